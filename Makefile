@@ -1,0 +1,56 @@
+# make run: the server, with all it needs. make test: everything that is checked before a change is taken.
+PYTHON ?= python3
+BIN := .venv/bin
+# What the tests run, and the Debian packages that bring it.
+PROGRAMS := chromium redis-server
+DEBIAN := chromium fonts-dejavu-core redis-server
+
+.PHONY: install extras run test test-all style types bench clean
+
+install: .venv/installed
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { rm -rf .venv; $(MAKE) --no-print-directory apt PACKAGES=python3-venv; $(PYTHON) -m venv .venv; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-extras.txt
+	@for program in $(PROGRAMS); do command -v $$program >/dev/null || exec $(MAKE) --no-print-directory apt PACKAGES="$(DEBIAN)"; done
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+extras: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-extras.txt
+
+run: install
+	$(BIN)/python server.py
+
+test: style types
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: style types
+	$(BIN)/python -m pytest -q
+
+style: .venv/installed-dev
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+.PHONY: apt
+apt:
+	@s=; [ "$$(id -u)" = 0 ] || s=sudo; \
+	$$s apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$s apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null
+
+bench: .cache/bench/python/installed
+	@command -v node >/dev/null && command -v npm >/dev/null || $(MAKE) --no-print-directory apt PACKAGES="nodejs npm" || true
+	.cache/bench/python/bin/python -m benchmarks $(BENCH)
+
+.cache/bench/python/installed: requirements.txt benchmarks/requirements.txt | install
+	@$(PYTHON) -m venv .cache/bench/python
+	.cache/bench/python/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,71 @@
+"""The codec alone: what Sluice's decoder children do to a slice, without a server around it. It is the limit."""
+
+import itertools
+import multiprocessing
+import multiprocessing.pool
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+
+from benchmarks.client import Rate
+from works.codec import decode, encode, target_size
+from works.probe import probe
+
+# As works/queue/decoder.py sets them for its children: without these glibc gives a picture's memory back after each
+# slice, and the codec alone would not be the limit.
+_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+
+_work: list[bytes] = []
+
+
+def once(data: bytes, zoom: float = 0.5, fit: tuple[int, int] | None = None) -> bytes:
+    header = probe(data)
+    return encode(decode(data, header, target_size(header, zoom, fit)), "auto", header.format)[0]
+
+
+def _prepare(slices: list[bytes]) -> None:
+    cv2.setNumThreads(1)
+    _work.extend(slices)
+
+
+def _run(start: int, seconds: float, zoom: float) -> tuple[int, float, float]:
+    began, cpu = time.perf_counter(), time.process_time()
+    for count, index in enumerate(itertools.count(start), 1):
+        once(_work[index % len(_work)], zoom)
+        if time.perf_counter() - began >= seconds:
+            return count, time.perf_counter() - began, time.process_time() - cpu
+    raise AssertionError
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """The slices in as many processes as the server has workers."""
+
+    pool: "multiprocessing.pool.Pool"
+    workers: int
+    count: int
+
+    def run(self, seconds: float, zoom: float = 0.5) -> Rate:
+        shares = [(index * self.count // self.workers, seconds, zoom) for index in range(self.workers)]
+        done = self.pool.starmap(_run, shares, chunksize=1)
+        rate = sum(count / spent for count, spent, _ in done)
+        count = sum(count for count, _, _ in done)
+        return Rate(count, count / rate, sum(cpu for _, _, cpu in done))
+
+
+@contextmanager
+def codec(slices: Sequence[bytes], workers: int) -> Iterator[Codec]:
+    # spawn: the benchmark itself has OpenCV's threads, and a fork would take over half of them
+    before = dict(os.environ)
+    os.environ.update(_ENVIRONMENT)
+    try:
+        pool = multiprocessing.get_context("spawn").Pool(workers, _prepare, (list(slices),))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    with pool:
+        yield Codec(pool, workers, len(slices))

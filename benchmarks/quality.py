@@ -1,0 +1,24 @@
+"""How near a result is to what it should be: SSIM against the decoded original, resampled by area in floats."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.metrics import structural_similarity
+
+
+def decoded(data: bytes) -> NDArray[np.float32]:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image.astype(np.float32)
+
+
+def similarity(source: bytes, result: bytes) -> float:
+    """1.0 for the reference itself; the reference has the result's size."""
+    made = decoded(result)
+    reference = cv2.resize(decoded(source), made.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return float(structural_similarity(reference, made, channel_axis=2, data_range=255))
+
+
+def size(data: bytes) -> tuple[int, int]:
+    height, width = decoded(data).shape[:2]
+    return width, height

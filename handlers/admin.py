@@ -1,0 +1,38 @@
+"""POST /admin/kick: ends a user's connections and keeps them out for a while. For back ends, with scope ``admin``."""
+
+import time
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from handlers.web import BaseHandler, Refused
+
+log = structlog.get_logger()
+
+
+class Kick(BaseModel):
+    """``deny_s``: seconds for which the user is not let in again; 0 only ends what is open."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    user: str = Field(min_length=1, max_length=200)
+    deny_s: float = Field(0, ge=0, le=10 * 365 * 24 * 3600)
+
+
+class KickUser(BaseHandler):
+    async def post(self) -> None:
+        admin = await self.admit("admin")
+        try:
+            kick = Kick.model_validate_json(self.request.body)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            raise Refused(400, "bad_message", f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        try:
+            await self.works.denials.deny(kick.user, time.time() + kick.deny_s)
+        except OSError as error:
+            raise Refused(503, "internal", f"the denial could not be kept: {error}", retry_after_s=5) from None
+        log.info("kicked", user=kick.user, deny_s=kick.deny_s, by=admin.name, address=self.address)
+        self.set_status(204)
+
+
+routes = [(r"/admin/kick", KickUser)]

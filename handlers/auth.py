@@ -1,0 +1,199 @@
+"""Tokens: issued for the console and the command line, verified into a User. The algorithm follows from our key,
+never from the token; ``sub`` and ``exp`` are required, ``aud`` and ``iss`` when they are configured."""
+
+import asyncio
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+Scope = Literal["images", "chat", "video", "jobs", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+# Longer tokens are refused unread; a token of ours has about 200 characters.
+MAX_LENGTH = 8192
+# A token from its first bytes on; or what is longer than a UUID, as the claims and the signature of one are.
+_TOKEN = re.compile(r"eyJ[\w.%-]*|[\w-]{37,}")
+# Seconds that the clocks of two machines may differ.
+_LEEWAY = 5
+# Seconds that a JWKS document is believed, to wait for it, and between two fetches for the sake of unknown kids.
+_JWKS_LIFETIME, _JWKS_TIMEOUT, _JWKS_COOLDOWN = 300, 5, 30
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who a token speaks for, what they may do, and until when (seconds since 1970).
+
+    ``rooms``: patterns of the rooms they may enter, as in file names.
+    """
+
+    name: str
+    scopes: frozenset[str]
+    expires_at: float
+    ip: str | None = None
+    rooms: tuple[str, ...] = ("*",)
+
+    def may_enter(self, room: str) -> bool:
+        return any(fnmatchcase(room, pattern) for pattern in self.rooms)
+
+
+class TokenError(Exception):
+    """A token refused; ``reason`` is one of missing, expired, bad, ip_mismatch."""
+
+    def __init__(self, reason: Literal["missing", "expired", "bad", "ip_mismatch"], message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Keys(Protocol):
+    """Where the key of a token comes from."""
+
+    async def find(self, token: str) -> tuple[Any, str]:
+        """The key and the one algorithm it is for. Raises jwt.PyJWTError when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneKey:
+    key: Any
+    algorithm: str
+
+    async def find(self, token: str) -> tuple[Any, str]:
+        return self.key, self.algorithm
+
+    @classmethod
+    def public(cls, pem: str) -> "OneKey":
+        """A public key in PEM, or the file that holds it. Raises ValueError for other kinds of key, OSError."""
+        text = pem if pem.lstrip().startswith("-----BEGIN") else Path(pem).read_text()
+        key = load_pem_public_key(text.encode())
+        return cls(key, _algorithm_of(key))
+
+
+class Jwks:
+    """Keys by ``kid`` from a JWKS document. An unknown kid has it fetched again, so that keys can be rotated, but
+    not within ``cooldown`` seconds of the last time: made-up kids must not set us upon whoever publishes the keys."""
+
+    def __init__(self, url: str, cooldown: float = _JWKS_COOLDOWN) -> None:
+        self._client = jwt.PyJWKClient(url, lifespan=_JWKS_LIFETIME, timeout=_JWKS_TIMEOUT, cooldown_duration=cooldown)
+
+    async def find(self, token: str) -> tuple[Any, str]:
+        try:
+            key = (await asyncio.to_thread(self._client.get_signing_key_from_jwt, token)).key
+        except OSError as error:  # a connection that is reset; PyJWT sees to the others
+            raise jwt.PyJWKClientConnectionError(str(error)) from None
+        try:
+            return key, _algorithm_of(key)
+        except ValueError as error:
+            raise jwt.InvalidKeyError(str(error)) from None
+
+
+def _algorithm_of(key: Any) -> str:
+    if isinstance(key, RSAPublicKey) and key.key_size >= 2048:
+        return "RS256"
+    if isinstance(key, EllipticCurvePublicKey) and key.curve.name == "secp256r1":
+        return "ES256"
+    if isinstance(key, Ed25519PublicKey):
+        return "EdDSA"
+    raise ValueError("the public key must be RSA of at least 2048 bits, EC P-256 or Ed25519")
+
+
+class Verifier:
+    def __init__(self, keys: Keys, audience: str | None = None, issuer: str | None = None) -> None:
+        self._keys, self._audience, self._issuer = keys, audience, issuer
+        self._required = ["sub", "exp", *(["aud"] if audience else []), *(["iss"] if issuer else [])]
+
+    async def verify(self, token: str, address: str) -> User:
+        """The User of a token sent from ``address``. Raises TokenError."""
+        if not token:
+            raise TokenError("missing", "a token is needed: Authorization: Bearer, or subprotocol bearer.<JWT>")
+        if len(token) > MAX_LENGTH:
+            raise TokenError("bad", f"the token is longer than {MAX_LENGTH:,} characters")
+        try:
+            key, algorithm = await self._keys.find(token)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[algorithm],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=_LEEWAY,
+                options={
+                    "require": self._required,
+                    "verify_aud": self._audience is not None,
+                    "enforce_minimum_key_length": True,
+                },
+            )
+            user = _user(claims)
+        except jwt.ExpiredSignatureError:
+            raise TokenError("expired", "the token has run out") from None
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError) as error:
+            raise TokenError("bad", f"the token is not accepted: {_why(error)}") from None
+        if user.ip is not None and user.ip != address:
+            raise TokenError("ip_mismatch", "the token is for another address")
+        return user
+
+
+def _user(claims: dict[str, Any]) -> User:
+    name, scope, ip = claims["sub"], claims.get("scope", ""), claims.get("ip")
+    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
+        raise ValueError("sub must be a name of 1 to 200 printable characters")
+    if not isinstance(scope, str) or not isinstance(ip, str | None):
+        raise ValueError("scope and ip must be strings")
+    rooms = claims.get("rooms", ["*"])
+    if not isinstance(rooms, list) or not all(isinstance(pattern, str) for pattern in rooms):
+        raise ValueError("rooms must be a list of strings")
+    return User(name, frozenset(scope.split()), float(claims["exp"]), ip, tuple(rooms))
+
+
+def _why(error: Exception) -> str:
+    """The cause in words of ours: a library's message may quote the token."""
+    match error:
+        case jwt.MissingRequiredClaimError():
+            return f"the claim {error.claim} is missing"
+        case jwt.InvalidAudienceError():
+            return "it is for another audience"
+        case jwt.InvalidIssuerError():
+            return "it is from another issuer"
+        case jwt.InvalidSignatureError() | jwt.InvalidAlgorithmError() | jwt.InvalidKeyError():
+            return "it is not signed with our key"
+        case jwt.PyJWKClientConnectionError():
+            return "the keys cannot be fetched"
+        case jwt.PyJWTError():
+            return "it is no valid JWT"
+        case _:
+            return str(error)[:100] if type(error) is ValueError else "it is no valid JWT"
+
+
+def without_tokens(text: str) -> str:
+    """The text without whatever may be part of a token: for logs, and for messages that quote what was sent."""
+    return _TOKEN.sub("...", text)
+
+
+def issue(secret: str, name: str, scope: str, ttl: float, **claims: str | None) -> str:
+    """A token signed with HS256; claims that are None are left out."""
+    body: dict[str, Any] = {"sub": name, "scope": scope, "exp": int(time.time() + ttl)}
+    body |= {claim: value for claim, value in claims.items() if value is not None}
+    return jwt.encode(body, secret, algorithm="HS256")
+
+
+def development_secret(folder: Path) -> str:
+    """The secret in ``folder``/development.key (mode 0600), made when it is not there."""
+    path = folder / "development.key"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.touch(mode=0o600)
+        part.write_text(secrets.token_hex(32) + "\n")
+        part.rename(path)
+    secret = path.read_text().strip()
+    if len(secret) < 32:
+        raise ValueError(f"{path} holds no key of 32 bytes; delete it and start again")
+    return secret

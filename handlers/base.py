@@ -1,0 +1,300 @@
+"""BaseWebSocketHandler: what every socket shares. Admission before the upgrade, a bounded rate in and a bounded
+outbox, messages to methods, errors to replies or closes, and a token that runs out or is renewed."""
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine
+from typing import Any, ClassVar, Literal
+
+import structlog
+import tornado.iostream
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
+
+from handlers.auth import Scope, TokenError, User, without_tokens
+from handlers.connections import TooMany
+from handlers.frames import MOST_HEADER, FrameError, frame, unpack
+from handlers.rate import Rate
+from handlers.rfc6455 import Protocol
+from handlers.web import COOKIE, BaseHandler, Refused
+from works.errors import WorkError
+
+log = structlog.get_logger()
+
+SUBPROTOCOL = "sluice.v2"
+# Close codes (RFC 6455, 7.4; those from 4400 are ours). Below 4500 all but RESTARTING are final.
+RESTARTING, EXPIRED, FORBIDDEN, TOO_MANY, TOO_SLOW = 1012, 4401, 4403, 4429, 4508
+# Brackets and commas in a long message. Base64 has none; 20 MiB of brackets took 4 s and 570 MB to parse.
+_MOST_MARKS = 1000
+# Seconds that a message may wait for company.
+_SOON = 0.005
+# Seconds before a token runs out at which the client is told.
+_EXPIRING = 60.0
+
+
+class Message(BaseModel):
+    """A message of the client. Unknown members are refused: a misspelt one would be silently without effect."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+    type: str
+
+
+class Token(Message):
+    type: Literal["token"]
+    token: str
+
+
+class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
+    """A subclass names its ``scope`` and its ``accepts`` (type -> schema) and has a method ``on_<type>`` for each.
+
+    ``opened`` and ``closed`` are its places to take and to give back; each ``opened`` that succeeds has its ``closed``.
+    """
+
+    scope: ClassVar[Scope]
+    speaks: ClassVar[str] = ""
+    """One paragraph for a person who opens the socket's URL in a browser."""
+    accepts: ClassVar[dict[str, type[Message]]] = {}
+    names: ClassVar[tuple[str, ...]] = ("id",)
+    """Members by which a client knows its message again: an error says them back."""
+    rate_setting: ClassVar[str] = "messages_per_second"
+
+    user: User
+    user_name: str
+    _is_open = _is_gone = False
+    _soon = b""
+    _soon_due: asyncio.TimerHandle | None = None
+
+    async def opened(self) -> None:
+        """The socket is open; nothing was received yet."""
+
+    def closed(self) -> None:
+        """The socket is closed; ``close_code`` says how, if the client said."""
+
+    async def prepare(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: list[asyncio.TimerHandle] = []
+        if self.request.headers.get("Upgrade", "").lower() != "websocket":
+            return self._explain()
+        if self.get_cookie(COOKIE) and "Origin" not in self.request.headers:
+            raise self.refuse(403, "forbidden", "a connection that goes by cookie must say its Origin")
+        self.user = await self.admit(self.scope)
+        self.user_name = self.user.name
+        self._count_in()
+
+    def _count_in(self) -> None:
+        if self._is_gone:
+            raise Refused(400, "bad_message", "the client did not wait")
+        try:
+            self.context.connections.add(self)
+        except TooMany as error:
+            raise self.refuse(429, "busy", str(error), "too_many_connections", 5) from None
+
+    def _explain(self) -> None:
+        """A plain GET: a page for people, 426 for programs that asked for JSON."""
+        if "application/json" in self.request.headers.get("Accept", ""):
+            raise Refused(426, "bad_message", f"this is a WebSocket; it speaks {SUBPROTOCOL}")
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{self.request.path} is a WebSocket.\n\n{self.speaks}\n")
+
+    @property
+    def token(self) -> str:
+        for offered in self.request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+            if offered.strip().startswith("bearer."):
+                return offered.strip().removeprefix("bearer.")
+        return super().token
+
+    def check_origin(self, origin: str) -> bool:
+        return True  # ``admit`` has checked it
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        stock = super().get_websocket_protocol()
+        return Protocol(self, False, stock.params) if isinstance(stock, WebSocketProtocol13) else None
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
+
+    async def open(self, *args: str, **kwargs: str) -> None:
+        self.set_nodelay(True)
+        if self.ws_connection and self.ws_connection.stream:
+            self.ws_connection.stream.max_write_buffer_size = self.context.policy.outbox
+        self.rate = Rate(getattr(self.context.policy, self.rate_setting))
+        try:
+            await self.opened()
+        except OSError as error:
+            log.error("failed", path=self.request.path, reason=str(error))
+            return self.close(RESTARTING, "what this needs cannot be reached; come back")
+        except Exception:
+            # Tornado calls no on_close after an open that failed.
+            self.on_connection_close()
+            raise
+        self._is_open = True
+        if self.ws_connection and not self.ws_connection.is_closing():
+            self._watch_expiry()
+
+    def on_message(self, message: str | bytes) -> None:
+        if self.ws_connection is None or not self.within_rate():
+            return  # once the close is sent, nothing more is taken: the token may have run out
+        named: dict[str, str] = {}
+        try:
+            text, payload = (message, memoryview(b"")) if isinstance(message, str) else unpack(message)
+            members = self._parse(text)
+            given = ((name, members.get(name)) for name in self.names)
+            named = {name: value for name, value in given if isinstance(value, str) and len(value) <= 100}
+            parsed = self._validate(members)
+            getattr(self, f"on_{parsed.type}")(parsed, payload)
+        except FrameError as error:
+            self.reply_error(WorkError("bad_message", str(error)))
+        except WorkError as error:
+            self.reply_error(error, named)
+
+    @staticmethod
+    def _parse(text: str | bytes) -> dict[str, Any]:
+        # The JSON of a binary message is short: frames.py sees to that.
+        if isinstance(text, str) and len(text) > MOST_HEADER and sum(map(text.count, "[{,")) > _MOST_MARKS:
+            raise WorkError("bad_message", f"besides base64 a message has at most {MOST_HEADER:,} characters")
+        try:
+            members = json.loads(text)
+        except (ValueError, RecursionError):
+            raise WorkError("bad_message", "the message is not JSON") from None
+        if not isinstance(members, dict):
+            raise WorkError("bad_message", "the message must be a JSON object")
+        return members
+
+    def _validate(self, members: dict[str, Any]) -> Message:
+        known: dict[str, type[Message]] = {"token": Token, **self.accepts}
+        kind = members.get("type")
+        schema = known.get(kind) if isinstance(kind, str) else None
+        if schema is None:
+            raise WorkError("bad_message", f"type: {str(kind)[:40]!r} is none of {', '.join(sorted(known))}")
+        try:
+            return schema.model_validate(members)
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_input=False)[:5]
+            text = "; ".join(f"{'.'.join(map(str, fault['loc'])) or kind}: {fault['msg']}" for fault in faults)
+            raise WorkError("bad_message", text[:500]) from None
+
+    def within_rate(self) -> bool:
+        """Counts a message; closes when there are too many."""
+        if self.rate.take():
+            return True
+        self.works.metrics.refusals.labels("rate").inc()
+        self.close(TOO_MANY, f"too many messages ({self.rate_setting})")
+        return False
+
+    def on_token(self, message: Token, payload: memoryview) -> None:
+        self.spawn(self._renew(message.token))
+
+    async def _renew(self, token: str) -> None:
+        """A token of the same user with the same scope takes the place of the old one."""
+        try:
+            user = await self.context.verifier.verify(token, self.address)
+        except TokenError as error:
+            return self.reply_error(WorkError("forbidden", error.message))
+        if user.name != self.user.name or self.scope not in user.scopes:
+            return self.reply_error(WorkError("forbidden", "the new token must be of the same user and scope"))
+        self.user = user
+        self._watch_expiry()
+        self.send({"type": "renewed", "expires_at": user.expires_at})
+
+    def _watch_expiry(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        left = self.user.expires_at - time.time()
+        loop = asyncio.get_running_loop()
+        self._timers = [
+            loop.call_later(max(left - _EXPIRING, 0), self.tell_expiry, max(0, round(min(left, _EXPIRING)))),
+            loop.call_later(max(left, 0), self.close, EXPIRED, "the token has run out"),
+        ]
+
+    def tell_expiry(self, in_s: int) -> None:
+        self.send({"type": "expiring", "in_s": in_s})
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Runs ``work`` beside the socket; it is cancelled when the socket closes."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception():
+            log.error("failed", path=self.request.path, exc_info=task.exception())
+            self.close(1011, "internal error")
+
+    def send(self, message: dict[str, Any] | str | bytes) -> "asyncio.Future[None] | None":
+        """Sends now, or closes the socket when its outbox is full. The future: when all of it has left."""
+        if isinstance(message, dict):
+            message = json.dumps(message, separators=(",", ":"))
+        return self._write(frame(message))
+
+    def send_soon(self, message: dict[str, Any]) -> None:
+        """Sends with the next message, or in a moment: a write of its own is 40 us, a tenth of what a slice costs."""
+        self._soon += frame(json.dumps(message, separators=(",", ":")))
+        if self._soon_due is None:
+            self._soon_due = asyncio.get_running_loop().call_later(_SOON, self._flush)
+
+    def push(self, text: str, frame: bytes) -> None:
+        """Sends a text by its frame, which was made once for many sockets."""
+        self._write(frame)
+
+    def _flush(self) -> None:
+        self._soon_due = None
+        if self._soon:
+            self._write(b"")
+
+    def _write(self, data: bytes) -> "asyncio.Future[None] | None":
+        """Not by Tornado's write_message, which makes a task of each message."""
+        connection = self.ws_connection
+        if connection is None or connection.is_closing() or connection.stream is None:
+            return None
+        if self._soon:
+            data, self._soon = self._soon + data, b""
+        try:
+            return connection.stream.write(data)
+        except tornado.iostream.StreamBufferFullError:
+            self.abort(TOO_SLOW, "reading too slowly (outbox)")
+        except tornado.iostream.StreamClosedError:
+            pass
+        return None
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        self._flush()
+        super().close(code, reason)
+
+    async def deliver(self, message: str | bytes) -> None:
+        """Sends, and waits until the socket has taken all of it; one that takes too long over that is closed."""
+        sent = self.send(message)
+        if sent is None or sent.done():
+            return
+        try:
+            async with asyncio.timeout(self.context.policy.stall_timeout):
+                await sent
+        except TimeoutError:
+            self.abort(TOO_SLOW, "reading too slowly (stall_timeout)")
+
+    def reply_error(self, error: WorkError, named: dict[str, str] | None = None) -> None:
+        self.works.metrics.refusals.labels(error.code).inc()
+        self.send({"type": "error", **(named or {}), **error.as_dict(), "message": without_tokens(error.message)})
+
+    def abort(self, code: int, reason: str) -> None:
+        """Closes a socket that does not read: the close waits behind the rest, and in five seconds all is dropped."""
+        self.works.metrics.refusals.labels("slow_reader").inc()
+        self.close(code, reason)
+
+    def on_close(self) -> None:
+        self._is_gone = True
+        self.context.connections.remove(self)
+        if self._is_open:
+            self.closed()
+        for timer in self._timers:
+            timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def on_finish(self) -> None:
+        # A connection that was counted in and then failed its handshake never reaches on_close.
+        if self.get_status() != 101:
+            self.context.connections.remove(self)

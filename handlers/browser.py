@@ -1,0 +1,145 @@
+"""/ws: the 150-character protocol, for front ends that already speak it.
+
+A text message is 150 characters of JSON, padded with spaces, then the picture in base64 in which a space means ``+``.
+Answers are ``{"text": <JSON document in a string>}``. The token comes in the query and is checked after the upgrade.
+"""
+
+import binascii
+import json
+import secrets
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from handlers.auth import Scope, User
+from handlers.base import BaseWebSocketHandler
+from handlers.web import Refused
+from works import actions
+from works.errors import WorkError
+from works.task import Result, Task
+
+HEADER_LENGTH = 150
+_TOKEN_ERRORS = {"ip_mismatch": "ip mismatch", "expired": "token expired"}
+
+
+class SliceHeader(BaseModel):
+    """``offset_top`` and ``zoom`` may be numbers or numeric strings; unknown keys are ignored."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    uuid: str | int | float
+    offset_top: float
+    zoom: float = Field(gt=0)
+    rType: str = "rl"  # noqa: N815  a name on the wire
+    responseType: str = "url"  # noqa: N815
+
+
+class BrowserWebSocket(BaseWebSocketHandler):
+    scope: ClassVar[Scope] = "images"
+    speaks = (
+        "It speaks the 150-character protocol: a JSON header of 150 characters, then a picture in base64. "
+        "New front ends use /ws/images."
+    )
+
+    async def identify(self, scope: Scope) -> User:
+        """What is wrong with a token is told after the upgrade, in this protocol's own words."""
+        self._refusal = ""
+        try:
+            return await super().identify(scope)
+        except Refused as error:
+            self._refusal = _TOKEN_ERRORS.get(error.cause, "enter correct token")
+            # Counted by address: strangers have no name to share a cap with.
+            return User(f"\0{self.address}", frozenset(), 0)
+
+    @property
+    def token(self) -> str:
+        return self.get_query_argument("query_string", "")
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        return None
+
+    async def opened(self) -> None:
+        self.session = secrets.token_hex(16)
+        self._arrivals = 0
+        if self._refusal:
+            self.say({"error": self._refusal}, close=True)
+            return self.close()
+        self.say({})
+
+    def say(self, document: dict[str, Any], **beside: bool) -> None:
+        """To the letter, down to the spaces: some front ends may compare strings."""
+        self.send(json.dumps({"text": json.dumps(document), **beside}))
+
+    def tell_expiry(self, in_s: int) -> None:
+        """This protocol has no word for it."""
+
+    def on_message(self, message: str | bytes) -> None:
+        if self._refusal or self.ws_connection is None or not self.within_rate():
+            return
+        uuid: object = None
+        try:
+            if isinstance(message, bytes):
+                raise WorkError("bad_message", "this protocol has text messages only")
+            members = self._parse(message[:HEADER_LENGTH])
+            uuid = members["uuid"] if isinstance(members.get("uuid"), str | int) else None
+            header = self._header(members)
+            self.spawn(self._work(header, self._task(header, message)))
+        except WorkError as error:
+            self._fail(error, uuid)
+
+    @staticmethod
+    def _header(members: dict[str, Any]) -> SliceHeader:
+        try:
+            return SliceHeader.model_validate(members)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            raise WorkError("bad_message", f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+
+    def _task(self, header: SliceHeader, message: str) -> Task:
+        try:
+            text = "".join(message[HEADER_LENGTH:].rstrip().replace(" ", "+").split())
+            payload = binascii.a2b_base64(text, strict_mode=True)
+        except (binascii.Error, ValueError):
+            raise WorkError("bad_message", "what follows the 150 characters is not base64") from None
+        if len(payload) > self.context.policy.max_slice_bytes:
+            raise WorkError("too_large", f"the slice has more than {self.context.policy.max_slice_bytes:,} bytes")
+        action = actions.find(header.rType)
+        self._arrivals += 1
+        return Task(
+            session=self.session,
+            id=str(self._arrivals),
+            payload=payload,
+            offset_top=header.offset_top,
+            action=action.name,
+            options=actions.check(action.name, {}),
+            zoom=header.zoom,
+            deliver=self._deliver(header, action),
+        )
+
+    @staticmethod
+    def _deliver(header: SliceHeader, action: actions.Action) -> Literal["store", "data"]:
+        if header.responseType == "url":
+            return "store"
+        if not action.gives_data:
+            raise WorkError("bad_options", f"{action.name} gives no data; ask for the responseType url")
+        return "data"
+
+    async def _work(self, header: SliceHeader, task: Task) -> None:
+        try:
+            result: Result = await self.works.queue.submit(task)
+        except WorkError as error:
+            return self._fail(error, header.uuid)
+        if task.deliver == "store":
+            self.say({"url": f"{self.base_url}/media/{result.name}", "uuid": header.uuid})
+        else:
+            self.say({**(result.data or {}), "uuid": header.uuid})
+
+    def _fail(self, error: WorkError, uuid: object) -> None:
+        self.works.metrics.refusals.labels(error.code).inc()
+        self.say({"error": error.message, "uuid": uuid})
+
+    def closed(self) -> None:
+        self.works.queue.forget(self.session)
+
+
+routes = [(r"/ws", BrowserWebSocket)]

@@ -1,0 +1,300 @@
+"""/ws/chat: rooms, conversations of two, what is unread, who is there (sluice.v2).
+
+A room's messages come by its hub, from where the client joined; those of conversations come by themselves, from what
+the user has read on, one stream after the other and no faster than the socket takes them.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from handlers.auth import Scope
+from handlers.base import RESTARTING, SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from works.chat import EVERYBODY, Place, direct, named, room, written
+from works.errors import Busy, WorkError
+from works.events import Event
+from works.hubs import Hub
+from works.inbox import Inbox
+
+# Messages of a client that wait for the log; at the rate they are let in, more than a second's.
+_UNSENT = 100
+
+Name = Field(min_length=1, max_length=100, pattern=r"^[^\s/]+$")
+User = Field(None, min_length=1, max_length=200)
+# Bounded, and so of whole characters: a lone surrogate has no place in the log.
+Stream = Field(min_length=1, max_length=210)
+
+
+class Join(Message):
+    type: Literal["join"]
+    room: str = Name
+    after: int | None = Field(None, ge=0)
+    epoch: str | None = None
+
+
+class Leave(Message):
+    type: Literal["leave"]
+    room: str = Name
+
+
+class Typing(Message):
+    type: Literal["typing"]
+    room: str | None = None
+    to: str | None = User
+
+
+class Send(Message):
+    type: Literal["send"]
+    room: str | None = None
+    to: str | None = User
+    client_id: str = Field(min_length=1, max_length=100)
+    text: str = ""
+    attachments: list[str] = Field(default=[], max_length=10)
+
+
+class Read(Message):
+    type: Literal["read"]
+    stream: str = Stream
+    offset: int = Field(ge=0)
+
+
+class History(Message):
+    type: Literal["history"]
+    stream: str = Stream
+    before: int | None = Field(None, ge=1)
+    limit: int = Field(50, ge=1, le=100)
+
+
+class Presence(Message):
+    type: Literal["presence"]
+    room: str = Name
+
+
+class Broadcast(Message):
+    type: Literal["broadcast"]
+    text: str = Field(min_length=1, max_length=4000)
+
+
+class ChatWebSocket(BaseWebSocketHandler):
+    scope: ClassVar[Scope] = "chat"
+    speaks = f"It speaks {SUBPROTOCOL}: join rooms, send messages to them or to a user; docs/messaging.md tells it all."
+    accepts: ClassVar[dict[str, type[Message]]] = {
+        "join": Join, "leave": Leave, "typing": Typing, "send": Send, "read": Read, "history": History,
+        "presence": Presence, "broadcast": Broadcast,
+    }  # fmt: skip
+
+    names: ClassVar[tuple[str, ...]] = ("client_id", "room", "stream")
+    rate_setting: ClassVar[str] = "chat_rate"
+    _warned = False
+
+    async def opened(self) -> None:
+        self._connection = secrets.token_hex(8)
+        self._hubs: dict[str, Hub] = {}  # what this connection hears of, by stream
+        self._joined: dict[str, asyncio.Task[None]] = {}  # by room: what joins it
+        self._sends: asyncio.Queue[tuple[Place, Send]] = asyncio.Queue(_UNSENT)
+        policy, chat = self.context.policy, self.works.chat
+        self._inbox = Inbox(chat, self.user.name, self._connection, self.send, self.deliver, self.lost)
+        limits = {name: getattr(policy, name) for name in ("chat_text", "chat_rooms", "chat_rate")}
+        self.send({"type": "hello", "user": self.user.name, "expires_at": self.user.expires_at, "limits": limits})
+        try:
+            everybody = await self._listen(EVERYBODY, _as_it_is)
+            everybody.members[self] = everybody.offset
+            await self._inbox.begin(self.user.may_enter, policy.chat_rooms)
+        except BaseException:
+            self.closed()
+            raise
+        self.spawn(self._keep_up())
+        self.spawn(self._send_all())
+
+    async def _keep_up(self) -> None:
+        try:
+            await self._inbox.run()
+        except* OSError:
+            self.close(RESTARTING, "the log cannot be reached; come back")
+
+    async def _listen(self, stream: str, write: Callable[[Event], str]) -> Hub:
+        """The hub of the stream; this connection hears of it until it is closed."""
+        if stream not in self._hubs:
+            self._hubs[stream] = await self.works.chat.hubs.open(stream, write, self)
+        return self._hubs[stream]
+
+    def _unlisten(self, stream: str) -> None:
+        if hub := self._hubs.pop(stream, None):
+            self.works.chat.hubs.leave(hub, self)
+
+    def within_rate(self) -> bool:
+        """Warns when half of what is let pass is used up: people paste, and should not be thrown out for it."""
+        within = super().within_rate()
+        low = self.rate.left < self.rate.per_second
+        if within and low and not self._warned:
+            text = f"{self.rate.per_second} messages a second are let pass (chat_rate); more will end this connection"
+            self.send({"type": "warning", "code": "busy", "message": text})
+        self._warned = low
+        return within
+
+    def on_join(self, message: Join, payload: memoryview) -> None:
+        most = self.context.policy.chat_rooms
+        if message.room in self._joined:
+            raise WorkError("bad_message", f"room: {message.room!r} is joined already")
+        if not self.user.may_enter(message.room):
+            raise WorkError("forbidden", f"the token's rooms do not include {message.room!r}")
+        if len(self._joined) >= most:
+            raise WorkError("bad_message", f"at most {most} rooms are joined at once (chat_rooms)")
+        self._joined[message.room] = self.spawn(self._join(message, room(message.room)))
+
+    async def _join(self, message: Join, place: Place) -> None:
+        chat, me = self.works.chat, self.user.name
+        try:
+            hub = await self._listen(place.stream, place.written)
+            live = await self._listen(place.live, _as_it_is)
+            mark = (await chat.marks(me)).get(place) or await chat.log.mark(place.stream, me, hub.offset)
+            recovered = message.after is None or await chat.log.recovers(
+                place.stream, message.epoch or hub.epoch, message.after
+            )
+            live.members[self] = live.offset
+            await chat.enter(place, me, self._connection)
+            present = await chat.log.present(place.live)
+        except OSError as error:
+            self._depart(place)
+            failed = WorkError("internal", f"{error}; join again", temporary=True)
+            return self.reply_error(failed, {"room": message.room})
+        start = message.after if recovered and message.after is not None else hub.offset
+        self.send(
+            {
+                "type": "joined", "room": message.room, "stream": place.seen_by(me), "epoch": hub.epoch,
+                "offset": hub.offset, "recovered": recovered, "unread": mark.unread, "read": mark.offset,
+                "present": present,
+            }
+        )  # fmt: skip
+        async for text in hub.replay(start):
+            await self.deliver(text)
+        hub.members[self] = max(start, hub.offset)
+        self._inbox.unwatch(place)
+
+    def on_leave(self, message: Leave, payload: memoryview) -> None:
+        place = self._in(message.room)
+        self._joined[message.room].cancel()
+        self._depart(place)
+        self.works.chat.later(self.works.chat.log.unmark(place.stream, self.user.name))
+
+    def _depart(self, place: Place) -> None:
+        self._joined.pop(place.room, None)
+        self._unlisten(place.stream)
+        self._unlisten(place.live)
+        self.works.chat.later(self.works.chat.leave(place, self.user.name, self._connection))
+
+    def on_send(self, message: Send, payload: memoryview) -> None:
+        most = self.context.policy.chat_text
+        place = self._place(message)
+        if len(message.text) > most:
+            raise WorkError("too_large", f"text: at most {most:,} characters (chat_text)")
+        if not message.text.strip() and not message.attachments:
+            raise WorkError("bad_message", "text: there is nothing to send")
+        try:
+            self._sends.put_nowait((place, message))
+        except asyncio.QueueFull:
+            raise Busy(f"{_UNSENT} messages of this connection wait already", 1000) from None
+
+    async def _send_all(self) -> None:
+        """One after the other, so that they stand in the log as they were sent. What is begun is done, whoever goes."""
+        while True:
+            place, message = await self._sends.get()
+            await asyncio.shield(self.works.chat.later(self._say(place, message)))
+
+    async def _say(self, place: Place, message: Send) -> None:
+        chat, me = self.works.chat, self.user.name
+        try:
+            attached = await self.works.uploads.attach(me, message.attachments) if message.attachments else []
+            offset = await chat.post(place, me, message.text, attached, message.client_id)
+            if not self._is_gone and place.room and place.room not in self._joined:
+                await chat.log.unmark(place.stream, me)  # left since: the post has marked it again
+        except WorkError as error:
+            self.reply_error(error, {"client_id": message.client_id})
+        except OSError:
+            away = WorkError("internal", "it could not be stored; send it again", temporary=True)
+            self.reply_error(away, {"client_id": message.client_id})
+        else:
+            stream = place.seen_by(me)
+            self.send({"type": "ack", "client_id": message.client_id, "stream": stream, "offset": offset})
+
+    def on_read(self, message: Read, payload: memoryview) -> None:
+        place = self._known(message.stream)
+        reading = self.works.chat.read(place, self.user.name, message.offset)
+        self.spawn(self._tried(reading, stream=message.stream))
+
+    def on_history(self, message: History, payload: memoryview) -> None:
+        self.spawn(self._tried(self._history(message, self._known(message.stream)), stream=message.stream))
+
+    async def _history(self, message: History, place: Place) -> None:
+        events = await self.works.chat.history(place, message.before, message.limit)
+        texts = ",".join(written(message.stream, event) for event in events)
+        more = json.dumps(bool(events) and events[0].offset > 1)
+        stream = json.dumps(message.stream)
+        await self.deliver(f'{{"type":"history","stream":{stream},"more":{more},"messages":[{texts}]}}')
+
+    def on_presence(self, message: Presence, payload: memoryview) -> None:
+        self.spawn(self._tried(self._presence(self._in(message.room)), room=message.room))
+
+    async def _presence(self, place: Place) -> None:
+        present = await self.works.chat.log.present(place.live)
+        self.send({"type": "presence", "room": place.room, "present": present})
+
+    def on_typing(self, message: Typing, payload: memoryview) -> None:
+        chat, me = self.works.chat, self.user.name
+        place = self._place(message)
+        if place.room:
+            told = chat.pass_on(place.live, {"type": "typing", "stream": place.seen_by(me), "from": me})
+        else:
+            told = chat.tell(str(message.to), {"type": "typing", "stream": place.seen_by(str(message.to)), "from": me})
+        self.spawn(self._tried(told))
+
+    def on_broadcast(self, message: Broadcast, payload: memoryview) -> None:
+        if "admin" not in self.user.scopes:
+            raise WorkError("forbidden", "the token's scope must include 'admin'")
+        self.spawn(self._tried(self.works.chat.announce(self.user.name, message.text)))
+
+    async def _tried(self, work: Awaitable[None], **named: str) -> None:
+        try:
+            await work
+        except OSError:
+            self.reply_error(WorkError("internal", "the log cannot be reached; try again", temporary=True), named)
+
+    def _in(self, name: str | None) -> Place:
+        if name not in self._joined:
+            raise WorkError("not_found", f"room: join {str(name)[:100]!r} first")
+        return room(name)
+
+    def _place(self, message: Send | Typing) -> Place:
+        if (message.room is None) == (message.to is None):
+            raise WorkError("bad_message", f"{message.type}: say either room or to")
+        return direct(self.user.name, message.to) if message.to else self._in(message.room)
+
+    def _known(self, stream: str) -> Place:
+        """A room that is joined, or a conversation of this user's own. Raises WorkError."""
+        place = named(stream, self.user.name)
+        return self._in(place.room) if place.room else place
+
+    def touched(self, stream: str) -> None:
+        """A room that is being joined: its messages come in a moment."""
+
+    def lost(self, stream: str) -> None:
+        self.close(TOO_SLOW, "the log has begun again, or cannot be read; come back")
+
+    def closed(self) -> None:
+        chat, me = self.works.chat, self.user.name
+        for stream in list(self._hubs):
+            self._unlisten(stream)
+        for name in self._joined:
+            chat.later(chat.leave(room(name), me, self._connection))
+        self._inbox.close()
+
+
+def _as_it_is(event: Event) -> str:
+    return event.data
+
+
+routes = [(r"/ws/chat", ChatWebSocket)]

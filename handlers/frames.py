@@ -1,0 +1,44 @@
+"""Binary messages of sluice.v2: a 4-byte big-endian length, that many bytes of JSON, then the payload. And any
+message as the one frame that a server sends it in. No I/O."""
+
+import json
+import struct
+from typing import Any
+
+_LENGTH = struct.Struct(">I")
+# The queue counts payloads; what comes beside them must not be able to matter.
+MOST_HEADER = 64 << 10
+
+
+class FrameError(ValueError):
+    """The message does not hold what its length says."""
+
+
+def pack(header: dict[str, Any] | str, payload: bytes) -> bytes:
+    """``header`` as an object, or as JSON text that is ready."""
+    text = header if isinstance(header, str) else json.dumps(header, separators=(",", ":"))
+    encoded = text.encode()
+    return b"".join((_LENGTH.pack(len(encoded)), encoded, payload))
+
+
+def unpack(message: bytes) -> tuple[bytes, memoryview]:
+    """(JSON text not yet parsed, payload); the payload is a view, not a copy. Raises FrameError."""
+    if len(message) < _LENGTH.size:
+        raise FrameError(f"a binary message has at least {_LENGTH.size} bytes, this has {len(message)}")
+    (length,) = _LENGTH.unpack_from(message)
+    if length > MOST_HEADER:
+        raise FrameError(f"the header claims {length:,} bytes, at most {MOST_HEADER:,} are taken")
+    start = _LENGTH.size + length
+    if start > len(message):
+        raise FrameError(f"the header claims {length} bytes, {len(message) - _LENGTH.size} follow")
+    return message[_LENGTH.size : start], memoryview(message)[start:]
+
+
+def frame(message: str | bytes) -> bytes:
+    """The frame of RFC 6455 (5.2) that carries the message: whole, unmasked, not compressed."""
+    opcode, data = (0x81, message.encode()) if isinstance(message, str) else (0x82, message)
+    if len(data) < 126:
+        return struct.pack(">BB", opcode, len(data)) + data
+    if len(data) < 1 << 16:
+        return struct.pack(">BBH", opcode, 126, len(data)) + data
+    return struct.pack(">BBQ", opcode, 127, len(data)) + data

@@ -1,0 +1,44 @@
+"""/healthz: the process answers. /readyz: work can be done. /metrics: figures for Prometheus."""
+
+import asyncio
+import json
+
+from handlers.web import BaseHandler, within
+from works.metrics import Metrics
+
+# Seconds between two looks at the loop; a look costs about 20 us.
+_EVERY = 0.25
+
+
+class Health(BaseHandler):
+    def get(self) -> None:
+        self.write({"status": "ok"})
+
+
+class Ready(BaseHandler):
+    async def get(self) -> None:
+        faults = await self.works.faults()
+        if faults:
+            self.set_status(503)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps({"status": "not ready" if faults else "ready", "faults": faults}))
+
+
+class MetricsPage(BaseHandler):
+    async def get(self) -> None:
+        if not within(self.address, self.context.policy.metrics_allow):
+            await self.admit("admin")
+        self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.finish(self.works.metrics.page())
+
+
+async def watch_loop(metrics: Metrics) -> None:
+    """Observes how late the loop wakes from a sleep, until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _EVERY
+        await asyncio.sleep(_EVERY)
+        metrics.loop_lag.observe(max(loop.time() - due, 0))
+
+
+routes = [(r"/healthz", Health), (r"/readyz", Ready), (r"/metrics", MetricsPage)]

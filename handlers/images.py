@@ -1,0 +1,225 @@
+"""/ws/images: slices in, results out, in the order the reader sees them (sluice.v2).
+
+A slice becomes a Task in the WorkQueue or is answered ``busy`` at once. What comes of it is an event on the session's
+stream; this connection reads that stream and sends each event as it comes, so a lost connection loses nothing.
+"""
+
+import asyncio
+import binascii
+import json
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from handlers.auth import Scope
+from handlers.base import RESTARTING, SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from handlers.frames import pack
+from works import actions
+from works.errors import WorkError
+from works.events import Lost
+from works.sessions import Session, Slice
+from works.task import Deliver, Format, Task, Viewport
+
+# Seconds between two progress messages of a connection.
+_PROGRESS_EVERY = 0.1
+
+
+class SliceMessage(Message):
+    type: Literal["slice"]
+    id: str = Field(min_length=1, max_length=100)
+    offset_top: float
+    height: float = Field(0, ge=0)
+    image: str = Field("", max_length=100)
+    action: str = "resize"
+    options: dict[str, Any] = Field(default_factory=dict)
+    zoom: float = Field(1.0, gt=0)
+    fit: str | None = Field(None, pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")
+    respond: Literal["url", "data", "bytes"] = "url"
+    format: Format = "auto"
+    data: str | None = None
+
+    def task(self, session: str, payload: bytes | memoryview, kept: Deliver = "store") -> Task:
+        """Raises WorkError unknown_action or bad_options."""
+        action = actions.find(self.action)
+        if self.respond == "data" and not action.gives_data:
+            raise WorkError("bad_options", f"respond: {action.name} gives a picture, no data; ask for url or bytes")
+        return Task(
+            session=session,
+            id=self.id,
+            payload=payload,
+            offset_top=self.offset_top,
+            height=self.height,
+            image=self.image,
+            action=action.name,
+            options=actions.check(action.name, self.options),
+            zoom=self.zoom,
+            fit=parse_fit(self.fit),
+            format=self.format,
+            deliver="data" if self.respond == "data" else kept,
+        )
+
+
+class ViewportMessage(Message):
+    type: Literal["viewport"]
+    top: float
+    height: float = Field(ge=0)
+    image: str = Field("", max_length=100)
+
+
+class CancelMessage(Message):
+    type: Literal["cancel"]
+    id: str | None = None
+    image: str | None = None
+
+
+class ResumeMessage(Message):
+    type: Literal["resume"]
+    session: str
+    epoch: str
+    after: int = Field(ge=0)
+
+
+def parse_fit(text: str | None) -> tuple[int, int] | None:
+    """``512x384`` -> (512, 384). Raises ValueError for other text."""
+    if text is None:
+        return None
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
+class ImagesWebSocket(BaseWebSocketHandler):
+    scope: ClassVar[Scope] = "images"
+    speaks = (
+        f"It speaks {SUBPROTOCOL}: send slices of a picture, have them worked nearest to the viewport first, and "
+        "receive a URL for each. The client module is /static/sluice.js."
+    )
+    accepts: ClassVar[dict[str, type[Message]]] = {
+        "slice": SliceMessage,
+        "viewport": ViewportMessage,
+        "cancel": CancelMessage,
+        "resume": ResumeMessage,
+    }
+    session: Session
+
+    async def opened(self) -> None:
+        self._delivering = self._resuming = False
+        self._progress_due: asyncio.TimerHandle | None = None
+        self.session = await self.works.sessions.begin(self.user.name, self)
+        self.send(
+            {
+                "type": "hello",
+                "session": self.session.id,
+                "epoch": self.session.epoch,
+                "user": self.user.name,
+                "expires_at": self.user.expires_at,
+                "limits": self.context.limits,
+                "actions": actions.offered(),
+            }
+        )
+
+    def on_slice(self, message: SliceMessage, payload: memoryview) -> None:
+        if self._resuming:
+            raise WorkError("bad_message", "wait for 'resumed' before you send slices")
+        body = self._payload(message, payload)
+        slice = Slice(message.task(self.session.id, body), self.base_url, message.respond == "bytes")
+        queued = self.session.submit(slice)
+        self._deliver(after=0)
+        self.send_soon({"type": "accepted", "id": message.id, "queued": queued})
+
+    def _payload(self, message: SliceMessage, payload: memoryview) -> bytes | memoryview:
+        body: bytes | memoryview = payload
+        if message.data is not None:
+            if payload:
+                raise WorkError("bad_message", "data: the picture came as payload already")
+            try:
+                body = binascii.a2b_base64(message.data, strict_mode=True)
+            except ValueError as error:  # binascii.Error is one; a character beyond ASCII is another
+                raise WorkError("bad_message", f"data: not base64 ({error})") from None
+        most = self.context.policy.max_slice_bytes
+        if len(body) > most:
+            raise WorkError("too_large", f"the slice has {len(body):,} bytes, at most {most:,} are taken")
+        if not body:
+            raise WorkError("bad_image", "the payload is empty")
+        return body
+
+    def on_viewport(self, message: ViewportMessage, payload: memoryview) -> None:
+        self.session.rerank(message.image, Viewport(message.top, message.height))
+
+    def on_cancel(self, message: CancelMessage, payload: memoryview) -> None:
+        if (message.id is None) == (message.image is None):
+            raise WorkError("bad_message", "cancel: say either id or image")
+        if not self.session.cancel(id=message.id, image=message.image) and message.id is not None:
+            raise WorkError("not_found", f"no slice {message.id[:100]!r} waits here")
+
+    def on_resume(self, message: ResumeMessage, payload: memoryview) -> None:
+        if self._resuming or self.session.used:
+            raise WorkError("bad_message", "resume must come before any slice, and once")
+        self._resuming = True
+        self.spawn(self._resume(message))
+
+    async def _resume(self, message: ResumeMessage) -> None:
+        sessions = self.works.sessions
+        found = await sessions.resume(self.user.name, message.session, message.epoch, message.after, self)
+        self._resuming = False
+        if found is None:
+            self.send({"type": "resumed", "recovered": False, "replayed": 0, "pending": []})
+            return
+        begun, self.session = self.session, found
+        sessions.release(begun, self, final=True)
+        last = await self.works.events.position(found.stream)
+        replayed = last.offset - message.after
+        self.send({"type": "resumed", "recovered": True, "replayed": replayed, "pending": list(found.pending)})
+        self._deliver(message.after)
+
+    def taken_over(self) -> None:
+        self.close(1001, "the session was resumed on another connection")
+
+    def _deliver(self, after: int) -> None:
+        if not self._delivering:
+            self._delivering = True
+            self.spawn(self._send_events(after))
+
+    async def _send_events(self, after: int) -> None:
+        """The stream to the socket, no faster than the socket takes it."""
+        try:
+            async for events in self.works.events.subscribe(self.session.stream, after):
+                for event in events:
+                    await self.deliver(await self._message(event.offset, event.data))
+                self._progress_due = self._progress_due or asyncio.get_running_loop().call_later(
+                    _PROGRESS_EVERY, self._send_progress
+                )
+        except Lost as error:
+            self.close(TOO_SLOW, str(error))
+        except OSError:
+            self.close(RESTARTING, "the events cannot be read; come back")
+
+    async def _message(self, offset: int, data: str) -> str | bytes:
+        text = f'{{"seq":{offset},{data[1:]}'
+        if not data.startswith('{"type":"result","file":'):
+            return text
+        header = json.loads(text)
+        try:
+            payload = await asyncio.to_thread(self.works.media.read, header.pop("file"))
+        except OSError:
+            gone = WorkError("not_found", "the result is no longer kept; send the slice again", temporary=True)
+            return json.dumps({"type": "error", "seq": offset, "id": header["id"], **gone.as_dict()})
+        if len(payload) > self.context.policy.outbox // 2:
+            large = WorkError("too_large", f"the result has {len(payload):,} bytes; ask for respond=url")
+            return json.dumps({"type": "error", "seq": offset, "id": header["id"], **large.as_dict()})
+        return pack(header, payload)
+
+    def _send_progress(self) -> None:
+        self._progress_due = None
+        for image, counted in self.session.take_progress():
+            count = {"done": counted.done, "failed": counted.failed, "total": counted.total}
+            self.send({"type": "progress", "image": image, **count})
+
+    def closed(self) -> None:
+        if self._progress_due:
+            self._progress_due.cancel()
+        # 1000 and 1001: the client has ended, or its page is gone. Anything else may come back.
+        final = self.close_code in (1000, 1001)
+        self.works.sessions.release(self.session, self, final=final)
+
+
+routes = [(r"/ws/images", ImagesWebSocket)]

@@ -1,0 +1,55 @@
+"""The console at /, its files under /static/. A token in the console's URL becomes a cookie and leaves the URL."""
+
+import time
+from pathlib import Path
+
+import tornado.web
+
+from handlers.auth import TokenError
+from handlers.web import COOKIE, BaseHandler, Refused
+
+STATIC = Path(__file__).parent.parent / "static"
+# The console loads its own files only; results and pictures that were dropped are shown from here and from blobs.
+_CONSOLE_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'; object-src 'none'; base-uri 'none';"
+    " form-action 'self'; frame-ancestors 'none'"
+)
+
+
+class Console(BaseHandler):
+    async def get(self) -> None:
+        if "token" in self.request.query_arguments:
+            await self._keep_token(self.get_query_argument("token").strip())
+            return
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        elsewhere = self.context.policy.public_url or ""
+        self.set_header("Content-Security-Policy", _CONSOLE_POLICY.replace("blob:", f"blob: {elsewhere}".strip()))
+        self.finish((STATIC / "index.html").read_bytes())
+
+    async def _keep_token(self, token: str) -> None:
+        try:
+            user = await self.context.verifier.verify(token, self.address)
+        except TokenError as error:
+            raise Refused(401, "forbidden", error.message) from None
+        left = int(user.expires_at - time.time())
+        secure = self.base_url.startswith("https:")
+        self.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=secure, max_age=left)
+        self.redirect("/")
+
+
+class StaticFile(tornado.web.StaticFileHandler, BaseHandler):
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("Cache-Control", "no-cache")
+        # The client module is meant to be imported by pages of other origins.
+        self.set_header("Access-Control-Allow-Origin", "*")
+        self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+
+
+class Favicon(BaseHandler):
+    def get(self) -> None:
+        self.set_header("Content-Type", "image/svg+xml")
+        self.set_header("Cache-Control", "max-age=86400")
+        self.finish((STATIC / "icon.svg").read_bytes())
+
+
+routes = [(r"/", Console), (r"/static/([\w./-]+)", StaticFile, {"path": str(STATIC)}), (r"/favicon\.ico", Favicon)]

@@ -1,0 +1,100 @@
+"""POST /process: one picture in, one out, through the same queue as the slices."""
+
+import asyncio
+import json
+import secrets
+import sys
+from typing import Any, cast
+
+import tornado.web
+from pydantic import ValidationError
+from tornado.http1connection import HTTP1Connection
+
+from handlers.images import SliceMessage
+from handlers.web import BaseHandler, Refused
+from works.errors import WorkError
+from works.task import Result, Task
+
+# Decimal digits of a length that are looked at: that many are too long already, and Python takes no thousands of them.
+_DIGITS = 18
+_PARAMETERS = ("action", "fit", "format", "options", "respond", "zoom")
+
+
+@tornado.web.stream_request_body
+class Process(BaseHandler):
+    async def prepare(self) -> None:
+        """Refuses what it can before the body is read."""
+        self._body = bytearray()
+        self._work: asyncio.Future[Result] | None = None
+        if self.request.method != "POST":
+            return
+        user = await self.admit("images")
+        # All requests of a user take turns with other sessions as one, and share one session's bounds.
+        self._lane, self._id = f"process/{user.name}", secrets.token_hex(16)
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdecimal() and int(length[:_DIGITS]) > self._most:
+            raise self._too_large()
+        # Tornado would end a chunked body that is too large without saying why; ``data_received`` says it.
+        cast(HTTP1Connection, self.request.connection).set_max_body_size(sys.maxsize)
+
+    @property
+    def _most(self) -> int:
+        return self.context.policy.max_slice_bytes
+
+    def _too_large(self) -> Refused:
+        return self.refuse(413, "too_large", f"at most {self._most:,} bytes are taken (max_slice_bytes)")
+
+    def data_received(self, chunk: bytes) -> None:
+        self._body += chunk
+        if len(self._body) > self._most:
+            error = self._too_large()
+            self.send_error(error.status_code, exc_info=(Refused, error, None))
+
+    async def post(self) -> None:
+        try:
+            task = self._task()
+            self._work = self.works.queue.submit(task)
+            result = await self._work
+        except WorkError as error:
+            self.works.metrics.refusals.labels(error.code).inc()
+            raise Refused.because(error) from None
+        if result.data is not None and task.deliver == "data":
+            self.set_header("Content-Type", "application/json")
+            self.finish(json.dumps(result.data))
+        else:
+            self.set_header("Content-Type", f"image/{result.format}")
+            self.finish(result.payload)
+
+    def _task(self) -> Task:
+        given: dict[str, Any] = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        unknown = set(given) - set(_PARAMETERS)
+        if unknown:
+            names = ", ".join(sorted(unknown))[:100]
+            raise WorkError("bad_message", f"{names}: unknown; there are {', '.join(_PARAMETERS)}")
+        if not self._body:
+            raise WorkError("bad_image", "the body is empty; send a picture")
+        try:
+            given["options"] = json.loads(given.get("options", "{}"))
+            message = SliceMessage(type="slice", id=self._id, offset_top=0, **given)
+        except ValueError as error:
+            faults = (
+                error.errors() if isinstance(error, ValidationError) else [{"loc": ("options",), "msg": "not JSON"}]
+            )
+            raise WorkError("bad_message", f"{faults[0]['loc'][0]}: {faults[0]['msg']}") from None
+        return message.task(self._lane, bytes(self._body), "inline")
+
+    def options(self) -> None:
+        """What a page of another origin asks before it posts."""
+        self.set_header("Access-Control-Allow-Methods", "POST")
+        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+
+    def on_connection_close(self) -> None:
+        """Nobody waits for the answer any more."""
+        super().on_connection_close()
+        if self._work is not None:
+            self.works.queue.cancel(self._lane, id=self._id)
+
+
+routes = [(r"/process", Process)]

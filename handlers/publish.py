@@ -1,0 +1,80 @@
+"""POST /chat/publish and /chat/broadcast, GET /chat/presence: chat for back ends, with scope ``admin``."""
+
+from typing import TypeVar
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from handlers.web import BaseHandler, Refused
+from works.chat import direct, room
+
+log = structlog.get_logger()
+
+B = TypeVar("B", bound=BaseModel)
+_ROOM = r"^[^\s/]+$"
+
+
+class Announcement(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(min_length=1, max_length=4000)
+
+
+class Publication(Announcement):
+    """``sender`` (``from`` on the wire) is who says it: no user need have that name. ``client_id`` makes a repetition
+    the same message."""
+
+    room: str | None = Field(None, min_length=1, max_length=100, pattern=_ROOM)
+    to: str | None = Field(None, min_length=1, max_length=200)
+    sender: str = Field("server", alias="from", min_length=1, max_length=200)
+    client_id: str | None = Field(None, min_length=1, max_length=100)
+
+
+class BackEndHandler(BaseHandler):
+    def body(self, schema: type[B]) -> B:
+        """The request's JSON. Raises Refused, naming the field."""
+        try:
+            return schema.model_validate_json(self.request.body)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            raise Refused(400, "bad_message", f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+
+
+class Publish(BackEndHandler):
+    async def post(self) -> None:
+        admin = await self.admit("admin")
+        said = self.body(Publication)
+        if (said.room is None) == (said.to is None):
+            raise Refused(400, "bad_message", "say either room or to")
+        place = room(said.room) if said.room else direct(said.sender, str(said.to))
+        try:
+            offset = await self.works.chat.post(place, said.sender, said.text, [], said.client_id)
+        except OSError as error:
+            raise Refused(503, "internal", f"it could not be stored: {error}", retry_after_s=5) from None
+        log.info("published", stream=place.stream, sender=said.sender, by=admin.name, address=self.address)
+        self.write({"stream": place.seen_by(said.sender), "offset": offset})
+
+
+class BroadcastToAll(BackEndHandler):
+    async def post(self) -> None:
+        admin = await self.admit("admin")
+        said = self.body(Announcement)
+        try:
+            await self.works.chat.announce(admin.name, said.text)
+        except OSError as error:
+            raise Refused(503, "internal", f"nobody could be told: {error}", retry_after_s=5) from None
+        log.info("broadcast", by=admin.name, address=self.address)
+        self.set_status(204)
+
+
+class WhoIsThere(BackEndHandler):
+    async def get(self) -> None:
+        await self.admit("admin")
+        name = self.get_query_argument("room", "")
+        try:
+            self.write({"room": name, "present": await self.works.chat.log.present(room(name).live)})
+        except OSError as error:
+            raise Refused(503, "internal", f"it cannot be known: {error}", retry_after_s=5) from None
+
+
+routes = [(r"/chat/publish", Publish), (r"/chat/broadcast", BroadcastToAll), (r"/chat/presence", WhoIsThere)]

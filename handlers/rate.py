@@ -1,0 +1,17 @@
+"""How many messages a second are let pass, as a bucket that fills evenly and holds two seconds' worth. No I/O."""
+
+import time
+
+
+class Rate:
+    def __init__(self, per_second: float) -> None:
+        self.per_second = per_second
+        self.left = 2.0 * per_second
+        self._at = time.monotonic()
+
+    def take(self) -> bool:
+        """Counts one; whether it may pass."""
+        now = time.monotonic()
+        self.left = min(self.left + (now - self._at) * self.per_second, 2.0 * self.per_second) - 1
+        self._at = now
+        return self.left >= 0

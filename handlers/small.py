@@ -1,0 +1,71 @@
+"""Three small sockets, to show how little a new one needs: /ws/echo, /ws/broadcast and /ws/countdown.
+
+Admission, rate and outbox are those of every socket; each is a class of a few lines, and a line in ``routes``.
+"""
+
+import asyncio
+from typing import ClassVar
+
+from handlers.auth import Scope
+from handlers.base import BaseWebSocketHandler
+from handlers.pull import PullWebSocketHandler
+from handlers.rfc6455 import TOO_BIG
+
+# Bytes of a message to everybody: one sender must not be able to fill the others' outboxes at a stroke.
+MOST_SAID = 64 << 10
+
+
+class Echo(PullWebSocketHandler):
+    scope: ClassVar[Scope] = "chat"
+    speaks = "It says back what you said, text as text and bytes as bytes."
+
+    async def talk(self) -> None:
+        async for message in self.messages():
+            await self.deliver(message)
+
+
+class Broadcast(BaseWebSocketHandler):
+    scope: ClassVar[Scope] = "chat"
+    speaks = f"It says what you said to everybody who is connected to it, you too: at most {MOST_SAID:,} bytes."
+
+    def initialize(self, everybody: set["Broadcast"]) -> None:
+        self.everybody = everybody
+
+    async def opened(self) -> None:
+        self.everybody.add(self)
+
+    def on_message(self, message: str | bytes) -> None:
+        if self.ws_connection is None or not self.within_rate():
+            return
+        data = message.encode() if isinstance(message, str) else message
+        if len(data) > MOST_SAID:
+            return self.close(TOO_BIG, f"a message to everybody has at most {MOST_SAID:,} bytes")
+        for each in list(self.everybody):
+            each.send(message)
+
+    def tell_expiry(self, in_s: int) -> None:
+        """Whatever is said here, somebody has said."""
+
+    def closed(self) -> None:
+        self.everybody.discard(self)
+
+
+class Countdown(BaseWebSocketHandler):
+    scope: ClassVar[Scope] = "chat"
+    speaks = "It counts down from ten, twice a second, and closes."
+
+    async def opened(self) -> None:
+        self.spawn(self._count())
+
+    async def _count(self) -> None:
+        for number in range(10, 0, -1):
+            await self.deliver(str(number))
+            await asyncio.sleep(0.5)
+        self.close(1000, "done")
+
+
+routes = [
+    (r"/ws/echo", Echo),
+    (r"/ws/broadcast", Broadcast, {"everybody": set[Broadcast]()}),
+    (r"/ws/countdown", Countdown),
+]

@@ -1,0 +1,212 @@
+"""Sluice, from settings to a listening server and back to rest: the only place where its parts are put together."""
+
+import argparse
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+import config
+from handlers import auth, frames, health, logs, routes
+from handlers.base import FORBIDDEN, RESTARTING
+from handlers.connections import Connections
+from handlers.web import Context, NotFound, Policy
+from works.house import Works, open_works
+from works.perform import Limits
+from works.queue.decoder import ChildSettings
+from works.queue.pending import Bounds
+from works.uploads import UploadSettings
+
+T = TypeVar("T")
+
+VAR = Path("var")
+# Seconds that clients have to answer a close before the server ends without them.
+_GOODBYE = 2.0
+_DAY = 24 * 3600
+# Bytes of a body where none is expected; /process asks for more, once it knows who sends it.
+_MOST_BODY = 64 << 10
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs until SIGTERM or SIGINT, then drains. Raises OSError when the port or a store cannot be had."""
+    # A socket is a descriptor, and Debian's soft limit is 1,024 of them.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        sockets = bind_sockets(settings.port, settings.address)
+    except OSError as error:
+        raise OSError(f"cannot listen on {settings.address} port {settings.port}: {error.strerror}") from None
+    works = await make_works(settings)
+    connections = Connections(settings.connections_per_user, settings.connections_per_address, works.metrics)
+    server = HTTPServer(
+        make_application(settings, works, connections),
+        idle_connection_timeout=settings.header_timeout,
+        body_timeout=settings.body_timeout,
+        max_body_size=_MOST_BODY,
+        max_header_size=32 << 10,
+    )
+    server.add_sockets(sockets)
+    kick = partial(connections.close_user, code=FORBIDDEN, reason="an administrator has ended this connection")
+    duties = (works.keep_house(), health.watch_loop(works.metrics), works.denials.follow(kick))
+    chores = [asyncio.create_task(duty) for duty in duties]
+    for chore in chores:
+        chore.add_done_callback(report)
+    announce(settings, sockets[0])
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+    structlog.get_logger().info("draining", connections=len(connections))
+    server.stop()
+    await works.drain(settings.drain_timeout)
+    connections.close_all(RESTARTING, "the server is restarting")
+    await connections.all_closed(_GOODBYE)
+    for chore in chores:
+        chore.cancel()
+    await works.close()
+
+
+def report(chore: "asyncio.Task[None]") -> None:
+    """A duty that ends before the server does is a fault of ours, and must not end in silence."""
+    if not chore.cancelled() and chore.exception():
+        structlog.get_logger().error("failed", duty=chore.get_name(), exc_info=chore.exception())
+
+
+async def make_works(settings: config.Settings) -> Works:
+    ocr = find_spec("rapidocr") is not None  # was seen to peak at 1.5 GiB
+    child = ChildSettings(
+        media=settings.media,
+        limits=pick(Limits, settings),
+        memory=settings.child_memory or (2 if ocr else 1) << 30,
+        timeout=settings.slice_timeout,
+    )
+    return await open_works(
+        child,
+        Bounds(settings.session_tasks, settings.session_bytes, settings.queue_tasks, settings.queue_bytes),
+        workers=settings.workers or os.cpu_count() or 1,
+        isolation=settings.isolation,
+        events=settings.events,
+        session_events=settings.session_events,
+        session_grace=settings.session_grace,
+        session_ttl=settings.session_ttl,
+        media_ttl=settings.media_ttl,
+        media_bytes=settings.media_bytes,
+        uploads=pick(UploadSettings, settings),
+        frame=frames.frame,
+    )
+
+
+def make_application(settings: config.Settings, works: Works, connections: Connections) -> Application:
+    told = ("max_slice_bytes", "max_pixels", "session_tasks", "session_bytes", "messages_per_second")
+    return Application(
+        routes(),
+        default_handler_class=NotFound,
+        log_function=logs.request,
+        websocket_ping_interval=settings.ping_interval,
+        websocket_ping_timeout=settings.pong_timeout,
+        # Base64 takes 4 bytes for 3; the rest is for the message around it.
+        websocket_max_message_size=settings.max_slice_bytes * 4 // 3 + (64 << 10),
+        context=Context(
+            policy=pick(Policy, settings),
+            works=works,
+            verifier=auth.Verifier(make_keys(settings), settings.jwt_audience, settings.jwt_issuer),
+            connections=connections,
+            limits={name: getattr(settings, name) for name in told},
+        ),
+    )
+
+
+def make_keys(settings: config.Settings) -> auth.Keys:
+    if settings.jwks_url:
+        return auth.Jwks(settings.jwks_url)
+    if settings.jwt_public_key:
+        return auth.OneKey.public(settings.jwt_public_key)
+    return auth.OneKey(signing_secret(settings), "HS256")
+
+
+def signing_secret(settings: config.Settings) -> str:
+    """The secret that tokens are issued with. Raises ValueError where tokens are issued elsewhere."""
+    if settings.jwt_public_key or settings.jwks_url:
+        raise ValueError("tokens are issued by whoever holds the private key; this server only checks them")
+    return settings.jwt_secret.get_secret_value() if settings.jwt_secret else auth.development_secret(VAR)
+
+
+def pick(kind: type[T], settings: config.Settings) -> T:
+    """A dataclass filled from the settings of the same names."""
+    names = [field.name for field in fields(cast(Any, kind))]
+    return kind(**{name: getattr(settings, name) for name in names})
+
+
+def announce(settings: config.Settings, listening: socket.socket) -> None:
+    host, port = listening.getsockname()[:2]
+    url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    if not settings.has_key:
+        secret = auth.development_secret(VAR)
+        token = auth.issue(
+            secret, "developer", " ".join(auth.SCOPES), _DAY, aud=settings.jwt_audience, iss=settings.jwt_issuer
+        )
+        url += f"?token={token}"
+    print(f"Sluice is ready: {url}", flush=True)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "server.py",
+        usage="server.py [--SETTING VALUE ...] | server.py token --sub NAME [...]",
+        description="Sluice: slices of tall pictures in over WebSocket, worked in the order they are seen.",
+        epilog="Each setting may also stand in .env, by its plain name. 'server.py token --help' issues tokens.",
+    )
+    config.add_flags(parser)
+    return parser.parse_args(arguments)
+
+
+def print_token(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser("server.py token", description="Prints a token signed with jwt_secret.")
+    parser.add_argument("--sub", required=True, help="the user's name")
+    parser.add_argument("--scope", default="images", help=f"words of: {' '.join(auth.SCOPES)} (default: images)")
+    parser.add_argument("--ip", help="the only address the token may be used from")
+    parser.add_argument("--ttl", type=float, default=3600, help="seconds it is good for (default: 3600)")
+    given = parser.parse_args(arguments)
+    if not 0 < given.ttl < 100 * 365 * _DAY or not given.sub:
+        parser.error("--ttl must be a number of seconds above 0, --sub a name")
+    if unknown := set(given.scope.split()) - set(auth.SCOPES):
+        parser.error(f"--scope: {' '.join(sorted(unknown))}: there are {' '.join(auth.SCOPES)}")
+    settings = config.load({})
+    claims = {"ip": given.ip, "aud": settings.jwt_audience, "iss": settings.jwt_issuer}
+    print(auth.issue(signing_secret(settings), given.sub, given.scope, given.ttl, **claims))
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        if arguments[:1] == ["token"]:
+            print_token(arguments[1:])
+            return 0
+        flags = vars(parse(arguments))
+        settings = config.load(flags)
+        logs.configure(settings.log_level, settings.log_format)
+        if "jwt_secret" in flags:
+            print("warning: --jwt-secret is seen by everybody on this machine; set SLUICE_JWT_SECRET", file=sys.stderr)
+        asyncio.run(serve(settings))
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

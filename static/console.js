@@ -1,0 +1,187 @@
+// @ts-check
+/** The console: the page on which a person tries what a server can do. All of it goes through sluice.js and chat.js. */
+
+import { Chat } from "./chat.js";
+import { byId } from "./dom.js";
+import { showOptions, readOptions } from "./options.js";
+import { Rooms, streamOf } from "./rooms.js";
+import { Sluice } from "./sluice.js";
+import { Viewer, boxes } from "./viewer.js";
+
+/** @typedef {import("./sluice.js").Slice} Slice */
+
+const SAMPLE = "/static/sample.jpg";
+const SAMPLE_CAPTION =
+  "Earth from pole to pole, in four strips: Blue Marble Next Generation, R. Stöckli, NASA Earth Observatory. Public domain.";
+
+const action = /** @type {HTMLSelectElement} */ (byId("action"));
+const zoom = /** @type {HTMLSelectElement} */ (byId("zoom"));
+const start = /** @type {HTMLButtonElement} */ (byId("start"));
+const cancel = /** @type {HTMLButtonElement} */ (byId("cancel"));
+const original = /** @type {HTMLInputElement} */ (byId("original"));
+const progress = /** @type {HTMLProgressElement} */ (byId("progress"));
+const file = /** @type {HTMLInputElement} */ (document.querySelector("#drop input"));
+
+const sluice = new Sluice("/ws/images");
+// A token without the scope for chat is refused as often as it is tried.
+const chat = new Chat("/ws/chat", { attempts: 2 });
+const rooms = new Rooms(chat);
+const viewer = new Viewer(byId("sheet"), byId("map"));
+/** @type {import("./sluice.js").Picture | null} */
+let picture = null;
+/** @type {{blob: Blob, url: string, caption: string} | null} */
+let chosen = null;
+/** Counts what was begun: a picture that is ready after the next was chosen is let go of. */
+let turns = 0;
+
+sluice.addEventListener("state", showConnection);
+chat.addEventListener("state", showConnection);
+addEventListener("hashchange", showView);
+
+/** The address says which view is shown, and which room: so it can be kept, and gone back to. */
+function showView() {
+  const stream = streamOf(location.hash);
+  const isRooms = stream !== undefined;
+  document.body.dataset.view = isRooms ? "rooms" : "picture";
+  byId("rooms").hidden = !isRooms;
+  byId("picture-controls").hidden = byId("picture-view").hidden = isRooms;
+  byId("map").hidden = isRooms || !picture;
+  for (const link of document.querySelectorAll("nav[aria-label=Views] a")) {
+    if (link.getAttribute("href") === (isRooms ? "#rooms" : "#picture")) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (isRooms) rooms.show(stream);
+  else rooms.hide();
+  showConnection();
+}
+
+/** How the connection of the view that is shown fares; without one that ever stood, the page asks for a token. */
+function showConnection() {
+  const isRooms = document.body.dataset.view === "rooms";
+  const { state, hello, reason } = isRooms ? chat : sluice;
+  /** @type {Record<string, string>} */
+  const words = { connecting: "connecting", open: "connected", waiting: "connection lost, trying again", closed: "closed; load the page again" };
+  const letIn = hello !== null;
+  byId("connection").dataset.state = state;
+  byId("connection").textContent = letIn || state === "connecting" ? words[state] : "not let in";
+  byId("connection").title = reason;
+  byId("scope").textContent = isRooms ? "chat" : "images";
+  if (letIn) byId("entry").hidden = true;
+  else if (state !== "connecting") byId("entry").hidden = false;
+  if (state !== "connecting") byId("wish").hidden = byId("state").hidden = byId("go").hidden = !letIn;
+  if (sluice.state === "open") offerActions(sluice.hello?.actions);
+}
+
+/** @param {Record<string, {help: string, options: object}>} actions */
+function offerActions(actions) {
+  if (action.options.length) return;
+  action.append(...Object.keys(actions).map((name) => new Option(name, name, name === "resize", name === "resize")));
+  action.onchange = () => {
+    byId("help").textContent = actions[action.value].help.replaceAll("`", "");
+    showOptions(byId("options"), /** @type {any} */ (actions[action.value].options));
+  };
+  action.onchange(new Event("change"));
+  start.disabled = !chosen;
+}
+
+/** @param {Blob} blob @param {string} caption */
+async function choose(blob, caption) {
+  if (chosen) URL.revokeObjectURL(chosen.url);
+  chosen = { blob, url: URL.createObjectURL(blob), caption };
+  await work();
+}
+
+async function work() {
+  if (!chosen) return;
+  const turn = ++turns;
+  picture?.close();
+  picture = null;
+  const { blob, url, caption } = chosen;
+  try {
+    const options = readOptions(byId("options"));
+    const sent = await sluice.send(blob, { action: action.value || "resize", options, zoom: Number(zoom.value) });
+    if (turn !== turns) return sent.close();
+    picture = sent;
+  } catch {
+    byId("count").textContent = "This file is no picture that the browser can read.";
+    return;
+  }
+  byId("empty").hidden = true;
+  byId("page").hidden = byId("map").hidden = false;
+  byId("caption").textContent = caption;
+  viewer.show(picture, url);
+  picture.follow(byId("sheet"));
+  if (matchMedia("(max-width: 56rem)").matches) byId("page").scrollIntoView({ behavior: "smooth" });
+  picture.addEventListener("slice", report);
+  start.disabled = original.disabled = false;
+  byId("found").querySelector("ul")?.replaceChildren();
+  report();
+}
+
+/** @param {Event} [event] */
+function report(event) {
+  if (!picture) return;
+  const { done, failed, total } = picture.progress;
+  progress.max = total;
+  progress.value = done + failed;
+  const ended = done + failed === total;
+  cancel.disabled = ended;
+  byId("count").textContent = `${done} of ${total} slices done${failed ? `, ${failed} not` : ""}${ended ? "." : " …"}`;
+  const slice = /** @type {CustomEvent<Slice> | undefined} */ (event)?.detail;
+  if (slice?.state === "done") for (const item of boxes(slice.result?.data)) listFound(slice, item);
+  if (!slice || slice.state === "failed" || slice.attempt) listFailures();
+}
+
+function listFailures() {
+  const failures = picture?.slices.filter(({ state }) => state === "failed") ?? [];
+  byId("failures").hidden = failures.length === 0;
+  const lines = failures.map((slice) => {
+    const { code, message } = slice.error ?? { code: "internal", message: "" };
+    return line(slice.top, `${slice.top} to ${slice.top + slice.height} pixels: ${message} (${code})`);
+  });
+  byId("failures").querySelector("ul")?.replaceChildren(...lines);
+}
+
+/** @param {Slice} slice @param {any} item */
+function listFound(slice, item) {
+  byId("found").hidden = false;
+  const text = item.text ?? `at ${item.page.slice(0, 2).map(Math.round).join(", ")}`;
+  byId("found").querySelector("ul")?.append(line(item.page[1], item.kind ? `${item.kind}: ${text}` : text));
+}
+
+/** A line that leads to its place on the picture. @param {number} top @param {string} text */
+function line(top, text) {
+  const item = document.createElement("li");
+  const link = document.createElement("a");
+  link.href = "#page";
+  link.textContent = text;
+  link.onclick = (event) => {
+    event.preventDefault();
+    const box = byId("sheet").getBoundingClientRect();
+    scrollBy({ top: box.top + (top / (picture?.bitmap.height ?? 1)) * box.height - innerHeight / 3 });
+  };
+  item.append(link);
+  return item;
+}
+
+byId("wish").onsubmit = (event) => {
+  event.preventDefault();
+  work();
+};
+cancel.onclick = () => picture?.cancel();
+byId("retry").onclick = () => picture?.retry();
+original.onchange = () => byId("sheet").classList.toggle("original", original.checked);
+byId("sample").onclick = async () => choose(await (await fetch(SAMPLE)).blob(), SAMPLE_CAPTION);
+file.onchange = () => file.files?.[0] && choose(file.files[0], file.files[0].name);
+
+for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(type, (event) => {
+    event.preventDefault();
+    document.body.classList.toggle("dragging", type === "dragenter" || type === "dragover");
+    const dropped = type === "drop" ? [...(/** @type {DragEvent} */ (event).dataTransfer?.files ?? [])] : [];
+    if (rooms.takesFiles) rooms.attach(dropped);
+    else if (dropped.length && document.body.dataset.view === "picture") choose(dropped[0], dropped[0].name);
+  });
+}
+
+showView();

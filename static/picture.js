@@ -1,0 +1,135 @@
+// @ts-check
+/** One tall picture on its way through a server: its slices, what the reader sees of it, and how far each slice is. */
+
+/** @typedef {import("./sluice.js").Sluice} Sluice */
+/** @typedef {"waiting" | "sent" | "accepted" | "done" | "failed" | "cancelled"} SliceState */
+/** @typedef {{code: string, message: string, temporary?: boolean, retry_after_ms?: number}} Failure */
+/**
+ * One band of a picture, in source pixels. `result` is the server's message when `state` is "done": url, width,
+ * height, data, timing. `error` is set when it is "failed". Every `attempt` has an id of its own.
+ * @typedef {{picture: Picture, index: number, top: number, height: number, state: SliceState, attempt: number,
+ *   failures: number, notBefore: number, result?: Record<string, any>, error?: Failure}} Slice
+ */
+/**
+ * What to do with a picture. `type` is the format in which its slices are sent: that of the file, PNG when unknown.
+ * @typedef {{action?: string, options?: Record<string, unknown>, zoom?: number, format?: string, sliceHeight?: number,
+ *   type?: string}} Wish
+ */
+
+/** A slice has about this many pixels unless `sliceHeight` is said: some milliseconds of work, some 50 KB. */
+const SLICE_PIXELS = 400_000;
+
+/** @param {Slice} slice */
+export const isOver = ({ state }) => state === "done" || state === "failed" || state === "cancelled";
+
+/**
+ * Events: "slice" (detail: a Slice whose state changed), "progress" ({done, failed, total}) and "end" (likewise).
+ */
+export class Picture extends EventTarget {
+  /** @type {Slice[]} */
+  slices = [];
+  #viewport = { top: 0, height: 0 };
+  #unfollow = new AbortController();
+
+  /** @param {Sluice} sluice @param {ImageBitmap} bitmap @param {Wish} wish */
+  constructor(sluice, bitmap, wish) {
+    super();
+    this.id = crypto.getRandomValues(new Uint32Array(2)).join("");
+    this.sluice = sluice;
+    this.wish = wish;
+    this.bitmap = bitmap;
+    const step = wish.sliceHeight ?? Math.min(512, Math.max(64, Math.round(SLICE_PIXELS / bitmap.width)));
+    for (let top = 0, index = 0; top < bitmap.height; top += step, index++) {
+      const height = Math.min(step, bitmap.height - top);
+      this.slices.push({ picture: this, index, top, height, state: "waiting", attempt: 0, failures: 0, notBefore: 0 });
+    }
+  }
+
+  /** How many slices are done, how many failed or cancelled, and how many there are. */
+  get progress() {
+    const done = this.slices.filter(({ state }) => state === "done").length;
+    return { done, failed: this.slices.filter(isOver).length - done, total: this.slices.length };
+  }
+
+  /**
+   * Says what the reader sees of this picture, in source pixels from its top; it may lie outside.
+   * @param {number} top @param {number} height
+   */
+  look(top, height) {
+    const { top: before, height: extent } = this.#viewport;
+    if (Math.abs(top - before) < 1 && Math.abs(height - extent) < 1) return;
+    this.#viewport = { top, height };
+    this.tellViewport();
+  }
+
+  /** Looks wherever `element`, which shows the whole picture, is on the screen. @param {Element} element */
+  follow(element) {
+    const measure = () => {
+      due = 0;
+      const box = element.getBoundingClientRect();
+      const scale = this.bitmap.height / (box.height || 1);
+      this.look(-box.top * scale, innerHeight * scale);
+    };
+    let due = 0;
+    const soon = () => (due ||= requestAnimationFrame(measure));
+    this.#unfollow.abort();
+    this.#unfollow = new AbortController();
+    const options = { signal: this.#unfollow.signal, passive: true, capture: true };
+    addEventListener("scroll", soon, options);
+    addEventListener("resize", soon, options);
+    measure();
+  }
+
+  /** Ends what has not ended yet. */
+  cancel() {
+    this.sluice.cancel(this);
+  }
+
+  /** Sends slices again: those given, or all that failed or were cancelled. @param {Slice[]} [slices] */
+  retry(slices = this.slices.filter((slice) => isOver(slice) && slice.state !== "done")) {
+    for (const slice of slices) {
+      slice.attempt += 1;
+      slice.failures = 0;
+      delete slice.error;
+      this.settle(slice, "waiting");
+    }
+    this.sluice.pump();
+  }
+
+  /** Cancels, and lets go of the pixels. */
+  close() {
+    this.#unfollow.abort();
+    this.cancel();
+    this.sluice.pictures.delete(this);
+    this.bitmap.close();
+  }
+
+  // What follows is for Sluice.
+
+  tellViewport() {
+    this.sluice.tell({ type: "viewport", image: this.id, ...this.#viewport });
+  }
+
+  /** In source pixels, 0 where the slice is in view. @param {Slice} slice */
+  distance({ top, height }) {
+    return Math.max(this.#viewport.top - top - height, top - this.#viewport.top - this.#viewport.height, 0);
+  }
+
+  /** @param {Slice} slice @param {SliceState} state */
+  settle(slice, state) {
+    slice.state = state;
+    this.dispatchEvent(new CustomEvent("slice", { detail: slice }));
+    if (!isOver(slice)) return;
+    const detail = this.progress;
+    this.dispatchEvent(new CustomEvent("progress", { detail }));
+    if (detail.done + detail.failed === detail.total) this.dispatchEvent(new CustomEvent("end", { detail }));
+  }
+
+  /** The slice's pixels as a file. @param {Slice} slice @returns {Promise<ArrayBuffer>} */
+  async encode({ top, height }) {
+    const canvas = new OffscreenCanvas(this.bitmap.width, height);
+    canvas.getContext("2d")?.drawImage(this.bitmap, 0, -top);
+    const blob = await canvas.convertToBlob({ type: this.wish.type ?? "image/png", quality: 0.92 });
+    return blob.arrayBuffer();
+  }
+}

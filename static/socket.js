@@ -1,0 +1,138 @@
+// @ts-check
+/** What sluice.js and chat.js share: a connection to one of a server's sockets that comes back by itself. */
+
+/** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
+/**
+ * `token`: a JWT, or a function that fetches one (asked again before it runs out); none: the page's cookie is used.
+ * `attempts`: connections in a row that may fail before the first success.
+ * @typedef {{token?: string | (() => string | Promise<string>), attempts?: number}} ConnectionOptions
+ */
+
+const RESTARTING = 1012;
+const NO_CLOSE_FRAME = 1006;
+const SILENT = 4408;
+/** Milliseconds before the first attempt to reconnect, and the longest pause between two. */
+const PAUSE = [250, 15000];
+const MOST_FAILURES = 10;
+
+/**
+ * A subclass says what `greet`, `receive` and `ended` do, and becomes "open" when it may be used.
+ * Event: "state" (detail: {state, code?, reason?}).
+ */
+export class Connection extends EventTarget {
+  /** @type {State} */
+  state = "connecting";
+  /** @type {Record<string, any> | null} The server's greeting. */
+  hello = null;
+  /** Why the connection was lost or closed, as the server said. */
+  reason = "";
+  /** @type {WebSocket | null} */
+  #socket = null;
+  #failures = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+
+  /** @param {string | URL} url @param {ConnectionOptions} [options] */
+  constructor(url, options = {}) {
+    super();
+    this.url = new URL(url, globalThis.location?.href);
+    this.url.protocol = this.url.protocol.replace("http", "ws");
+    this.token = options.token;
+    this.attempts = options.attempts ?? MOST_FAILURES;
+    // Not now: the subclass has its fields only when this constructor has returned.
+    queueMicrotask(() => this.#connect());
+  }
+
+  /** Ends the connection for good. */
+  close() {
+    clearTimeout(this.#timer);
+    this.become("closed", { code: 1000, reason: "closed by the page" });
+    this.#socket?.close(1000);
+  }
+
+  /** Sends a message now, or not at all while the connection is down. @param {Record<string, unknown>} message */
+  tell(message) {
+    if (this.state === "open") this.transmit(JSON.stringify(message));
+  }
+
+  // What follows is for subclasses.
+
+  /** The server has greeted, on a new connection. @param {Record<string, any>} hello */
+  greet(hello) {}
+
+  /** Anything else the server says. @param {Record<string, any>} message */
+  receive(message) {}
+
+  /** Nothing more will come. @param {number} code @param {string} reason */
+  ended(code, reason) {}
+
+  /** @param {string | Uint8Array<ArrayBuffer>} data */
+  transmit(data) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(data);
+  }
+
+  /** @param {State} state @param {{code?: number, reason?: string}} [detail] */
+  become(state, detail = {}) {
+    this.state = state;
+    this.reason = detail.reason ?? "";
+    this.fire("state", { state, ...detail });
+  }
+
+  /** @param {string} type @param {unknown} detail */
+  fire(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  /** Gives up a connection that seems dead: the browser itself would wait for minutes. @param {string} reason */
+  reconnect(reason) {
+    const socket = this.#socket;
+    if (this.state !== "open" || !socket) return;
+    socket.onmessage = socket.onclose = null;
+    socket.close();
+    this.#lost(NO_CLOSE_FRAME, reason);
+  }
+
+  async #connect() {
+    try {
+      const token = typeof this.token === "function" ? await this.token() : this.token;
+      if (this.state === "closed") return;
+      this.#socket = new WebSocket(this.url, token ? ["sluice.v2", `bearer.${token}`] : ["sluice.v2"]);
+    } catch (error) {
+      return this.#lost(NO_CLOSE_FRAME, String(error));
+    }
+    this.#socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
+    this.#socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+  }
+
+  /** @param {number} code @param {string} reason */
+  #lost(code, reason) {
+    if (this.state === "closed") return;
+    this.#failures += 1;
+    // A laptop that slept is closed as silent; its reader has not gone away.
+    const final = code < 4500 && ![RESTARTING, NO_CLOSE_FRAME, SILENT].includes(code);
+    if (final || (!this.hello && this.#failures > this.attempts)) {
+      this.become("closed", { code, reason });
+      return this.ended(code, reason);
+    }
+    this.become("waiting", { code, reason });
+    const pause = Math.min(PAUSE[0] * 2 ** (this.#failures - 1), PAUSE[1]);
+    // Jitter: a restarted server must not have all its clients back in the same instant.
+    this.#timer = setTimeout(() => {
+      this.become("connecting");
+      this.#connect();
+    }, pause * (0.5 + Math.random()));
+  }
+
+  /** @param {Record<string, any>} message */
+  #receive(message) {
+    if (message.type === "expiring") return this.#renew();
+    if (message.type !== "hello") return this.receive(message);
+    this.hello = message;
+    this.#failures = 0;
+    this.greet(message);
+  }
+
+  async #renew() {
+    if (typeof this.token === "function") this.tell({ type: "token", token: await this.token() });
+  }
+}

@@ -1,0 +1,112 @@
+"""Chromium for the tests: the real one of the system, and a TCP proxy by which its connections can be cut."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from playwright.async_api import Page, async_playwright
+
+from tests.running import Server
+
+SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@asynccontextmanager
+async def console(
+    server: Server,
+    url: str = "",
+    *,
+    token: str | None = None,
+    fragment: str = "",
+    width: int = 1440,
+    height: int = 900,
+    **options: Any,
+) -> AsyncIterator[Page]:
+    """The console, open and let in. Fails the test for an error on the page, or a request to another host."""
+    faults: list[str] = []
+    base = url or server.url
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        context = await browser.new_context(viewport={"width": width, "height": height}, **options)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: None if _ours(request.url, base) else faults.append(request.url))
+        await page.goto(f"{base}/?token={token or server.token()}{fragment}")
+        await page.wait_for_selector("#connection[data-state=open]")
+        yield page
+        await browser.close()
+    assert faults == []
+
+
+def _ours(url: str, base: str) -> bool:
+    return url.startswith((base, base.replace("http", "ws"), "blob:", "data:"))
+
+
+async def states(page: Page) -> list[str]:
+    """The state of every slice, from the top."""
+    found: list[str] = await page.evaluate("[...document.querySelectorAll('.slice')].map(s => s.dataset.state)")
+    return found
+
+
+async def order(page: Page) -> list[int]:
+    """The slices' indexes in the order in which they were done."""
+    script = "[...document.querySelectorAll('.slice')].map((s, i) => [Number(s.dataset.order), i])"
+    numbered: list[list[int]] = await page.evaluate(script)
+    return [index for number, index in sorted(map(tuple, numbered)) if number]
+
+
+class Proxy:
+    """Passes bytes on to the server until ``cut``, which ends every connection without a word.
+
+    While it is ``deaf``, what the server says is lost.
+    """
+
+    deaf = False
+
+    def __init__(self, server: Server) -> None:
+        self._port = server.port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Proxy":
+        self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listening.close()
+        self.cut()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {writer, ours}
+        for source, sink, is_answer in ((reader, ours, False), (theirs, writer, True)):
+            task = asyncio.create_task(self._pass_on(source, sink, is_answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_answer: bool) -> None:
+        try:
+            while data := await source.read(1 << 16):
+                if not (self.deaf and is_answer):
+                    sink.write(data)
+                    await sink.drain()
+        except OSError:
+            pass
+        finally:
+            self._writers.discard(sink)
+            sink.close()

@@ -1,0 +1,49 @@
+"""What the tests of the Rooms view share: a browser in a room, and what a person does there."""
+
+import base64
+from typing import Any
+
+from playwright.async_api import Page, expect
+
+from tests.browser.chromium import console
+from tests.running import Server
+
+
+def room(server: Server, name: str, fragment: str = "#room/harbour", url: str = "", **options: Any) -> Any:
+    """A browser of that user, in that room."""
+    token = server.token(name, "images chat admin")
+    return console(server, url, token=token, fragment=fragment, **options)
+
+
+async def say(page: Page, text: str) -> None:
+    await page.fill("#text", text)
+    await page.press("#text", "Enter")
+
+
+async def joined(page: Page) -> None:
+    await expect(page.locator("#before")).not_to_contain_text("Loading")
+
+
+def texts(page: Page) -> Any:
+    return page.locator("#messages .text")
+
+
+async def drop(page: Page, data: bytes, name: str = "photo.jpg", kind: str = "image/jpeg") -> None:
+    script = """([text, name, type]) => {
+        const transfer = new DataTransfer();
+        const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+        transfer.items.add(new File([bytes], name, { type }));
+        document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    }"""
+    await page.evaluate(script, [base64.b64encode(data).decode(), name, kind])
+
+
+async def paste(page: Page, data: bytes) -> None:
+    script = """(text) => {
+        const transfer = new DataTransfer();
+        const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+        transfer.items.add(new File([bytes], "pasted.jpg", { type: "image/jpeg" }));
+        const event = new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true });
+        document.querySelector("#text").dispatchEvent(event);
+    }"""
+    await page.evaluate(script, base64.b64encode(data).decode())

@@ -1,0 +1,173 @@
+"""The console in Chromium: a person drops a tall picture and sees it worked from where they look."""
+
+import base64
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from playwright.async_api import Page
+
+from tests.browser.chromium import SCREENSHOTS, Proxy, console, order, states
+from tests.pictures import encoded, tall
+from tests.running import Server, until
+
+Start = Callable[..., Server]
+
+
+@cache
+def picture(height: int = 10_000) -> bytes:
+    return encoded(tall(height), ".jpg", 85)
+
+
+async def choose(page: Page, data: bytes, kind: str = "image/jpeg") -> None:
+    await page.set_input_files("#drop input", {"name": "tall", "mimeType": kind, "buffer": data})
+
+
+async def drop(page: Page, data: bytes) -> None:
+    script = """(text) => {
+        const transfer = new DataTransfer();
+        const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+        transfer.items.add(new File([bytes], "tall.jpg", { type: "image/jpeg" }));
+        document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    }"""
+    await page.evaluate(script, base64.b64encode(data).decode())
+
+
+async def slow(page: Page) -> None:
+    """Chooses work that takes the server a third of a second a slice, whatever the browser does meanwhile."""
+    await page.select_option("#action", "blur")
+    await page.fill("#options input[name=radius]", "50")
+    await page.select_option("#zoom", "1")
+
+
+async def all_done(page: Page) -> None:
+    await page.wait_for_selector("#count:text-matches('^(\\\\d+) of \\\\1 slices done[.]$')")
+
+
+async def done(page: Page, at_least: int) -> None:
+    await page.wait_for_selector(f":nth-match(.slice[data-state=done], {at_least})")
+
+
+async def test_a_dropped_picture_is_worked_from_the_top(server: Server) -> None:
+    async with console(server) as page:
+        await drop(page, picture())
+        await all_done(page)
+        worked = await order(page)
+        assert len(worked) == 20
+        # As many as there are workers are worked at once, and a browser may be late to hear of one.
+        assert all(abs(place - index) <= 4 for place, index in enumerate(worked)), worked
+        assert await page.locator(".slice img").evaluate_all(
+            "images => images.every(image => image.naturalWidth === 400)"
+        )
+
+
+async def test_scrolling_while_it_works_changes_the_order(server: Server) -> None:
+    async with console(server) as page:
+        await slow(page)
+        await choose(page, picture())
+        await done(page, 2)
+        await page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        await page.wait_for_selector(".slice[data-state=done] >> nth=-1")
+        await all_done(page)
+        worked = await order(page)
+        last = worked.index(max(worked))
+        assert last < len(worked) - 4, f"the end was in view and yet came late: {worked}"
+        assert worked[0] in (0, 1)
+
+
+async def test_cancelling_stops_the_work_and_retrying_goes_on(server: Server) -> None:
+    async with console(server) as page:
+        await slow(page)
+        await choose(page, picture())
+        await done(page, 1)
+        await page.click("#cancel")
+        found = await states(page)
+        assert {"done", "cancelled"} == set(found)
+        await until(lambda: server.metric("sluice_queue_depth") == 0)
+        assert await page.is_disabled("#cancel")
+        await page.click("#start")
+        await all_done(page)
+
+
+async def test_a_lost_connection_goes_on_where_it_was(server: Server) -> None:
+    before = server.metric("sluice_slices_total", outcome="done")
+    async with Proxy(server) as proxy, console(server, proxy.url) as page:
+        await slow(page)
+        await choose(page, picture())
+        await done(page, 3)
+        proxy.cut()
+        await page.wait_for_selector("#connection[data-state=waiting]")
+        await page.wait_for_selector("#connection[data-state=open]")
+        await all_done(page)
+        assert sorted(await order(page)) == list(range(20))
+    # Every slice was worked once: what was under way was neither lost nor sent again.
+    assert server.metric("sluice_slices_total", outcome="done") - before == 20
+
+
+async def test_what_fails_is_listed_with_its_reason(start: Start) -> None:
+    server = start(max_pixels=100_000)
+    async with console(server) as page:
+        await choose(page, picture(1000))
+        await page.wait_for_selector(":nth-match(#failures li, 2)")
+        assert "at most 100,000 pixels are worked (too_many_pixels)" in await page.inner_text("#failures li >> nth=0")
+        assert await page.locator("#failures li").count() == 2
+        assert "0 of 2 slices done, 2 not" in await page.inner_text("#count")
+
+
+async def test_a_file_that_is_no_picture_is_told(server: Server) -> None:
+    async with console(server) as page:
+        await choose(page, b"this is text", "image/jpeg")
+        await page.wait_for_selector("#count:has-text('no picture')")
+
+
+async def test_what_an_action_finds_is_listed_and_framed(server: Server) -> None:
+    async with console(server) as page:
+        await page.select_option("#action", "faces")
+        await page.select_option("#zoom", "1")
+        await choose(page, picture(1000))
+        await all_done(page)
+        await page.wait_for_selector("#found li")
+        assert await page.locator(".box").count() == await page.locator("#found li").count()
+
+
+async def test_options_come_from_the_server_and_are_held_to_their_bounds(server: Server) -> None:
+    async with console(server) as page:
+        await page.select_option("#action", "blur")
+        assert await page.input_value("#options input[name=radius]") == "3"
+        await choose(page, picture(1000))
+        await all_done(page)
+        await page.fill("#options input[name=radius]", "1000")
+        assert not await page.evaluate("document.querySelector('#wish').checkValidity()")
+
+
+async def test_it_works_by_keyboard(server: Server) -> None:
+    async with console(server) as page:
+        for _ in range(3):  # the two views, then the file
+            await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.type") == "file"
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await all_done(page)
+        assert await page.inner_text("#count") == "37 of 37 slices done."
+
+
+async def test_without_a_token_the_page_asks_for_one(server: Server) -> None:
+    async with console(server) as page:
+        await page.context.clear_cookies()
+        await page.goto(server.url)
+        await page.fill("#entry input", server.token("bob"))
+        await page.click("#entry button")
+        await page.wait_for_selector("#connection[data-state=open]")
+        assert "token" not in page.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1440])
+async def test_it_fits_the_screen(server: Server, width: int, scheme: str) -> None:
+    SCREENSHOTS.mkdir(exist_ok=True)
+    async with console(server, width=width, height=800, color_scheme=scheme) as page:
+        await choose(page, picture())
+        await done(page, 4)
+        await page.screenshot(path=SCREENSHOTS / f"console-{width}-{scheme}.png")
+        assert await page.evaluate("document.scrollingElement.scrollWidth") <= width
+        await all_done(page)

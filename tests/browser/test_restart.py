@@ -1,0 +1,25 @@
+"""A server that is killed under a page: the page comes back by itself, and every slice ends once."""
+
+import signal
+from collections.abc import Callable
+
+from tests.browser.chromium import console, order
+from tests.browser.test_console import all_done, choose, done, picture, slow
+from tests.running import Server
+
+Start = Callable[..., Server]
+
+
+async def test_a_page_outlives_a_server_that_is_killed(start: Start) -> None:
+    """The session is gone, and the page is told so. Fails without #resend in sluice.js: slices under way are lost."""
+    server = start()
+    async with console(server) as page:
+        await slow(page)
+        await choose(page, picture())
+        await done(page, 3)
+        server.stop(signal.SIGKILL)
+        await page.wait_for_selector("#connection[data-state=waiting]")
+        start(port=server.port)
+        await page.wait_for_selector("#connection[data-state=open]")
+        await all_done(page)
+        assert sorted(await order(page)) == list(range(20))

@@ -1,0 +1,131 @@
+"""The Rooms view when things go wrong: connections and servers that are lost, what is refused, what means harm."""
+
+import signal
+from collections.abc import Callable
+
+import pytest
+from playwright.async_api import expect
+
+from handlers.auth import issue
+from tests.browser.chromium import Proxy, console
+from tests.browser.rooms import joined, room, say, texts
+from tests.running import SECRET, Server
+
+Start = Callable[..., Server]
+
+EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+@pytest.fixture
+def server(start: Start) -> Server:
+    """One to each test: rooms outlive their members."""
+    return start()
+
+
+async def test_what_was_not_acknowledged_is_sent_again_once_when_the_server_was_killed(start: Start) -> None:
+    server = start()
+    async with room(server, "alice") as alice, room(server, "bob") as bob:
+        await joined(alice)
+        await joined(bob)
+        await say(alice, "before")
+        await expect(texts(bob)).to_have_text(["before"])
+        server.stop(signal.SIGKILL)
+        await expect(alice.locator("#connection")).to_have_attribute("data-state", "waiting")
+        await say(alice, "first")
+        await say(alice, "second")
+        await expect(alice.locator("li[data-state=sending]")).to_have_count(2)
+        start(port=server.port)
+        for page in (alice, bob):
+            await expect(texts(page)).to_have_text(["before", "first", "second"], timeout=20_000)
+        await expect(alice.locator("#messages .sign")).to_have_count(3)
+        await say(bob, "after")
+        await expect(texts(alice)).to_have_text(["before", "first", "second", "after"])
+
+
+async def test_a_message_whose_acknowledgement_was_lost_is_stored_once(server: Server) -> None:
+    async with Proxy(server) as proxy, room(server, "alice", url=proxy.url) as alice, room(server, "bob") as bob:
+        await joined(alice)
+        await joined(bob)
+        proxy.deaf = True
+        await say(alice, "once")
+        await expect(texts(bob)).to_have_text(["once"])
+        await expect(alice.locator("li[data-state=sending]")).to_have_count(1)
+        proxy.cut()
+        proxy.deaf = False
+        await expect(alice.locator("#messages .sign")).to_have_count(1)
+        await say(alice, "again")
+        for page in (alice, bob):
+            await expect(texts(page)).to_have_text(["once", "again"])
+
+
+async def test_what_is_refused_is_told_and_can_be_tried_again(start: Start) -> None:
+    server = start(chat_text=10)
+    async with room(server, "bob") as bob:
+        await joined(bob)
+        # The page holds a person to the limit; this one goes round it.
+        await bob.evaluate("document.querySelector('#text').maxLength = 100")
+        await bob.evaluate("document.querySelector('#text').value = 'x'.repeat(11)")
+        await bob.evaluate("document.querySelector('#text').dispatchEvent(new Event('input'))")
+        await bob.press("#text", "Enter")
+        await expect(bob.locator("#messages li[data-state=failed]")).to_contain_text("chat_text")
+        await bob.click("text=Try again")
+        await expect(bob.locator("#messages li[data-state=failed]")).to_contain_text("chat_text")
+        await bob.click("text=Discard")
+        await expect(bob.locator("#messages li")).to_have_count(0)
+
+
+async def test_scripts_in_names_and_texts_are_shown_and_not_run(server: Server) -> None:
+    async with room(server, EVIL) as evil, room(server, "bob") as bob:
+        await joined(bob)
+        alerts: list[str] = []
+        bob.on("dialog", lambda dialog: alerts.append(dialog.message))
+        await joined(evil)
+        await say(evil, f"{EVIL} http://127.0.0.1/x. javascript:alert(3)")
+        await expect(texts(bob)).to_have_text([f"{EVIL} http://127.0.0.1/x. javascript:alert(3)"])
+        await expect(bob.locator("#messages .author")).to_have_text([EVIL])
+        await expect(bob.locator("#present li")).to_contain_text([EVIL])
+        assert await bob.locator("#messages a").evaluate_all("links => links.map(a => a.href)") == [
+            "http://127.0.0.1/x"
+        ]
+        await evil.evaluate("location.hash = '#direct/bob'")
+        await say(evil, EVIL)
+        await expect(bob.locator("#direct-list bdi")).to_have_text([EVIL])
+        assert await bob.locator("script:not([src]), main img[src=x]").count() == 0
+        assert alerts == []
+
+
+async def test_a_token_without_the_scope_is_told_what_is_missing(server: Server) -> None:
+    async with console(server) as page:
+        await page.click("nav[aria-label=Views] a[href='#rooms']")
+        await expect(page.locator("#entry")).to_contain_text("scope includes chat")
+        await expect(page.locator("#connection")).to_have_text("not let in")
+        await page.click("nav[aria-label=Views] a[href='#picture']")
+        await expect(page.locator("#entry")).to_be_hidden()
+
+
+@pytest.mark.parametrize("fragment", ["#room/harbour", "#direct/alice"])
+async def test_a_server_that_has_lost_its_log_is_begun_with_anew(start: Start, fragment: str) -> None:
+    server = start()
+    async with room(server, "alice", fragment) as alice:
+        await joined(alice)
+        for text in ("one", "two"):
+            await say(alice, text)
+        await expect(alice.locator("#messages .sign")).to_have_count(2)
+        server.stop(signal.SIGKILL)
+        for path in (server.folder / "var").glob("sluice.db*"):
+            path.unlink()
+        start(port=server.port)
+        await expect(alice.locator("#messages li")).to_have_count(0, timeout=20_000)
+        await say(alice, "three")
+        await expect(texts(alice)).to_have_text(["three"])
+        await expect(alice.locator("#messages .sign")).to_have_count(1)
+
+
+async def test_a_room_that_the_token_does_not_name_is_not_entered(server: Server) -> None:
+    token = issue(SECRET, "bob", "images chat", 600, rooms=["team-*"])
+    async with console(server, token=token, fragment="#room/vault") as bob:
+        await expect(bob.locator("#before")).to_have_text("You are not let into this room.")
+        await say(bob, "let me in")
+        await expect(bob.locator("#messages li[data-state=failed]")).to_contain_text("forbidden")
+        await bob.evaluate("location.hash = '#room/team-blue'")
+        await expect(bob.locator("#before")).to_contain_text("Nothing was said here yet")

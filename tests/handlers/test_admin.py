@@ -1,0 +1,81 @@
+"""/admin/kick: a revoked user is out within a second and stays out, across a restart too; others are not touched."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+import websockets
+
+from tests.client import Client
+from tests.pictures import small
+from tests.running import Server
+
+Start = Callable[..., Server]
+
+
+async def kick(server: Server, scope: str = "admin", **body: object) -> httpx.Response:
+    async with httpx.AsyncClient() as http:
+        token = server.token("root", scope)
+        headers = {"Authorization": f"Bearer {token}"}
+        return await http.post(f"{server.url}/admin/kick", json=body, headers=headers)
+
+
+async def test_a_kicked_user_is_out_at_once_and_others_stay(start: Start) -> None:
+    server = start()
+    async with (
+        await Client.connect(server, "mallory") as first,
+        await Client.connect(server, "mallory") as second,
+        await Client.connect(server, "alice") as alice,
+    ):
+        asked = time.monotonic()
+        assert (await kick(server, user="mallory")).status_code == 204
+        assert [await first.closed(), await second.closed()] == [4403, 4403]
+        assert time.monotonic() - asked < 5, "a guard: the bar is one second"
+        await alice.slice("a", small())
+        assert await alice.wait_for("result")
+    async with await Client.connect(server, "mallory"):
+        pass  # only ended, not denied
+    assert any("kicked" in line and "mallory" in line and "root" in line for line in server.log)
+
+
+async def test_a_denied_user_stays_out_over_http_and_across_a_crash(start: Start) -> None:
+    server = start()
+    assert (await kick(server, user="mallory", deny_s=3600)).status_code == 204
+    for running in (server, None):
+        if running is None:
+            server.process.kill()
+            server.stop()
+            running = start()
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await Client.connect(running, "mallory")
+        assert refused.value.response.status_code == 403
+        headers = {"Authorization": f"Bearer {running.token('mallory')}"}
+        answer = await asyncio.to_thread(httpx.post, f"{running.url}/process", content=small(), headers=headers)
+        assert answer.status_code == 403
+        assert "kept out until" in answer.json()["error"]["message"]
+        async with await Client.connect(running, "alice"):
+            pass
+
+
+async def test_a_denial_can_be_lifted(start: Start) -> None:
+    server = start()
+    await kick(server, user="mallory", deny_s=3600)
+    await kick(server, user="mallory", deny_s=0)
+    async with await Client.connect(server, "mallory"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"user": ""}, {"user": "a", "deny_s": -1}, {"user": "a", "deny_s": "soon"}, {"user": "a", "more": 1}]
+)
+async def test_a_bad_request_says_which_member(server: Server, body: dict[str, object]) -> None:
+    answer = await kick(server, **body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "bad_message"
+
+
+async def test_only_administrators_may_kick(server: Server) -> None:
+    assert (await kick(server, "images chat video jobs", user="alice")).status_code == 403
+    assert httpx.post(f"{server.url}/admin/kick", json={"user": "alice"}).status_code == 401

@@ -1,0 +1,177 @@
+"""auth: who is let in and who is not, for every kind of key; what is said never holds a word of the token."""
+
+import base64
+import hashlib
+import hmac
+import json
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from handlers.auth import MAX_LENGTH, OneKey, TokenError, Verifier, development_secret, issue
+
+SECRET = "a secret of more than thirty-two bytes"
+HERE = "192.0.2.1"
+DEEP = base64.urlsafe_b64encode(b"[" * 4000).rstrip(b"=").decode()
+RSA = rsa.generate_private_key(65537, 2048)
+PRIVATE: dict[str, PrivateKeyTypes] = {
+    "RS256": RSA,
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
+
+
+def pem(private: PrivateKeyTypes) -> str:
+    return private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def claims(**others: Any) -> dict[str, Any]:
+    """Claims of a good token; others are put in their place, None takes one away."""
+    body = {"sub": "alice", "exp": int(time.time()) + 600, "scope": "images chat", "aud": "sluice", "iss": "house"}
+    return {name: value for name, value in {**body, **others}.items() if value is not None}
+
+
+def signed(secret: str = SECRET, algorithm: str = "HS256", **others: Any) -> str:
+    return jwt.encode(claims(**others), secret, algorithm)
+
+
+def forged(header: dict[str, Any], body: Any, signature: bytes = b"") -> str:
+    """A token put together by hand."""
+    parts = [json.dumps(header).encode(), body if isinstance(body, bytes) else json.dumps(body).encode(), signature]
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+def strict() -> Verifier:
+    return Verifier(OneKey(SECRET, "HS256"), "sluice", "house")
+
+
+async def refusal(verifier: Verifier, token: str, address: str = HERE) -> TokenError:
+    with pytest.raises(TokenError) as caught:
+        await verifier.verify(token, address)
+    for part in token.split("."):
+        assert len(part) < 8 or part not in caught.value.message, "a message must not quote the token"
+    return caught.value
+
+
+async def test_an_issued_token_is_verified_into_its_user() -> None:
+    token = issue(SECRET, "alice", "images chat", 600, ip=HERE, aud="sluice", iss="house", nickname=None)
+    user = await strict().verify(token, HERE)
+    assert (user.name, user.scopes, user.ip) == ("alice", {"images", "chat"}, HERE)
+    assert abs(user.expires_at - time.time() - 600) < 60
+    assert "nickname" not in jwt.decode(token, options={"verify_signature": False})
+
+
+@pytest.mark.parametrize("algorithm", PRIVATE)
+async def test_a_public_key_says_which_algorithm_its_tokens_have(algorithm: str, tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+    file.write_text(pem(PRIVATE[algorithm]))
+    token = jwt.encode(claims(), PRIVATE[algorithm], algorithm)
+    for given in (pem(PRIVATE[algorithm]), str(file)):
+        verifier = Verifier(OneKey.public(given))
+        assert (await verifier.verify(token, HERE)).name == "alice"
+        for other in PRIVATE.keys() - {algorithm}:
+            assert (await refusal(verifier, jwt.encode(claims(), PRIVATE[other], other))).reason == "bad"
+
+
+async def test_the_public_key_is_no_secret_to_sign_with() -> None:
+    unsigned = forged({"alg": "HS256", "typ": "JWT"}, claims()).rpartition(".")[0]
+    mark = hmac.new(pem(RSA).encode(), unsigned.encode(), hashlib.sha256).digest()
+    token = f"{unsigned}.{base64.urlsafe_b64encode(mark).rstrip(b'=').decode()}"
+    error = await refusal(Verifier(OneKey.public(pem(RSA))), token)
+    assert (error.reason, error.message) == ("bad", "the token is not accepted: it is not signed with our key")
+
+
+def test_a_public_key_of_another_kind_or_too_short_is_refused_at_once() -> None:
+    for key in (ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 1024)):
+        with pytest.raises(ValueError, match="RSA of at least 2048 bits, EC P-256 or Ed25519"):
+            OneKey.public(pem(key))
+
+
+def renamed() -> str:
+    """Head and signature of one token around the claims of another."""
+    head, _, mark = signed().split(".")
+    return ".".join((head, signed(sub="eve").split(".")[1], mark))
+
+
+BAD: dict[str, tuple[Callable[[], str], str, str]] = {
+    # The token, the reason, a word of the message.
+    "none at all": (lambda: "", "missing", "Authorization: Bearer"),
+    "no JWT": (lambda: "open sesame", "bad", "no valid JWT"),
+    "two parts": (lambda: "abcdefghijk.lmnopqrstuvw", "bad", "no valid JWT"),
+    "bytes that are no JSON": (lambda: "\u00ff\u00fe.\u00ff.\u00ff", "bad", "no valid JWT"),
+    "another secret": (lambda: signed("another secret of thirty-two bytes"), "bad", "our key"),
+    "algorithm none": (lambda: forged({"alg": "none"}, claims()), "bad", "our key"),
+    "algorithm nOnE": (lambda: forged({"alg": "nOnE"}, claims()), "bad", "our key"),
+    "no signature": (lambda: signed().rpartition(".")[0] + ".", "bad", "our key"),
+    "no algorithm": (lambda: forged({}, claims(), b"x" * 32), "bad", ""),
+    "HS512": (lambda: signed(SECRET * 2, "HS512"), "bad", "our key"),
+    "a claim changed": (renamed, "bad", "our key"),
+    "no exp": (lambda: signed(exp=None), "bad", "exp is missing"),
+    "no sub": (lambda: signed(sub=None), "bad", "sub is missing"),
+    "no aud": (lambda: signed(aud=None), "bad", "aud is missing"),
+    "no iss": (lambda: signed(iss=None), "bad", "iss is missing"),
+    "another aud": (lambda: signed(aud="other"), "bad", "another audience"),
+    "another iss": (lambda: signed(iss="other"), "bad", "another issuer"),
+    "run out": (lambda: signed(exp=int(time.time()) - 60), "expired", "run out"),
+    "an exp in words": (lambda: signed(exp="soon"), "bad", "no valid JWT"),
+    "an endless exp": (lambda: signed(exp=float("inf")), "bad", "no valid JWT"),
+    "an exp that is a list": (lambda: signed(exp=[1]), "bad", "no valid JWT"),
+    "not yet": (lambda: signed(nbf=int(time.time()) + 600), "bad", "no valid JWT"),
+    "a sub that is a number": (lambda: forged_with_secret({**claims(), "sub": 7}), "bad", ""),
+    "an empty sub": (lambda: signed(sub=""), "bad", "1 to 200"),
+    "a long sub": (lambda: signed(sub="x" * 201), "bad", "1 to 200"),
+    "a scope that is a list": (lambda: signed(scope=["images"]), "bad", "scope and ip must be strings"),
+    "a scope that is an object": (lambda: signed(scope={"images": True}), "bad", "scope and ip must be strings"),
+    "an ip that is a number": (lambda: signed(ip=3221225985), "bad", "scope and ip must be strings"),
+    "another ip": (lambda: signed(ip="192.0.2.2"), "ip_mismatch", "another address"),
+    "an ip with a space": (lambda: signed(ip=HERE + " "), "ip_mismatch", "another address"),
+    "claims that are a list": (lambda: forged_with_secret([1, 2]), "bad", "no valid JWT"),
+    "claims nested deep": (lambda: forged_with_secret(b"[" * 5000), "bad", "no valid JWT"),
+    "a header nested deep": (lambda: forged({}, {}).replace("e30", DEEP, 1), "bad", "no valid JWT"),
+    "one character too long": (lambda: "x" * (MAX_LENGTH + 1), "bad", "8,192"),
+    "5 MB": (lambda: signed(padding="x" * 5_000_000), "bad", "8,192"),
+}  # fmt: skip
+
+
+def forged_with_secret(body: Any) -> str:
+    """Rightly signed, around what PyJWT would not sign."""
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return jwt.PyJWS().encode(text, SECRET, "HS256")
+
+
+@pytest.mark.parametrize("case", BAD)
+async def test_a_bad_token_is_refused_with_its_reason_and_never_quoted(case: str) -> None:
+    make, reason, word = BAD[case]
+    error = await refusal(strict(), make())
+    assert error.reason == reason
+    assert word in error.message
+
+
+async def test_clocks_may_differ_by_a_few_seconds() -> None:
+    assert await strict().verify(signed(exp=int(time.time()) - 2), HERE)
+
+
+async def test_a_token_for_an_audience_is_good_where_none_is_asked_for() -> None:
+    assert await Verifier(OneKey(SECRET, "HS256")).verify(signed(), HERE)
+
+
+async def test_a_short_secret_lets_nobody_in() -> None:
+    with pytest.warns(jwt.InsecureKeyLengthWarning):
+        token = issue("short", "alice", "images", 600)
+    assert (await refusal(Verifier(OneKey("short", "HS256")), token)).reason == "bad"
+
+
+def test_the_development_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "var"
+    secret = development_secret(folder)
+    assert len(secret) >= 32
+    assert development_secret(folder) == secret
+    assert stat.S_IMODE((folder / "development.key").stat().st_mode) == 0o600

@@ -1,0 +1,259 @@
+"""/ws/chat: rooms, conversations, offline delivery, unread counts, presence."""
+
+import asyncio
+import signal
+
+import httpx
+import pytest
+
+from tests.handlers.chats import Chatter, Start
+from tests.pictures import small
+from tests.running import Server
+
+
+@pytest.fixture
+def server(start: Start) -> Server:
+    """One to each test: rooms outlive their members."""
+    return start()
+
+
+async def test_what_is_said_in_a_room_reaches_all_who_joined_in_order(server: Server) -> None:
+    async with (
+        await Chatter.enter(server, "alice") as alice,
+        await Chatter.enter(server, "bob") as bob,
+        await Chatter.enter(server, "carol") as carol,
+    ):
+        assert (await alice.join("harbour"))["offset"] == 0
+        await bob.join("harbour")
+        for number in range(1, 6):
+            assert await alice.say(f"a{number}", room="harbour") == number
+        expected = [(number, f"a{number}") for number in range(1, 6)]
+        assert await bob.hear(5) == expected
+        await bob.send("presence", room="harbour")
+        assert (await bob.wait_for("presence"))["present"] == ["alice", "bob"]
+        joined = await carol.join("harbour", after=0)
+        assert (joined["recovered"], joined["unread"], joined["offset"]) == (True, 0, 5)
+        assert await carol.hear(5) == expected
+
+
+async def test_a_message_says_who_when_and_where(server: Server) -> None:
+    async with await Chatter.enter(server, "alice") as alice:
+        await alice.join("harbour")
+        await alice.send("send", room="harbour", client_id="1", text="hello <b>you</b>")
+        said = await alice.wait_for("message")
+        assert {name: said[name] for name in ("stream", "offset", "from", "text", "attachments")} == {
+            "stream": "room/harbour",
+            "offset": 1,
+            "from": "alice",
+            "text": "hello <b>you</b>",
+            "attachments": [],
+        }
+        assert said["at"] > 1_700_000_000_000
+
+
+async def test_what_is_said_to_somebody_away_waits_for_them_in_order_and_counts_as_unread(server: Server) -> None:
+    async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "carol") as carol:
+        for number in range(1, 4):
+            await alice.say(f"m{number}", to="bob")
+        await carol.say("from carol", to="bob")
+    async with await Chatter.enter(server, "bob") as bob:
+        assert bob.unread == {"direct/alice": 3, "direct/carol": 1}
+        assert await bob.hear(4) == [(1, "m1"), (2, "m2"), (3, "m3"), (1, "from carol")]
+        await bob.send("read", stream="direct/alice", offset=2)
+        await bob.counted("direct/alice", 1)
+    async with await Chatter.enter(server, "bob") as bob:
+        assert bob.unread == {"direct/alice": 1, "direct/carol": 1}
+        assert await bob.hear(2) == [(3, "m3"), (1, "from carol")]
+
+
+async def test_what_is_read_on_one_device_is_read_on_all(server: Server) -> None:
+    async with (
+        await Chatter.enter(server, "bob") as phone,
+        await Chatter.enter(server, "bob") as desk,
+        await Chatter.enter(server, "alice") as alice,
+    ):
+        await alice.say("hello", to="bob")
+        assert await phone.hear(1) == await desk.hear(1) == [(1, "hello")]
+        await desk.counted("direct/alice", 1)
+        await phone.send("read", stream="direct/alice", offset=1)
+        await desk.counted("direct/alice", 0)
+        # An answer is told to all devices too, and has read what it answers.
+        await phone.say("hi", to="alice")
+        assert await desk.hear(1) == [(2, "hi")]
+        assert await alice.hear(2) == [(1, "hello"), (2, "hi")]
+
+
+async def test_a_room_that_is_not_joined_is_counted(server: Server) -> None:
+    async with await Chatter.enter(server, "alice") as alice:
+        await alice.join("harbour")
+        async with await Chatter.enter(server, "bob") as bob:
+            await bob.join("harbour")
+        await alice.say("one", room="harbour")
+        async with await Chatter.enter(server, "bob") as bob:
+            assert bob.unread == {"room/harbour": 1}
+            await alice.say("two", room="harbour")
+            await bob.counted("room/harbour", 2)
+            assert (await bob.join("harbour", after=0))["unread"] == 2
+            assert await bob.hear(2) == [(1, "one"), (2, "two")]
+            await bob.send("leave", room="harbour")
+            await alice.say("three", room="harbour")
+        async with await Chatter.enter(server, "bob") as bob:
+            assert bob.unread == {}, "who has left is not counted for"
+
+
+async def test_the_same_client_id_twice_is_one_message(server: Server) -> None:
+    async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:
+        await alice.join("harbour")
+        await bob.join("harbour")
+        assert [await alice.say("hello", "x", room="harbour") for _ in range(3)] == [1, 1, 1]
+        assert await bob.hear(1) == [(1, "hello")]
+        assert await bob.say("of another", "x", room="harbour") == 2
+
+
+async def test_a_message_carries_what_its_sender_has_uploaded_and_nobody_elses(server: Server) -> None:
+    headers = {"Authorization": f"Bearer {server.token('alice', 'chat')}"}
+    async with httpx.AsyncClient(headers=headers) as http:
+        picture = (await http.post(f"{server.url}/upload", content=small())).json()
+        async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:
+            await alice.send("send", to="bob", client_id="1", attachments=[picture["id"]])
+            (shown,) = (await bob.wait_for("message"))["attachments"]
+            assert (shown["id"], shown["kind"], shown["type"]) == (picture["id"], "image", picture["type"])
+            assert (await http.get(server.url + shown["url"])).content == small()
+            assert (await http.get(server.url + shown["thumbnail"])).status_code == 200
+            for id in (picture["id"], "0" * 32, "../secrets"):
+                await bob.send("send", to="alice", client_id=id, attachments=[id])
+                error = await bob.wait_for("error", client_id=id)
+                assert error["code"] == "not_found"
+
+
+async def test_history_pages_backward(server: Server) -> None:
+    async with await Chatter.enter(server, "alice") as alice:
+        await alice.join("harbour")
+        for number in range(1, 8):
+            await alice.say(f"m{number}", room="harbour")
+        pages = []
+        before: dict[str, int] = {}
+        while not pages or pages[-1]["more"]:
+            await alice.send("history", stream="room/harbour", limit=3, **before)
+            pages.append(await alice.wait_for("history"))
+            before = {"before": pages[-1]["messages"][0]["offset"]}
+        assert [[message["offset"] for message in page["messages"]] for page in pages] == [[5, 6, 7], [2, 3, 4], [1]]
+        assert pages[0]["messages"][0]["type"] == "message"
+
+
+async def test_who_comes_and_goes_and_types_is_told(server: Server) -> None:
+    async with await Chatter.enter(server, "alice") as alice:
+        await alice.join("harbour")
+        async with await Chatter.enter(server, "bob") as bob:
+            assert (await bob.join("harbour"))["present"] == ["alice", "bob"]
+            assert (await alice.wait_for("presence", entered="bob"))["room"] == "harbour"
+            await bob.send("typing", room="harbour")
+            assert await alice.wait_for("typing", **{"from": "bob", "stream": "room/harbour"})
+            await bob.send("typing", to="alice")
+            assert await alice.wait_for("typing", **{"from": "bob", "stream": "direct/bob"})
+        assert (await alice.wait_for("presence", left="bob"))["room"] == "harbour"
+
+
+async def test_an_administrator_tells_everybody(server: Server) -> None:
+    async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "root", "chat admin") as root:
+        await alice.send("broadcast", text="no")
+        assert (await alice.wait_for("error"))["code"] == "forbidden"
+        await root.send("broadcast", text="the server restarts at noon")
+        assert (await alice.wait_for("announcement"))["text"] == "the server restarts at noon"
+
+
+async def test_rooms_are_those_that_the_token_names(server: Server) -> None:
+    async with await Chatter.enter(server, "alice", rooms=["team-*", "harbour"]) as alice:
+        await alice.join("team-blue")
+        await alice.join("harbour")
+        await alice.send("join", room="vault")
+        assert (await alice.wait_for("error"))["code"] == "forbidden"
+
+
+async def test_everything_outlives_a_kill(start: Start) -> None:
+    server = start()
+    async with await Chatter.enter(server, "alice") as alice:
+        await alice.join("harbour")
+        await alice.say("in the room", room="harbour")
+        await alice.say("to bob", to="bob")
+        server.stop(signal.SIGKILL)
+    again = start()
+    async with await Chatter.enter(again, "bob") as bob:
+        assert bob.unread == {"direct/alice": 1}
+        assert await bob.hear(1) == [(1, "to bob")]
+        assert (await bob.join("harbour", after=0))["recovered"]
+        assert await bob.hear(1) == [(1, "in the room")]
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "said"),
+    [
+        ({"type": "send", "room": "nowhere", "client_id": "1", "text": "x"}, "not_found", "join 'nowhere' first"),
+        ({"type": "send", "client_id": "1", "text": "x"}, "bad_message", "either room or to"),
+        ({"type": "send", "room": "a", "to": "b", "client_id": "1", "text": "x"}, "bad_message", "either room or to"),
+        ({"type": "send", "to": "bob", "client_id": "1", "text": " "}, "bad_message", "nothing to send"),
+        ({"type": "send", "to": "bob", "client_id": "1", "text": "x" * 4001}, "too_large", "chat_text"),
+        ({"type": "send", "to": "bob", "text": "x"}, "bad_message", "client_id"),
+        ({"type": "send", "to": "", "client_id": "1", "text": "x"}, "bad_message", "to"),
+        ({"type": "join", "room": "a/b"}, "bad_message", "room"),
+        ({"type": "join", "room": ""}, "bad_message", "room"),
+        ({"type": "join", "room": "r" * 101}, "bad_message", "room"),
+        ({"type": "leave", "room": "nowhere"}, "not_found", "join 'nowhere' first"),
+        ({"type": "read", "stream": "chat/room/x", "offset": 1}, "bad_message", "room/NAME"),
+        ({"type": "read", "stream": "room/nowhere", "offset": 1}, "not_found", "join"),
+        ({"type": "history", "stream": "room/nowhere"}, "not_found", "join"),
+        ({"type": "history", "stream": "direct/"}, "bad_message", "direct/NAME"),
+        ({"type": "history", "stream": "direct/bob", "limit": 101}, "bad_message", "limit"),
+        ({"type": "presence", "room": "nowhere"}, "not_found", "join"),
+        ({"type": "shout"}, "bad_message", "none of"),
+    ],
+)
+async def test_what_cannot_be_done_is_told(server: Server, message: dict[str, object], code: str, said: str) -> None:
+    async with await Chatter.enter(server, "alice") as alice:
+        kind = str(message.pop("type"))
+        await alice.send(kind, **message)
+        error = await alice.wait_for("error")
+        assert error["code"] == code
+        assert said in error["message"]
+        assert error.get("client_id") == (message.get("client_id") if kind == "send" else None) or code == "bad_message"
+
+
+async def test_a_thousand_joins_are_bounded(start: Start) -> None:
+    server = start(chat_rate=5000, chat_rooms=10)
+    async with await Chatter.enter(server, "alice") as alice:
+        for number in range(1000):
+            await alice.send("join", room=f"room-{number}")
+        answers = [(await alice.wait_for("joined", "error")) for _ in range(1000)]
+        assert [answer["type"] for answer in answers].count("joined") == 10
+        assert {answer["message"] for answer in answers if answer["type"] == "error"} == {
+            "at most 10 rooms are joined at once (chat_rooms)"
+        }
+
+
+async def test_who_talks_too_much_is_warned_and_then_closed(start: Start) -> None:
+    server = start(chat_rate=5)
+    async with await Chatter.enter(server, "alice") as alice:
+        for _ in range(7):
+            await alice.send("typing", to="bob")
+        assert "chat_rate" in (await alice.wait_for("warning"))["message"]
+        for _ in range(20):
+            await alice.send("typing", to="bob")
+        assert await alice.closed() == 4429
+
+
+async def test_a_reader_who_stops_reading_costs_the_others_nothing(start: Start) -> None:
+    server = start(chat_rate=5000, outbox=100_000, chat_text=20_000)
+    async with (
+        await Chatter.enter(server, "alice") as alice,
+        await Chatter.enter(server, "bob") as bob,
+        await Chatter.enter(server, "mallory") as mallory,
+    ):
+        for who in (alice, bob, mallory):
+            await who.join("harbour")
+        mallory.socket.transport.pause_reading()
+        hearing = asyncio.create_task(bob.hear(600))
+        for number in range(1, 601):
+            assert await alice.say("x" * 19_000, str(number), room="harbour") == number
+        assert [offset for offset, _ in await hearing] == list(range(1, 601))
+        mallory.socket.transport.resume_reading()
+        assert await mallory.closed() in (4508, 1006)

@@ -1,0 +1,161 @@
+"""/ws/images: what a slice may ask for and what it is answered, over real sockets."""
+
+import base64
+from typing import Any
+
+import cv2
+import httpx
+import pytest
+
+from tests.client import Client
+from tests.pictures import decoded, encoded, photograph, small
+from tests.running import Server
+from works.pixels import Image, as_image
+
+
+def letter() -> Image:
+    """A gray page with one QR code of 8 pixels a module; its corner, within a margin of its own, is at (56, 76)."""
+    code = cv2.QRCodeEncoder.create().encode("sluice")
+    code = cv2.resize(code, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
+    return as_image(cv2.copyMakeBorder(code, 60, 60, 40, 40, cv2.BORDER_CONSTANT, value=255))
+
+
+async def test_a_slice_is_answered_with_a_url_of_the_resized_picture(server: Server) -> None:
+    async with await Client.connect(server) as client:
+        await client.slice("a", encoded(photograph()), 256, zoom=0.5)
+        accepted = await client.receive()
+        assert accepted == {"type": "accepted", "id": "a", "queued": 1}
+        result = await client.wait_for("result")
+        assert (result["seq"], result["id"], result["offset_top"]) == (1, "a", 256)
+        assert (result["width"], result["height"]) == (256, 256)
+        assert result["timing"]["work_ms"] > 0
+        assert result["timing"]["queued_ms"] >= 0
+        answer = httpx.get(result["url"])
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert decoded(answer.content).shape == (256, 256, 3)
+
+
+async def test_hello_says_who_how_long_how_much_and_what_can_be_done(server: Server) -> None:
+    async with await Client.connect(server, "beatrix") as client:
+        hello = client.hello
+        assert hello["user"] == "beatrix"
+        assert len(hello["session"]) == 32
+        assert hello["epoch"]
+        assert hello["limits"]["max_slice_bytes"] == 16 << 20
+        assert {"resize", "grayscale", "edges", "denoise", "sharpen", "blur", "binarize", "deskew"} < set(
+            hello["actions"]
+        )
+        blur = hello["actions"]["blur"]
+        assert blur["help"].startswith("Softens")
+        assert blur["options"]["radius"]["default"] == 3.0
+
+
+async def test_bytes_come_back_as_a_binary_message(server: Server) -> None:
+    async with await Client.connect(server) as client:
+        await client.slice("a", small(), respond="bytes", format="png")
+        result = await client.wait_for("result")
+        assert result["payload"].startswith(b"\x89PNG")
+        assert decoded(result["payload"]).shape == (64, 128, 3)
+
+
+async def test_a_picture_may_come_as_base64_in_a_text_message(server: Server) -> None:
+    async with await Client.connect(server) as client:
+        data = base64.b64encode(small()).decode()
+        await client.send("slice", id="a", offset_top=0, data=data, respond="bytes")
+        result = await client.wait_for("result")
+        assert decoded(result["payload"]).shape == (64, 128, 3)
+
+
+async def test_data_come_back_with_boxes_in_the_slice_and_on_the_page(server: Server) -> None:
+    page = letter()
+    async with await Client.connect(server) as client:
+        before = server.results()
+        await client.slice("a", encoded(page, ".png"), 5000, action="codes", respond="data", zoom=0.5)
+        result = await client.wait_for("result")
+        (found,) = result["data"]["codes"]
+        left, top, width, height = found["box"]
+        assert (found["text"], found["kind"]) == ("sluice", "QR")
+        assert abs(left - 56) <= 4, "the box is in source pixels, whatever the zoom"
+        assert abs(top - 76) <= 4
+        assert found["page"] == [left, top + 5000, width, height]
+        assert "url" not in result
+        assert server.results() == before, "nobody asked for the picture"
+
+
+@pytest.mark.parametrize(
+    ("members", "size"),
+    [
+        ({}, (128, 64)),
+        ({"zoom": 0.5}, (64, 32)),
+        ({"zoom": 2}, (256, 128)),
+        ({"zoom": 0.001}, (1, 1)),
+        ({"fit": "32x32"}, (32, 16)),
+        ({"fit": "4000x4000"}, (128, 64)),
+        ({"fit": "64x8"}, (16, 8)),
+        ({"fit": "32x32", "zoom": 3}, (32, 16)),
+    ],
+)
+async def test_the_result_has_the_size_that_was_asked_for(
+    server: Server, members: dict[str, Any], size: tuple[int, int]
+) -> None:
+    async with await Client.connect(server) as client:
+        await client.slice("a", small(), respond="bytes", **members)
+        result = await client.wait_for("result")
+        assert (result["width"], result["height"]) == size
+        assert decoded(result["payload"]).shape[1::-1] == size
+
+
+@pytest.mark.parametrize(
+    ("source", "asked", "given"),
+    [(".jpg", "auto", "jpeg"), (".png", "auto", "png"), (".webp", "auto", "webp"), (".png", "jpeg", "jpeg"),
+     (".jpg", "webp", "webp")],
+)  # fmt: skip
+async def test_the_result_has_the_format_that_was_asked_for(
+    server: Server, source: str, asked: str, given: str
+) -> None:
+    async with await Client.connect(server) as client:
+        await client.slice("a", encoded(photograph()[:64], source), format=asked)
+        result = await client.wait_for("result")
+        assert result["format"] == given
+        assert httpx.get(result["url"]).headers["Content-Type"] == f"image/{given}"
+
+
+async def test_the_action_and_its_options_change_the_pixels(server: Server) -> None:
+    pixels = {}
+    async with await Client.connect(server) as client:
+        wanted: list[dict[str, Any]] = [
+            {},
+            {"action": "rl"},
+            {"action": "blur", "options": {"radius": 1}},
+            {"action": "blur", "options": {"radius": 9}},
+        ]
+        for number, members in enumerate(wanted):
+            await client.slice(str(number), small(), respond="bytes", format="png", **members)
+            pixels[number] = decoded((await client.wait_for("result"))["payload"])
+    detail = {number: cv2.Laplacian(image, cv2.CV_64F).var() for number, image in pixels.items()}
+    assert (pixels[0] == pixels[1]).all(), "rl is the old name of resize"
+    assert detail[0] > detail[2] > detail[3]
+
+
+async def test_the_caller_says_which_picture_a_slice_belongs_to(server: Server) -> None:
+    async with await Client.connect(server) as client:
+        await client.slice("a", small(), 64, image="page 7", height=64)
+        result = await client.wait_for("result")
+        assert (result["image"], result["offset_top"]) == ("page 7", 64)
+
+
+async def test_progress_is_told_for_each_picture_and_its_last_word_is_complete(server: Server) -> None:
+    async with await Client.connect(server) as client:
+        for number in range(20):
+            await client.slice(f"a{number}", small(), number, image="a")
+        for number in range(10):
+            await client.slice(f"b{number}", small() if number else b"no picture", number, image="b")
+        await client.ends(30)
+        told: dict[str, dict[str, Any]] = {}
+        while len(told) < 2 or any(last["done"] + last["failed"] < last["total"] for last in told.values()):
+            last = await client.wait_for("progress")
+            known = told.get(last["image"])
+            assert known is None or known["done"] <= last["done"], "progress never goes back"
+            told[last["image"]] = last
+        assert told["a"] == {"type": "progress", "image": "a", "done": 20, "failed": 0, "total": 20}
+        assert told["b"] == {"type": "progress", "image": "b", "done": 9, "failed": 1, "total": 10}

@@ -1,0 +1,192 @@
+"""/ws/images: slices come in the order a person sees them, sessions take turns, what is cancelled is not worked."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.client import PLUG, Client
+from tests.pictures import small
+from tests.running import Server, until
+
+BAND = 64
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with one worker, so that there is one order, and room for a thousand slices."""
+    settings = {"workers": 1, "session_tasks": 1000, "messages_per_second": 10_000, "slice_timeout": 60}
+    running = Server(tmp_path_factory.mktemp("one"), **settings)
+    yield running
+    assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
+    running.stop()
+
+
+async def send_shuffled(client: Client, tops: list[int], **members: Any) -> None:
+    """A slice for each offset, named by it, in random order (the same at every run)."""
+    for top in random.Random(2).sample(tops, len(tops)):
+        await client.slice(str(top), small(), top, height=BAND, zoom=0.1, **members)
+    await client.wait_for("accepted", id=str(top))
+
+
+def inversions(offsets: list[float], viewport: tuple[float, float] = (0, 0)) -> int:
+    """How often a slice came directly before one of a better rank."""
+    top, height = viewport
+
+    def rank(offset: float) -> tuple[float, float]:
+        return max(top - (offset + BAND), offset - (top + height), 0), offset
+
+    ranks = [rank(offset) for offset in offsets]
+    return sum(first > second for first, second in itertools.pairwise(ranks))
+
+
+def offsets(ends: list[dict[str, Any]]) -> list[float]:
+    assert {end["type"] for end in ends} == {"result"}
+    return [end["offset_top"] for end in ends]
+
+
+def worked_at(server: Server, result: dict[str, Any]) -> int:
+    """When the result was written, in nanoseconds: the order in which the worker did its work."""
+    return (server.media / result["url"].rsplit("/", 1)[1]).stat().st_mtime_ns
+
+
+async def test_three_hundred_slices_in_random_order_come_back_from_the_top(one: Server) -> None:
+    async with await Client.connect(one) as client:
+        await client.plug()
+        await send_shuffled(client, [number * BAND for number in range(1, 301)])
+        await client.send("cancel", id="plug")
+        await client.wait_for("error", id="plug", code="cancelled")
+        came = offsets(await client.ends(300))
+        assert len(set(came)) == 300
+        assert inversions(came) <= 1
+
+
+async def test_the_order_follows_a_viewport_that_moves_half_way(one: Server) -> None:
+    viewport = (220 * BAND, 4 * BAND)
+    async with await Client.connect(one) as client:
+        await client.plug()
+        await send_shuffled(client, [number * BAND for number in range(1, 151)])
+        await client.plug("half way", 150.5 * BAND)
+        await send_shuffled(client, [number * BAND for number in range(151, 301)])
+        await client.send("cancel", id="plug")
+        await client.wait_for("error", id="plug")
+        above = offsets(await client.ends(150))
+        await client.send("viewport", top=viewport[0], height=viewport[1])
+        await client.send("cancel", id="half way")
+        await client.wait_for("error", id="half way")
+        below = offsets(await client.ends(150))
+        assert max(above) < min(below)
+        assert inversions(above) <= 1
+        assert inversions(below, viewport) <= 1
+        assert below[:2] == [219 * BAND, 220 * BAND], "what touches the viewport from above is seen first"
+
+
+async def test_each_picture_has_a_viewport_of_its_own(one: Server) -> None:
+    async with await Client.connect(one) as client:
+        await client.plug()
+        await client.send("viewport", image="b", top=40 * BAND, height=BAND)
+        tops = [number * BAND for number in range(1, 41)]
+        for image in "ab":
+            for top in random.Random(3).sample(tops, len(tops)):
+                await client.slice(f"{image}{top}", small(), top, height=BAND, image=image, zoom=0.1)
+        await client.send("cancel", id="plug")
+        await client.wait_for("error", id="plug")
+        ends = await client.ends(80)
+        of = {image: offsets([end for end in ends if end["image"] == image]) for image in "ab"}
+        assert inversions(of["a"]) <= 1
+        assert inversions(of["b"], (40 * BAND, BAND)) <= 1
+        assert of["b"][-1] == BAND
+
+
+async def test_a_session_of_a_thousand_slices_does_not_hold_up_another(one: Server) -> None:
+    async with await Client.connect(one, "alice") as first, await Client.connect(one, "bob") as second:
+        await first.plug()
+        await send_shuffled(first, [number * BAND for number in range(1, 1000)])
+        await second.slice("other", small(), 90_000, zoom=0.1)
+        await second.wait_for("accepted")
+        await first.send("cancel", id="plug")
+        other = await second.wait_for("result")
+        many = [end for end in await first.ends(1000) if end["type"] == "result"]
+        assert len(many) == 999
+        sooner = [end for end in many if worked_at(one, end) < worked_at(one, other)]
+        assert len(sooner) == 0, "only the slice that was running may come before another session's first"
+
+
+async def test_a_cancelled_slice_is_never_worked(one: Server) -> None:
+    async with await Client.connect(one) as client:
+        before = set(one.results())
+        await client.plug()
+        await client.slice("unwanted", small(), 64)
+        await client.slice("wanted", small(), 128)
+        await client.send("cancel", id="unwanted")
+        error = await client.wait_for("error")
+        assert (error["id"], error["code"], error["temporary"]) == ("unwanted", "cancelled", False)
+        await client.send("cancel", id="plug")
+        result = await client.wait_for("result")
+        assert result["id"] == "wanted"
+        assert len(set(one.results()) - before) == 1
+
+
+async def test_cancelling_a_picture_leaves_the_others_alone(one: Server) -> None:
+    async with await Client.connect(one) as client:
+        await client.plug()
+        for number in range(1, 11):
+            await client.slice(f"gone {number}", small(), number, image="gone")
+            await client.slice(f"kept {number}", small(), number, image="kept")
+        await client.send("cancel", image="gone")
+        cancelled = await client.ends(10)
+        assert {(end["image"], end["code"]) for end in cancelled} == {("gone", "cancelled")}
+        await client.send("cancel", id="plug")
+        results = [end for end in await client.ends(11) if end["type"] == "result"]
+        assert [end["id"] for end in results] == [f"kept {number}" for number in range(1, 11)]
+
+
+async def test_nobody_cancels_the_slice_of_another_session(one: Server) -> None:
+    async with await Client.connect(one) as client, await Client.connect(one) as other:
+        await client.plug()
+        await client.slice("a", small(), 64)
+        await other.send("cancel", id="a")
+        assert (await other.wait_for("error"))["code"] == "not_found"
+        await client.send("cancel", id="plug")
+        assert (await client.wait_for("result"))["id"] == "a"
+
+
+async def test_a_slice_whose_decoder_is_killed_is_tried_again(one: Server) -> None:
+    async with await Client.connect(one) as client:
+        deaths = one.metric("sluice_child_deaths_total", reason="crashed")
+        await client.slice("a", small(), **{**PLUG, "zoom": 15})
+        await client.wait_for("accepted")
+        (child,) = one.children()
+        child.kill()
+        (end,) = await client.ends(1)
+        assert (end["type"], end["id"], end["width"]) == ("result", "a", 128 * 15)
+        assert one.metric("sluice_child_deaths_total", reason="crashed") == deaths + 1
+
+
+async def test_a_killed_decoder_touches_no_other_slice(one: Server) -> None:
+    async with await Client.connect(one) as client:
+        await client.plug()
+        for number in range(1, 21):
+            await client.slice(str(number), small(), number)
+        (child,) = one.children()
+        child.kill()
+        await client.send("cancel", id="plug")
+        ends = await client.ends(21)
+        assert sorted(int(end["id"]) for end in ends if end["type"] == "result") == list(range(1, 21))
+
+
+async def test_a_slice_that_ends_its_decoder_three_times_is_given_up(one: Server) -> None:
+    async with await Client.connect(one) as client:
+        await client.plug()
+        await client.slice("next", small(), 64)
+        killed: set[int] = set()
+        for _ in range(3):
+            await until(lambda: any(child.pid not in killed for child in one.children()))
+            child = next(child for child in one.children() if child.pid not in killed)
+            killed.add(child.pid)
+            child.kill()
+        error = await client.wait_for("error", id="plug")
+        assert (error["code"], error["temporary"]) == ("crashed", False)
+        assert (await client.wait_for("result"))["id"] == "next"

@@ -1,0 +1,225 @@
+"""/ws/images: a client that comes back loses nothing: every slice is answered exactly once, in unbroken sequence."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.client import Client, narrow
+from tests.pictures import encoded, photograph, small
+from tests.running import Server, until
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with one worker, whose decoder nothing ends but a cancel."""
+    running = Server(tmp_path_factory.mktemp("one"), workers=1, slice_timeout=60, session_grace=20)
+    yield running
+    assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
+    running.stop()
+
+
+async def resume(server: Server, hello: dict[str, Any], after: int, **connect: Any) -> tuple[Client, dict[str, Any]]:
+    """A new connection that has asked for the session of ``hello``, and what it was answered."""
+    client = await Client.connect(server, **connect)
+    await client.send("resume", session=hello["session"], epoch=hello["epoch"], after=after)
+    return client, await client.wait_for("resumed", "error")
+
+
+async def at_rest(server: Server) -> None:
+    await until(lambda: server.metric("sluice_queue_depth") == 0 and server.metric("sluice_running") == 0)
+
+
+async def test_a_dropped_connection_comes_back_without_a_gap_or_a_repeat(one: Server) -> None:
+    client = await Client.connect(one)
+    for number in range(1, 31):
+        await client.slice(f"{number}", small(), number)
+    await client.plug("half way", 30.5)
+    for number in range(31, 60):
+        await client.slice(f"{number}", small(), number)
+    await client.wait_for("accepted", id="59")
+    seen = await client.ends(0)
+    client.abort()
+    await until(lambda: one.metric("sluice_queue_depth") == 29 and one.metric("sluice_running") == 1)
+
+    client, resumed = await resume(one, client.hello, len(seen))
+    async with client:
+        assert (resumed["recovered"], resumed["replayed"]) == (True, 30 - len(seen))
+        assert set(resumed["pending"]) == {"half way", *map(str, range(31, 60))}
+        await client.send("cancel", id="half way")
+        ends = await client.ends(60)
+        assert [end["seq"] for end in ends] == list(range(1, 61))
+        assert len({end["id"] for end in ends}) == 60
+        assert [end["id"] for end in ends if end["type"] == "error"] == ["half way"]
+
+
+async def test_a_connection_that_drops_again_and_again_still_gets_each_answer_once(server: Server) -> None:
+    client = await Client.connect(server)
+    for number in range(60):
+        await client.slice(f"{number}", small(), number)
+    ends: list[dict[str, Any]] = []
+    hello = client.hello
+    for _ in range(6):
+        ends += await client.ends(8)
+        client.abort()
+        client, resumed = await resume(server, hello, ends[-1]["seq"])
+        assert resumed["recovered"]
+    async with client:
+        ends += await client.ends(12)
+    assert [end["seq"] for end in ends] == list(range(1, 61))
+    assert sorted(int(end["id"]) for end in ends) == list(range(60))
+
+
+async def test_a_resumed_session_takes_new_slices_and_knows_its_old_ones(server: Server) -> None:
+    client = await Client.connect(server)
+    await client.slice("a", small())
+    await client.ends(1)
+    client.abort()
+    client, _ = await resume(server, client.hello, 1)
+    async with client:
+        await client.slice("a", small())
+        assert (await client.wait_for("error"))["code"] == "bad_message"
+        await client.slice("b", small())
+        assert [(end["seq"], end["id"]) for end in await client.ends(1)] == [(2, "b")]
+
+
+async def test_a_long_story_is_replayed_no_faster_than_it_is_read(start: Callable[..., Server]) -> None:
+    server = start(outbox=1 << 20)
+    client = await Client.connect(server)
+    for number in range(30):
+        await client.slice(str(number), encoded(photograph()), number, respond="bytes", format="png", zoom=0.9)
+        await client.wait_for("result")
+    client.abort()
+    client, resumed = await resume(server, client.hello, 0, sock=narrow(server), max_queue=1)
+    async with client:
+        assert resumed["replayed"] == 30
+        async with await Client.connect(server, "bob") as other:
+            for number in range(30):
+                await other.slice(str(number), small())
+            await other.ends(30)
+        ends = await client.ends(30)
+        assert [end["id"] for end in ends if end["type"] == "result"] == [str(number) for number in range(30)]
+        assert sum(len(end["payload"]) for end in ends) > 7 << 20, "more than the outbox and the system's buffers"
+
+
+@pytest.mark.parametrize(
+    ("change", "user"),
+    [
+        ({"epoch": "0123456789abcdef"}, "alice"),
+        ({"session": "0" * 32}, "alice"),
+        ({"session": "../../etc/passwd"}, "alice"),
+        ({"session": ""}, "alice"),
+        ({}, "bob"),
+        ({"after": 2}, "alice"),
+        ({"after": 10**30}, "alice"),
+    ],
+    ids=["epoch", "session", "path", "empty", "another user", "future", "far future"],
+)
+async def test_what_cannot_be_resumed_is_said_so_and_the_connection_goes_on(
+    server: Server, change: dict[str, Any], user: str
+) -> None:
+    client = await Client.connect(server, "alice")
+    await client.slice("a", small())
+    await client.ends(1)
+    client.abort()
+    asked = {"session": client.hello["session"], "epoch": client.hello["epoch"], "after": 0} | change
+    async with await Client.connect(server, user) as other:
+        await other.send("resume", **asked)
+        assert await other.receive() == {"type": "resumed", "recovered": False, "replayed": 0, "pending": []}
+        await other.slice("a", small())
+        assert [(end["seq"], end["id"]) for end in await other.ends(1)] == [(1, "a")]
+
+
+async def test_resume_comes_first_and_once(server: Server) -> None:
+    async with await Client.connect(server) as client:
+        await client.slice("a", small())
+        await client.ends(1)
+        members = {"session": client.hello["session"], "epoch": client.hello["epoch"], "after": 0}
+        await client.send("resume", **members)
+        assert (await client.wait_for("error"))["code"] == "bad_message"
+
+
+async def test_resuming_closes_the_connection_that_held_the_session_and_nothing_is_dropped(one: Server) -> None:
+    old = await Client.connect(one)
+    await old.plug()
+    for number in range(1, 21):
+        await old.slice(f"{number}", small(), number)
+    await old.wait_for("accepted", id="20")
+    new, resumed = await resume(one, old.hello, 0)
+    async with new:
+        assert resumed["recovered"]
+        assert len(resumed["pending"]) == 21
+        assert await old.closed() == 1001
+        await until(lambda: one.metric("sluice_connections") == 1)
+        await new.send("cancel", id="plug")
+        ends = await new.ends(21)
+        assert [end["seq"] for end in ends] == list(range(1, 22))
+        assert [end["id"] for end in ends if end["type"] == "error"] == ["plug"]
+
+
+async def test_a_clean_close_drops_what_waits(one: Server) -> None:
+    client = await Client.connect(one)
+    await client.plug()
+    for number in range(20):
+        await client.slice(f"{number}", small(), 1 + number)
+    await client.wait_for("accepted", id="19")
+    dropped = one.metric("sluice_slices_total", outcome="cancelled")
+    await client.socket.close()
+    await at_rest(one)
+    assert one.metric("sluice_slices_total", outcome="cancelled") - dropped == 21
+
+
+async def test_work_for_a_lost_connection_ends_with_the_grace(start: Callable[..., Server]) -> None:
+    server = start(workers=1, session_grace=0.2, slice_timeout=60)
+    client = await Client.connect(server)
+    await client.plug()
+    await client.slice("a", small(), 1)
+    await client.wait_for("accepted", id="a")
+    client.abort()
+    await at_rest(server)
+    assert server.metric("sluice_slices_total", outcome="cancelled") == 2
+    client, resumed = await resume(server, client.hello, 0)
+    async with client:
+        assert (resumed["recovered"], resumed["replayed"], resumed["pending"]) == (True, 2, [])
+        assert {(end["id"], end["code"], end["temporary"]) for end in await client.ends(2)} == {
+            ("plug", "cancelled", True),
+            ("a", "cancelled", True),
+        }
+
+
+async def test_a_session_survives_an_orderly_restart(start: Callable[..., Server]) -> None:
+    server = start(workers=1, drain_timeout=0.2)
+    client = await Client.connect(server)
+    for number in range(5):
+        await client.slice(f"done {number}", small(), number)
+    seen = await client.ends(5)
+    await client.plug()
+    for number in range(20):
+        await client.slice(f"{number}", small(), number)
+    await client.wait_for("accepted", id="19")
+    status, code = await asyncio.gather(asyncio.to_thread(server.stop), client.closed())
+    assert (status, code) == (0, 1012)
+
+    again = start(port=server.port, workers=1)
+    client, resumed = await resume(again, client.hello, seen[-1]["seq"])
+    async with client:
+        assert (resumed["recovered"], resumed["replayed"], resumed["pending"]) == (True, 21, [])
+        ends = await client.ends(21)
+        assert [end["seq"] for end in ends] == list(range(6, 27))
+        assert {(end["type"], end["code"], end["temporary"]) for end in ends} == {("error", "cancelled", True)}
+        await client.slice("0 again", small())
+        assert [(end["seq"], end["type"]) for end in await client.ends(1)] == [(27, "result")]
+
+
+async def test_after_a_crash_the_client_is_told_that_its_session_is_gone(start: Callable[..., Server]) -> None:
+    server = start()
+    client = await Client.connect(server)
+    await client.slice("a", small())
+    (end,) = await client.ends(1)
+    await asyncio.to_thread(server.stop, signal.SIGKILL)
+    await client.closed()
+    client, resumed = await resume(start(port=server.port), client.hello, end["seq"])
+    async with client:
+        assert resumed["recovered"] is False

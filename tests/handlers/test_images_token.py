@@ -1,0 +1,50 @@
+"""/ws/images: a token that runs out is announced, can be renewed in place, and else ends the connection."""
+
+import time
+from collections.abc import Callable
+
+from tests.client import Client
+from tests.pictures import small
+from tests.running import Server, until
+
+
+async def test_a_token_that_runs_out_is_announced_and_then_closes_the_connection(server: Server) -> None:
+    async with await Client.connect(server, token=server.token(ttl=3)) as client:
+        expiring = await client.receive()
+        assert expiring["type"] == "expiring"
+        assert 0 <= expiring["in_s"] <= 3
+        await client.slice("a", small())
+        await client.ends(1)
+        assert await client.closed() == 4401
+        assert time.time() >= client.hello["expires_at"]
+    async with await Client.connect(server) as again:
+        await again.send("resume", session=client.hello["session"], epoch=client.hello["epoch"], after=0)
+        assert (await again.receive())["recovered"], "the session outlives the token"
+        assert (await again.wait_for("result"))["id"] == "a"
+
+
+async def test_a_renewed_token_keeps_the_connection_beyond_the_first_ones_end(server: Server) -> None:
+    async with await Client.connect(server, token=server.token(ttl=3)) as client:
+        await client.send("token", token=server.token(ttl=600))
+        renewed = await client.wait_for("renewed")
+        assert renewed["expires_at"] > client.hello["expires_at"] + 500
+        await until(lambda: time.time() > client.hello["expires_at"] + 0.2)
+        await client.slice("a", small())
+        assert (await client.wait_for("result"))["id"] == "a"
+
+
+async def test_a_token_that_is_refused_leaves_the_first_one_in_place(server: Server) -> None:
+    async with await Client.connect(server, token=server.token(ttl=600)) as client:
+        await client.send("token", token=server.token(ttl=-60))
+        assert (await client.receive())["code"] == "forbidden"
+        await client.slice("a", small())
+        assert (await client.wait_for("result"))["id"] == "a"
+
+
+async def test_a_token_for_another_address_is_refused_at_renewal_too(start: Callable[..., Server]) -> None:
+    server = start(trusted_proxies="127.0.0.1")
+    async with await Client.connect(server, headers={"X-Forwarded-For": "192.0.2.7"}) as client:
+        await client.send("token", token=server.token(ip="127.0.0.1"))
+        assert (await client.receive())["code"] == "forbidden"
+        await client.send("token", token=server.token(ip="192.0.2.7"))
+        assert (await client.receive())["type"] == "renewed"

@@ -1,0 +1,61 @@
+"""Whoever keeps the server waiting is let go: for headers, for a body, for a pong."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.client import Client, upgrade
+from tests.pictures import small
+from tests.running import Server
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that waits for nothing longer than a fifth of a second."""
+    settings = {"header_timeout": 0.2, "body_timeout": 0.2, "ping_interval": 0.2, "pong_timeout": 0.2}
+    running = Server(tmp_path_factory.mktemp("hasty"), **settings)
+    yield running
+    running.stop()
+
+
+def said_until_the_end(server: Server, sent: bytes) -> bytes:
+    said = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(sent)
+        while piece := connection.recv(65536):
+            said += piece
+    return said
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_a_connection_that_asks_for_nothing_more_is_closed(hasty: Server, sent: bytes) -> None:
+    said = said_until_the_end(hasty, sent)
+    assert said.startswith(b"HTTP/1.1 200 OK") if b"healthz" in sent else said == b""
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(hasty: Server) -> None:
+    head = f"POST /process HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {hasty.token()}\r\nContent-Length: 1000\r\n\r\n"
+    assert said_until_the_end(hasty, head.encode() + b"some") == b""
+    assert "Traceback" not in "".join(hasty.log)
+
+
+async def test_a_socket_that_answers_no_ping_is_closed_and_one_that_does_stays_open(hasty: Server) -> None:
+    async with await Client.connect(hasty) as client:
+        with socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as silent:
+            silent.sendall(upgrade(token=hasty.token()))
+            said = b""
+            while b"silent too long" not in said:
+                said += await client_side(silent)
+            assert (4408).to_bytes(2, "big") + b"silent too long" in said
+            assert b"\x89\x00" in said, "it was asked before"
+        await client.slice("a", small())
+        assert (await client.wait_for("result"))["id"] == "a"
+
+
+async def client_side(silent: socket.socket) -> bytes:
+    """The next bytes, read without holding up those who do answer."""
+    piece = await asyncio.to_thread(silent.recv, 65536)
+    assert piece, "closed without a word"
+    return piece

@@ -1,0 +1,93 @@
+"""Two servers on one Redis are one service: rooms, presence, conversations, unread counts, sessions, kicks."""
+
+import signal
+
+import httpx
+import pytest
+
+from tests.client import Client
+from tests.handlers.chats import Chatter, Start
+from tests.pictures import small
+from tests.redis import Redis, url_in
+from tests.running import Server
+
+Two = tuple[Server, Server]
+
+
+@pytest.fixture
+def two(redis: Redis, start: Start) -> Two:
+    events = url_in(redis.folder.parent)
+    return start(events=events), start(events=events)
+
+
+async def test_people_on_two_servers_share_rooms_presence_and_conversations(two: Two) -> None:
+    async with await Chatter.enter(two[0], "alice") as alice, await Chatter.enter(two[1], "bob") as bob:
+        await alice.join("harbour")
+        assert (await bob.join("harbour"))["present"] == ["alice", "bob"]
+        assert (await alice.wait_for("presence", entered="bob"))["room"] == "harbour"
+        for number in range(1, 6):
+            assert await alice.say(f"m{number}", room="harbour") == number
+        assert await bob.hear(5) == [(number, f"m{number}") for number in range(1, 6)]
+        await bob.say("to you alone", to="alice")
+        assert await alice.hear(1, "direct/bob") == [(1, "to you alone")]
+        await alice.send("typing", to="bob")
+        assert await bob.wait_for("typing", **{"from": "alice"})
+    async with await Chatter.enter(two[1], "alice") as alice:
+        assert alice.unread["direct/bob"] == 1
+        assert (await alice.join("harbour"))["present"] == ["alice"]
+
+
+async def test_who_loses_a_server_goes_on_with_the_other(two: Two) -> None:
+    """Nothing acknowledged is lost, nothing comes twice, and what was not acknowledged can be said again."""
+    async with await Chatter.enter(two[0], "alice") as alice, await Chatter.enter(two[1], "bob") as bob:
+        await bob.join("harbour")
+        joined = await alice.join("harbour")
+        await alice.say("before", room="harbour")
+        two[0].stop(signal.SIGKILL)
+        await bob.say("while alice is away", room="harbour")
+        async with await Chatter.enter(two[1], "alice") as again:
+            rejoined = await again.join("harbour", after=1, epoch=joined["epoch"])
+            assert rejoined["recovered"]
+            assert await again.hear(1) == [(2, "while alice is away")]
+            assert await again.say("before", room="harbour") == 1
+        await bob.send("history", stream="room/harbour")
+        kept = (await bob.wait_for("history"))["messages"]
+        assert [message["text"] for message in kept] == ["before", "while alice is away"]
+
+
+async def test_a_session_of_slices_is_resumed_on_the_other_server(two: Two) -> None:
+    async with await Client.connect(two[0]) as client:
+        for number in range(3):
+            await client.slice(str(number), small(), number)
+        ends = await client.ends(2)
+        place = {"session": client.hello["session"], "epoch": client.hello["epoch"], "after": ends[0]["seq"]}
+        await client.ends(1)
+        client.abort()
+    async with await Client.connect(two[1]) as client:
+        await client.send("resume", **place)
+        assert (await client.wait_for("resumed"))["recovered"] is True
+        assert [end["seq"] for end in await client.ends(2)] == [2, 3]
+
+
+async def test_a_kick_reaches_both(two: Two) -> None:
+    headers = {"Authorization": f"Bearer {two[0].token('root', 'admin')}"}
+    async with await Client.connect(two[1], "mallory") as mallory:
+        async with httpx.AsyncClient(headers=headers) as http:
+            body = {"user": "mallory", "deny_s": 60}
+            assert (await http.post(f"{two[0].url}/admin/kick", json=body)).status_code == 204
+        assert await mallory.closed() == 4403
+
+
+async def test_while_redis_is_away_the_error_is_temporary_and_then_all_goes_on(two: Two, redis: Redis) -> None:
+    async with await Chatter.enter(two[0], "alice") as alice, await Chatter.enter(two[1], "bob") as bob:
+        await alice.join("harbour")
+        await bob.join("harbour")
+        assert await alice.say("before", room="harbour") == 1
+        redis.kill()
+        await alice.send("send", room="harbour", client_id="during", text="during")
+        error = await alice.wait_for("error", client_id="during")
+        assert (error["code"], error["temporary"]) == ("internal", True)
+        redis.start()
+        assert await alice.say("during", "during", room="harbour") == 2
+        assert await alice.say("after", room="harbour") == 3
+        assert await bob.hear(3) == [(1, "before"), (2, "during"), (3, "after")]

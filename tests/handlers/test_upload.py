@@ -1,0 +1,250 @@
+"""POST /upload and GET /upload/NAME over real connections: who may, how it is streamed, refused, and served safely."""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.films import film, sound
+from tests.pictures import decoded, encoded, photograph, small, tall
+from tests.running import Server, until
+
+Start = Callable[..., Server]
+MIB = 1 << 20
+HTML = b"<!DOCTYPE html><script>alert(1)</script>"
+
+
+def post(
+    server: Server, content: bytes | Iterator[bytes], name: str = "alice", path: str = "/upload", **headers: str
+) -> httpx.Response:
+    bearer = {"Authorization": f"Bearer {server.token(name, 'chat')}"}
+    return httpx.post(server.url + path, content=content, headers=bearer | headers, timeout=30)
+
+
+def sent(server: Server, content: bytes) -> dict[str, Any]:
+    answer = post(server, content)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def uploads(server: Server) -> list[str]:
+    """The names in the folder of uploads, debris too."""
+    return sorted(os.listdir(server.folder / "var" / "uploads"))
+
+
+def head(server: Server, *lines: str) -> bytes:
+    first = ["POST /upload HTTP/1.1", "Host: x", f"Authorization: Bearer {server.token(scope='chat')}"]
+    return "\r\n".join([*first, *lines, "", ""]).encode()
+
+
+def raw(server: Server, *parts: bytes) -> bytes:
+    """What is answered to these bytes, until the connection ends."""
+    said = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        with suppress(ConnectionError):
+            for part in parts:
+                connection.sendall(part)
+        with suppress(ConnectionError):
+            while piece := connection.recv(65536):
+                said += piece
+    return said
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def test_a_picture_is_answered_with_where_it_is_and_its_thumbnail(server: Server) -> None:
+    picture = encoded(tall()[:900], ".png")
+    answer = post(server, picture)
+    told = answer.json()
+    assert (answer.status_code, answer.headers["Location"]) == (201, told["url"])
+    assert told["url"] == f"{server.url}/upload/{told['id']}.png"
+    assert len(bytes.fromhex(told["id"])) == 16
+    wanted = {"type": "image/png", "kind": "image", "size": len(picture), "width": 800, "height": 900}
+    assert {name: told[name] for name in wanted} == wanted
+    assert httpx.get(told["url"]).content == picture
+    assert decoded(httpx.get(told["thumbnail"]).content).shape[:2] == (512, 455)
+
+
+@pytest.mark.parametrize(
+    ("content", "type"), [(film(".mp4"), "video/mp4"), (film(".webm"), "video/webm"), (sound(".m4a"), "audio/mp4")]
+)
+def test_sounds_and_films_are_served_as_what_they_are(server: Server, content: bytes, type: str) -> None:
+    told = sent(server, content)
+    assert set(told) == {"id", "url", "type", "kind", "size"}
+    served = httpx.get(told["url"])
+    assert (served.headers["Content-Type"], served.content) == (type, content)
+
+
+def test_a_part_of_a_film_is_served_as_asked(server: Server) -> None:
+    content = film(".mp4")
+    url = sent(server, content)["url"]
+    for asked, given in (("bytes=0-9", content[:10]), ("bytes=100-", content[100:]), ("bytes=-7", content[-7:])):
+        part = httpx.get(url, headers={"Range": asked})
+        assert (part.status_code, part.content, part.headers["Content-Type"]) == (206, given, "video/mp4")
+        assert part.headers["Content-Range"].endswith(f"/{len(content)}")
+
+
+@pytest.mark.parametrize("name", ["picture.png", "page.html", "../../etc/passwd", "\u263a.svg"])
+def test_a_name_that_the_client_gives_is_not_looked_at(server: Server, name: str) -> None:
+    headers = {"Content-Disposition": json.dumps(name), "Content-Type": "text/html"}
+    told = post(server, small(), path=f"/upload?name={name}", **headers).json()
+    assert told["url"].endswith(f"/{told['id']}.jpg")
+    assert post(server, HTML, path=f"/upload?name={name}").json()["error"]["code"] == "unsupported_format"
+
+
+def test_a_picture_with_a_page_behind_it_is_a_picture_and_can_run_nothing(server: Server) -> None:
+    """Each of these headers alone would do; a polyglot is what they are for."""
+    url = sent(server, small() + HTML)["url"]
+    served = httpx.get(url)
+    assert served.content.endswith(HTML)
+    assert served.headers["Content-Type"] == "image/jpeg"
+    assert served.headers["X-Content-Type-Options"] == "nosniff"
+    assert served.headers["Content-Disposition"] == f'inline; filename="{url.rpartition("/")[2]}"'
+    assert "sandbox" in served.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in served.headers["Content-Security-Policy"]
+    assert "immutable" in served.headers["Cache-Control"]
+
+
+def test_only_files_are_served_and_no_record_of_whose_they_are(server: Server) -> None:
+    id = sent(server, small())["id"]
+    assert f"{id}.draft" in uploads(server)
+    for name in (f"{id}.draft", f"{id}.kept", id, f".{id}.part", f"{id}.mp4", f"{id}-small.jpg", "..%2fsluice.db", ""):
+        answer = httpx.get(f"{server.url}/upload/{name}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        assert str(server.folder) not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"", 400, "bad_message"),
+        (HTML, 415, "unsupported_format"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "unsupported_format"),
+        (film(".mov"), 415, "unsupported_format"),
+        (encoded(photograph())[:9000], 422, "bad_image"),
+    ],
+)
+def test_what_is_refused_has_its_status_and_leaves_nothing(
+    server: Server, content: bytes, status: int, code: str
+) -> None:
+    before = uploads(server)
+    answer = post(server, content)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert [name for name in uploads(server) if name not in before] == []
+
+
+def test_who_may_not_is_told_so(server: Server) -> None:
+    def status(**headers: str) -> int:
+        return httpx.post(f"{server.url}/upload", content=small(), headers=headers).status_code
+
+    token = server.token(scope="chat")
+    assert status() == 401
+    assert status(Authorization=f"Bearer {server.token()}") == 403
+    assert status(Authorization=f"Bearer {token}", Origin="http://evil.example") == 403
+    assert status(Cookie=f"sluice_token={token}") == 403, "no Origin: perhaps another site's form"
+    assert status(Cookie=f"sluice_token={token}", Origin=server.url) == 201
+    assert httpx.get(f"{server.url}/upload").status_code == 405
+
+
+@pytest.mark.parametrize("length", [str(33 * MIB), "9" * 17, "9" * 18, "9" * 5000])
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(server: Server, length: str) -> None:
+    """The last is more than Python makes a number of: without the bound of digits it was a fault of ours."""
+    said = raw(server, head(server, f"Content-Length: {length}", "Connection: close"))
+    assert said.startswith(b"HTTP/1.1 413 ")
+    assert b"33,554,432" in said
+
+
+def test_a_body_that_gets_too_large_is_refused_then(start: Start) -> None:
+    """Chunked, so that nothing is said before. Without the check of each piece it would be taken."""
+    server = start(upload_bytes=MIB)
+    said = raw(server, head(server, "Transfer-Encoding: chunked"), *[chunk(bytes(MIB // 2))] * 4)
+    assert said.startswith(b"HTTP/1.1 413 ")
+    assert b'"code": "too_large"' in said
+    assert b"upload_bytes" in said
+    assert uploads(server) == []
+
+
+def test_a_body_may_come_in_chunks(server: Server) -> None:
+    content = film(".webm")
+    told = post(server, (content[start : start + 100] for start in range(0, len(content), 100))).json()
+    assert httpx.get(told["url"]).content == content
+
+
+async def test_a_large_body_is_never_in_memory_as_a_whole(start: Start) -> None:
+    """24 MiB of sound. Were it collected, the server would grow by at least as much."""
+    server = start()
+    content = sound(".wav") + bytes(24 * MIB)
+    sent(server, sound(".wav"))
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head(server, f"Content-Length: {len(content)}", "Connection: close") + content[:-1])
+        await until(
+            lambda: sum(path.stat().st_size for path in (server.folder / "var/uploads").glob("*.part")) > 23 * MIB
+        )
+        assert process.memory_info().rss - before < 12 * MIB
+        connection.sendall(content[-1:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.parametrize("ending", ["Content-Length: 900000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_stops_midway_leaves_nothing(start: Start, ending: str) -> None:
+    """Without ``discard`` at the close the part would stay for an hour, and the user's place with it."""
+    server = start(uploads_per_user=1)
+    half = bytes(300_000) if "Length" in ending else chunk(bytes(300_000))
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head(server, ending) + half)
+        await until(lambda: uploads(server))
+        assert post(server, sound(".wav")).status_code == 503, "one at a time"
+    await until(lambda: not uploads(server))
+    assert post(server, sound(".wav")).status_code == 201
+    assert server.stop() == 0
+    assert "Traceback" not in "".join(server.log)
+
+
+async def test_a_body_that_does_not_go_on_is_not_waited_for(start: Start) -> None:
+    server = start(upload_timeout=0.5)
+    assert raw(server, head(server, "Content-Length: 900000") + bytes(300_000)) == b""
+    await until(lambda: not uploads(server))
+    assert sent(server, sound(".wav"))
+
+
+async def test_what_cannot_be_worked_now_says_when_and_is_not_kept(start: Start) -> None:
+    server = start(queue_bytes=len(small()))
+    answer = post(server, encoded(photograph()))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
+    assert int(answer.headers["Retry-After"]) >= 1
+    await until(lambda: not uploads(server))
+    assert post(server, small()).status_code == 201
+
+
+async def test_uploads_outlive_a_restart_and_a_kill_and_are_swept_when_nobody_refers_to_them(start: Start) -> None:
+    server = start()
+    url = sent(server, film(".mp4"))["url"]
+    server.stop(signal.SIGKILL)
+    again = start(port=server.port)
+    assert httpx.get(url).content == film(".mp4")
+    again.stop()
+    last = start(port=server.port, upload_grace=0.001)
+    await until(lambda: not uploads(last))
+    assert httpx.get(url).status_code == 404
+
+
+def test_a_page_of_an_allowed_origin_may_post(start: Start) -> None:
+    server = start(allow_origins="https://a.example")
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    answer = httpx.options(f"{server.url}/upload", headers={"Origin": "https://a.example", **asked})
+    assert answer.status_code == 204
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
+    assert answer.headers["Access-Control-Allow-Methods"] == "POST"
+    assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+    assert post(server, small(), Origin="https://a.example").headers["Access-Control-Allow-Origin"]

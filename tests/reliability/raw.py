@@ -1,0 +1,99 @@
+"""A WebSocket by hand, for bytes that no library would send: frames, a connection that only says what it is told, and
+one that never reads. Frames are masked with a key of zeros, so that what is sent can be read in the test."""
+
+import asyncio
+import socket
+import struct
+from types import TracebackType
+
+from tests.client import upgrade
+from tests.running import Server
+
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+KEY = bytes(4)
+
+
+def frame(first: int, payload: bytes = b"", claim: int | None = None) -> bytes:
+    """A client's frame of that first byte; ``claim`` is what its length says, when that is not the truth."""
+    return _head(first, len(payload) if claim is None else claim, 0x80) + KEY + payload
+
+
+def answer(first: int, payload: bytes = b"") -> bytes:
+    """A server's frame, as it must come."""
+    return _head(first, len(payload), 0) + payload
+
+
+def closing(code: int, reason: str = "") -> bytes:
+    return answer(CLOSE, struct.pack(">H", code) + reason.encode())
+
+
+def _head(first: int, length: int, masked: int) -> bytes:
+    if length < 126:
+        return struct.pack(">BB", first, masked | length)
+    if length < 1 << 16:
+        return struct.pack(">BBH", first, masked | 126, length)
+    return struct.pack(">BBQ", first, masked | 127, length)
+
+
+class Raw:
+    """``async with await Raw.connect(server)``: a TCP connection on which nothing happens by itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def connect(cls, server: Server) -> "Raw":
+        return cls(*await asyncio.open_connection("127.0.0.1", server.port))
+
+    @classmethod
+    async def upgraded(cls, server: Server, token: str = "", path: str = "/ws/images") -> "Raw":
+        """As a WebSocket, with the answer to the upgrade and the server's first message read."""
+        raw = await cls.connect(server)
+        raw.writer.write(upgrade(path, token or server.token()))
+        assert (await raw.head()).startswith(b"HTTP/1.1 101 ")
+        await raw.frame()
+        return raw
+
+    async def __aenter__(self) -> "Raw":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.writer.transport.abort()
+
+    def send(self, *frames: bytes) -> None:
+        self.writer.write(b"".join(frames))
+
+    async def head(self) -> bytes:
+        """Status line and headers of an answer over HTTP."""
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)
+
+    async def frame(self) -> tuple[int, bytes]:
+        """The next frame: its first byte and its payload."""
+        async with asyncio.timeout(20):
+            first, length = await self.reader.readexactly(2)
+            if length >= 126:
+                wide = await self.reader.readexactly(2 if length == 126 else 8)
+                length = int.from_bytes(wide)
+            return first, await self.reader.readexactly(length)
+
+    async def rest(self) -> bytes:
+        """All bytes until the server ends the connection."""
+        got = bytearray()
+        async with asyncio.timeout(20):
+            try:
+                while data := await self.reader.read(1 << 16):
+                    got += data
+            except ConnectionResetError:
+                pass
+        return bytes(got)
+
+
+def thin(server: Server) -> socket.socket:
+    """A connection for which the system holds as little as it can, some 100 KiB: as over a modem."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    connection.connect(("127.0.0.1", server.port))
+    return connection

@@ -1,0 +1,188 @@
+"""A disk that is full, a folder that cannot be written, a file of events that is locked or spoilt: said, and survived.
+
+Clients hear a temporary error on sockets that stay open, /readyz names the part and why, and all goes on when it
+clears, without a restart; only a start with a file of events that cannot be used ends, with the reason. Measured: ready
+again at once. Seen to fail without what work_errors_only, faults, _put_back, Sessions._expire, KickUser and
+FolderMedia.put do about an OSError.
+"""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.client import Client
+from tests.pictures import small
+from tests.reliability.doors import Answer, ask, bearer, log_of, request
+from tests.running import ROOT, Server
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 4 MiB. Only root may have one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("this user may not mount file systems")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def faults(server: Server) -> list[str]:
+    """What /readyz finds wrong; its status says the same."""
+    answer = httpx.get(f"{server.url}/readyz", timeout=30)
+    found: list[str] = answer.json()["faults"]
+    assert answer.status_code == (503 if found else 200)
+    return found
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+def remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
+
+
+# How a place is broken and mended, and what /readyz says of it, by the part.
+Fault = tuple[Callable[[Path], Any], Callable[[Path], Any], dict[str, str]]
+FAULTS: dict[str, Fault] = {
+    "a full disk": (fill, lambda disk: (disk / "filler").unlink(), {"media": "No space left", "events": "full"}),
+    "a read-only folder": (lambda disk: remount(disk, "ro"), lambda disk: remount(disk, "rw"), {"media": "Read-only"}),
+    "a folder that is gone": (
+        lambda disk: shutil.rmtree(disk / "media"),
+        lambda disk: (disk / "media").mkdir(),
+        {"media": "No such file"},
+    ),
+}
+
+
+async def refused_for_now(client: Client, id: str) -> None:
+    await client.slice(id, small())
+    end = await client.wait_for("result", "error", id=id)
+    assert (end["type"], end.get("code"), end.get("temporary")) == ("error", "internal", True)
+    assert "/" not in end["message"], "a client need not know our folders"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_place_that_cannot_be_written_is_told_and_survived(disk: Path, start: Start, fault: str) -> None:
+    break_it, mend, said = FAULTS[fault]
+    events = disk / "sluice.db" if "events" in said else disk.parent / "var" / "sluice.db"
+    settings = {"media": f"file:{disk}/media", "events": f"sqlite:{events}", "log_level": "debug"}
+    server = start(**settings)
+    async with await Client.connect(server) as client:
+        await client.slice("before", small())
+        await client.wait_for("result")
+        assert faults(server) == []
+
+        break_it(disk)
+        for number in range(10):
+            await refused_for_now(client, f"during-{number}")
+        found = faults(server)
+        assert [text.partition(":")[0] for text in found] == sorted(said)
+        assert all(said[text.partition(":")[0]] in text for text in found), found
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        async with await Client.connect(server, "bob") as other:
+            await refused_for_now(other, "new")
+        assert (await kick(server)).status == (503 if "events" in said else 204)
+        # What needs no place is still done.
+        assert (await process(server)).status == 200
+
+        mend(disk)
+        assert faults(server) == []
+        for number in range(10):
+            await client.slice(f"after-{number}", small())
+            assert (await client.wait_for("result", "error"))["type"] == "result"
+        assert (await kick(server)).status == 204
+        client.abort()
+    assert "Traceback" not in await log_of(server, 0)
+    assert not list((disk / "media").glob(".*"))
+    # Nothing of the story is lost, the hard time included: it is in the file now.
+    assert server.stop() == 0
+    async with await Client.connect(start(**settings)) as again:
+        await again.send("resume", session=client.hello["session"], epoch=client.hello["epoch"], after=0)
+        assert (await again.wait_for("resumed"))["recovered"] is True
+        assert [end["seq"] for end in await again.ends(21)] == list(range(1, 22))
+
+
+async def kick(server: Server) -> Answer:
+    token = server.token("operator", "admin").encode()
+    return await ask(server, request("POST /admin/kick", *bearer(token), body=b'{"user": "nobody", "deny_s": 0}'))
+
+
+async def process(server: Server) -> Answer:
+    return await ask(server, request("POST /process", *bearer(server.token().encode()), body=small()))
+
+
+def lock(events: Path, disk: Path) -> sqlite3.Connection:
+    """Has the file to itself, as another process would, until it is closed."""
+    database = sqlite3.connect(events, isolation_level=None)
+    database.execute("PRAGMA locking_mode=EXCLUSIVE")
+    database.execute("BEGIN EXCLUSIVE")
+    return database
+
+
+def spoil(events: Path, disk: Path) -> None:
+    events.write_bytes(b"this was a file of events once, and is none any more" * 100)
+
+
+def fill_before(events: Path, disk: Path) -> None:
+    (disk / "media").mkdir()
+    fill(disk)
+
+
+# What is wrong with the file of events when the server starts, how it is mended, and what is said of it.
+STARTS: dict[str, tuple[Callable[[Path, Path], Any], Callable[[Path, Path, Any], Any], str]] = {
+    "locked": (lock, lambda events, disk, database: database.close(), "locked"),
+    "spoilt": (spoil, lambda events, disk, _: events.unlink(), "not a database"),
+    "on a full disk": (fill_before, lambda events, disk, _: (disk / "filler").unlink(), "full"),
+}
+
+
+@pytest.mark.parametrize("case", STARTS)
+def test_a_file_of_events_that_cannot_be_used_ends_the_start_with_its_reason(disk: Path, case: str) -> None:
+    """Nobody is let in: who is denied cannot be known. Mended, the same start works."""
+    break_it, mend, said = STARTS[case]
+    events = disk / "sluice.db"
+    broken = break_it(events, disk)
+    flags = ["--port=0", f"--media=file:{disk}/media", f"--events=sqlite:{events}"]
+    command = [sys.executable, str(ROOT / "server.py"), *flags]
+    ended = subprocess.run(command, cwd=disk.parent, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert str(events) in ended.stderr
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    mend(events, disk, broken)
+    server = Server(disk.parent, media=f"file:{disk}/media", events=f"sqlite:{events}")
+    assert faults(server) == []
+    assert server.stop() == 0
+
+
+async def test_a_file_of_events_that_another_program_locks_is_told_and_survived(start: Start) -> None:
+    server = start()
+    async with await Client.connect(server) as client:
+        with closing(sqlite3.connect(server.folder / "var" / "sluice.db", isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            assert "locked" in faults(server)[0]
+            assert (await kick(server)).status == 503
+            # What may wait for the file is still done, and another program may read.
+            await client.slice("a", small())
+            assert (await client.wait_for("result", "error"))["type"] == "result"
+            database.execute("ROLLBACK")
+        assert faults(server) == []
+        assert (await kick(server)).status == 204
+        await client.slice("b", small())
+        assert (await client.wait_for("result", "error"))["type"] == "result"

@@ -1,0 +1,246 @@
+"""What claims to be compressed is refused or bounded; what is malformed in our own protocols has one answer each.
+
+Hypothesis makes the malformed messages from good ones by breaking one thing; its choices are the same in each run.
+"""
+
+import gzip
+import json
+import struct
+import zlib
+from base64 import b64encode
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.client import Client, upgrade
+from tests.pictures import small
+from tests.reliability.harness import Cost, healthy
+from tests.reliability.raw import TEXT, Raw, closing, frame
+from tests.running import Server
+from works.errors import CODES
+
+MIB = 1 << 20
+# 64 MiB of zeros in 64 KiB, as permessage-deflate packs them (RFC 7692, 7.2.1).
+PACKER = zlib.compressobj(9, zlib.DEFLATED, -15)
+BOMB = PACKER.compress(bytes(64 * MIB)) + PACKER.flush(zlib.Z_SYNC_FLUSH)[:-4]
+
+OFFERS = [
+    "permessage-deflate",
+    "permessage-deflate; client_max_window_bits",
+    "permessage-deflate; server_max_window_bits=8; client_no_context_takeover",
+    "permessage-deflate; client_max_window_bits=99, permessage-deflate",
+    "permessage-bzip2, x-webkit-deflate-frame",
+    ';;;=",',
+]
+
+
+@pytest.mark.parametrize("path", ["/ws/images", "/ws"])
+@pytest.mark.parametrize("offer", OFFERS)
+async def test_no_compression_is_agreed_on_and_a_compressed_frame_is_refused(
+    server: Server, offer: str, path: str
+) -> None:
+    """Fails with get_compression_options() -> {}: it is agreed on, and 64 MiB are unpacked."""
+    token = server.token()
+    offered = f"Host: x\r\nSec-WebSocket-Extensions: {offer}".encode()
+    await healthy(server)
+    before = Cost.of(server)
+    async with await Raw.connect(server) as raw:
+        raw.send(upgrade(f"{path}?query_string={token}", token).replace(b"Host: x", offered))
+        head = await raw.head()
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"sec-websocket-extensions" not in head.lower()
+        await raw.frame()
+        raw.send(frame(TEXT | 0x40, BOMB))
+        assert await raw.rest() == closing(1002, "reserved bits must be 0: no extension was agreed on")
+    await healthy(server)
+    assert Cost.of(server).memory - before.memory < 8 * MIB
+
+
+async def test_a_client_that_would_compress_is_served_without(server: Server) -> None:
+    headers = {"Authorization": f"Bearer {server.token()}"}
+    async with websockets.connect(
+        f"{server.ws}/ws/images", additional_headers=headers, compression="deflate", proxy=None
+    ) as socket:
+        assert socket.protocol.extensions == []
+        assert json.loads(await socket.recv())["type"] == "hello"
+
+
+async def test_a_body_that_claims_to_be_compressed_is_taken_as_it_is(server: Server) -> None:
+    """Not unpacked, so that 64 MiB of zeros are 64 KiB that are no picture."""
+    await healthy(server)
+    before = Cost.of(server)
+    headers = {"Authorization": f"Bearer {server.token()}", "Content-Encoding": "gzip"}
+    async with httpx.AsyncClient() as http:
+        for body in (gzip.compress(bytes(64 * MIB)), gzip.compress(small())):
+            answer = await http.post(f"{server.url}/process", content=body, headers=headers)
+            assert answer.status_code in (415, 422)
+            assert answer.json()["error"]["code"] in ("bad_image", "unsupported_format")
+    assert Cost.of(server).memory - before.memory < 8 * MIB
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+NO_STRING = st.none() | st.integers() | st.floats() | st.lists(JUNK, max_size=2) | st.dictionaries(st.text(), JUNK)
+NO_NUMBER = st.none() | st.sampled_from(["", "top", "1e", "0x1", "\ud800", float("nan"), float("inf"), [], [1], {}])
+SURROGATE = st.text(st.characters(categories=["Cs"]), min_size=1, max_size=3)
+
+GOOD: dict[str, dict[str, Any]] = {
+    "slice": {"id": "bad", "offset_top": 0, "action": "resize", "options": {}},
+    "viewport": {"top": 0, "height": 100},
+    "cancel": {"id": "nobody"},
+    "resume": {"session": "0" * 32, "epoch": "x", "after": 0},
+    "token": {"token": "x"},
+}
+REQUIRED = {"slice": ["id", "offset_top"], "viewport": ["top", "height"], "resume": ["session", "epoch", "after"]}
+# For each member of a message, what it can never be.
+NEVER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "slice": {
+        "id": NO_STRING | SURROGATE | st.sampled_from(["", "x" * 101, "\u00e9" * 10_000]),
+        "offset_top": NO_NUMBER,
+        "height": NO_NUMBER | st.floats(max_value=-1e-9),
+        "image": NO_STRING | SURROGATE | st.text(min_size=101),
+        "action": NO_STRING | st.text().filter(lambda text: text not in ("resize",)).map(lambda text: f"no {text}"),
+        "options": st.none() | st.text() | st.lists(JUNK) | st.dictionaries(st.text(), JUNK, min_size=1),
+        "zoom": NO_NUMBER | st.floats(max_value=0) | st.integers(max_value=0) | st.just(10**400),
+        "fit": st.integers()
+        | st.sampled_from(["", "0x0", "512", "x512", "1x1x1", "-1x5", "999999x1", " 1x1", "\ud800"]),
+        "respond": NO_STRING | st.text().map(lambda text: f"no {text}"),
+        "format": NO_STRING | st.sampled_from(["gif", "JPEG", "", "jpeg "]),
+        "data": st.integers() | st.lists(JUNK) | st.sampled_from(["\u00e9", "@@@@", "A", "=", "\ud800", "QUJD"]),
+    },
+    "viewport": {"top": NO_NUMBER, "height": NO_NUMBER | st.floats(max_value=-1e-9), "image": NO_STRING | SURROGATE},
+    "cancel": {"id": st.integers() | st.text().map(lambda text: f"no {text}"), "image": st.integers() | st.text()},
+    "resume": {"session": NO_STRING, "epoch": NO_STRING | SURROGATE, "after": NO_NUMBER | st.integers(max_value=-1)},
+    "token": {"token": NO_STRING | st.text(st.characters(), max_size=9000)},
+}
+
+
+@st.composite
+def members(draw: st.DrawFn) -> dict[str, Any]:
+    """A message that is an object, with one fault."""
+    kind = draw(st.sampled_from(sorted(GOOD)))
+    message = {"type": kind} | GOOD[kind]
+    match draw(st.sampled_from(["changed", "lost", "added", "of no type"])):
+        case "lost" if kind in REQUIRED:
+            del message[draw(st.sampled_from(REQUIRED[kind]))]
+        case "added":
+            message[draw(st.text(st.characters(), max_size=600).map(lambda text: f"no {text}"))] = draw(JUNK)
+        case "of no type":
+            message["type"] = draw(JUNK)
+        case _:
+            member = draw(st.sampled_from(sorted(NEVER[kind])))
+            message[member] = draw(NEVER[kind][member])
+    return message
+
+
+@st.composite
+def malformed(draw: st.DrawFn) -> str | bytes:
+    """A message, text or binary, that can only be refused, or is a slice of no picture."""
+    text = json.dumps(draw(members()))
+    payload = draw(st.sampled_from([b"", small()]) | st.binary(max_size=50))
+    packed = struct.pack(">I", len(text)) + text.encode() + payload
+    match draw(st.sampled_from(["text", "binary", "cut", "no object", "wrong length", "not UTF-8", "bytes"])):
+        case "text":
+            return text
+        case "cut":
+            return text[: draw(st.integers(0, len(text) - 1))]
+        case "no object":
+            return json.dumps(draw(JUNK.filter(lambda value: not isinstance(value, dict))))
+        case "wrong length":
+            return struct.pack(">I", draw(st.integers(len(text) + len(payload) + 1, 2**32 - 1))) + packed[4:]
+        case "not UTF-8":
+            return struct.pack(">I", len(text) + 1) + b"\xff" + packed[4:]
+        case "bytes":
+            return draw(st.binary(max_size=40))
+        case _:
+            return packed
+
+
+async def has_one_answer(server: Server, message: str | bytes) -> None:
+    """One error of a known code; and the connection, and the neighbour's slice, go on."""
+    async with await Client.connect(server) as client, await Client.connect(server, "bob") as neighbour:
+        await client.socket.send(message)
+        await neighbour.slice("theirs", small())
+        await client.slice("good", small())
+        errors, end = [], await client.receive()
+        while (end["type"], end.get("id")) != ("result", "good"):
+            if end["type"] == "error":
+                errors.append(end)
+            end = await client.receive()
+        assert len(errors) == 1
+        assert errors[0]["code"] in CODES
+        assert isinstance(errors[0]["message"], str)
+        assert (await neighbour.wait_for("result", "error"))["type"] == "result"
+
+
+async def has_one_error(server: Server, message: str | bytes) -> None:
+    """As above, in the 150-character protocol."""
+    good = json.dumps({"uuid": "good", "offset_top": 0, "zoom": 1}).ljust(150) + b64encode(small()).decode()
+    path = f"/ws?query_string={server.token()}"
+    async with websockets.connect(server.ws + path, proxy=None) as socket, await Client.connect(server) as neighbour:
+        assert await socket.recv() == '{"text": "{}"}'
+        await socket.send(message)
+        await neighbour.slice("theirs", small())
+        await socket.send(good)
+        answers = [json.loads(json.loads(await socket.recv())["text"]) for _ in range(2)]
+        assert sorted("url" in answer for answer in answers) == [False, True]
+        assert sorted("error" in answer for answer in answers) == [False, True]
+        await socket.send(good)
+        assert "good" in str(await socket.recv()), "nothing came between"
+        assert (await neighbour.wait_for("result", "error"))["type"] == "result"
+
+
+@st.composite
+def malformed_of_old(draw: st.DrawFn) -> str | bytes:
+    """A message of the 150-character protocol with one fault."""
+    header: dict[str, Any] = {"uuid": "bad", "offset_top": 0, "zoom": 1}
+    picture = b64encode(small()).decode()
+    match draw(st.sampled_from(["lost", "changed", "no base64", "no picture", "cut", "text", "binary"])):
+        case "lost":
+            del header[draw(st.sampled_from(sorted(header)))]
+        case "changed":
+            header[draw(st.sampled_from(["offset_top", "zoom"]))] = draw(NO_NUMBER)
+        case "no base64":
+            picture = draw(st.sampled_from(["=", "A", "\u00e9", "A===="]))
+        case "no picture":
+            picture = b64encode(draw(st.binary(max_size=50))).decode()
+        case "cut":
+            return json.dumps(header)[: draw(st.integers(0, 30))]
+        case "text":
+            return draw(st.text(max_size=200))
+        case _:
+            return draw(st.binary(max_size=200))
+    return json.dumps(header).ljust(150) + picture
+
+
+SHORT = settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@SHORT
+@given(message=malformed())
+@example(message='{"type": "slice", "id": "a", "offset_top": 0, "data": "\u00e9"}')
+@example(message='{"type": "x", "id": "%s"}' % ("x" * 5_000_000))
+async def test_a_malformed_message_has_one_answer_and_all_goes_on(server: Server, message: str | bytes) -> None:
+    """Each example on connections of its own."""
+    await has_one_answer(server, message)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@settings(SHORT, max_examples=1000)
+@given(message=malformed())
+async def test_a_thousand_malformed_messages_have_one_answer_each(server: Server, message: str | bytes) -> None:
+    await has_one_answer(server, message)
+
+
+@settings(SHORT, max_examples=50)
+@given(message=malformed_of_old())
+async def test_a_malformed_message_of_the_older_protocol_has_one_answer(server: Server, message: str | bytes) -> None:
+    await has_one_error(server, message)

@@ -1,0 +1,174 @@
+"""Settings: named once, flags over environment over .env over defaults; errors name the variable and show no secret."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import config
+
+SECRET = "a secret of more than thirty-two bytes"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment without settings, and the empty folder in which .env is looked for."""
+    for name in list(os.environ):
+        if name.startswith("SLUICE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(**flags: Any) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  each test looks at the message
+        config.load(flags)
+    assert SECRET not in str(caught.value)
+    return str(caught.value)
+
+
+def help_text() -> str:
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser)
+    return " ".join(parser.format_help().split())
+
+
+def test_without_anything_said_the_defaults_hold() -> None:
+    settings = config.load({})
+    assert (settings.port, settings.address, settings.has_key) == (8000, "127.0.0.1", False)
+    assert settings.max_slice_bytes == 16 << 20
+    assert settings.formats == ("jpeg", "png", "webp")
+
+
+def test_flags_go_over_the_environment_over_the_file_over_the_defaults(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.load({}).port == 8000
+    (folder / ".env").write_text("# Sluice\nport=1001\njwt_secret='" + SECRET + "'\n")
+    assert config.load({}).port == 1001
+    monkeypatch.setenv("SLUICE_PORT", "1002")
+    assert config.load({}).port == 1002
+    settings = config.load({"port": "1003"})
+    assert settings.port == 1003
+    assert settings.jwt_secret
+    assert settings.jwt_secret.get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize("said", ["http://a,https://b:1", "http://a https://b:1", " http://a , https://b:1 "])
+def test_several_words_are_parted_by_commas_or_spaces_wherever_they_are_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    wanted = ("http://a", "https://b:1")
+    (folder / ".env").write_text(f"allow_origins='{said}'\n")
+    assert config.load({}).allow_origins == wanted
+    monkeypatch.setenv("SLUICE_ALLOW_ORIGINS", said)
+    assert config.load({}).allow_origins == wanted
+    assert config.load({"allow_origins": said}).allow_origins == wanted
+
+
+@pytest.mark.parametrize("name", config.Settings.model_fields)
+def test_every_setting_is_in_the_help_with_its_flag_its_variable_and_its_default(name: str) -> None:
+    text = help_text()
+    field = config.Settings.model_fields[name]
+    start = text.index(f"--{name.replace('_', '-')} ", text.index("options:"))
+    (told,) = [text[start:].split(f"; SLUICE_{name.upper()})")[0]]
+    assert field.description
+    assert field.description in told
+    assert "(default: " in told
+    default = told.rpartition("(default: ")[2]
+    if field.default is None or field.default == ():
+        assert default == "none"
+    elif isinstance(field.default, tuple):
+        assert default.split() == list(field.default)
+    else:
+        assert default.replace(",", "") == str(field.default)
+
+
+def test_the_help_shows_defaults_and_never_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_JWT_SECRET", SECRET)
+    assert SECRET not in help_text()
+
+
+def test_a_secret_is_not_in_the_text_of_the_settings() -> None:
+    assert SECRET not in repr(config.load({"jwt_secret": SECRET}))
+
+
+WRONG: dict[str, tuple[dict[str, str], str, str]] = {
+    # What is set, the variable that the error must name, a word of the message.
+    "a port in words": ({"port": "http"}, "SLUICE_PORT", "integer"),
+    "a port out of range": ({"port": "65536"}, "SLUICE_PORT", "65535"),
+    "a limit of nothing": ({"max_pixels": "0"}, "SLUICE_MAX_PIXELS", "greater than 0"),
+    "a negative time": ({"slice_timeout": "-1"}, "SLUICE_SLICE_TIMEOUT", "greater than 0"),
+    "an unknown isolation": ({"isolation": "none"}, "SLUICE_ISOLATION", "'process' or 'thread'"),
+    "an unknown format": ({"formats": "jpeg,gif"}, "SLUICE_FORMATS", "jpeg, png, webp"),
+    "no format": ({"formats": ""}, "SLUICE_FORMATS", "jpeg, png, webp"),
+    "no network": ({"trusted_proxies": "proxy.example"}, "SLUICE_TRUSTED_PROXIES", "network"),
+    "an unknown queue": ({"queue": "magic:"}, "SLUICE_QUEUE", "local:"),
+    "an origin without scheme": ({"allow_origins": "pages.example"}, "SLUICE_ALLOW_ORIGINS", "https://pages.example"),
+    "an origin with a path": ({"allow_origins": "https://a.example/"}, "SLUICE_ALLOW_ORIGINS", "without a path"),
+    "a short secret": ({"jwt_secret": "hunter2"}, "SLUICE_JWT_SECRET", "at least 32 bytes"),
+    "a JWKS address that is a file": ({"jwks_url": "file:///etc/keys"}, "SLUICE_JWKS_URL", "http"),
+    "a public address without scheme": ({"public_url": "pictures.example"}, "SLUICE_PUBLIC_URL", "http"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_error_names_the_variable_and_what_it_wants(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    settings, variable, word = WRONG[case]
+    ((name, value),) = settings.items()
+    told = {refusal(**settings)}
+    (folder / ".env").write_text(f"{name}={value}\n")
+    told.add(refusal())
+    (folder / ".env").unlink()
+    monkeypatch.setenv(variable, value)
+    told.add(refusal())
+    (line,) = told
+    assert line.startswith(f"{variable}: ")
+    assert word in line
+    assert "hunter2" not in line
+
+
+def test_every_error_is_told_at_once() -> None:
+    lines = refusal(port="http", max_pixels="0", formats="gif").splitlines()
+    assert [line.split(":")[0] for line in lines] == ["SLUICE_PORT", "SLUICE_MAX_PIXELS", "SLUICE_FORMATS"]
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_others_are_not_let_near_a_server_without_a_key(address: str) -> None:
+    assert "set jwt_secret" in refusal(address=address)
+    assert "set jwt_secret" in refusal(address=address, jwt_secret="")
+    assert config.load({"address": address, "jwt_secret": SECRET}).address == address
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost"])
+def test_loopback_needs_no_key(address: str) -> None:
+    assert not config.load({"address": address}).has_key
+
+
+def test_two_keys_are_one_too_many() -> None:
+    assert "one of" in refusal(jwt_secret=SECRET, jwks_url="https://keys.example/jwks")
+    assert "one of" in refusal(jwt_public_key="key.pem", jwks_url="https://keys.example/jwks")
+
+
+def test_a_pong_is_waited_for_no_longer_than_the_next_ping() -> None:
+    assert "pong_timeout" in refusal(ping_interval="5", pong_timeout="10")
+
+
+def test_what_is_no_setting_is_refused_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_PROT", SECRET)
+    monkeypatch.setenv("SLUICE_JWT_SECRETS", SECRET)
+    assert refusal() == ("SLUICE_JWT_SECRETS: no such setting; see --help\nSLUICE_PROT: no such setting; see --help")
+    monkeypatch.delenv("SLUICE_PROT")
+    monkeypatch.delenv("SLUICE_JWT_SECRETS")
+    (folder / ".env").write_text(f"prot={SECRET}\n")
+    assert refusal() == "prot: no such setting; see --help"
+
+
+def test_other_variables_of_the_environment_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "1")
+    monkeypatch.setenv("SLUICEGATE", "1")
+    assert config.load({}).port == 8000

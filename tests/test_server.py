@@ -1,0 +1,225 @@
+"""server.py as a process: how it starts, what it says when it cannot, how it stops, and that nothing of it is left."""
+
+import asyncio
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import psutil
+import pytest
+import websockets
+
+from tests.client import Client
+from tests.pictures import small
+from tests.running import ROOT, SECRET, Server, alive, until
+
+# A slice that takes about a second.
+SLOW: dict[str, Any] = {"action": "denoise", "zoom": 30}
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """server.py run to its end, in that folder and with these variables."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    command = [sys.executable, str(ROOT / "server.py"), *arguments]
+    return subprocess.run(command, cwd=folder, env=clean | variables, capture_output=True, text=True, timeout=60)
+
+
+def family(server: Server) -> list[psutil.Process]:
+    """All processes that the server has started."""
+    return psutil.Process(server.process.pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(alive(one) for one in processes)
+
+
+async def last_words(client: Client) -> list[dict[str, Any]]:
+    """All that still comes until the close."""
+    said = []
+    try:
+        while True:
+            said.append(await client.receive())
+    except websockets.ConnectionClosed:
+        return said
+
+
+async def test_a_printed_token_opens_a_socket(server: Server, tmp_path: Path) -> None:
+    printed = run(
+        tmp_path, "token", "--sub", "dora", "--scope", "images chat", "--ip", "127.0.0.1", "--ttl", "60",
+        SLUICE_JWT_SECRET=SECRET,
+    )  # fmt: skip
+    assert (printed.returncode, printed.stderr) == (0, "")
+    token = printed.stdout.strip()
+    async with await Client.connect(server, token=token) as client:
+        assert client.hello["user"] == "dora"
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["scope"], claims["ip"]) == ("images chat", "127.0.0.1")
+
+
+def test_a_printed_token_has_the_audience_and_the_issuer_that_are_asked_for(tmp_path: Path) -> None:
+    printed = run(
+        tmp_path, "token", "--sub", "dora",
+        SLUICE_JWT_SECRET=SECRET, SLUICE_JWT_AUDIENCE="sluice", SLUICE_JWT_ISSUER="house",
+    )  # fmt: skip
+    claims = jwt.decode(printed.stdout.strip(), SECRET, ["HS256"], audience="sluice", issuer="house")
+    assert claims["scope"] == "images"
+
+
+async def test_without_a_key_the_server_makes_one_and_prints_the_way_in(start: Callable[..., Server]) -> None:
+    server = start(secret=None)
+    found = re.search(r"ready: (http://127\.0\.0\.1:\d+/\?token=\S+)", "".join(server.log))
+    assert found
+    answer = httpx.get(found[1])
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/")
+    cookie = {"Cookie": f"sluice_token={answer.cookies['sluice_token']}", "Origin": server.url}
+    async with await websockets.connect(f"{server.ws}/ws/images", additional_headers=cookie, proxy=None):
+        pass
+    key = server.folder / "var" / "development.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert "".join(server.log).count(key.read_text().strip()) == 0
+    token = run(server.folder, "token", "--sub", "eve").stdout.strip()
+    async with await Client.connect(server, token=token) as client:
+        assert client.hello["user"] == "eve"
+    listening = {one.laddr.ip for one in psutil.Process(server.process.pid).net_connections() if one.status == "LISTEN"}
+    assert listening == {"127.0.0.1"}
+
+
+def test_each_start_on_port_0_takes_a_free_port(start: Callable[..., Server], server: Server) -> None:
+    other = start()
+    assert other.port != server.port
+    assert httpx.get(f"{other.url}/healthz").status_code == 200
+
+
+CANNOT: dict[str, tuple[list[str], dict[str, str], str]] = {
+    # Arguments, variables, what the error says.
+    "no such flag": (["--prot=1"], {}, "--prot"),
+    "a short secret": ([], {"SLUICE_JWT_SECRET": "hunter2"}, "SLUICE_JWT_SECRET: must be at least 32 bytes"),
+    "an address that is not ours": (["--address=192.0.2.1"], {"SLUICE_JWT_SECRET": SECRET}, "192.0.2.1"),
+    "a missing public key": (["--jwt-public-key=none.pem"], {}, "none.pem"),
+    "a public key that is none": (["--jwt-public-key=-----BEGIN nothing"], {}, "sluice: "),
+    "an unknown media store": (["--media=tape:1"], {}, "file:FOLDER"),
+    "a media folder that cannot be": (["--media=file:/proc/none"], {}, "/proc/none"),
+    "an unknown event log": (["--events=diary:1"], {}, "sqlite:FILE"),
+    "an event log that cannot be": (["--events=sqlite:/proc/none/x.db"], {}, "/proc/none"),
+    "an event log that is something else": (["--events=sqlite:notes.txt"], {}, "notes.txt"),
+    "token without a name": (["token"], {}, "--sub"),
+    "token of an unknown scope": (["token", "--sub=a", "--scope=images pictures"], {}, "pictures"),
+    "token without the private key": (["token", "--sub=a"], {"SLUICE_JWKS_URL": "https://a.example/k"}, "private key"),
+}
+
+
+@pytest.mark.parametrize("case", CANNOT)
+def test_a_start_that_cannot_be_ends_with_one_clear_line(tmp_path: Path, case: str) -> None:
+    arguments, variables, word = CANNOT[case]
+    (tmp_path / "notes.txt").write_text("not a database " * 1000)
+    ended = run(tmp_path, *(["--port=0"] if "token" not in arguments else []), *arguments, **variables)
+    assert ended.returncode == 2
+    assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "hunter2" not in ended.stderr + ended.stdout
+    assert "ready" not in ended.stdout
+
+
+def test_a_port_in_use_is_named(server: Server, tmp_path: Path) -> None:
+    ended = run(tmp_path, f"--port={server.port}")
+    assert ended.returncode == 2
+    assert str(server.port) in ended.stderr
+    assert "in use" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_second_server_in_the_same_folder_is_refused(server: Server) -> None:
+    ended = run(server.folder, "--port=0")
+    assert ended.returncode == 2
+    assert "sluice.db" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_secret_on_the_command_line_is_warned_of(start: Callable[..., Server]) -> None:
+    server = start(secret=None, jwt_secret=SECRET)
+    assert "warning: --jwt-secret" in "".join(server.log)
+    assert SECRET not in "".join(server.log)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_told_to_stop_finishes_what_runs_and_fails_the_rest_as_temporary(
+    start: Callable[..., Server], number: int
+) -> None:
+    server = start(workers=1)
+    processes = family(server)
+    assert processes
+    client, other = await Client.connect(server), await Client.connect(server, "bob")
+    await client.slice("running", small(), **SLOW)
+    await client.wait_for("accepted")
+    for name in "abc":
+        await client.slice(name, small(), 100)
+    await client.wait_for("accepted", id="c")
+    await other.slice("theirs", small())
+    await other.wait_for("accepted")
+    await until(lambda: server.metric("sluice_running") == 1)
+    status, said, theirs = await asyncio.gather(
+        asyncio.to_thread(server.stop, number), last_words(client), last_words(other)
+    )
+    assert status == 0
+    assert (client.socket.close_code, other.socket.close_code) == (1012, 1012)
+    ends = {message["id"]: message for message in said + theirs if message["type"] in ("result", "error")}
+    assert ends.keys() == {"running", "a", "b", "c", "theirs"}
+    assert ends.pop("running")["type"] == "result"
+    assert {(end["code"], end["temporary"]) for end in ends.values()} == {("cancelled", True)}
+    await until(lambda: gone(processes))
+    assert not [line for line in server.log if "Traceback" in line or "error" in line]
+
+
+async def test_while_it_drains_a_server_takes_nothing_new(start: Callable[..., Server]) -> None:
+    server = start(workers=1)
+    client = await Client.connect(server)
+    with ThreadPoolExecutor() as pool:
+        picture = pool.submit(
+            httpx.post, f"{server.url}/process?action=denoise&zoom=30", content=small(), timeout=30,
+            headers={"Authorization": f"Bearer {server.token()}"},
+        )  # fmt: skip
+        await until(lambda: server.metric("sluice_running") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        await until(lambda: any("draining" in line for line in server.log))
+        await client.slice("late", small())
+        error = await client.wait_for("error")
+        assert (error["id"], error["code"], error["temporary"]) == ("late", "busy", True)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/healthz")
+        status, code = await asyncio.gather(asyncio.to_thread(server.stop), client.closed())
+        assert (status, code) == (0, 1012)
+        assert picture.result().status_code == 200, "what ran was finished"
+
+
+async def test_what_takes_too_long_does_not_keep_a_server_from_stopping(start: Callable[..., Server]) -> None:
+    server = start(workers=1, slice_timeout=60, drain_timeout=0.2)
+    processes = family(server)
+    client = await Client.connect(server)
+    await client.plug()
+    status, said = await asyncio.gather(asyncio.to_thread(server.stop), last_words(client))
+    assert status == 0
+    assert [(end["id"], end["code"], end["temporary"]) for end in said if end["type"] == "error"] == [
+        ("plug", "cancelled", True)
+    ]
+    await until(lambda: gone(processes))
+
+
+async def test_a_server_that_is_killed_leaves_no_process_behind(start: Callable[..., Server]) -> None:
+    server = start(workers=2)
+    async with await Client.connect(server) as client:
+        await client.plug()
+        await client.slice("b", small(), 100)
+        await client.wait_for("result")
+    processes = family(server)
+    assert len(processes) >= 3, "a forkserver and two decoders"
+    await asyncio.to_thread(server.stop, signal.SIGKILL)
+    await until(lambda: gone(processes), 20)

@@ -1,0 +1,91 @@
+"""What the tests of the WorkQueue share: a queue on a folder, slices of known weight, and sight of the processes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.pictures import encoded, photograph, small
+from tests.running import alive
+from works import actions
+from works.errors import WorkError
+from works.media import FolderMedia
+from works.metrics import Metrics
+from works.perform import Limits
+from works.pixels import as_image
+from works.queue.decoder import ChildSettings
+from works.queue.local import LocalQueue
+from works.queue.pending import Bounds
+from works.task import Result, Task
+
+
+class Queue(LocalQueue):
+    """A queue with what a test wants to know of it."""
+
+    def __init__(self, folder: Path, isolation: str = "process", *, workers: int = 1, timeout: float = 20,
+                 memory: int = 1 << 30, bounds: Bounds | None = None) -> None:  # fmt: skip
+        folder.mkdir(exist_ok=True)
+        self.media = FolderMedia(folder)
+        self.figures = Metrics()
+        child = ChildSettings(self.media.url, Limits(), memory, timeout)
+        super().__init__(child, self.media, bounds or Bounds(), self.figures, workers=workers, isolation=isolation)
+
+    def deaths(self, reason: str) -> float:
+        return self.figures.registry.get_sample_value("sluice_child_deaths_total", {"reason": reason}) or 0
+
+    def running(self) -> float:
+        return self.figures.registry.get_sample_value("sluice_running") or 0
+
+
+@asynccontextmanager
+async def opened(folder: Path, isolation: str = "process", **settings: Any) -> AsyncIterator[Queue]:
+    queue = Queue(folder / "media", isolation, **settings)
+    await queue.start()
+    try:
+        yield queue
+    finally:
+        await queue.close(0)
+
+
+def task(
+    id: str = "1", session: str = "s", payload: bytes | None = None, action: str = "resize", **members: Any
+) -> Task:
+    options = actions.check(action, members.pop("options", {}))
+    return Task(session, id, payload or small(), action=action, options=options, **members)
+
+
+def slow(id: str = "slow", session: str = "slow") -> Task:
+    """Several seconds of work, in a call to OpenCV that nothing interrupts."""
+    wide = encoded(as_image(np.tile(photograph(), (7, 7, 1))), quality=30)
+    return task(id, session, wide, "blur", options={"radius": 50}, deliver="data")
+
+
+def moderate(id: str, session: str = "s") -> Task:
+    """Some tenths of a second of work."""
+    return task(id, session, encoded(photograph(), quality=30), "blur", options={"radius": 50}, zoom=2)
+
+
+async def error_of(future: "asyncio.Future[Result]") -> WorkError:
+    with pytest.raises(WorkError) as caught:
+        await future
+    return caught.value
+
+
+def forkserver() -> psutil.Process:
+    (found,) = [each for each in psutil.Process().children() if "works.queue.decoder" in each.cmdline()]
+    return found
+
+
+def children() -> list[psutil.Process]:
+    return [each for each in forkserver().children() if alive(each)]
+
+
+def at_work(process: psutil.Process) -> Callable[[], bool]:
+    """Whether it has computed for a while since now."""
+    before = process.cpu_times().user
+    return lambda: bool(process.cpu_times().user > before + 0.05)

@@ -1,0 +1,42 @@
+"""QR and bar codes."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from works.actions import Found, action
+from works.pixels import Image, to_bgr, to_gray
+
+
+@action()
+def codes(image: Image, *, outline: bool = True) -> Found:
+    """Reads QR codes and bar codes (EAN, UPC): text, kind and box of each."""
+    gray = to_gray(image)
+    items = _qr_codes(gray) + _bar_codes(gray) if min(gray.shape) >= 16 else []
+    if outline and items:
+        image = to_bgr(image).copy()
+        for item in items:
+            cv2.rectangle(image, item["box"], (0, 160, 0), 2)
+    return Found(image, "codes", items)
+
+
+def _qr_codes(gray: Image) -> list[dict[str, Any]]:
+    _, texts, corners, _ = cv2.QRCodeDetector().detectAndDecodeMulti(gray)
+    if corners is None:
+        return []
+    return [_item(text, "QR", points) for text, points in zip(texts, corners, strict=True) if text]
+
+
+def _bar_codes(gray: Image) -> list[dict[str, Any]]:
+    _, texts, kinds, corners = cv2.barcode.BarcodeDetector().detectAndDecodeWithType(gray)
+    if corners is None:
+        return []
+    return [_item(text, kind, points) for text, kind, points in zip(texts, kinds, corners, strict=True) if text]
+
+
+def _item(text: str, kind: str, corners: NDArray[np.float32]) -> dict[str, Any]:
+    left, top = np.floor(corners.min(axis=0)).astype(int).tolist()
+    right, bottom = np.ceil(corners.max(axis=0)).astype(int).tolist()
+    return {"text": text, "kind": kind, "box": [left, top, right - left, bottom - top]}

@@ -1,0 +1,39 @@
+"""Faces, found by OpenCV's frontal cascade (Viola, Jones, 2001): quick on one core, and it comes with OpenCV."""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cv2
+from pydantic import Field
+
+from works.actions import Found, action
+from works.pixels import Image, as_image, to_bgr, to_gray
+
+
+@cache
+def _cascade() -> cv2.CascadeClassifier:
+    return cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"))
+
+
+@action()
+def faces(
+    image: Image,
+    *,
+    show: Literal["blur", "box"] = "blur",
+    smallest: Annotated[int, Field(ge=20, le=2000)] = 30,
+) -> Found:
+    """Finds faces that look at the camera and blurs or frames them; `smallest` is the least width in pixels."""
+    gray = as_image(cv2.equalizeHist(to_gray(image)))
+    boxes = _cascade().detectMultiScale(gray, 1.1, 5, minSize=(smallest, smallest))
+    items = [{"box": [int(side) for side in box]} for box in boxes]
+    if items:
+        image = to_bgr(image).copy()
+    for item in items:
+        x, y, width, height = item["box"]
+        if show == "box":
+            cv2.rectangle(image, (x, y, width, height), (0, 160, 0), 2)
+        else:
+            face = image[y : y + height, x : x + width]
+            face[:] = cv2.GaussianBlur(face, (0, 0), width / 6)
+    return Found(image, "faces", items)

@@ -1,0 +1,10 @@
+"""Nothing but the new size."""
+
+from works.actions import action
+from works.pixels import Image
+
+
+@action(alias="rl")
+def resize(image: Image) -> Image:
+    """Only resizes, by zoom or fit."""
+    return image

@@ -1,0 +1,42 @@
+"""Printed text, read by rapidocr (PP-OCR models, which its wheel carries). In the extras: it brings onnxruntime."""
+
+from functools import cache
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from works.actions import Found, action
+from works.pixels import Image, to_bgr
+
+
+@cache
+def _reader() -> Any:
+    # Loaded on first use, in the child that needs it: the models take about 1 s and 400 MB.
+    from rapidocr import RapidOCR
+
+    return RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+        }
+    )
+
+
+@action(needs="rapidocr")
+def text(image: Image, *, confidence: Annotated[float, Field(ge=0, le=1)] = 0.5) -> Found:
+    """Reads printed text, line by line: text, confidence and box of each."""
+    if min(image.shape[:2]) < 8:
+        return Found(image, "lines", [])
+    read = _reader()(to_bgr(image))
+    if read.boxes is None:
+        return Found(image, "lines", [])
+    items = []
+    for corners, line, score in zip(read.boxes, read.txts, read.scores, strict=True):
+        if score >= confidence:
+            left, top = np.floor(corners.min(axis=0)).astype(int).tolist()
+            right, bottom = np.ceil(corners.max(axis=0)).astype(int).tolist()
+            box = [left, top, right - left, bottom - top]
+            items.append({"text": line, "confidence": round(float(score), 3), "box": box})
+    return Found(image, "lines", items)

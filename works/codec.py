@@ -1,0 +1,117 @@
+"""Encoded bytes to pixels and back: decode with shrink-on-load, resize to the exact size, encode.
+
+Metadata is dropped; Exif orientation is applied. JPEG is decoded by libjpeg-turbo through simplejpeg, which, unlike
+OpenCV, says when the data are damaged instead of giving back whatever was in memory; all else is OpenCV.
+"""
+
+import math
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from works.errors import WorkError
+from works.pixels import Image, as_image, has_alpha, on_white, size_of
+from works.probe import Buffer, Header, PictureFormat, jpeg_segments
+from works.task import Format
+
+SUFFIX: dict[PictureFormat, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+# The longest side each format can hold, in pixels: T.81 says 65,535 and libjpeg 65,500; RFC 9649; OpenCV's own 2^20.
+LONGEST_SIDE: dict[PictureFormat, int] = {"jpeg": 65_500, "png": 1 << 20, "webp": 16_383}
+# JPEG 85 is where gains in sight end for photographs; WebP 80 is its match; PNG 1 costs a third of the time of 6.
+_PARAMETERS: dict[PictureFormat, list[int]] = {
+    "jpeg": [cv2.IMWRITE_JPEG_QUALITY, 85],
+    "png": [cv2.IMWRITE_PNG_COMPRESSION, 1],
+    "webp": [cv2.IMWRITE_WEBP_QUALITY, 80],
+}
+# Beyond every limit, and still a number that can be said in a message.
+_FAR = 1e9
+_TURN = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
+
+
+def target_size(header: Header, zoom: float, fit: tuple[int, int] | None) -> tuple[int, int]:
+    """(width, height) of the result: ``int(side * zoom)``, or the largest size within ``fit`` that does not enlarge."""
+    width, height = header.upright
+    if fit:
+        zoom = min(fit[0] / width, fit[1] / height, 1.0)
+        return max(1, round(width * zoom)), max(1, round(height * zoom))
+    zoom = min(zoom, _FAR)
+    return max(1, int(width * zoom)), max(1, int(height * zoom))
+
+
+def decode(data: Buffer, header: Header, size: tuple[int, int]) -> Image:
+    """The picture upright and of exactly ``size`` (width, height). Raises WorkError bad_image."""
+    stored = size[::-1] if header.orientation >= 5 else size
+    image = _decode_jpeg(data, header, stored) if header.format == "jpeg" else _decode_other(data)
+    return resize(_upright(image, header.orientation), size)
+
+
+def resize(image: Image, size: tuple[int, int]) -> Image:
+    """Area resampling where the picture shrinks (each source pixel counts by its share), bicubic where it grows."""
+    width, height = size_of(image)
+    if (width, height) == size:
+        return image
+    shrinks = size[0] <= width and size[1] <= height
+    return as_image(cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
+
+
+def encode(image: Image, wanted: Format, source: PictureFormat) -> tuple[bytes, PictureFormat]:
+    """``auto`` keeps the format that came, and with it any transparency. Raises WorkError too_many_pixels."""
+    form = source if wanted == "auto" else wanted
+    if max(size_of(image)) > LONGEST_SIDE[form]:
+        raise WorkError(
+            "too_many_pixels", f"a side of a {form} is at most {LONGEST_SIDE[form]:,} pixels; ask for another format"
+        )
+    if form == "jpeg" and has_alpha(image):
+        image = on_white(image)
+    done, encoded = cv2.imencode(SUFFIX[form], image, _PARAMETERS[form])
+    if not done:
+        raise WorkError("internal", f"the result could not be written as {form}")
+    return encoded.tobytes(), form
+
+
+def _decode_jpeg(data: Buffer, header: Header, size: tuple[int, int]) -> Image:
+    """Decodes at the smallest of 1/8, 1/4, 1/2, 1/1 that is no smaller than ``size``; CMYK becomes BGR."""
+    colour = "GRAY" if header.components == 1 else "BGR"
+    width, height = header.width, header.height
+    factors = (8, 4, 2) if min(width, height) >= 8 else ()  # smaller ones would not come out as asked for
+    factor = next((f for f in factors if size[0] * f <= width and size[1] * f <= height), 1)
+    least = {"min_width": math.ceil(width / factor), "min_height": math.ceil(height / factor)}
+    try:
+        image = simplejpeg.decode_jpeg(_without_strays(data), colour, **least)
+    except ValueError as error:
+        raise WorkError("bad_image", f"the picture cannot be read: {error}") from None
+    image = as_image(image[:, :, 0] if header.components == 1 else image)
+    if factor == 1:
+        return image
+    # The last column and row may stand for fewer than ``factor`` pixels: scaled by these, they count for no more.
+    across, down = size[0] * factor / width, size[1] * factor / height
+    image = as_image(cv2.resize(image, None, fx=across, fy=down, interpolation=cv2.INTER_AREA))
+    return np.ascontiguousarray(image[: size[1], : size[0]])
+
+
+def _without_strays(data: Buffer) -> Buffer:
+    """The same JPEG without stray bytes between its segments, of which the decoder would complain."""
+    segments = list(jpeg_segments(data))
+    ends = [2, *(end for _, end in segments)]
+    if all(start == end for (start, _), end in zip(segments, ends, strict=False)):
+        return data
+    return b"".join([data[:2], *(data[start:end] for start, end in segments), data[ends[-1] :]])
+
+
+def _decode_other(data: Buffer) -> Image:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise WorkError("bad_image", "the picture cannot be read: its data are damaged")
+    if image.dtype == np.uint16:
+        image = np.right_shift(image.astype(np.uint16), 8).astype(np.uint8)
+    return as_image(image)
+
+
+def _upright(image: Image, orientation: int) -> Image:
+    """Exif 2, 4, 5 and 7 are mirrored; undoing the mirror leaves one of the plain turns (CIPA DC-008, 4.6.4 A)."""
+    if orientation in (2, 4, 5, 7):
+        image = as_image(cv2.flip(image, 1))
+        orientation = {2: 1, 4: 3, 5: 8, 7: 6}[orientation]
+    turn = _TURN.get(orientation)
+    return image if turn is None else as_image(cv2.rotate(image, turn))

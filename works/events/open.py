@@ -1,0 +1,29 @@
+"""The EventLog of a URL."""
+
+import re
+from pathlib import Path
+
+from works.events import EventLog
+from works.events.sqlite import SqliteEventLog
+
+_KNOWN = "sqlite:FILE, redis://HOST:PORT/NUMBER, rediss://HOST:PORT/NUMBER and unix://SOCKET?db=NUMBER"
+
+
+def open_events(url: str, keep: int) -> EventLog:
+    """Raises ValueError for an unknown scheme, or a package that is not there. To be called on the running loop."""
+    scheme, _, path = url.partition(":")
+    if scheme == "sqlite" and path:
+        return SqliteEventLog(Path(path.removeprefix("//")), keep)
+    shown = re.sub(r"//[^/]*@", "//***@", url)  # without the password
+    if scheme not in ("redis", "rediss", "unix") or not path.removeprefix("//"):
+        raise ValueError(f"events {shown!r}: the known kinds are {_KNOWN}")
+    try:
+        from works.events.redis import RedisEventLog
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] != "redis":
+            raise
+        raise ValueError(f"events {shown!r}: Redis needs a package more, got by: make extras") from None
+    try:
+        return RedisEventLog(url, keep)
+    except ValueError as error:
+        raise ValueError(f"events {shown!r}: {error}") from None

@@ -1,0 +1,205 @@
+"""What an EventLog does inside Redis: Lua scripts, each of them whole or not at all.
+
+Each may be sent again when its answer was lost: it then does nothing more and gives the same answer. Time is that of
+the Redis server, in seconds. Keys, all of them beginning with ``sluice:``
+
+    stream:NAME   hash: epoch, head, volatile, expires (there only when somebody said so)
+    events:NAME   stream of the events kept, with ids OFFSET-0 and the fields d(ata) and i(d)
+    ids:NAME      hash: the ids of the events kept -> offset
+    readers:NAME  sorted set: processes in which somebody reads the stream, until when
+    marked:NAME   set of the readers who have a mark on it
+    marks:READER  hash: stream -> offset
+    due           sorted set: streams to be forgotten, when
+    room:ROOM     sorted set: users, until when
+    there:LENGTH:ROOM:USER  sorted set: the user's connections in the room, until when
+    turn:LENGTH:ROOM:USER   the call that brought the user in or out
+"""
+
+import hashlib
+
+_COMMON = """
+local function key(kind, name) return 'sluice:' .. kind .. ':' .. name end
+
+local function now()
+    local time = redis.call('TIME')
+    return time[1] + time[2] / 1000000
+end
+
+-- A stream that nobody has promised to keep goes when it has not been used for so long.
+local function unclaimed(name, seconds) redis.call('ZADD', 'sluice:due', now() + seconds, name) end
+
+-- What the stream is: epoch, head, whether volatile, whether its end was said. One that is not there begins.
+local function begin(name, epoch, seconds)
+    local found = redis.call('HMGET', key('stream', name), 'epoch', 'head', 'volatile', 'expires')
+    if found[1] then return found[1], tonumber(found[2]), found[3] == '1', found[4] end
+    redis.call('UNLINK', key('events', name), key('ids', name))
+    redis.call('HSET', key('stream', name), 'epoch', epoch, 'head', 0)
+    unclaimed(name, seconds)
+    return epoch, 0, false, false
+end
+"""
+
+_APPEND = """
+local name, data, id, durable, keep, channel = ARGV[1], ARGV[4], ARGV[5], ARGV[6] == '1', tonumber(ARGV[7]), ARGV[8]
+local epoch, head, volatile, expires = begin(name, ARGV[2], ARGV[3])
+local events, ids = key('events', name), key('ids', name)
+if head == 0 then volatile = not durable end
+if volatile and id:sub(1, 1) == '=' then return -1 end
+local known = redis.call('HGET', ids, id)
+if known then return tonumber(known) end
+if head == 0 and volatile then redis.call('HSET', key('stream', name), 'volatile', 1) end
+if not expires then
+    if volatile then unclaimed(name, ARGV[3]) elseif head == 0 then redis.call('ZREM', 'sluice:due', name) end
+end
+head = head + 1
+redis.call('HSET', key('stream', name), 'head', head)
+redis.call('HSET', ids, id, head)
+redis.call('XADD', events, head .. '-0', 'd', data, 'i', id)
+local last = head - keep
+if last > 0 then
+    for _, old in ipairs(redis.call('XRANGE', events, '-', last .. '-0')) do redis.call('HDEL', ids, old[2][4]) end
+    redis.call('XTRIM', events, 'MINID', (last + 1) .. '-0')
+end
+redis.call('PUBLISH', channel, epoch .. ' ' .. head .. ' ' .. data)
+return head
+"""
+
+# The epoch and the head; a process that is named reads the stream for some time to come.
+_LOOK = """
+local name, process, seconds = ARGV[1], ARGV[4], ARGV[5]
+local epoch, head = begin(name, ARGV[2], ARGV[3])
+if process ~= '' then
+    redis.call('ZADD', key('readers', name), now() + seconds, process)
+    redis.call('PEXPIRE', key('readers', name), math.ceil(seconds * 1000))
+end
+return {epoch, head}
+"""
+
+_LOOK_AWAY = "return redis.call('ZREM', key('readers', ARGV[1]), ARGV[2])"
+
+# The epoch, '' for a stream that is not there, the head, and of each event its id in Redis and its data.
+_READ = """
+local name = ARGV[1]
+local found = redis.call('HMGET', key('stream', name), 'epoch', 'head')
+local reply = {found[1] or '', tonumber(found[2] or 0)}
+if found[1] then
+    for _, event in ipairs(redis.call('XRANGE', key('events', name), ARGV[2], '+', 'COUNT', ARGV[3])) do
+        reply[#reply + 1] = event[1]
+        reply[#reply + 1] = event[2][2]
+    end
+end
+return reply
+"""
+
+_MARK = """
+local name, reader, offset = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local head = tonumber(redis.call('HGET', key('stream', name), 'head') or 0)
+local before = tonumber(redis.call('HGET', key('marks', reader), name) or offset)
+offset = math.max(math.min(offset, head), math.min(before, head))
+redis.call('HSET', key('marks', reader), name, offset)
+redis.call('SADD', key('marked', name), reader)
+return {offset, head}
+"""
+
+_UNMARK = """
+redis.call('SREM', key('marked', ARGV[1]), ARGV[2])
+return redis.call('HDEL', key('marks', ARGV[2]), ARGV[1])
+"""
+
+_MARKS = """
+local found, reply = redis.call('HGETALL', key('marks', ARGV[1])), {}
+for each = 1, #found, 2 do
+    reply[#reply + 1] = found[each]
+    reply[#reply + 1] = tonumber(found[each + 1])
+    reply[#reply + 1] = tonumber(redis.call('HGET', key('stream', found[each]), 'head') or 0)
+end
+return reply
+"""
+
+_EXPIRE = """
+local name = ARGV[1]
+local _, head, volatile = begin(name, ARGV[2], ARGV[3])
+if ARGV[4] ~= '' then
+    redis.call('HSET', key('stream', name), 'expires', 1)
+    redis.call('ZADD', 'sluice:due', now() + ARGV[4], name)
+    return 1
+end
+redis.call('HDEL', key('stream', name), 'expires')
+if volatile or head == 0 then unclaimed(name, ARGV[3]) else redis.call('ZREM', 'sluice:due', name) end
+return 0
+"""
+
+# Looks at some of the streams that are due, after so many; how many it saw, and how many of them are read and stay.
+_SWEEP = """
+local time, stay = now(), 0
+local names = redis.call('ZRANGEBYSCORE', 'sluice:due', '-inf', time, 'LIMIT', ARGV[1], ARGV[2])
+for _, name in ipairs(names) do
+    redis.call('ZREMRANGEBYSCORE', key('readers', name), '-inf', time)
+    if redis.call('EXISTS', key('readers', name)) == 1 then
+        stay = stay + 1
+    else
+        for _, reader in ipairs(redis.call('SMEMBERS', key('marked', name))) do
+            redis.call('HDEL', key('marks', reader), name)
+        end
+        redis.call('UNLINK', key('stream', name), key('events', name), key('ids', name), key('marked', name))
+        redis.call('ZREM', 'sluice:due', name)
+    end
+end
+return {#names, stay}
+"""
+
+_PRESENCE = """
+local room, there, turn = key('room', ARGV[1]), key('there', ARGV[4]), key('turn', ARGV[4])
+local user, connection, call, seconds, time = ARGV[2], ARGV[3], ARGV[5], ARGV[6], now()
+local lasts = math.ceil(seconds * 1000)
+redis.call('ZREMRANGEBYSCORE', room, '-inf', time)
+redis.call('ZREMRANGEBYSCORE', there, '-inf', time)
+local was = redis.call('ZSCORE', room, user)
+
+-- Whether it is this call that brings the user in or out, or did when it was sent before.
+local function mine(brings)
+    if brings then redis.call('SET', turn, call, 'PX', lasts) end
+    redis.call('PEXPIRE', room, lasts)
+    redis.call('PEXPIRE', there, lasts)
+    return (brings or redis.call('GET', turn) == call) and 1 or 0
+end
+"""
+
+_ENTER = """
+redis.call('ZADD', there, time + seconds, connection)
+redis.call('ZADD', room, time + seconds, user)
+return mine(not was)
+"""
+
+_LEAVE = """
+redis.call('ZREM', there, connection)
+local latest = redis.call('ZRANGE', there, -1, -1, 'WITHSCORES')
+if latest[1] then
+    redis.call('ZADD', room, latest[2], user)
+    return 0
+end
+redis.call('ZREM', room, user)
+return mine(was)
+"""
+
+_PRESENT = "return redis.call('ZRANGEBYSCORE', key('room', ARGV[1]), now(), '+inf')"
+
+_CHECK = "return redis.call('SET', 'sluice:check', ARGV[1], 'PX', 60000)"
+
+SCRIPTS = {
+    "append": _COMMON + _APPEND,
+    "look": _COMMON + _LOOK,
+    "look away": _COMMON + _LOOK_AWAY,
+    "read": _COMMON + _READ,
+    "mark": _COMMON + _MARK,
+    "unmark": _COMMON + _UNMARK,
+    "marks": _COMMON + _MARKS,
+    "expire": _COMMON + _EXPIRE,
+    "sweep": _COMMON + _SWEEP,
+    "enter": _COMMON + _PRESENCE + _ENTER,
+    "leave": _COMMON + _PRESENCE + _LEAVE,
+    "present": _COMMON + _PRESENT,
+    "check": _CHECK,
+}
+# By which Redis knows a script that it has been given.
+DIGESTS = {name: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for name, script in SCRIPTS.items()}

@@ -1,0 +1,121 @@
+"""An Inbox is one connection's view of what concerns its user: conversations, brought up to date by themselves, and
+how much is unread, there and in the rooms that this connection has not joined."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from works.chat import Chat, Place, of_stream, of_user, written
+from works.hubs import Hub
+
+# Messages read from the log at a time.
+_PAGE = 256
+# Seconds for which changes of what is unread are collected.
+_LINGER = 0.25
+
+
+class Inbox:
+    """``send`` says something at once, ``deliver`` waits until it has been taken, ``lost`` ends the connection."""
+
+    def __init__(
+        self,
+        chat: Chat,
+        user: str,
+        connection: str,
+        send: Callable[[dict[str, Any]], object],
+        deliver: Callable[[str], Awaitable[None]],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._chat, self._user, self._connection = chat, user, connection
+        self._send, self._deliver, self.lost = send, deliver, lost
+        self._own = of_user(user)
+        self._watched: dict[str, Hub] = {}
+        self._sent_to: dict[str, int] = {}  # what this connection has of each conversation, by stream
+        self._behind: dict[str, Place] = {}
+        self._changed: set[Place] = set()
+        self._more, self._count = asyncio.Event(), asyncio.Event()
+
+    async def begin(self, may_enter: Callable[[str], bool], most_rooms: int) -> None:
+        """Listens first and counts then: what comes in between is counted twice rather than never. Raises OSError."""
+        await self._chat.log.enter(self._own, self._user, self._connection)
+        await self._chat.log.expire(self._own, None)
+        own = await self._chat.hubs.open(self._own, lambda event: event.data, self)
+        own.members[self] = own.offset
+        marks = await self._chat.marks(self._user)
+        self._send(
+            {"type": "unread", "streams": {place.seen_by(self._user): mark.unread for place, mark in marks.items()}}
+        )
+        for place, mark in marks.items():
+            if place.users:
+                self._sent_to[place.stream] = mark.offset
+                if mark.unread:
+                    self._behind[place.stream] = place
+            elif len(self._watched) < most_rooms and may_enter(place.room):
+                hub = self._watched[place.stream] = await self._chat.hubs.open(place.stream, place.written, self)
+                if hub.offset != mark.head:
+                    self._note(place)  # something came after it was counted
+        self._more.set()
+
+    async def run(self) -> None:
+        """Brings conversations up to date and tells what is unread, until cancelled. Raises OSError."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bring_up_to_date())
+            tasks.create_task(self._tell_unread())
+
+    async def _bring_up_to_date(self) -> None:
+        while True:
+            while self._behind:
+                await self._catch_up(self._behind.pop(next(iter(self._behind))))
+            self._more.clear()
+            await self._more.wait()
+
+    async def _catch_up(self, place: Place) -> None:
+        stream = place.seen_by(self._user)
+        after = self._sent_to.get(place.stream, 0)
+        while events := await self._chat.log.read(place.stream, after, _PAGE):
+            if events[0].offset != after + 1:
+                self._send({"type": "resumed", "stream": stream, "recovered": False})
+            for event in events:
+                await self._deliver(written(stream, event))
+            after = self._sent_to[place.stream] = events[-1].offset
+
+    async def _tell_unread(self) -> None:
+        while True:
+            await self._count.wait()
+            await asyncio.sleep(_LINGER)
+            self._count.clear()
+            changed, self._changed = self._changed, set()
+            marks = await self._chat.marks(self._user)
+            unread = {place.seen_by(self._user): marks[place].unread for place in changed & marks.keys()}
+            self._send({"type": "unread", "streams": unread})
+
+    def push(self, text: str, frame: bytes) -> None:
+        """Something that concerns the user has happened: on a stream of theirs, or in passing."""
+        event = json.loads(text)
+        if "type" in event:
+            self._send(event)
+        elif place := of_stream(event["stream"]):
+            if place.users:
+                self._behind[place.stream] = place
+                self._more.set()
+            self._note(place)
+
+    def touched(self, stream: str) -> None:
+        if place := of_stream(stream):
+            self._note(place)
+
+    def _note(self, place: Place) -> None:
+        self._changed.add(place)
+        self._count.set()
+
+    def unwatch(self, place: Place) -> None:
+        """The connection has joined the room: its messages come, and need not be counted."""
+        if hub := self._watched.pop(place.stream, None):
+            self._chat.hubs.leave(hub, self)
+
+    def close(self) -> None:
+        for hub in self._watched.values():
+            self._chat.hubs.leave(hub, self)
+        self._chat.hubs.unlisten(self._own, self)
+        self._chat.later(self._chat.gone(self._user, self._connection))

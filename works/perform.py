@@ -1,0 +1,91 @@
+"""One task from bytes to Result: probe, decode, action, encode, store. It runs anywhere: child, cluster, test."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from works import actions
+from works.codec import SUFFIX, decode, encode, target_size
+from works.errors import WorkError
+from works.media import MediaStore
+from works.pixels import size_of
+from works.probe import Header, probe
+from works.task import Result, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a picture may be, before and after it is resized: pixels in all, pixels a side, frames, formats."""
+
+    max_pixels: int = 50_000_000
+    max_side: int = 65_500
+    max_frames: int = 1
+    formats: tuple[str, ...] = ("jpeg", "png", "webp")
+
+
+def perform(task: Task, media: MediaStore, limits: Limits) -> Result:
+    """Works ``task``. Raises WorkError for a picture or options that cannot be worked, OSError for a full store."""
+    started = time.perf_counter()
+    header = probe(task.payload)
+    check(header, limits)
+    size = target_size(header, task.zoom, task.fit)
+    check_size("the result", size, limits)
+
+    image = decode(task.payload, header, size)
+    done = actions.work(task.action, image, task.options)
+
+    data = None
+    if isinstance(done, actions.Found):
+        data = located(done, header, size, task.offset_top)
+        image = done.image
+    else:
+        image = done
+    form, body = header.format, b""
+    if task.deliver != "data":
+        body, form = encode(image, task.format, header.format)
+    name = media.put(body, SUFFIX[form]) if task.deliver == "store" else ""
+
+    width, height = size_of(image)
+    return Result(
+        width=width,
+        height=height,
+        format=form,
+        name=name,
+        payload=body if task.deliver == "inline" else b"",
+        data=data,
+        work_ms=(time.perf_counter() - started) * 1000,
+    )
+
+
+def check(header: Header, limits: Limits) -> None:
+    """Raises WorkError for a picture that must not be decoded."""
+    if header.format not in limits.formats:
+        raise WorkError("unsupported_format", f"{header.format} is not accepted here; send {', '.join(limits.formats)}")
+    if header.frames > limits.max_frames:
+        raise WorkError(
+            "unsupported_format", f"the picture has {header.frames} frames, at most {limits.max_frames} is accepted"
+        )
+    check_size("the picture", (header.width, header.height), limits)
+
+
+def check_size(what: str, size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise WorkError(
+            "too_many_pixels", f"{what} would be {width} x {height}; at most {limits.max_pixels:,} pixels are worked"
+        )
+    if max(size) > limits.max_side:
+        raise WorkError(
+            "too_many_pixels", f"{what} would be {width} x {height}; a side is at most {limits.max_side:,} pixels"
+        )
+
+
+def located(found: actions.Found, header: Header, size: tuple[int, int], offset_top: float) -> dict[str, Any]:
+    """What was found, its boxes in the slice's own source pixels and, as ``page``, in those of the whole picture."""
+    across, down = header.upright[0] / size[0], header.upright[1] / size[1]
+    items = []
+    for item in found.items:
+        x, y, width, height = item["box"]
+        box = [round(x * across), round(y * down), round(width * across), round(height * down)]
+        items.append({**item, "box": box, "page": [box[0], box[1] + offset_top, box[2], box[3]]})
+    return {found.name: items}

@@ -1,0 +1,176 @@
+"""A decoder: the child process in which strangers' pictures are decoded, and the server's handle on it.
+
+The child limits its own memory and sets an alarm for each task, so it ends even when nobody is left to kill it. Both
+sides speak a length-prefixed JSON header and a payload; never pickle, for the child has read what strangers sent.
+"""
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import cv2
+
+from works.errors import WorkError
+from works.media import MediaStore, open_media
+from works.perform import Limits, perform
+from works.queue.channel import LENGTHS, Channel
+from works.queue.forkserver import Forkserver, serve
+from works.task import Result, Task
+
+_TASK_MEMBERS = ("offset_top", "action", "options", "zoom", "fit", "format", "deliver")
+_RESULT_MEMBERS = ("width", "height", "format", "name", "data", "work_ms")
+# A child's own alarm rings this many seconds after the server's deadline: only when the server is gone.
+_GRACE = 2
+
+
+class Crashed(Exception):
+    """The child ended before it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSettings:
+    """What every child is started with: where results go, what a picture may be, bytes of address space, seconds."""
+
+    media: str
+    limits: Limits
+    memory: int
+    timeout: float
+
+    def forkserver(self) -> Forkserver:
+        # OpenCV and OpenBLAS read these once, when they are loaded; a child's own limits come before them.
+        pixels = str(self.limits.max_pixels)
+        environment = {
+            "OPENCV_IO_MAX_IMAGE_PIXELS": pixels,
+            "OPENCV_IO_MAX_IMAGE_WIDTH": str(self.limits.max_side),
+            "OPENCV_IO_MAX_IMAGE_HEIGHT": str(self.limits.max_side),
+            "OPENCV_LOG_LEVEL": "SILENT",
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            # Else glibc gives a picture's memory back after each slice, and faults it in anew: 15 % of the CPU.
+            "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+            "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        }
+        return Forkserver([json.dumps(asdict(self))], environment)
+
+    @classmethod
+    def parse(cls, text: str) -> "ChildSettings":
+        members = json.loads(text)
+        limits = members.pop("limits")
+        limits["formats"] = tuple(limits["formats"])
+        return cls(limits=Limits(**limits), **members)
+
+
+class Decoder:
+    """The server's handle on one child, forked when first needed and again after every death."""
+
+    def __init__(self, forkserver: Forkserver) -> None:
+        self._forkserver = forkserver
+        self._serial = 0
+        self._channel: Channel | None = None
+
+    def start(self) -> None:
+        if self._channel is None:
+            self._serial, end = self._forkserver.fork()
+            self._channel = Channel(end)
+
+    async def perform(self, task: Task) -> Result:
+        """Hands the task to the child and waits. Raises WorkError, or Crashed when the child died over it.
+
+        When this is cancelled, by a deadline or otherwise, the child is killed: it may be stuck in native code.
+        """
+        header = json.dumps({name: getattr(task, name) for name in _TASK_MEMBERS}).encode()
+        try:
+            self.start()
+        except OSError as error:
+            raise WorkError("internal", f"no decoder can be started: {error.strerror}", temporary=True) from None
+        answered = False
+        try:
+            assert self._channel
+            text, payload = await self._channel.ask(header, task.payload)
+            answer = json.loads(text)
+            outcome = WorkError(**answer["error"]) if "error" in answer else Result(**answer["result"], payload=payload)
+            answered = True
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise Crashed from error
+        finally:
+            if not answered:
+                self.kill()
+        if isinstance(outcome, WorkError):
+            raise outcome
+        return outcome
+
+    def kill(self) -> None:
+        if self._channel:
+            self._channel.close()
+            self._channel = None
+            self._forkserver.kill(self._serial)
+
+
+def _live(end: socket.socket, settings: ChildSettings) -> None:
+    """The life of a child: one task after another until the server hangs up."""
+    cv2.setNumThreads(1)
+    # libpng and OpenCV write what they think of strangers' pictures to descriptor 2; our own words go on to the log.
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    resource.setrlimit(resource.RLIMIT_AS, (settings.memory, settings.memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    media = open_media(settings.media)
+    stream = end.makefile("rb", buffering=1 << 16)
+    while lengths := stream.read(LENGTHS.size):
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout + _GRACE)
+        header_length, payload_length = LENGTHS.unpack(lengths)
+        members = json.loads(stream.read(header_length))
+        task = Task(session="", id="", payload=stream.read(payload_length), **members)
+        header, payload = _answer(task, media, settings)
+        end.sendall(LENGTHS.pack(len(header), len(payload)) + header + payload)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _answer(task: Task, media: MediaStore, settings: ChildSettings) -> tuple[bytes, bytes]:
+    try:
+        with work_errors_only(settings.memory):
+            result = perform(task, media, settings.limits)
+            members = {name: getattr(result, name) for name in _RESULT_MEMBERS}
+            return json.dumps({"result": members}).encode(), result.payload
+    except WorkError as error:
+        return json.dumps({"error": error.as_dict()}).encode(), b""
+
+
+@contextmanager
+def work_errors_only(memory: int) -> Iterator[None]:
+    """Whatever else goes wrong within, with so many bytes of memory, becomes a WorkError."""
+    try:
+        yield
+    except WorkError:
+        raise
+    except (MemoryError, cv2.error) as error:
+        raise _out_of_memory(error, memory) from None
+    except OSError as error:
+        raise WorkError("internal", f"the result could not be stored: {error.strerror}", temporary=True) from None
+    except Exception:
+        traceback.print_exc()
+        raise WorkError("internal", "this slice failed; the server's log says why") from None
+
+
+def _out_of_memory(error: BaseException, memory: int) -> WorkError:
+    if isinstance(error, MemoryError) or "OutOfMemory" in str(error) or "nsufficient memory" in str(error):
+        return WorkError("too_many_pixels", f"this picture takes more than {memory >> 20:,} MiB to work; send less")
+    traceback.print_exception(error)
+    return WorkError("internal", "this slice failed; the server's log says why")
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m works.queue.decoder CONTROL SETTINGS``: what Forkserver starts."""
+    settings = ChildSettings.parse(arguments[1])
+    serve(socket.socket(fileno=int(arguments[0])), lambda end: _live(end, settings))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,161 @@
+"""The tasks that wait: a heap by Rank for each session, and turns between the sessions. No clock, no I/O.
+
+Taking costs O(log n). A viewport that moves, or a cancel, makes its session's heap stale; the heap is built anew once,
+when the next task is taken from it, however much has changed in between.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+
+from works.errors import Busy
+from works.task import Rank, Result, Task, Viewport
+
+# Pictures per session whose viewport is remembered; the one longest unmoved is forgotten first.
+_VIEWPORTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may wait: tasks and bytes of a session, tasks and bytes of all sessions."""
+
+    session_tasks: int = 512
+    session_bytes: int = 64 << 20
+    total_tasks: int = 50_000
+    total_bytes: int = 256 << 20
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """A task on its way through the queue. ``deadline`` is set while it runs; ``accepted`` is in loop seconds."""
+
+    task: Task
+    future: "asyncio.Future[Result]"
+    arrival: int
+    accepted: float
+    started: float = 0.0
+    deadline: asyncio.Timeout | None = None
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What waits of one session. The heap holds the same entries, unless it is stale."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    heap: list[tuple[Rank, Entry]] = field(default_factory=list)
+    viewports: dict[str, Viewport] = field(default_factory=dict)
+    bytes: int = 0
+    stale: bool = False
+
+    def rank(self, entry: Entry) -> tuple[Rank, Entry]:
+        viewport = self.viewports.get(entry.task.image, Viewport())
+        return entry.task.rank(viewport, entry.arrival), entry
+
+    def take(self) -> Entry:
+        if self.stale:
+            self.heap = [self.rank(entry) for entry in self.entries.values()]
+            heapq.heapify(self.heap)
+            self.stale = False
+        return heapq.heappop(self.heap)[1]
+
+    def let_go(self) -> None:
+        """Makes the heap stale, and no task lives on in it that is gone from ``entries``."""
+        self.heap.clear()
+        self.stale = True
+
+
+class Pending:
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.count = 0
+        self.bytes = 0
+        self._lanes: dict[str, _Lane] = {}
+        self._turns: deque[str] = deque()
+        self._served = ""
+
+    def add(self, entry: Entry, retry_after_ms: int) -> None:
+        """Raises Busy, naming the bound and the setting that holds it; ValueError for an id that is waiting."""
+        task, bounds = entry.task, self.bounds
+        lane = self._lanes.get(task.session) or _Lane()
+        size = len(task.payload)
+        if task.id in lane.entries:
+            raise ValueError(f"task {task.id!r} is already waiting")
+        if len(lane.entries) >= bounds.session_tasks:
+            raise Busy(f"{bounds.session_tasks} slices of this session wait already (session_tasks)", retry_after_ms)
+        if lane.bytes + size > bounds.session_bytes:
+            raise Busy(f"{bounds.session_bytes:,} bytes of this session wait already (session_bytes)", retry_after_ms)
+        if self.count >= bounds.total_tasks:
+            raise Busy(f"{bounds.total_tasks:,} slices wait already (queue_tasks)", retry_after_ms)
+        if self.bytes + size > bounds.total_bytes:
+            raise Busy(f"the server holds {bounds.total_bytes:,} bytes of slices (queue_bytes)", retry_after_ms)
+        if not lane.entries:
+            # Whoever was served last has just had a turn, and stands behind those that come now.
+            at_end = bool(self._turns) and self._turns[-1] == self._served
+            self._turns.insert(len(self._turns) - at_end, task.session)
+            self._lanes[task.session] = lane
+        lane.entries[task.id] = entry
+        lane.bytes += size
+        self.count += 1
+        self.bytes += size
+        if not lane.stale:
+            heapq.heappush(lane.heap, lane.rank(entry))
+
+    def take(self) -> Entry | None:
+        """The best task of the session whose turn it is; None when nothing waits."""
+        if not self._turns:
+            return None
+        session = self._served = self._turns.popleft()
+        lane = self._lanes[session]
+        entry = lane.take()
+        self._drop(lane, entry)
+        if lane.entries:
+            self._turns.append(session)
+        elif not lane.viewports:
+            del self._lanes[session]
+        return entry
+
+    def rerank(self, session: str, image: str, viewport: Viewport) -> None:
+        lane = self._lanes.setdefault(session, _Lane())
+        lane.viewports.pop(image, None)
+        lane.viewports[image] = viewport
+        if len(lane.viewports) > _VIEWPORTS:
+            del lane.viewports[next(iter(lane.viewports))]
+        lane.let_go()
+
+    def remove(self, session: str, id: str | None = None, image: str | None = None) -> list[Entry]:
+        """Takes out the task of that id, those of that image, or all of the session's."""
+        lane = self._lanes.get(session)
+        if lane is None or not lane.entries:
+            return []
+        if id is not None:
+            gone = [lane.entries[id]] if id in lane.entries else []
+        else:
+            gone = [entry for entry in lane.entries.values() if image is None or entry.task.image == image]
+        for entry in gone:
+            self._drop(lane, entry)
+        if gone:
+            lane.let_go()
+        if not lane.entries:
+            self._turns.remove(session)
+            if not lane.viewports:
+                del self._lanes[session]
+        return gone
+
+    def forget(self, session: str) -> list[Entry]:
+        gone = self.remove(session)
+        self._lanes.pop(session, None)
+        return gone
+
+    def clear(self) -> list[Entry]:
+        return [entry for session in list(self._lanes) for entry in self.forget(session)]
+
+    def count_of(self, session: str) -> int:
+        lane = self._lanes.get(session)
+        return len(lane.entries) if lane else 0
+
+    def _drop(self, lane: _Lane, entry: Entry) -> None:
+        del lane.entries[entry.task.id]
+        lane.bytes -= len(entry.task.payload)
+        self.count -= 1
+        self.bytes -= len(entry.task.payload)

@@ -1,0 +1,228 @@
+"""A Session is one client's slices, whichever connection it comes by: what waits, and the stream of what has ended.
+
+A client that comes back within the grace finds its slices still being worked; later it finds their story. The owner
+is part of the stream's name, so nobody can resume another's.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from works.errors import WorkError
+from works.events import EventLog
+from works.queue import WorkQueue
+from works.task import Result, Task, Viewport
+
+log = structlog.get_logger()
+
+_ID = re.compile(r"[0-9a-f]{32}")
+# Ids of ended slices remembered, so that a second slice of the same id is refused rather than mixed up.
+_ENDED_IDS = 10_000
+# Pictures whose progress is counted; the one longest unheard of is forgotten first.
+_IMAGES = 256
+
+
+@dataclass(slots=True)
+class Progress:
+    done: int = 0
+    failed: int = 0
+    total: int = 0
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A task as a client asked for it: how the answer is to be written."""
+
+    task: Task
+    base_url: str
+    wants_bytes: bool = False
+
+    def result(self, result: Result) -> dict[str, object]:
+        task = self.task
+        event: dict[str, object] = {"type": "result"}
+        if self.wants_bytes:
+            event["file"] = result.name
+        event |= {"id": task.id, "image": task.image, "offset_top": task.offset_top}
+        event |= {"width": result.width, "height": result.height, "format": result.format}
+        if result.name:
+            event["url"] = f"{self.base_url}/media/{result.name}"
+        if result.data is not None:
+            event["data"] = result.data
+        event["timing"] = {"queued_ms": round(result.queued_ms, 1), "work_ms": round(result.work_ms, 1)}
+        return event
+
+    def error(self, error: WorkError) -> dict[str, object]:
+        return {"type": "error", "id": self.task.id, "image": self.task.image, **error.as_dict()}
+
+
+class Holder(Protocol):
+    """The connection by which a session is held."""
+
+    def taken_over(self) -> None:
+        """Another connection has resumed the session."""
+
+
+class Session:
+    def __init__(self, id: str, user: str, epoch: str, log: EventLog, queue: WorkQueue) -> None:
+        self.id, self.user, self.epoch = id, user, epoch
+        self.stream = stream_of(user, id)
+        self.pending: dict[str, asyncio.Task[None]] = {}
+        self.progress: dict[str, Progress] = {}
+        self.used = False
+        self.holder: Holder | None = None
+        self._log, self._queue = log, queue
+        self._ended: dict[str, None] = {}
+
+    @property
+    def has_ended_none(self) -> bool:
+        """Whether its stream has no event yet, so that nobody can have missed one."""
+        return not self._ended
+
+    def submit(self, slice: Slice) -> int:
+        """Accepts the slice; how many of this session now wait. Raises Busy, or WorkError for an id used before."""
+        task = slice.task
+        if task.id in self.pending or task.id in self._ended:
+            raise WorkError("bad_message", f"id: {task.id!r} was already used in this session")
+        future = self._queue.submit(task)
+        self.used = True
+        self.pending[task.id] = asyncio.create_task(self._follow(slice, future))
+        self._count(task.image).total += 1
+        return len(self.pending)
+
+    def rerank(self, image: str, viewport: Viewport) -> None:
+        self._queue.rerank(self.id, image, viewport)
+
+    def cancel(self, *, id: str | None = None, image: str | None = None) -> int:
+        return self._queue.cancel(self.id, id=id, image=image)
+
+    def abandon(self) -> None:
+        """The client is gone for good, or for too long: what waits is not worked."""
+        self._queue.forget(self.id)
+
+    def take_progress(self) -> list[tuple[str, Progress]]:
+        """Image and progress of each picture of which something has ended since this was last asked."""
+        changed = [(image, counted) for image, counted in self.progress.items() if counted.changed]
+        for _, counted in changed:
+            counted.changed = False
+        return changed
+
+    def _count(self, image: str) -> Progress:
+        counted = self.progress.pop(image, None) or Progress()
+        self.progress[image] = counted
+        if len(self.progress) > _IMAGES:
+            del self.progress[next(iter(self.progress))]
+        return counted
+
+    async def _follow(self, slice: Slice, future: "asyncio.Future[Result]") -> None:
+        try:
+            event = slice.result(await future)
+            done = True
+        except WorkError as error:
+            event = slice.error(error)
+            done = False
+        counted = self._count(slice.task.image)
+        counted.done += done
+        counted.failed += not done
+        counted.changed = True
+        self._ended[slice.task.id] = None
+        if len(self._ended) > _ENDED_IDS:
+            del self._ended[next(iter(self._ended))]
+        try:
+            await self._log.append(self.stream, json.dumps(event, separators=(",", ":")), durable=False)
+        except OSError as error:
+            # The log has been away for longer than it can make up for; who comes back is told so.
+            log.error("lost", stream=self.stream, id=slice.task.id, reason=str(error))
+        finally:
+            del self.pending[slice.task.id]
+
+
+class Sessions:
+    """All sessions of this process. ``grace`` and ``ttl`` in seconds: how long work goes on, and results are kept,
+    after the connection is lost."""
+
+    def __init__(self, log: EventLog, queue: WorkQueue, *, grace: float, ttl: float, most: int = 10_000) -> None:
+        self._log, self._queue = log, queue
+        self._grace, self._ttl, self._most = grace, ttl, most
+        self._sessions: dict[str, Session] = {}
+        # Those that no connection holds, oldest first, and when they are given up.
+        self._away: dict[str, asyncio.TimerHandle] = {}
+        self._expiring: set[asyncio.Task[None]] = set()
+
+    async def begin(self, user: str, holder: Holder) -> Session:
+        session = await self._open(secrets.token_hex(16), user)
+        session.holder = holder
+        return session
+
+    async def resume(self, user: str, id: str, epoch: str, after: int, holder: Holder) -> Session | None:
+        """The session, taken from whoever held it; None when events after ``after`` cannot be had."""
+        stream = stream_of(user, id)
+        live = self._sessions.get(stream)
+        nothing_missed = live is not None and live.has_ended_none and (live.epoch, 0) == (epoch, after)
+        if not nothing_missed and not (_ID.fullmatch(id) and await self._log.recovers(stream, epoch, after)):
+            return None
+        session = self._sessions.get(stream) or await self._open(id, user)
+        # Nothing is awaited from here on: a caller who is cancelled holds the session, or has not touched it.
+        if session.holder:
+            session.holder.taken_over()
+        session.holder = holder
+        session.used = True
+        self._not_away(stream)
+        self._expire_soon(stream, None)
+        return session
+
+    def release(self, session: Session, holder: Holder, *, final: bool) -> None:
+        """The connection is gone; ``final``: the client said it will not come back."""
+        if session.holder is not holder:
+            return
+        session.holder = None
+        if final or not session.used:
+            self._give_up(session)
+        else:
+            later = asyncio.get_running_loop().call_later(self._grace, self._give_up, session)
+            self._away[session.stream] = later
+            if len(self._away) > self._most:
+                self._give_up(self._sessions[next(iter(self._away))])
+        if session.used:
+            self._expire_soon(session.stream, self._ttl)
+
+    async def settle(self) -> None:
+        """Waits until the end of every slice is on its stream. Called when the queue is closed."""
+        sessions = self._sessions.values()
+        await asyncio.gather(*(task for session in sessions for task in list(session.pending.values())))
+        await asyncio.gather(*self._expiring)
+
+    def _expire_soon(self, stream: str, seconds: float | None) -> None:
+        """In the order of the calls: a task begins in its turn."""
+        task = asyncio.get_running_loop().create_task(self._expire(stream, seconds))
+        self._expiring.add(task)
+        task.add_done_callback(self._expiring.discard)
+
+    async def _expire(self, stream: str, seconds: float | None) -> None:
+        with suppress(OSError):  # the disk is full: the session goes on all the same
+            await self._log.expire(stream, seconds)
+
+    def _give_up(self, session: Session) -> None:
+        self._not_away(session.stream)
+        self._sessions.pop(session.stream, None)
+        session.abandon()
+
+    def _not_away(self, stream: str) -> None:
+        timer = self._away.pop(stream, None)
+        if timer:
+            timer.cancel()
+
+    async def _open(self, id: str, user: str) -> Session:
+        position = await self._log.position(stream_of(user, id))
+        session = Session(id, user, position.epoch, self._log, self._queue)
+        return self._sessions.setdefault(session.stream, session)
+
+
+def stream_of(user: str, session: str) -> str:
+    return f"session/{user}/{session}"

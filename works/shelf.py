@@ -1,0 +1,178 @@
+"""The Shelf: uploaded files on a folder, each with a record of whose it is, which says by its name whether it is kept.
+
+A record is written last, when all else is on the disk; files without one are debris. ``ID.draft`` is of an upload that
+nobody has referred to yet, ``ID.kept`` of one that somebody has; their age is that of the file. So any number of
+processes may share the folder, and a restart changes nothing. No name holds a word of a user's.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from works.kinds import KINDS
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_ENTRY = re.compile(r"([0-9a-f]{32})(?:-small)?\.([a-z0-9]+)")
+_SMALL = "-small.webp"
+_DRAFT, _KEPT = "draft", "kept"
+# Seconds after which what has no record, or was not written on, belongs to a writer that was killed.
+_ABANDONED = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An upload as messages refer to it; ``width`` and ``height`` in pixels, as seen, of pictures."""
+
+    id: str
+    suffix: str
+    size: int
+    width: int | None = None
+    height: int | None = None
+    has_thumbnail: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.id + self.suffix
+
+    @property
+    def thumbnail(self) -> str:
+        return self.id + _SMALL
+
+    def as_dict(self, base_url: str = "") -> dict[str, Any]:
+        """As clients are told: without a base the addresses are paths, which hold by whatever name we are reached."""
+        kind = KINDS[self.suffix]
+        told: dict[str, Any] = {"id": self.id, "url": f"{base_url}/upload/{self.name}", "type": kind.type}
+        told |= {"kind": kind.group, "size": self.size}
+        if self.width and self.height:
+            told |= {"width": self.width, "height": self.height}
+        if self.has_thumbnail:
+            told["thumbnail"] = f"{base_url}/upload/{self.thumbnail}"
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an upload takes up: bytes in all, and of whose share."""
+
+    owner: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """All its methods wait for the disk, and may raise OSError."""
+
+    folder: Path
+
+    def part(self, id: str) -> Path:
+        """Where the bytes of an upload are collected."""
+        return self.folder / f".{id}.part"
+
+    def add(self, owner: str, attachment: Attachment, thumbnail: bytes) -> None:
+        """Makes an upload of the part: when this returns, it would survive a power cut. On an error nothing stays."""
+        id, folder = attachment.id, self.folder
+        draft, record = folder / f"{id}.{_DRAFT}", {"owner": owner, "attachment": asdict(attachment)}
+        try:
+            if attachment.has_thumbnail:
+                _write(folder / attachment.thumbnail, thumbnail)
+            _sync(self.part(id))
+            self.part(id).rename(folder / attachment.name)
+            _write(folder / f".{id}.record.part", json.dumps(record).encode())
+            (folder / f".{id}.record.part").rename(draft)
+            _sync(folder)
+        except OSError:
+            for path in (draft, folder / f".{id}.record.part", folder / attachment.name, folder / attachment.thumbnail):
+                path.unlink(missing_ok=True)
+            raise
+
+    def read(self, id: str) -> tuple[str, Attachment] | None:
+        """Owner and attachment; None for what is not there, or no record, or never was an id."""
+        if not _ID.fullmatch(id):
+            return None
+        # In this order: one that becomes kept in between is found all the same.
+        for state in (_DRAFT, _KEPT):
+            try:
+                record = json.loads((self.folder / f"{id}.{state}").read_bytes())
+                return str(record["owner"]), Attachment(**record["attachment"])
+            except (FileNotFoundError, ValueError, TypeError, KeyError):
+                continue
+        return None
+
+    def keep(self, ids: Sequence[str]) -> None:
+        """Their time begins now. Raises FileNotFoundError for one that is gone."""
+        for id in ids:
+            draft, kept = self.folder / f"{id}.{_DRAFT}", self.folder / f"{id}.{_KEPT}"
+            try:
+                os.utime(draft)
+                draft.rename(kept)
+            except FileNotFoundError:
+                os.utime(kept)
+        _sync(self.folder)
+
+    def sweep(self, grace: float, ttl: float, known: Mapping[str, Held]) -> dict[str, Held]:
+        """Deletes drafts older than ``grace``, kept ones older than ``ttl`` (seconds), debris; what is there then.
+
+        ``known`` saves reading the records of those that were there before.
+        """
+        now, held = time.time(), {}
+        for id, files in self._scan(now).items():
+            record = files.pop(_DRAFT, None) or files.pop(_KEPT, None)
+            if record is None:
+                if all(now - stat.st_mtime > _ABANDONED for _, stat in files.values()):
+                    _unlink(files)
+                continue
+            path, stat = record
+            if now - stat.st_mtime > (grace if path.suffix == f".{_DRAFT}" else ttl):
+                try:
+                    path.unlink()  # not there any more: it has been kept meanwhile, and so are its files
+                    _unlink(files)
+                    continue
+                except FileNotFoundError:
+                    pass
+            owner = known[id].owner if id in known else self._owner(id)
+            held[id] = Held(owner, sum(stat.st_size for _, stat in files.values()))
+        return held
+
+    def _scan(self, now: float) -> dict[str, dict[str, tuple[Path, os.stat_result]]]:
+        """By id, and there by what follows the id. Parts that nobody writes any more are deleted."""
+        found: dict[str, dict[str, tuple[Path, os.stat_result]]] = {}
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                try:
+                    stat = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                match = _ENTRY.fullmatch(entry.name)
+                if match:
+                    key = match[2] if match[2] in (_DRAFT, _KEPT) else entry.name
+                    found.setdefault(match[1], {})[key] = Path(entry.path), stat
+                elif entry.name.endswith(".part") and now - stat.st_mtime > _ABANDONED:
+                    Path(entry.path).unlink(missing_ok=True)
+        return found
+
+    def _owner(self, id: str) -> str:
+        record = self.read(id)
+        return record[0] if record else ""
+
+
+def _unlink(files: Mapping[str, tuple[Path, os.stat_result]]) -> None:
+    for path, _ in files.values():
+        path.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""A Task is one slice and what to do with it; a Result is what came of it. Both are frozen and picklable.
+
+A Rank orders the tasks of one session: nearest to the viewport first, then topmost, then first come.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Format = Literal["auto", "jpeg", "png", "webp"]
+Deliver = Literal["store", "inline", "data"]
+
+
+class Viewport(NamedTuple):
+    """What the reader sees of one picture, in source pixels from its top; it may lie outside the picture."""
+
+    top: float = 0
+    height: float = 0
+
+
+class Rank(NamedTuple):
+    """The place of a task among those of its session; the lowest is worked first."""
+
+    distance: float
+    offset_top: float
+    arrival: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One slice to work.
+
+    ``payload`` is the encoded picture. ``offset_top`` and ``height`` place it in its picture ``image``, in source
+    pixels (height 0: not known before decoding). The size of the result is ``fit`` (a box it must fit into, never
+    enlarged) or else ``zoom``. ``deliver`` says where the result goes: into the media store, back inline, or nowhere
+    (``data``: only the action's data is wanted).
+    """
+
+    session: str
+    id: str
+    payload: bytes | memoryview = field(repr=False)
+    offset_top: float = 0
+    height: float = 0
+    image: str = ""
+    action: str = "resize"
+    options: dict[str, Any] = field(default_factory=dict)
+    zoom: float = 1.0
+    fit: tuple[int, int] | None = None
+    format: Format = "auto"
+    deliver: Deliver = "store"
+
+    def rank(self, viewport: Viewport, arrival: int) -> Rank:
+        """Distance is that between the bands of the slice and the viewport, 0 where they touch or overlap."""
+        above = viewport.top - (self.offset_top + self.height)
+        below = self.offset_top - (viewport.top + viewport.height)
+        return Rank(max(above, below, 0), self.offset_top, arrival)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a task: sizes in pixels, times in milliseconds.
+
+    ``name`` is the stored file (deliver ``store``), ``payload`` the encoded picture (``inline``), ``data`` what the
+    action found.
+    """
+
+    width: int
+    height: int
+    format: Literal["jpeg", "png", "webp"]
+    name: str = ""
+    payload: bytes = field(default=b"", repr=False)
+    data: dict[str, Any] | None = None
+    work_ms: float = 0.0
+    queued_ms: float = 0.0
