@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What the tests run, and the Debian packages that bring it.
-PROGRAMS := chromium redis-server
-DEBIAN := chromium fonts-dejavu-core redis-server
+PROGRAMS := chromium redis-server ffmpeg sshd nginx
+DEBIAN := chromium fonts-dejavu-core redis-server ffmpeg openssh-server nginx-light
 
 .PHONY: install extras run test test-all style types bench clean
 

@@ -32,7 +32,8 @@ class Task:
     ``payload`` is the encoded picture. ``offset_top`` and ``height`` place it in its picture ``image``, in source
     pixels (height 0: not known before decoding). The size of the result is ``fit`` (a box it must fit into, never
     enlarged) or else ``zoom``. ``deliver`` says where the result goes: into the media store, back inline, or nowhere
-    (``data``: only the action's data is wanted).
+    (``data``: only the action's data is wanted). ``background`` work is taken when nobody else's waits; a session's
+    tasks are all of one kind.
     """
 
     session: str
@@ -47,6 +48,7 @@ class Task:
     fit: tuple[int, int] | None = None
     format: Format = "auto"
     deliver: Deliver = "store"
+    background: bool = False
 
     def rank(self, viewport: Viewport, arrival: int) -> Rank:
         """Distance is that between the bands of the slice and the viewport, 0 where they touch or overlap."""

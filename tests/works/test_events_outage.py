@@ -1,6 +1,7 @@
 """The EventLog in Redis while Redis is away: paused, killed, without its data, full."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -131,6 +131,13 @@ def test_who_comes_new_goes_before_the_session_that_was_just_served() -> None:
     assert taken(pending) == ["b0", "c0", "a1", "a2", "a3"]
 
 
+def test_sessions_in_the_background_have_their_turns_when_no_other_waits() -> None:
+    pending = filled(*(entry(name, f"{name}{at}", background=name in "xy") for name in "xya" for at in range(2)))
+    assert taken(pending, 3) == ["a0", "a1", "x0"]
+    pending.add(entry("b", "b0"), 100)
+    assert taken(pending) == ["b0", "y0", "x1", "y1"]
+
+
 def test_a_stream_of_newcomers_does_not_starve_the_session_that_was_there() -> None:
     pending = filled(*(entry("a", f"a{at}") for at in range(100)))
     given = []
@@ -183,7 +190,8 @@ def test_what_was_cancelled_holds_no_memory_while_others_wait() -> None:
     assert taken(pending) == ["stays"]
 
 
-SESSIONS, IMAGES = st.sampled_from("abc"), st.sampled_from("xy")
+SESSIONS, IMAGES = st.sampled_from("abcd"), st.sampled_from("xy")
+BACKGROUND = "cd"
 PIXELS = st.integers(0, 20)
 
 
@@ -196,8 +204,8 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         self.pending = Pending(self.bounds)
         self.waiting: list[Entry] = []
         self.viewports: dict[tuple[str, str], Viewport] = {}
-        self.turns: list[str] = []
-        self.served = ""
+        self.turns: dict[bool, list[str]] = {False: [], True: []}
+        self.served = {False: "", True: ""}
 
     def of(self, session: str) -> list[Entry]:
         return [each for each in self.waiting if each.task.session == session]
@@ -210,11 +218,11 @@ class AgainstANaiveModel(RuleBasedStateMachine):
 
     def leave(self, gone: list[Entry]) -> None:
         self.waiting = [each for each in self.waiting if each not in gone]
-        self.turns = [session for session in self.turns if self.of(session)]
+        self.turns = {kind: [session for session in turns if self.of(session)] for kind, turns in self.turns.items()}
 
     @rule(session=SESSIONS, image=IMAGES, id=st.integers(0, 7), top=PIXELS, height=PIXELS, size=st.integers(0, 5))
     def add(self, session: str, image: str, id: int, top: int, height: int, size: int) -> None:
-        new = entry(session, str(id), top, bytes(size), image=image, height=height)
+        new = entry(session, str(id), top, bytes(size), image=image, height=height, background=session in BACKGROUND)
         mine = self.of(session)
         taken = sum(len(each.task.payload) for each in self.waiting)
         if any(each.task.id == new.task.id for each in mine):
@@ -229,17 +237,20 @@ class AgainstANaiveModel(RuleBasedStateMachine):
             return
         self.pending.add(new, 100)
         self.waiting.append(new)
-        if session not in self.turns:
-            self.turns.append(session)
+        turns = self.turns[session in BACKGROUND]
+        if session not in turns:
+            turns.append(session)
 
     @rule()
     def take(self) -> None:
-        self.turns.sort(key=lambda session: session == self.served)  # stable: only the one served goes to the end
-        expected = min(self.of(self.turns[0]), key=self.nearness) if self.turns else None
+        kind = not self.turns[False]
+        turns = self.turns[kind]
+        turns.sort(key=lambda session: session == self.served[kind])  # stable: only the one served goes to the end
+        expected = min(self.of(turns[0]), key=self.nearness) if turns else None
         assert self.pending.take() is expected
         if expected:
-            self.served = self.turns.pop(0)
-            self.turns.append(self.served)
+            self.served[kind] = turns.pop(0)
+            turns.append(self.served[kind])
             self.leave([expected])
 
     @rule(session=SESSIONS, image=IMAGES, top=PIXELS, height=PIXELS)
@@ -265,7 +276,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
     def the_sums_are_right(self) -> None:
         assert self.pending.count == len(self.waiting)
         assert self.pending.bytes == sum(len(each.task.payload) for each in self.waiting)
-        assert all(self.pending.count_of(session) == len(self.of(session)) for session in "abc")
+        assert all(self.pending.count_of(session) == len(self.of(session)) for session in "abcd")
 
 
 TestAgainstANaiveModel = AgainstANaiveModel.TestCase

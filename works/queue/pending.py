@@ -1,5 +1,7 @@
 """The tasks that wait: a heap by Rank for each session, and turns between the sessions. No clock, no I/O.
 
+Sessions in the background have their turns when no other session waits, however long that takes.
+
 Taking costs O(log n). A viewport that moves, or a cancel, makes its session's heap stale; the heap is built anew once,
 when the next task is taken from it, however much has changed in between.
 """
@@ -39,9 +41,27 @@ class Entry:
 
 
 @dataclass(slots=True)
+class _Turns:
+    """The sessions that wait, in the order they will be served."""
+
+    order: deque[str] = field(default_factory=deque)
+    served: str = ""
+
+    def add(self, session: str) -> None:
+        """Whoever was served last has just had a turn, and stands behind those that come now."""
+        at_end = bool(self.order) and self.order[-1] == self.served
+        self.order.insert(len(self.order) - at_end, session)
+
+    def next(self) -> str:
+        self.served = self.order.popleft()
+        return self.served
+
+
+@dataclass(slots=True)
 class _Lane:
     """What waits of one session. The heap holds the same entries, unless it is stale."""
 
+    turns: _Turns
     entries: dict[str, Entry] = field(default_factory=dict)
     heap: list[tuple[Rank, Entry]] = field(default_factory=list)
     viewports: dict[str, Viewport] = field(default_factory=dict)
@@ -71,13 +91,12 @@ class Pending:
         self.count = 0
         self.bytes = 0
         self._lanes: dict[str, _Lane] = {}
-        self._turns: deque[str] = deque()
-        self._served = ""
+        self._turns, self._background = _Turns(), _Turns()
 
     def add(self, entry: Entry, retry_after_ms: int) -> None:
         """Raises Busy, naming the bound and the setting that holds it; ValueError for an id that is waiting."""
         task, bounds = entry.task, self.bounds
-        lane = self._lanes.get(task.session) or _Lane()
+        lane = self._lanes.get(task.session) or _Lane(self._turns)
         size = len(task.payload)
         if task.id in lane.entries:
             raise ValueError(f"task {task.id!r} is already waiting")
@@ -90,9 +109,8 @@ class Pending:
         if self.bytes + size > bounds.total_bytes:
             raise Busy(f"the server holds {bounds.total_bytes:,} bytes of slices (queue_bytes)", retry_after_ms)
         if not lane.entries:
-            # Whoever was served last has just had a turn, and stands behind those that come now.
-            at_end = bool(self._turns) and self._turns[-1] == self._served
-            self._turns.insert(len(self._turns) - at_end, task.session)
+            lane.turns = self._background if task.background else self._turns
+            lane.turns.add(task.session)
             self._lanes[task.session] = lane
         lane.entries[task.id] = entry
         lane.bytes += size
@@ -103,20 +121,21 @@ class Pending:
 
     def take(self) -> Entry | None:
         """The best task of the session whose turn it is; None when nothing waits."""
-        if not self._turns:
+        turns = self._turns if self._turns.order else self._background
+        if not turns.order:
             return None
-        session = self._served = self._turns.popleft()
+        session = turns.next()
         lane = self._lanes[session]
         entry = lane.take()
         self._drop(lane, entry)
         if lane.entries:
-            self._turns.append(session)
+            turns.order.append(session)
         elif not lane.viewports:
             del self._lanes[session]
         return entry
 
     def rerank(self, session: str, image: str, viewport: Viewport) -> None:
-        lane = self._lanes.setdefault(session, _Lane())
+        lane = self._lanes.setdefault(session, _Lane(self._turns))
         lane.viewports.pop(image, None)
         lane.viewports[image] = viewport
         if len(lane.viewports) > _VIEWPORTS:
@@ -137,7 +156,7 @@ class Pending:
         if gone:
             lane.let_go()
         if not lane.entries:
-            self._turns.remove(session)
+            lane.turns.order.remove(session)
             if not lane.viewports:
                 del self._lanes[session]
         return gone
