@@ -2,8 +2,8 @@
 
 Every accepted task ends in exactly one Result or WorkError. Sessions are served in turn; within one, the task nearest
 to its viewport comes first; background tasks are taken when no other waits. The queue is bounded in count and bytes,
-per session and in all, and says Busy at once. A task that kills its worker
-three times is failed as ``crashed``: tasks are idempotent, so it is tried again before.
+per session and in all, and says Busy at once. A task that kills its worker three times is failed as
+``crashed``: tasks are idempotent, so it is tried again before.
 """
 
 import asyncio
