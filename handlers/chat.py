@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from handlers.auth import Scope
-from handlers.base import RESTARTING, SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.chat import EVERYBODY, Place, direct, named, room, written
 from works.errors import Busy, WorkError
 from works.events import Event
@@ -97,7 +97,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._joined: dict[str, asyncio.Task[None]] = {}  # by room: what joins it
         self._sends: asyncio.Queue[tuple[Place, Send]] = asyncio.Queue(_UNSENT)
         policy, chat = self.context.policy, self.works.chat
-        self._inbox = Inbox(chat, self.user.name, self._connection, self.send, self.deliver, self.lost)
+        self._inbox = Inbox(chat, self.user.name, self._connection, self.send, self.deliver, self.lost, self._joined)
         limits = {name: getattr(policy, name) for name in ("chat_text", "chat_rooms", "chat_rate")}
         self.send({"type": "hello", "user": self.user.name, "expires_at": self.user.expires_at, "limits": limits})
         try:
@@ -107,14 +107,8 @@ class ChatWebSocket(BaseWebSocketHandler):
         except BaseException:
             self.closed()
             raise
-        self.spawn(self._keep_up())
+        self.spawn(self._inbox.run())
         self.spawn(self._send_all())
-
-    async def _keep_up(self) -> None:
-        try:
-            await self._inbox.run()
-        except* OSError:
-            self.close(RESTARTING, "the log cannot be reached; come back")
 
     async def _listen(self, stream: str, write: Callable[[Event], str]) -> Hub:
         """The hub of the stream; this connection hears of it until it is closed."""
@@ -151,7 +145,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         try:
             hub = await self._listen(place.stream, place.written)
             live = await self._listen(place.live, _as_it_is)
-            mark = (await chat.marks(me)).get(place) or await chat.log.mark(place.stream, me, hub.offset)
+            mark = (await chat.marks(me)).get(place) or await chat.follow(place, me, hub.offset)
             recovered = message.after is None or await chat.log.recovers(
                 place.stream, message.epoch or hub.epoch, message.after
             )
@@ -179,7 +173,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         place = self._in(message.room)
         self._joined[message.room].cancel()
         self._depart(place)
-        self.works.chat.later(self.works.chat.log.unmark(place.stream, self.user.name))
+        self.works.chat.later(self.works.chat.unfollow(place, self.user.name))
 
     def _depart(self, place: Place) -> None:
         self._joined.pop(place.room, None)

@@ -241,12 +241,14 @@ export class Chat extends Connection {
     this.fire("place", place);
   }
 
-  /** @param {Record<string, number>} streams */
+  /** @param {Record<string, number | null>} streams Null: the room was left, on another device perhaps. */
   #counted(streams) {
     for (const [stream, unread] of Object.entries(streams)) {
-      const place = this.place(stream);
+      const place = unread === null ? this.places.get(stream) : this.place(stream);
+      if (!place) continue;
+      if (unread === null && !place.wanted) this.places.delete(stream);
       // In a room that is joined, what raises the count is on its way as a message, and counted when it comes.
-      place.unread = place.state === "joined" ? Math.min(place.unread, unread) : unread;
+      if (unread !== null) place.unread = place.state === "joined" ? Math.min(place.unread, unread) : unread;
       this.fire("place", place);
     }
   }

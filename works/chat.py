@@ -119,9 +119,20 @@ class Chat:
         return offset
 
     async def read(self, place: Place, reader: str, offset: int) -> None:
-        """The reader has read up to there, on all their devices."""
-        await self.log.mark(place.stream, reader, offset)
-        await self.tell(reader, {"stream": place.stream})
+        """The reader has read up to there, on all their devices; nothing where nothing is counted for them."""
+        if place in await self.marks(reader):
+            await self.log.mark(place.stream, reader, offset)
+            await self.tell(reader, {"stream": place.stream})
+
+    async def follow(self, place: Place, user: str, offset: int) -> Mark:
+        """From that offset on it is counted for the user, on all their devices."""
+        mark = await self.log.mark(place.stream, user, offset)
+        await self.tell(user, {"stream": place.stream})
+        return mark
+
+    async def unfollow(self, place: Place, user: str) -> None:
+        await self.log.unmark(place.stream, user)
+        await self.tell(user, {"stream": place.stream, "left": True})
 
     async def tell(self, user: str, event: dict[str, Any]) -> None:
         """Tells the user's connections; nobody when there are none."""

@@ -82,6 +82,7 @@ async def open_works(
     media = open_media(child.media)
     child = replace(child, media=media.url)
     log = open_events(events, session_events)
+    metrics.watch(metrics.event_syncs, lambda: log.syncs)
     queue = LocalQueue(child, media, bounds, metrics, workers=workers, isolation=isolation)
     sessions = Sessions(log, queue, grace=session_grace, ttl=session_ttl)
     kept_uploads = open_uploads(queue, uploads)

@@ -3,7 +3,7 @@ how much is unread, there and in the rooms that this connection has not joined."
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Any
 
 from works.chat import Chat, Place, of_stream, of_user, written
@@ -13,10 +13,15 @@ from works.hubs import Hub
 _PAGE = 256
 # Seconds for which changes of what is unread are collected.
 _LINGER = 0.25
+# Seconds between tries when the log cannot be reached.
+_RETRY = 1.0
 
 
 class Inbox:
-    """``send`` says something at once, ``deliver`` waits until it has been taken, ``lost`` ends the connection."""
+    """``send`` says something at once, ``deliver`` waits until it has been taken, ``lost`` ends the connection.
+
+    ``joined`` are the names of the rooms that the connection has joined.
+    """
 
     def __init__(
         self,
@@ -26,9 +31,10 @@ class Inbox:
         send: Callable[[dict[str, Any]], object],
         deliver: Callable[[str], Awaitable[None]],
         lost: Callable[[str], None],
+        joined: Container[str],
     ) -> None:
         self._chat, self._user, self._connection = chat, user, connection
-        self._send, self._deliver, self.lost = send, deliver, lost
+        self._send, self._deliver, self.lost, self._joined = send, deliver, lost, joined
         self._own = of_user(user)
         self._watched: dict[str, Hub] = {}
         self._sent_to: dict[str, int] = {}  # what this connection has of each conversation, by stream
@@ -38,6 +44,7 @@ class Inbox:
 
     async def begin(self, may_enter: Callable[[str], bool], most_rooms: int) -> None:
         """Listens first and counts then: what comes in between is counted twice rather than never. Raises OSError."""
+        self._may_enter, self._most_rooms = may_enter, most_rooms
         await self._chat.log.enter(self._own, self._user, self._connection)
         await self._chat.log.expire(self._own, None)
         own = await self._chat.hubs.open(self._own, lambda event: event.data, self)
@@ -51,14 +58,23 @@ class Inbox:
                 self._sent_to[place.stream] = mark.offset
                 if mark.unread:
                     self._behind[place.stream] = place
-            elif len(self._watched) < most_rooms and may_enter(place.room):
-                hub = self._watched[place.stream] = await self._chat.hubs.open(place.stream, place.written, self)
-                if hub.offset != mark.head:
-                    self._note(place)  # something came after it was counted
+            else:
+                await self._watch(place, mark.head)
         self._more.set()
 
+    async def _watch(self, place: Place, counted: int) -> None:
+        """Tells from now on what is unread in a room, which was told up to the offset ``counted``."""
+        if place.stream in self._watched or len(self._watched) >= self._most_rooms or not self._may_enter(place.room):
+            return
+        hub = await self._chat.hubs.open(place.stream, place.written, self)
+        if place.room in self._joined:
+            return self._chat.hubs.leave(hub, self)  # since then: its messages come, and need not be counted
+        self._watched[place.stream] = hub
+        if hub.offset != counted:
+            self._note(place)
+
     async def run(self) -> None:
-        """Brings conversations up to date and tells what is unread, until cancelled. Raises OSError."""
+        """Brings conversations up to date and tells what is unread, until cancelled; waits for a log that is away."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bring_up_to_date())
             tasks.create_task(self._tell_unread())
@@ -66,7 +82,13 @@ class Inbox:
     async def _bring_up_to_date(self) -> None:
         while True:
             while self._behind:
-                await self._catch_up(self._behind.pop(next(iter(self._behind))))
+                stream, place = next(iter(self._behind.items()))
+                del self._behind[stream]
+                try:
+                    await (self._catch_up(place) if place.users else self._watch(place, -1))
+                except OSError:
+                    self._behind[stream] = place
+                    await asyncio.sleep(_RETRY)
             self._more.clear()
             await self._more.wait()
 
@@ -85,9 +107,14 @@ class Inbox:
             await self._count.wait()
             await asyncio.sleep(_LINGER)
             self._count.clear()
+            try:
+                marks = await self._chat.marks(self._user)
+            except OSError:
+                self._count.set()
+                await asyncio.sleep(_RETRY)
+                continue
             changed, self._changed = self._changed, set()
-            marks = await self._chat.marks(self._user)
-            unread = {place.seen_by(self._user): marks[place].unread for place in changed & marks.keys()}
+            unread = {place.seen_by(self._user): marks[place].unread if place in marks else None for place in changed}
             self._send({"type": "unread", "streams": unread})
 
     def push(self, text: str, frame: bytes) -> None:
@@ -96,7 +123,9 @@ class Inbox:
         if "type" in event:
             self._send(event)
         elif place := of_stream(event["stream"]):
-            if place.users:
+            if event.get("left"):
+                self.unwatch(place)
+            elif place.room not in self._joined:
                 self._behind[place.stream] = place
                 self._more.set()
             self._note(place)
@@ -110,7 +139,7 @@ class Inbox:
         self._count.set()
 
     def unwatch(self, place: Place) -> None:
-        """The connection has joined the room: its messages come, and need not be counted."""
+        """The room need not be counted: its messages come, or the user has left it."""
         if hub := self._watched.pop(place.stream, None):
             self._chat.hubs.leave(hub, self)
 

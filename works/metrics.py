@@ -14,6 +14,7 @@ class Metrics:
         self.queue_bytes = self._gauge("queue_bytes", "Bytes of the slices accepted and not yet begun")
         self.running = self._gauge("running", "Slices being worked")
         self.connections = self._gauge("connections", "Open WebSocket connections")
+        self.event_syncs = self._gauge("event_syncs", "How often the disk of the events was waited for since the start")
         self.wait = self._histogram("wait_seconds", "From accepted to begun")
         self.work = self._histogram("work_seconds", "From begun to done, in the child")
         self.loop_lag = self._histogram("loop_lag_seconds", "How late the event loop runs a timer")

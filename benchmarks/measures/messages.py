@@ -22,24 +22,26 @@ _CHAT = Wire("/ws/chat", _ACK, b'"type":"error"')
 def messages(plan: Plan) -> Measured:
     limits = {**OPEN_LIMITS, "chat_rate": 1_000_000, "ping_interval": 900}
     with sluice(plan.workers, **limits) as server:
-        rates = [_stored(server, plan.seconds, number) for number in range(plan.rounds)]
+        rates, syncs = zip(*(_stored(server, plan.seconds, number) for number in range(plan.rounds)), strict=True)
         delivered, late = zip(*(_missed(server, f"away{number}") for number in range(plan.rounds)), strict=True)
     return Measured(
         [
             Figure(f"{MISSED:,} missed messages: loop more than 50 ms late, of its wakings", late, 0.01, "least"),
             Figure(f"messages stored and acknowledged/s, {SENDERS} senders", [r.per_second for r in rates], unit="/s"),
+            Figure("messages stored by one fsync", syncs),
             Figure("CPU a stored message", [rate.cpu_ms * 1000 for rate in rates], unit="us"),
             Figure(f"{MISSED:,} missed messages delivered", delivered, unit="/s"),
         ]
     )
 
 
-def _stored(server: Server, seconds: float, number: int) -> Rate:
-    """Each sender has one message on its way."""
+def _stored(server: Server, seconds: float, number: int) -> tuple[Rate, float]:
+    """Each sender has one message on its way. Also: the messages that one fsync makes durable."""
     senders = [Client(server.port, token(f"sender{index}"), _CHAT) for index in range(SENDERS)]
     selector = selectors.DefaultSelector()
     for sender in senders:
         selector.register(sender.fileno(), selectors.EVENT_READ, sender)
+    synced = _syncs(server)
     before, started, done, sent = server.cpu_seconds(), time.perf_counter(), 0, 0
     for index, sender in enumerate(senders):
         sender.send(_said(f"peer{index}", f"{number}-{index}-first"))
@@ -52,10 +54,11 @@ def _stored(server: Server, seconds: float, number: int) -> Rate:
                 key.data.send(_said(f"peer{key.fd}", f"{number}-{sent}"))
                 sent += 1
     rate = Rate(done, time.perf_counter() - started, server.cpu_seconds() - before)
+    together = done / max(_syncs(server) - synced, 1)
     selector.close()
     for sender in senders:
         sender.close()
-    return rate
+    return rate, together
 
 
 def _said(to: str, id: str) -> tuple[bytes, bytes]:
@@ -82,10 +85,18 @@ def _missed(server: Server, name: str) -> tuple[float, float]:
 
 def _lag(server: Server) -> tuple[float, float]:
     """How often the loop woke more than 50 ms late, and how often in all."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as page:
-        text = page.read().decode()
+    text = _metrics(server)
     count = {
         bound: float(re.search(rf'sluice_loop_lag_seconds_bucket{{le="{re.escape(bound)}"}} (\S+)', text)[1])
         for bound in (_LATE, "+Inf")
     }
     return count["+Inf"] - count[_LATE], count["+Inf"]
+
+
+def _syncs(server: Server) -> float:
+    return float(re.search(r"^sluice_event_syncs (\S+)", _metrics(server), re.MULTILINE)[1])
+
+
+def _metrics(server: Server) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as page:
+        return page.read().decode()

@@ -42,7 +42,7 @@ class Chatter(Client):
                 heard.append((message["offset"], message["text"]))
         return heard
 
-    async def counted(self, stream: str, unread: int) -> None:
-        """Waits until that many are said to be unread there."""
-        while (await self.wait_for("unread"))["streams"].get(stream) != unread:
+    async def counted(self, stream: str, unread: int | None) -> None:
+        """Waits until that many are said to be unread there; None: that it is no longer counted."""
+        while (await self.wait_for("unread"))["streams"].get(stream, -1) != unread:
             pass

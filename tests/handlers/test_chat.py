@@ -101,6 +101,33 @@ async def test_a_room_that_is_not_joined_is_counted(server: Server) -> None:
             assert bob.unread == {}, "who has left is not counted for"
 
 
+async def test_a_room_joined_or_left_on_one_device_is_counted_or_not_on_all(server: Server) -> None:
+    async with (
+        await Chatter.enter(server, "kim") as phone,
+        await Chatter.enter(server, "kim") as desk,
+        await Chatter.enter(server, "alice") as alice,
+    ):
+        await alice.join("quay")
+        await phone.join("quay")
+        await desk.counted("room/quay", 0)
+        await alice.say("one", room="quay")
+        await desk.counted("room/quay", 1)
+        await phone.send("leave", room="quay")
+        await desk.counted("room/quay", None)
+        await alice.say("two", room="quay")
+        await desk.join("quay")
+        assert await alice.say("three", room="quay") == 3
+        assert await desk.hear(1) == [(3, "three")]
+
+
+async def test_reading_what_was_never_said_changes_nothing(server: Server) -> None:
+    async with await Chatter.enter(server, "lee") as lee:
+        await lee.send("read", stream="direct/nobody", offset=3)
+        await lee.join("lobby")
+    async with await Chatter.enter(server, "lee") as lee:
+        assert lee.unread == {"room/lobby": 0}
+
+
 async def test_the_same_client_id_twice_is_one_message(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:
         await alice.join("harbour")

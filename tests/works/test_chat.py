@@ -188,7 +188,7 @@ async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, k
         async def deliver(text: str) -> None:
             raise AssertionError("nobody spoke to Bob")
 
-        inbox = Inbox(chat, "bob", "phone", tell, deliver, lambda stream: None)
+        inbox = Inbox(chat, "bob", "phone", tell, deliver, lambda stream: None, set())
         await inbox.begin(lambda name: True, 100)
         running = asyncio.create_task(inbox.run())
         try:

@@ -5,11 +5,11 @@ another epoch, is told so (``recovers`` false, Lost) and never left in silence. 
 same event. With ``durable``, append returns when the event would survive a kill -9 and a power cut. A stream whose
 first event is not durable is volatile: whole after an orderly restart; after a crash gone, begun with a new epoch.
 A reader's mark on a stream says how far they have read; whoever has one is counted what is unread. Who is present in
-a room is known while they are, and forgotten when a process that said so dies. What must reach the disk raises
-OSError when it cannot.
+a room is known while they are, and forgotten when a process that said so dies. A lease has one holder, for as long
+as it says. What must reach the disk raises OSError when it cannot.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,13 +49,25 @@ class Lost(Exception):
     """Events after the asked position are no longer kept."""
 
 
+class Fenced(Exception):
+    """The event was not appended: one that it must not follow is there."""
+
+
 class EventLog(Protocol):
+    @property
+    def syncs(self) -> int:
+        """How often a disk of this machine was waited for; 0 where events are kept elsewhere."""
+
     async def position(self, stream: str) -> Position:
         """Where the stream stands; one that was not there begins with a new epoch."""
 
-    async def append(self, stream: str, data: str, *, id: str | None = None, durable: bool = True) -> int:
+    async def append(
+        self, stream: str, data: str, *, id: str | None = None, durable: bool = True, unless: Sequence[str] = ()
+    ) -> int:
         """Adds an event and gives back its offset; that of the first one when ``id`` was appended before.
 
+        Raises Fenced, and adds nothing, when an event of an id in ``unless`` is there; that is looked at and done in
+        one step. An id is known for as long as its event is kept.
         On a volatile stream ``durable`` waits for the file, but the event still goes with its stream in a crash.
         Raises OSError when a durable event cannot be written, ValueError for an id on a volatile stream.
         """
@@ -95,6 +107,12 @@ class EventLog(Protocol):
 
     async def present(self, room: str) -> list[str]:
         """The users in the room, sorted."""
+
+    async def hold(self, lease: str, holder: str, seconds: float) -> bool:
+        """Whether that holder, and nobody else, has the lease for so many seconds from now. To be renewed before."""
+
+    async def let_go(self, lease: str, holder: str) -> None:
+        """The lease may be had by another, if it is this holder's."""
 
     async def expire(self, stream: str, seconds: float | None) -> None:
         """Forgets the stream after that time; None: keeps it after all."""

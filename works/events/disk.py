@@ -19,7 +19,12 @@ _LONGEST_WAL = 4_096_000
 
 
 class Disk:
-    """Of a file that this process alone may use. Raises OSError when another one does."""
+    """Of a file that this process alone may use. Raises OSError when another one does.
+
+    ``syncs`` counts how often the disk was waited for.
+    """
+
+    syncs = 0
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +42,7 @@ class Disk:
 
     async def sync(self) -> None:
         """What is committed outlives a power cut when this returns. Raises OSError."""
+        self.syncs += 1
         await asyncio.get_running_loop().run_in_executor(self._thread, os.fsync, self._wal)
 
     async def fold(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from works.events import PRESENT, Event, Mark, Position
+from works.events import PRESENT, Event, Fenced, Mark, Position
 from works.events.redis_calls import PATIENCE, Argument, Call, Calls
 from works.events.redis_follow import Following, events_of
 from works.events.redis_scripts import DIGESTS, SCRIPTS
@@ -54,11 +54,17 @@ class RedisEventLog:
         self._following = Following(self._calls, _Channels(pool, self._prefix), self._process, self._look)
         self._refresher = asyncio.get_running_loop().create_task(self._refresh())
 
+    @property
+    def syncs(self) -> int:
+        return 0
+
     async def position(self, stream: str) -> Position:
         epoch, head = await self._calls.call("look", *_begun(stream), "", 0, done="read")
         return Position(epoch, head)
 
-    async def append(self, stream: str, data: str, *, id: str | None = None, durable: bool = True) -> int:
+    async def append(
+        self, stream: str, data: str, *, id: str | None = None, durable: bool = True, unless: Sequence[str] = ()
+    ) -> int:
         size = len(data) + _BESIDES
         if self._unwritten + size > _MOST_UNWRITTEN:
             raise OSError("events cannot be written: too much is waiting to be")
@@ -66,12 +72,14 @@ class RedisEventLog:
         try:
             offset = await self._calls.call(
                 "append", *_begun(stream), data, self._number() if id is None else f"={id}", int(durable), self._keep,
-                self._prefix + stream, patience=PATIENCE if durable else None,
+                self._prefix + stream, *(f"={each}" for each in unless), patience=PATIENCE if durable else None,
             )  # fmt: skip
         finally:
             self._unwritten -= size
         if offset < 0:
             raise ValueError("a volatile stream takes no ids")
+        if not offset:
+            raise Fenced(f"{stream} has one of {', '.join(unless)}")
         return int(offset)
 
     async def recovers(self, stream: str, epoch: str, after: int) -> bool:
@@ -114,6 +122,12 @@ class RedisEventLog:
 
     async def present(self, room: str) -> list[str]:
         return sorted(await self._calls.call("present", room, done="read"))
+
+    async def hold(self, lease: str, holder: str, seconds: float) -> bool:
+        return bool(await self._calls.call("hold", lease, holder, seconds))
+
+    async def let_go(self, lease: str, holder: str) -> None:
+        await self._calls.call("let go", lease, holder)
 
     async def expire(self, stream: str, seconds: float | None) -> None:
         await self._calls.call("expire", *_begun(stream), "" if seconds is None else seconds)

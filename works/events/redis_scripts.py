@@ -13,6 +13,7 @@ the Redis server, in seconds. Keys, all of them beginning with ``sluice:``
     room:ROOM     sorted set: users, until when
     there:LENGTH:ROOM:USER  sorted set: the user's connections in the room, until when
     turn:LENGTH:ROOM:USER   the call that brought the user in or out
+    lease:NAME    string: its holder
 """
 
 import hashlib
@@ -44,9 +45,12 @@ local name, data, id, durable, keep, channel = ARGV[1], ARGV[4], ARGV[5], ARGV[6
 local epoch, head, volatile, expires = begin(name, ARGV[2], ARGV[3])
 local events, ids = key('events', name), key('ids', name)
 if head == 0 then volatile = not durable end
-if volatile and id:sub(1, 1) == '=' then return -1 end
+if volatile and (id:sub(1, 1) == '=' or ARGV[9]) then return -1 end
 local known = redis.call('HGET', ids, id)
 if known then return tonumber(known) end
+for each = 9, #ARGV do
+    if redis.call('HEXISTS', ids, ARGV[each]) == 1 then return 0 end
+end
 if head == 0 and volatile then redis.call('HSET', key('stream', name), 'volatile', 1) end
 if not expires then
     if volatile then unclaimed(name, ARGV[3]) elseif head == 0 then redis.call('ZREM', 'sluice:due', name) end
@@ -184,6 +188,20 @@ return mine(was)
 
 _PRESENT = "return redis.call('ZRANGEBYSCORE', key('room', ARGV[1]), now(), '+inf')"
 
+_HOLD = """
+local lease, holder = key('lease', ARGV[1]), ARGV[2]
+local held = redis.call('GET', lease)
+if held and held ~= holder then return 0 end
+redis.call('SET', lease, holder, 'PX', math.ceil(ARGV[3] * 1000))
+return 1
+"""
+
+_LET_GO = """
+local lease = key('lease', ARGV[1])
+if redis.call('GET', lease) == ARGV[2] then redis.call('DEL', lease) end
+return 1
+"""
+
 _CHECK = "return redis.call('SET', 'sluice:check', ARGV[1], 'PX', 60000)"
 
 SCRIPTS = {
@@ -199,6 +217,8 @@ SCRIPTS = {
     "enter": _COMMON + _PRESENCE + _ENTER,
     "leave": _COMMON + _PRESENCE + _LEAVE,
     "present": _COMMON + _PRESENT,
+    "hold": _COMMON + _HOLD,
+    "let go": _COMMON + _LET_GO,
     "check": _CHECK,
 }
 # By which Redis knows a script that it has been given.

@@ -8,11 +8,11 @@ newest events of a stream in use stand in memory too, so a reader who keeps up n
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from works.events import Event, Lost, Mark, Position, tables
+from works.events import Event, Fenced, Lost, Mark, Position, tables
 from works.events.disk import Disk
 from works.events.tables import TAIL, Stream, Write, os_errors
 
@@ -37,6 +37,8 @@ class SqliteEventLog:
         self._closing = False
         # Who is present, by room and user: their connections. One process, so nobody's presence outlives it.
         self._rooms: dict[str, dict[str, set[str]]] = {}
+        # Who has which lease, until when; it ends with this process, too.
+        self._leases: dict[str, tuple[str, float]] = {}
         try:
             self._disk = Disk(path)
         except OSError as error:
@@ -44,11 +46,17 @@ class SqliteEventLog:
         self._database = self._disk.database
         self._writer = asyncio.get_running_loop().create_task(self._write_groups())
 
+    @property
+    def syncs(self) -> int:
+        return self._disk.syncs
+
     async def position(self, stream: str) -> Position:
         state = self._state(stream)
         return Position(state.epoch, state.head)
 
-    async def append(self, stream: str, data: str, *, id: str | None = None, durable: bool = True) -> int:
+    async def append(
+        self, stream: str, data: str, *, id: str | None = None, durable: bool = True, unless: Sequence[str] = ()
+    ) -> int:
         state = self._state(stream)
         if self._closing:
             raise OSError("the event log is closed")
@@ -57,10 +65,10 @@ class SqliteEventLog:
         if not state.volatile:
             done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             state.unwritten += 1
-            self._group.append(Write(stream, state, data, id=id, done=done))
+            self._group.append(Write(stream, state, data, id=id, done=done, unless=unless))
             self._urgent.set()
             return await done
-        if id is not None:
+        if id is not None or unless:
             raise ValueError("a volatile stream takes no ids")
         event = Event(state.head + 1, data)
         state.add(event)
@@ -127,6 +135,18 @@ class SqliteEventLog:
 
     async def present(self, room: str) -> list[str]:
         return sorted(self._rooms.get(room, {}))
+
+    async def hold(self, lease: str, holder: str, seconds: float) -> bool:
+        now = time.monotonic()
+        held, until = self._leases.get(lease, (holder, now))
+        if held != holder and until > now:
+            return False
+        self._leases[lease] = holder, now + seconds
+        return True
+
+    async def let_go(self, lease: str, holder: str) -> None:
+        if self._leases.get(lease, ("", 0))[0] == holder:
+            del self._leases[lease]
 
     async def expire(self, stream: str, seconds: float | None) -> None:
         at = None if seconds is None else time.time() + seconds
@@ -242,6 +262,8 @@ class SqliteEventLog:
                 continue
             if failed:
                 write.done.set_exception(failed)
+            elif not offset:
+                write.done.set_exception(Fenced(f"{write.name} has one of {', '.join(write.unless)}"))
             else:
                 write.done.set_result(offset)
 

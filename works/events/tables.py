@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,7 @@ class Write:
     durable: bool = True
     id: str | None = None
     done: "asyncio.Future[int] | None" = None
+    unless: Sequence[str] = ()
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -140,19 +141,18 @@ def read_events(database: sqlite3.Connection, stream: str, after: int, limit: in
 
 
 def write_events(database: sqlite3.Connection, group: list[Write], keep: int) -> list[int]:
-    """Writes the group in one transaction; the offset of each event, for a repeated id that of the first."""
+    """Writes the group in one transaction; the offset of each event: for a repeated id that of the first, 0 for one
+    that was fenced off."""
     heads: dict[str, tuple[Stream, int]] = {}
     offsets: list[int] = []
     database.execute("BEGIN IMMEDIATE")
     try:
         for write in group:
             head = heads[write.name][1] if write.name in heads else write.stream.head
-            known = None
-            if write.id is not None:
-                query = "SELECT offset FROM events WHERE stream = ? AND id = ?"
-                known = database.execute(query, (write.name, write.id)).fetchone()
-            offset = known[0] if known else write.offset or head + 1
-            if not known:
+            known = None if write.id is None else _offset_of(database, write.name, write.id)
+            fenced = known is None and any(_offset_of(database, write.name, id) for id in write.unless)
+            offset = 0 if fenced else known or write.offset or head + 1
+            if not (known or fenced):
                 if write.offset == 1:  # the stream may have begun again
                     database.execute("DELETE FROM events WHERE stream = ?", (write.name,))
                 row = (write.name, offset, write.id, write.data)
@@ -172,6 +172,11 @@ def write_events(database: sqlite3.Connection, group: list[Write], keep: int) ->
             database.execute("ROLLBACK")
         raise
     return offsets
+
+
+def _offset_of(database: sqlite3.Connection, stream: str, id: str) -> int | None:
+    found = database.execute("SELECT offset FROM events WHERE stream = ? AND id = ?", (stream, id)).fetchone()
+    return int(found[0]) if found else None
 
 
 def expire(database: sqlite3.Connection, name: str, stream: Stream, at: float | None) -> None:
