@@ -120,8 +120,7 @@ class Chat:
 
     async def read(self, place: Place, reader: str, offset: int) -> None:
         """The reader has read up to there, on all their devices; nothing where nothing is counted for them."""
-        if place in await self.marks(reader):
-            await self.log.mark(place.stream, reader, offset)
+        if await self.log.advance(place.stream, reader, offset):
             await self.tell(reader, {"stream": place.stream})
 
     async def follow(self, place: Place, user: str, offset: int) -> Mark:

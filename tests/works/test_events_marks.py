@@ -25,6 +25,18 @@ async def test_a_mark_says_what_is_unread_and_moves_only_onward(tmp_path: Path, 
 
 
 @every_kind
+async def test_a_mark_is_advanced_only_where_there_is_one(tmp_path: Path, kind: str) -> None:
+    async with opened(kind, tmp_path) as log:
+        await fill(log, "s", 5, durable=True)
+        assert not await log.advance("s", "alice", 2)
+        assert await log.marks("alice") == {}
+        await log.mark("s", "alice", 1)
+        for offset, stands in ((3, 3), (2, 3), (99, 5)):
+            assert await log.advance("s", "alice", offset)
+            assert await log.marks("alice") == {"s": Mark(stands, 5)}
+
+
+@every_kind
 async def test_a_mark_on_a_stream_without_events_counts_what_comes(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as log:
         assert await log.mark("s", "alice", 0) == Mark(0, 0)

@@ -90,6 +90,9 @@ class EventLog(Protocol):
         Never beyond the last event. An event appended after this returned never survives a crash without the mark.
         """
 
+    async def advance(self, stream: str, reader: str, offset: int) -> bool:
+        """As ``mark``, where the reader has a mark; whether they have one."""
+
     async def unmark(self, stream: str, reader: str) -> None:
         """What is unread there is no longer counted for the reader."""
 

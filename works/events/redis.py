@@ -97,6 +97,9 @@ class RedisEventLog:
     async def mark(self, stream: str, reader: str, offset: int) -> Mark:
         return Mark(*await self._calls.call("mark", stream, reader, offset))
 
+    async def advance(self, stream: str, reader: str, offset: int) -> bool:
+        return bool(await self._calls.call("mark", stream, reader, offset, "known"))
+
     async def unmark(self, stream: str, reader: str) -> None:
         await self._calls.call("unmark", stream, reader)
 

@@ -97,6 +97,7 @@ return reply
 
 _MARK = """
 local name, reader, offset = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if ARGV[4] and redis.call('HEXISTS', key('marks', reader), name) == 0 then return 0 end
 local head = tonumber(redis.call('HGET', key('stream', name), 'head') or 0)
 local before = tonumber(redis.call('HGET', key('marks', reader), name) or offset)
 offset = math.max(math.min(offset, head), math.min(before, head))

@@ -108,6 +108,10 @@ class SqliteEventLog:
         async with self._writing():
             return Mark(tables.mark(self._database, stream, state, reader, min(offset, state.head)), state.head)
 
+    async def advance(self, stream: str, reader: str, offset: int) -> bool:
+        async with self._writing():
+            return tables.advance(self._database, stream, reader, min(offset, self._state(stream).head))
+
     async def unmark(self, stream: str, reader: str) -> None:
         async with self._writing():
             tables.unmark(self._database, stream, reader)

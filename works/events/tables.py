@@ -215,6 +215,11 @@ def mark(database: sqlite3.Connection, name: str, stream: Stream, reader: str, o
     return int(found[0])
 
 
+def advance(database: sqlite3.Connection, name: str, reader: str, offset: int) -> bool:
+    query = "UPDATE marks SET offset = max(offset, ?) WHERE reader = ? AND stream = ?"
+    return database.execute(query, (offset, reader, name)).rowcount > 0
+
+
 def unmark(database: sqlite3.Connection, name: str, reader: str) -> None:
     database.execute("DELETE FROM marks WHERE reader = ? AND stream = ?", (reader, name))
 
