@@ -116,7 +116,8 @@ class Receiver:
                     if self.chance.random() < 0.1:
                         await self.read(client, stream, offset)
                 elif message["type"] == "history":
-                    self.sure[message["stream"]] = message["messages"][0]["offset"]
+                    stream = message["stream"]
+                    self.sure[stream] = max(self.sure.get(stream, 0), message["messages"][0]["offset"])
 
     def take(self, stream: str, offset: int, text: str, last: int | None) -> None:
         """The first of a connection follows what is read, each other one the one before."""
@@ -128,7 +129,7 @@ class Receiver:
 
     async def read(self, client: Chatter, stream: str, offset: int) -> None:
         """The history is asked for in order to be sure: it is answered when the mark is set."""
-        self.asked[stream] = offset
+        self.asked[stream] = max(self.asked.get(stream, 0), offset)
         await client.send("read", stream=stream, offset=offset)
         await client.send("history", stream=stream, before=offset + 1, limit=1)
 
