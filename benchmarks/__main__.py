@@ -26,6 +26,7 @@ MEASURES = (
     "costs",
     "fanout",
     "messages",
+    "video",
 )
 
 

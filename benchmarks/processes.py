@@ -159,4 +159,4 @@ def sluice(workers: int, **settings: object) -> Iterator[Server]:
 
 
 def token(name: str = "bench") -> str:
-    return issue(SECRET, name, "images chat", 3600)
+    return issue(SECRET, name, "images chat video jobs", 3600)

@@ -95,6 +95,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._connection = secrets.token_hex(8)
         self._hubs: dict[str, Hub] = {}  # what this connection hears of, by stream
         self._joined: dict[str, asyncio.Task[None]] = {}  # by room: what joins it
+        self._turn = asyncio.Lock()
         self._sends: asyncio.Queue[tuple[Place, Send]] = asyncio.Queue(_UNSENT)
         policy, chat = self.context.policy, self.works.chat
         self._inbox = Inbox(chat, self.user.name, self._connection, self.send, self.deliver, self.lost, self._joined)
@@ -252,8 +253,10 @@ class ChatWebSocket(BaseWebSocketHandler):
         self.spawn(self._tried(self.works.chat.announce(self.user.name, message.text)))
 
     async def _tried(self, work: Awaitable[None], **named: str) -> None:
+        """One after the other: who asks for the history after having said what is read finds it read."""
         try:
-            await work
+            async with self._turn:
+                await work
         except OSError:
             self.reply_error(WorkError("internal", "the log cannot be reached; try again", temporary=True), named)
 

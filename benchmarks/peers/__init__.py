@@ -86,6 +86,15 @@ def bare(ping_interval: float) -> Iterator[Server]:
         yield server
 
 
+@contextmanager
+def webgear(source: str) -> Iterator[Server]:
+    port = free_port()
+    uvicorn = str(python("vidgear") / "uvicorn")
+    flags = ["--host=127.0.0.1", f"--port={port}", "--log-level=warning"]
+    with running([uvicorn, "webgear_app:application", *flags], port, PYTHONPATH=str(PEERS), SOURCE=source) as server:
+        yield server
+
+
 SLICE_PEERS: dict[str, Callable[[int], AbstractContextManager[Server]]] = {
     "the tutorial server": tutorial,
     "Channels on daphne": channels,

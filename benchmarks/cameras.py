@@ -1,0 +1,47 @@
+"""A camera: ffmpeg plays a clip of 1280 x 720 pixels at 30 frames a second over and over, to one who connects.
+
+The clip wanders over a photograph, so that frames weigh what those of a real camera weigh; it is encoded once.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.environments import Unavailable
+from benchmarks.pictures import CACHE, photographs
+from benchmarks.processes import free_port
+
+FRAMES_PER_SECOND = 30
+_SECONDS = 20
+
+
+def clip() -> Path:
+    path = CACHE / "camera.ts"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        photograph = max(photographs(), key=lambda each: each.stat().st_size)
+        wander = "scale=2560:-2,crop=1280:720:640+600*sin(t/3):(ih-720)/2*(1+cos(t/5)),format=yuv420p"
+        subprocess.run(
+            ["ffmpeg", "-loglevel", "error", "-y", "-loop", "1", "-framerate", str(FRAMES_PER_SECOND), "-i", photograph,
+             "-t", str(_SECONDS), "-vf", wander, "-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency",
+             "-g", "30", path],
+            check=True,
+        )  # fmt: skip
+    return path
+
+
+@contextmanager
+def camera() -> Iterator[str]:
+    """Its address. Raises Unavailable where there is no ffmpeg."""
+    if not shutil.which("ffmpeg"):
+        raise Unavailable("ffmpeg is missing (Debian: ffmpeg)")
+    url = f"http://127.0.0.1:{free_port()}/camera.ts"
+    play = ["ffmpeg", "-loglevel", "quiet", "-re", "-stream_loop", "-1", "-i", str(clip()), "-c", "copy"]
+    player = subprocess.Popen([*play, "-f", "mpegts", "-listen", "1", url])
+    try:
+        yield url
+    finally:
+        player.kill()
+        player.wait()
