@@ -7,8 +7,8 @@ the user has read on, one stream after the other and no faster than the socket t
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import ClassVar, Literal
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -252,13 +252,15 @@ class ChatWebSocket(BaseWebSocketHandler):
             raise WorkError("forbidden", "the token's scope must include 'admin'")
         self.spawn(self._tried(self.works.chat.announce(self.user.name, message.text)))
 
-    async def _tried(self, work: Awaitable[None], **named: str) -> None:
+    async def _tried(self, work: Coroutine[Any, Any, None], **named: str) -> None:
         """One after the other: who asks for the history after having said what is read finds it read."""
         try:
             async with self._turn:
                 await work
         except OSError:
             self.reply_error(WorkError("internal", "the log cannot be reached; try again", temporary=True), named)
+        finally:
+            work.close()  # the connection may have closed before its turn
 
     def _in(self, name: str | None) -> Place:
         if name not in self._joined:

@@ -101,6 +101,7 @@ class Receiver:
         self.sure: dict[str, int] = {}
 
     async def run(self, server: Server) -> None:
+        read = dict(self.sure)
         async with await Chatter.enter(server, self.name) as client:
             for stream, offset in self.asked.items():
                 if self.sure.get(stream) != offset:
@@ -111,7 +112,7 @@ class Receiver:
                 assert message["type"] != "error", message
                 if message["type"] == "message":
                     stream, offset = message["stream"], message["offset"]
-                    self.take(stream, offset, message["text"], last.get(stream))
+                    self.take(stream, offset, message["text"], last.get(stream), read.get(stream, 0))
                     last[stream] = offset
                     if self.chance.random() < 0.1:
                         await self.read(client, stream, offset)
@@ -119,10 +120,10 @@ class Receiver:
                     stream = message["stream"]
                     self.sure[stream] = max(self.sure.get(stream, 0), message["messages"][0]["offset"])
 
-    def take(self, stream: str, offset: int, text: str, last: int | None) -> None:
-        """The first of a connection follows what is read, each other one the one before."""
+    def take(self, stream: str, offset: int, text: str, last: int | None, read: int) -> None:
+        """The first of a connection follows what was read before it, each other one the one before."""
         if last is None:
-            assert self.sure.get(stream, 0) < offset <= self.asked.get(stream, 0) + 1, (stream, offset)
+            assert read < offset <= self.asked.get(stream, 0) + 1, (stream, offset)
         else:
             assert offset == last + 1, (stream, offset, last)
         assert self.heard.setdefault(stream, {}).setdefault(offset, text) == text
