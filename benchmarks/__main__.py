@@ -27,6 +27,7 @@ MEASURES = (
     "fanout",
     "messages",
     "video",
+    "jobs",
 )
 
 

@@ -1,0 +1,45 @@
+"""``python -m benchmarks.sleeper URL SECONDS``: a Dask worker of one thread whose slices take so long and no CPU.
+
+Sleeping stands for cores that are not there: what is left to measure is what the cluster itself takes.
+"""
+
+import asyncio
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from works.media import FolderMedia
+from works.queue.address import QueueSettings
+from works.queue.bench import Bench
+from works.queue.dask import run_worker
+from works.task import Result, Task
+
+
+class Sleeper:
+    """A Performer."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def start(self) -> None:
+        pass
+
+    async def perform(self, task: Task) -> Result:
+        await asyncio.sleep(self._seconds)
+        return Result(1, 1, "jpeg", name="0" * 32 + ".jpg", work_ms=self._seconds * 1000)
+
+    def kill(self) -> None:
+        pass
+
+
+async def main(url: str, seconds: float) -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    bench = Bench([Sleeper(seconds)], FolderMedia(Path(tempfile.gettempdir())), 60)
+    bench.start()
+    await run_worker(QueueSettings(url), bench, "", 1, stopping)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
