@@ -1,5 +1,6 @@
 """Settings: every knob of Sluice, named once. Flag ``--jwt-secret``, variable ``SLUICE_JWT_SECRET``, ``.env`` key
-``jwt_secret``, in that order of weight; validated together. Nothing else reads the environment."""
+``jwt_secret``, in that order of weight; validated together. Nothing else reads the environment. The bounds among them
+are in limits.py."""
 
 import argparse
 import ipaddress
@@ -17,15 +18,16 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from limits import Limits, Names, Seconds
+
 PREFIX = "SLUICE_"
-MIB = 1 << 20
-Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
-Names = Annotated[tuple[str, ...], NoDecode]
-"""Several words, written with commas or spaces between them."""
+_TOKEN = PREFIX + "TOKEN"
+_OBJECTS = ("s3://", "gs://", "az://")
+Folders = Annotated[tuple[str, ...], NoDecode]
+"""Several NAME=PATH, written with commas between them."""
 
 
-class Settings(BaseSettings):
+class Settings(Limits):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="forbid", frozen=True)
 
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -35,10 +37,49 @@ class Settings(BaseSettings):
         "process", description="where pictures are decoded; thread: in the server itself, for trusted pictures only"
     )
     media: str = Field("file:media", description="where results are kept")
-    uploads: str = Field("file:var/uploads", description="where uploads are kept")
+    uploads: str | None = Field(
+        None, description="where uploads are kept; unset: in file:var/uploads, or in the bucket of media under uploads/"
+    )
+    spool: str = Field("var/spool", description="folder for uploads on their way to an object store")
     events: str = Field("sqlite:var/sluice.db", description="where events are kept: sqlite:FILE, redis://HOST:PORT/DB")
-    queue: str = Field("local:", description="what does the work")
+    queue: str = Field(
+        "local:", description="what does the work: local:, tcp://HOST:PORT or tls://HOST:PORT of a Dask scheduler"
+    )
+    queue_ca: str | None = Field(
+        None, description="file with the certificate of the cluster's own authority, for tls://"
+    )
+    queue_cert: str | None = Field(None, description="file with this part's certificate, for tls://")
+    queue_key: str | None = Field(None, description="file with its key, for tls://")
+    queue_plain: bool = Field(
+        False, description="true: speak tcp:// with a scheduler at a public address, where another layer encrypts"
+    )
+    queue_ahead: float = Field(
+        0.5, ge=0, le=4, description="slices that wait at the cluster for each of its threads, ready to be begun"
+    )
+    queue_patience: Seconds = Field(30, description="seconds that accepted slices wait for a cluster that is away")
 
+    store_endpoint: str | None = Field(None, description="address of the object store, unless its provider's own")
+    store_public_endpoint: str | None = Field(None, description="by which address clients reach it, if by another")
+    store_region: str | None = Field(None, description="region of the bucket")
+    store_key: str | None = Field(None, description="access key, or Azure account; unset: the provider's variables")
+    store_secret: SecretStr | None = Field(None, description="secret access key, or what the provider has for one")
+    store_timeout: Seconds = Field(
+        4, description="seconds for one request to the object store; twice that must be less than slice_timeout"
+    )
+    store_serve: Literal["redirect", "stream"] = Field(
+        "redirect", description="clients fetch from the object store, by signed addresses, or through this server"
+    )
+    store_link_ttl: Seconds = Field(300, description="seconds that a signed address is good for")
+    store_lifetime: Literal["sweep", "bucket"] = Field(
+        "sweep", description="who deletes old results in a bucket: this server, or a rule of the bucket's"
+    )
+    accel_redirect: str | None = Field(
+        None, description="internal location of the nginx in front (trusted_proxies), which then sends local files"
+    )
+
+    sources: SecretStr | None = Field(
+        None, description="what can be watched: name=place ..., a JSON object, or a .json file; docs/video.md"
+    )
     jwt_secret: SecretStr | None = Field(None, description="HS256 secret, at least 32 bytes")
     jwt_public_key: str | None = Field(None, description="public key in PEM, or its file (RS256, ES256, EdDSA)")
     jwks_url: str | None = Field(None, description="address of a JWKS document with the public keys")
@@ -51,51 +92,31 @@ class Settings(BaseSettings):
     )
     public_url: str | None = Field(None, description="address in result URLs; else the one the client connected to")
 
-    max_slice_bytes: Count = Field(16 * MIB, description="bytes of one encoded slice")
-    max_pixels: Count = Field(50_000_000, description="pixels of a picture and of its result")
-    max_side: Count = Field(65_500, description="pixels a side; libjpeg takes no more")
-    max_frames: Count = Field(1, description="frames of a picture; only the first is worked")
-    formats: Names = Field(("jpeg", "png", "webp"), description="formats accepted")
-    session_tasks: Count = Field(512, description="slices of a session that may wait")
-    session_bytes: Count = Field(64 * MIB, description="bytes of a session that may wait")
-    queue_tasks: Count = Field(50_000, description="slices of all sessions that may wait; each takes some 2 KiB")
-    queue_bytes: Count = Field(256 * MIB, description="bytes of all sessions that may wait")
-    session_events: Count = Field(10_000, description="events a stream keeps for clients that come back")
-    child_memory: int = Field(
-        0, ge=0, description="bytes of address space of a decoder child; 0: 1 GiB, 2 GiB where OCR is installed"
+    plans: str | None = Field(None, description="YAML file of the plans that rollouts may follow")
+    ssh_known_hosts: str | None = Field(
+        None, description="file with the host keys of rollouts; no others are spoken to"
     )
-    slice_timeout: Seconds = Field(10, description="seconds to work a slice")
-    outbox: Count = Field(4 * MIB, description="bytes that may wait for a client that reads slowly")
-    stall_timeout: Seconds = Field(20, description="seconds that a client may take to read one message")
-    connections_per_user: Count = Field(8, description="open sockets of a user")
-    connections_per_address: Count = Field(64, description="open sockets of an address")
-    messages_per_second: Count = Field(1000, description="messages of a socket; bursts of twice that are let pass")
-    chat_rate: Count = Field(20, description="messages of a chat socket; bursts of twice that, with a warning")
-    chat_rooms: Count = Field(100, description="rooms that a chat socket joins")
-    chat_text: Count = Field(4000, description="characters of a chat message")
-    ping_interval: Seconds = Field(20, description="seconds between pings")
-    pong_timeout: Seconds = Field(15, description="seconds for a pong to come")
-    header_timeout: Seconds = Field(10, description="seconds for the headers of a request")
-    body_timeout: Seconds = Field(60, description="seconds for the body of a request")
-    media_ttl: Seconds = Field(24 * 3600, description="seconds that results are kept")
-    media_bytes: Count = Field(10 << 30, description="bytes of results that are kept")
-    upload_bytes: Count = Field(32 * MIB, description="bytes of one upload")
-    upload_bytes_per_user: Count = Field(1 << 30, description="bytes of a user's uploads that are kept")
-    upload_bytes_total: Count = Field(10 << 30, description="bytes of all uploads that are kept")
-    uploads_per_user: Count = Field(4, description="uploads of a user under way at once")
-    upload_timeout: Seconds = Field(300, description="seconds for an upload to come in")
-    upload_grace: Seconds = Field(3600, description="seconds that an upload is kept which no message refers to")
-    upload_ttl: Seconds = Field(30 * 24 * 3600, description="seconds that an upload is kept which a message refers to")
-    session_grace: Seconds = Field(30, description="seconds that work goes on after a lost connection")
-    session_ttl: Seconds = Field(600, description="seconds that a session can be resumed after the close")
-    drain_timeout: Seconds = Field(10, description="seconds to finish what runs when told to stop")
+    ssh_key: str | None = Field(None, description="file with the private key of rollouts, without a passphrase")
+    job_modules: Names = Field((), description="modules of yours with further kinds of jobs, importable here")
+    job_folder: str = Field("var/jobs", description="where jobs have their scratch folders")
+    folders: Folders = Field((), description="folders that jobs may read: NAME=PATH, commas between several")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else json")
 
-    @field_validator("allow_origins", "trusted_proxies", "metrics_allow", "formats", mode="before")
+    @field_validator("allow_origins", "trusted_proxies", "metrics_allow", "formats", "job_modules", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("folders", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        entries = (
+            tuple(entry.strip() for entry in value.split(",") if entry.strip()) if isinstance(value, str) else value
+        )
+        if isinstance(entries, tuple) and not all(re.fullmatch(r"[\w.-]+=.+", str(entry)) for entry in entries):
+            raise ValueError("must be like scans=/srv/scans, each a name without spaces and a path")
+        return entries
 
     @field_validator("formats")
     @classmethod
@@ -119,7 +140,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin[:100]!r} is no origin; one is like https://pages.example, without a path")
         return value
 
-    @field_validator("jwks_url", "public_url")
+    @field_validator("accel_redirect")
+    @classmethod
+    def _location(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"/([\w-]+/)+", value):
+            raise ValueError("must be like /_files/, as in nginx's location")
+        return value
+
+    @field_validator("jwks_url", "public_url", "store_endpoint", "store_public_endpoint")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
         if value and not value.startswith(("http://", "https://")):
@@ -129,8 +157,8 @@ class Settings(BaseSettings):
     @field_validator("queue")
     @classmethod
     def _known_queue(cls, value: str) -> str:
-        if value != "local:":
-            raise ValueError("the known kinds are local:")
+        if value != "local:" and not re.fullmatch(r"(tcp|tls)://[^/@]+:\d+/?", value):
+            raise ValueError("the known kinds are local:, tcp://HOST:PORT, tls://HOST:PORT")
         return value
 
     @field_validator("jwt_secret")
@@ -151,7 +179,27 @@ class Settings(BaseSettings):
             raise ValueError("session_ttl must not be shorter than session_grace")
         if self.pong_timeout > self.ping_interval:
             raise ValueError("pong_timeout must not be longer than ping_interval")
+        if 2 * self.rollout_kill_timeout > self.job_cancel_timeout:
+            raise ValueError("rollout_kill_timeout must not be longer than half of job_cancel_timeout")
+        if self.accel_redirect and not self.trusted_proxies:
+            raise ValueError("accel_redirect needs trusted_proxies: the address of the nginx in front")
+        remote = self.media.startswith(_OBJECTS) or (self.uploads or "").startswith(_OBJECTS)
+        if remote and 2 * self.store_timeout >= self.slice_timeout:
+            raise ValueError(
+                "store_timeout must be less than half of slice_timeout, or slices end before it is told why"
+            )
         return self
+
+    @property
+    def uploads_url(self) -> str:
+        """Beside results in an object store, so that the one setting is enough for many servers to share both."""
+        if self.uploads:
+            return self.uploads
+        if not self.media.startswith(_OBJECTS):
+            return "file:var/uploads"
+        scheme, _, path = self.media.partition("://")
+        bucket, _, prefix = path.strip("/").partition("/")
+        return f"{scheme}://{bucket}/uploads/{prefix}".rstrip("/")
 
     @property
     def has_key(self) -> bool:
@@ -168,7 +216,9 @@ class Settings(BaseSettings):
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """One flag for each setting; the help says its default and its variable."""
-    for name, field in Settings.model_fields.items():
+    fields = Settings.model_fields
+    for name in sorted(fields, key=lambda name: name in Limits.model_fields):
+        field = fields[name]
         default = " ".join(field.default) if isinstance(field.default, tuple) else field.default
         shown = (
             "none" if default in (None, "") else f"{default:,}" if type(default) is int and name != "port" else default
@@ -181,9 +231,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def client_token() -> str:
+    """For ``server.py job``, which is a client of some server."""
+    return os.environ.get(_TOKEN, "")
+
+
 def load(flags: dict[str, Any]) -> Settings:
     """Flags over environment over .env over defaults. Raises ValueError with a line for each thing to change."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {_TOKEN}
     unknown = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
     if unknown:
         raise ValueError("\n".join(f"{name}: no such setting; see --help" for name in sorted(unknown)))
@@ -191,6 +246,12 @@ def load(flags: dict[str, Any]) -> Settings:
         return Settings(**flags)
     except ValidationError as error:
         raise ValueError("\n".join(_lines(error))) from None
+
+
+def store_variables() -> dict[str, SecretStr]:
+    """What the environment says of object stores, in their providers' own names."""
+    providers = ("AWS_", "AZURE_", "GOOGLE_")
+    return {name: SecretStr(value) for name, value in os.environ.items() if name.startswith(providers)}
 
 
 def _lines(error: ValidationError) -> Sequence[str]:

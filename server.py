@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,15 +20,20 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 import config
-from handlers import auth, frames, health, logs, routes
+from handlers import auth, frames, health, logs, routes, terminal
 from handlers.base import FORBIDDEN, RESTARTING
 from handlers.connections import Connections
 from handlers.web import Context, NotFound, Policy
 from works.house import Works, open_works
+from works.jobs.house import JobSettings
 from works.perform import Limits
+from works.queue.address import QueueSettings
 from works.queue.decoder import ChildSettings
+from works.queue.join import be_scheduler, be_worker
 from works.queue.pending import Bounds
+from works.stores import StoreOptions
 from works.uploads import UploadSettings
+from works.video import VideoSettings
 
 T = TypeVar("T")
 
@@ -60,7 +65,7 @@ async def serve(settings: config.Settings) -> None:
     )
     server.add_sockets(sockets)
     kick = partial(connections.close_user, code=FORBIDDEN, reason="an administrator has ended this connection")
-    duties = (works.keep_house(), health.watch_loop(works.metrics), works.denials.follow(kick))
+    duties = (works.keep_house(), health.watch_loop(works.metrics), works.denials.follow(kick), works.jobs.runner.run())
     chores = [asyncio.create_task(duty) for duty in duties]
     for chore in chores:
         chore.add_done_callback(report)
@@ -87,17 +92,22 @@ def report(chore: "asyncio.Task[None]") -> None:
         structlog.get_logger().error("failed", duty=chore.get_name(), exc_info=chore.exception())
 
 
-async def make_works(settings: config.Settings) -> Works:
+def child_settings(settings: config.Settings) -> ChildSettings:
     ocr = find_spec("rapidocr") is not None  # was seen to peak at 1.5 GiB
-    child = ChildSettings(
+    return ChildSettings(
         media=settings.media,
         limits=pick(Limits, settings),
         memory=settings.child_memory or (2 if ocr else 1) << 30,
         timeout=settings.slice_timeout,
+        store=store_options(settings, settings.media),
     )
+
+
+async def make_works(settings: config.Settings) -> Works:
     return await open_works(
-        child,
+        child_settings(settings),
         Bounds(settings.session_tasks, settings.session_bytes, settings.queue_tasks, settings.queue_bytes),
+        pick(QueueSettings, settings),
         workers=settings.workers or os.cpu_count() or 1,
         isolation=settings.isolation,
         events=settings.events,
@@ -106,8 +116,27 @@ async def make_works(settings: config.Settings) -> Works:
         session_ttl=settings.session_ttl,
         media_ttl=settings.media_ttl,
         media_bytes=settings.media_bytes,
-        uploads=pick(UploadSettings, settings),
+        bucket_rule=settings.store_lifetime == "bucket",
+        uploads=replace(pick(UploadSettings, settings), uploads=settings.uploads_url),
+        uploads_store=store_options(settings, settings.uploads_url),
         frame=frames.frame,
+        jobs=pick(JobSettings, settings),
+        job_modules=settings.job_modules,
+        sources=settings.sources.get_secret_value() if settings.sources else "",
+        video=pick(VideoSettings, settings),
+    )
+
+
+def store_options(settings: config.Settings, url: str) -> StoreOptions:
+    """How the object store of this URL is reached, if it is one's."""
+    names = ("key", "endpoint", "region")
+    secret = settings.store_secret.get_secret_value() if settings.store_secret else None
+    return StoreOptions.gather(
+        url,
+        {name: getattr(settings, f"store_{name}") for name in names} | {"secret": secret},
+        {name: value.get_secret_value() for name, value in config.store_variables().items()},
+        timeout=settings.store_timeout,
+        public_endpoint=settings.store_public_endpoint,
     )
 
 
@@ -167,9 +196,11 @@ def announce(settings: config.Settings, listening: socket.socket) -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "server.py",
-        usage="server.py [--SETTING VALUE ...] | server.py token --sub NAME [...]",
+        usage="server.py [--SETTING VALUE ...] | server.py token --sub NAME [...] | server.py job COMMAND [...] | "
+        "server.py worker --scheduler URL [...] | server.py scheduler --scheduler URL [...]",
         description="Sluice: slices of tall pictures in over WebSocket, worked in the order they are seen.",
-        epilog="Each setting may also stand in .env, by its plain name. 'server.py token --help' issues tokens.",
+        epilog="Each setting may also stand in .env, by its plain name. 'server.py token --help' issues tokens, "
+        "'server.py job --help' starts and watches jobs.",
     )
     config.add_flags(parser)
     return parser.parse_args(arguments)
@@ -191,16 +222,54 @@ def print_token(arguments: Sequence[str]) -> None:
     print(auth.issue(signing_secret(settings), given.sub, given.scope, given.ttl, **claims))
 
 
+async def join(role: str, arguments: Sequence[str]) -> None:
+    """``server.py worker`` and ``server.py scheduler``: a part of the cluster that does servers' work."""
+    said = {"worker": "Works slices for the servers of a cluster.", "scheduler": "Hands servers' slices to workers."}
+    parser = argparse.ArgumentParser(f"server.py {role}", description=said[role])
+    parser.add_argument(
+        "--scheduler", dest="queue", default=argparse.SUPPRESS, metavar="URL",
+        help="the scheduler's tcp://HOST:PORT or tls://HOST:PORT, as the setting queue says it",
+    )  # fmt: skip
+    parser.add_argument("--listen", default="", metavar="ADDRESS", help="this machine's address (default: found out)")
+    if role == "scheduler":
+        parser.add_argument("--dashboard", default="", metavar="HOST:PORT", help="show Dask's pages to all")
+    config.add_flags(parser)
+    flags = vars(parser.parse_args(arguments))
+    listen, dashboard = flags.pop("listen"), flags.pop("dashboard", "")
+    settings = config.load(flags)
+    if settings.queue == "local:":
+        raise ValueError(f"server.py {role} needs --scheduler tcp://HOST:PORT or tls://HOST:PORT")
+    logs.configure(settings.log_level, settings.log_format)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    cluster = pick(QueueSettings, settings)
+    if role == "scheduler":
+        return await be_scheduler(cluster, listen=listen, dashboard=dashboard, stopping=stopping)
+    await be_worker(
+        cluster, child_settings(settings), decoders=settings.workers or os.cpu_count() or 1,
+        listen=listen, drain=settings.drain_timeout, stopping=stopping,
+    )  # fmt: skip
+
+
 def main(arguments: Sequence[str]) -> int:
     try:
         if arguments[:1] == ["token"]:
             print_token(arguments[1:])
             return 0
+        if arguments[:1] == ["job"]:
+            return terminal.main(arguments[1:], config.client_token())
+        if arguments[:1] in (["worker"], ["scheduler"]):
+            asyncio.run(join(arguments[0], arguments[1:]))
+            return 0
         flags = vars(parse(arguments))
         settings = config.load(flags)
         logs.configure(settings.log_level, settings.log_format)
-        if "jwt_secret" in flags:
-            print("warning: --jwt-secret is seen by everybody on this machine; set SLUICE_JWT_SECRET", file=sys.stderr)
+        for flag in {"jwt_secret", "store_secret"} & flags.keys():
+            shown = flag.replace("_", "-"), flag.upper()
+            print("warning: --{} is seen by everybody on this machine; set SLUICE_{}".format(*shown), file=sys.stderr)
+        if "://" in flags.get("sources", "") and "@" in flags["sources"]:
+            print("warning: a password in --sources is seen by everybody here; set SLUICE_SOURCES", file=sys.stderr)
         asyncio.run(serve(settings))
         return 0
     except (ValueError, OSError) as error:

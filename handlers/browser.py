@@ -41,11 +41,11 @@ class BrowserWebSocket(BaseWebSocketHandler):
         "New front ends use /ws/images."
     )
 
-    async def identify(self, scope: Scope) -> User:
+    async def identify(self, scope: Scope, *others: Scope) -> User:
         """What is wrong with a token is told after the upgrade, in this protocol's own words."""
         self._refusal = ""
         try:
-            return await super().identify(scope)
+            return await super().identify(scope, *others)
         except Refused as error:
             self._refusal = _TOKEN_ERRORS.get(error.cause, "enter correct token")
             # Counted by address: strangers have no name to share a cap with.

@@ -37,8 +37,19 @@ def unpack(message: bytes) -> tuple[bytes, memoryview]:
 def frame(message: str | bytes) -> bytes:
     """The frame of RFC 6455 (5.2) that carries the message: whole, unmasked, not compressed."""
     opcode, data = (0x81, message.encode()) if isinstance(message, str) else (0x82, message)
-    if len(data) < 126:
-        return struct.pack(">BB", opcode, len(data)) + data
-    if len(data) < 1 << 16:
-        return struct.pack(">BBH", opcode, 126, len(data)) + data
-    return struct.pack(">BBQ", opcode, 127, len(data)) + data
+    return _begin(opcode, len(data)) + data
+
+
+def frame_packed(header: str, payload: bytes) -> bytes:
+    """``frame(pack(header, payload))`` in one copy of the payload instead of two."""
+    encoded = header.encode()
+    length = _LENGTH.size + len(encoded) + len(payload)
+    return b"".join((_begin(0x82, length), _LENGTH.pack(len(encoded)), encoded, payload))
+
+
+def _begin(opcode: int, length: int) -> bytes:
+    if length < 126:
+        return struct.pack(">BB", opcode, length)
+    if length < 1 << 16:
+        return struct.pack(">BBH", opcode, 126, length)
+    return struct.pack(">BBQ", opcode, 127, length)

@@ -199,9 +199,11 @@ class ImagesWebSocket(BaseWebSocketHandler):
             return text
         header = json.loads(text)
         try:
-            payload = await asyncio.to_thread(self.works.media.read, header.pop("file"))
-        except OSError:
+            payload = await self.works.threads.run(self.works.media.read, header.pop("file"))
+        except OSError as error:
             gone = WorkError("not_found", "the result is no longer kept; send the slice again", temporary=True)
+            if not isinstance(error, FileNotFoundError):
+                gone = WorkError("internal", f"the result cannot be read: {error.strerror}", temporary=True)
             return json.dumps({"type": "error", "seq": offset, "id": header["id"], **gone.as_dict()})
         if len(payload) > self.context.policy.outbox // 2:
             large = WorkError("too_large", f"the result has {len(payload):,} bytes; ask for respond=url")

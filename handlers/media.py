@@ -1,41 +1,131 @@
-"""/media/NAME and /upload/NAME: results and uploads by their unguessable names, cacheable, never run by a browser."""
+"""/media/NAME and /upload/NAME: results and uploads by their unguessable names, cacheable, never run by a browser.
 
-from pathlib import Path, PurePath
-from typing import ClassVar, cast
+From a folder we send them, or nginx does when it is told to; from a bucket the client fetches them itself, by an
+address that is good for a few minutes, or they come through us.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import tornado.web
 
-from handlers.web import BaseHandler, Refused
+from handlers.web import BaseHandler, Refused, within
+from works import media, shelf
 from works.kinds import KINDS
+
+if TYPE_CHECKING:
+    from works.objects import Bucket, Object
+
+# Bytes that are fetched from a bucket at once, and wait in memory for the client to take them.
+_PIECE = 1 << 20
 
 
 class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
-    """Tornado's file handler (ranges, 304, HEAD) over the store's folder."""
+    """Tornado's file handler (ranges, 304, HEAD), over a folder, and over what a bucket says of an object."""
 
     missing: ClassVar[str] = "there is no such result; they are kept for a day"
+    _object: "Object | None" = None
+    _wanted: tuple[int, int] | None = None
 
     @property
-    def folder(self) -> Path:
-        return self.works.media.folder
+    def place(self) -> "Path | Bucket":
+        return self.works.media.place
 
     def prepare(self) -> None:
-        self.root = str(self.folder)
+        if isinstance(self.place, Path):
+            self.root = str(self.place)
+
+    async def get(self, path: str, include_body: bool = True) -> None:
+        place, policy = self.place, self.context.policy
+        if not isinstance(place, Path):
+            await self._get_object(place, path, include_body)
+        elif policy.accel_redirect and within(str(self.request.remote_ip), policy.trusted_proxies):
+            self._hand_over(path, policy.accel_redirect)
+        else:
+            await super().get(path, include_body)
+
+    def _hand_over(self, path: str, location: str) -> None:
+        """To the nginx that asks for it; it sends the headers of ours that it knows, and its own configuration's."""
+        self.path = path
+        self.validate_absolute_path(self.root, self.get_absolute_path(self.root, path))
+        self.set_header("Content-Type", self.get_content_type())
+        self.set_extra_headers(path)
+        self.set_header("X-Accel-Redirect", location + self.request.path.removeprefix("/"))
+
+    async def _get_object(self, bucket: "Bucket", name: str, include_body: bool) -> None:
+        try:
+            self._object = await self.works.threads.run(bucket.look, name)
+            if include_body and self.context.policy.store_serve == "redirect":
+                return await self._redirect(bucket, name)
+            await super().get(name, include_body)
+            if self._wanted:
+                await self._send_pieces(bucket, name, *self._wanted)
+        except FileNotFoundError:
+            raise Refused(404, "not_found", self.missing) from None
+        except OSError as error:
+            raise Refused(503, "internal", f"it cannot be fetched now: {error.strerror}", retry_after_s=1) from None
+
+    async def _redirect(self, bucket: "Bucket", name: str) -> None:
+        seconds = self.context.policy.store_link_ttl
+        address = await self.works.threads.run(bucket.sign, name, seconds)
+        self.set_extra_headers(name)
+        # Not longer than the address is good for, with half of it left for the fetch itself.
+        self.set_header("Cache-Control", f"private, max-age={int(seconds / 2)}")
+        self.clear_header("Content-Disposition")
+        self.redirect(address)
+
+    async def _send_pieces(self, bucket: "Bucket", name: str, start: int, end: int) -> None:
+        """No faster than the client takes them, each a request of its own: a slow client outlasts any one of them."""
+        while start < end:
+            piece = await self.works.threads.run(bucket.piece, name, start, min(start + _PIECE, end))
+            self.write(piece)
+            await self.flush()
+            start += len(piece)
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str:
+        if self._object:
+            return absolute_path
         try:
             return cast(str, super().validate_absolute_path(root, absolute_path))
         except tornado.web.HTTPError:
             raise Refused(404, "not_found", self.missing) from None
 
+    def get_content_size(self) -> int:
+        return self._object.size if self._object else super().get_content_size()
+
+    def get_modified_time(self) -> datetime | None:
+        if self._object:
+            return datetime.fromtimestamp(int(self._object.modified), UTC)
+        return super().get_modified_time()
+
+    def get_content(self, abspath: str, start: int | None = None, end: int | None = None) -> Any:  # type: ignore[override]
+        """Of an object nothing yet: which bytes are wanted is noted, and they are sent when the headers are made."""
+        if not self._object:
+            return super().get_content(abspath, start, end)
+        size = self._object.size
+        self._wanted = start or 0, size if end is None else end
+        nothing: Sequence[bytes] = ()
+        return nothing
+
     def compute_etag(self) -> str:
         """The name: its bytes never change. Tornado would read and hash the file, and remember it for ever."""
         return f'"{self.path}"'
 
+    def get_content_type(self) -> str:
+        return self.told(self.path)["Content-Type"]
+
     def set_extra_headers(self, path: str) -> None:
-        self.set_header("Cache-Control", "private, max-age=86400, immutable")
+        for name, value in self.told(path).items():
+            self.set_header(name, value)
         self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
         # The name is the key, no cookie is asked for: any page that has it may read the pixels.
         self.set_header("Access-Control-Allow-Origin", "*")
+
+    def told(self, path: str) -> dict[str, str]:
+        """The headers that are the file's own."""
+        return media.headers_of(path)
 
 
 class UploadedFile(MediaFile):
@@ -44,21 +134,17 @@ class UploadedFile(MediaFile):
     missing = "there is no such upload; what no message refers to is kept for an hour, all else for a month"
 
     @property
-    def folder(self) -> Path:
-        return self.works.uploads.folder
+    def place(self) -> "Path | Bucket":
+        return self.works.uploads.place
 
-    def get_content_type(self) -> str:
-        return KINDS[PurePath(self.path).suffix].type
-
-    def set_extra_headers(self, path: str) -> None:
-        super().set_extra_headers(path)
-        self.set_header("Content-Disposition", f'inline; filename="{path}"')
+    def told(self, path: str) -> dict[str, str]:
         # Should a browser take it for a page after all, that page is nobody's and runs nothing.
-        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
+        runs_nothing = "default-src 'none'; frame-ancestors 'none'; sandbox"
+        return shelf.headers_of(path) | {"Content-Security-Policy": runs_nothing}
 
 
 _UPLOADED = "|".join(suffix.removeprefix(".") for suffix in KINDS)
 routes = [
-    (r"/media/([0-9a-f]{32}\.(?:jpg|png|webp))", MediaFile, {"path": ""}),
+    (rf"/media/({media.NAME.pattern})", MediaFile, {"path": ""}),
     (rf"/upload/([0-9a-f]{{32}}(?:-small)?\.(?:{_UPLOADED}))", UploadedFile, {"path": ""}),
 ]

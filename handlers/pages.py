@@ -11,7 +11,8 @@ from handlers.web import COOKIE, BaseHandler, Refused
 STATIC = Path(__file__).parent.parent / "static"
 # The console loads its own files only; results and pictures that were dropped are shown from here and from blobs.
 _CONSOLE_POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'; object-src 'none'; base-uri 'none';"
+    "default-src 'self'; img-src 'self' blob: data: {0}; media-src 'self' {0}; connect-src 'self';"
+    " object-src 'none'; base-uri 'none';"
     " form-action 'self'; frame-ancestors 'none'"
 )
 
@@ -22,9 +23,16 @@ class Console(BaseHandler):
             await self._keep_token(self.get_query_argument("token").strip())
             return
         self.set_header("Content-Type", "text/html; charset=utf-8")
-        elsewhere = self.context.policy.public_url or ""
-        self.set_header("Content-Security-Policy", _CONSOLE_POLICY.replace("blob:", f"blob: {elsewhere}".strip()))
+        self.set_header("Content-Security-Policy", _CONSOLE_POLICY.format(" ".join(self._elsewhere())))
         self.finish((STATIC / "index.html").read_bytes())
+
+    def _elsewhere(self) -> set[str]:
+        """Where results and uploads may come from besides ourselves."""
+        policy, works = self.context.policy, self.works
+        hosts = {policy.public_url} if policy.public_url else set()
+        if policy.store_serve == "redirect":
+            hosts |= {place.origin for place in (works.media.place, works.uploads.place) if not isinstance(place, Path)}
+        return hosts
 
     async def _keep_token(self, token: str) -> None:
         try:

@@ -26,7 +26,7 @@ class UploadFile(BaseHandler):
     async def prepare(self) -> None:
         if self.request.method != "POST":
             return
-        user = await self.admit("chat")
+        user = await self.admit("chat", "jobs")
         length = self.request.headers.get("Content-Length", "0")
         uploads = self.works.uploads
         try:

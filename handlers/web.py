@@ -56,10 +56,16 @@ class Policy:
     chat_rate: int
     chat_rooms: int
     chat_text: int
+    video_watches: int
+    video_width: int
+    video_fps: float
     allow_origins: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
     metrics_allow: tuple[str, ...]
     public_url: str | None
+    store_serve: str
+    store_link_ttl: float
+    accel_redirect: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +84,11 @@ class Refused(tornado.web.HTTPError):
     """A request refused: HTTP status, error code, message; ``cause`` is the reason of a TokenError, else the code."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, cause: str = "", retry_after_s: int | None = None
-    ) -> None:
+        self, status: int, code: str, message: str, *, cause: str = "", retry_after_s: int | None = None,
+        more: dict[str, object] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(status)
+        self.more = more or {}
         self.code = code
         self.message = message
         self.cause = cause or code
@@ -89,7 +97,8 @@ class Refused(tornado.web.HTTPError):
     @classmethod
     def because(cls, error: WorkError) -> "Refused":
         after = -(-error.retry_after_ms // 1000) if error.retry_after_ms else None
-        return cls(STATUS[error.code], error.code, error.message, retry_after_s=after)
+        more = {"errors": error.as_dict()["errors"]} if "errors" in error.as_dict() else None
+        return cls(STATUS[error.code], error.code, error.message, retry_after_s=after, more=more)
 
 
 class BaseHandler(tornado.web.RequestHandler):
@@ -142,10 +151,10 @@ class BaseHandler(tornado.web.RequestHandler):
         kind, _, token = self.request.headers.get("Authorization", "").partition(" ")
         return token.strip() if kind.lower() == "bearer" else self.get_cookie(COOKIE, "") or ""
 
-    async def admit(self, scope: Scope) -> User:
-        """Who asks, if they may. Raises Refused: 401 for the token, 403 for the origin or the scope."""
+    async def admit(self, scope: Scope, *others: Scope) -> User:
+        """Who asks, if they may: any of the scopes will do. Raises Refused: 401 for the token, 403 for all else."""
         self.check_page()
-        return await self.identify(scope)
+        return await self.identify(scope, *others)
 
     def check_page(self) -> None:
         """Raises Refused when a page of another origin asks, or one that cannot be told."""
@@ -157,15 +166,15 @@ class BaseHandler(tornado.web.RequestHandler):
         if origin is not None and not self.own(origin):
             raise self.refuse(403, "forbidden", f"pages of {origin[:100]} may not connect (allow_origins)")
 
-    async def identify(self, scope: Scope) -> User:
-        """Whom the token speaks for. Raises Refused when it is not accepted, or lacks the scope."""
+    async def identify(self, scope: Scope, *others: Scope) -> User:
+        """Whom the token speaks for. Raises Refused when it is not accepted, or lacks all of the scopes."""
         try:
             user = await self.context.verifier.verify(self.token, self.address)
         except TokenError as error:
             raise self.refuse(401, "forbidden", error.message, error.reason) from None
         if until := self.works.denials.until(user.name):
             raise self.refuse(403, "forbidden", f"this user is kept out until {time.ctime(until)}", "denied")
-        if scope not in user.scopes:
+        if not {scope, *others} & user.scopes:
             raise self.refuse(403, "forbidden", f"the token's scope must include {scope!r}")
         log.info("admitted", user=user.name, scope=scope, address=self.address, path=self.request.path)
         return user
@@ -185,9 +194,9 @@ class BaseHandler(tornado.web.RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]
-        body = {"code": "internal", "message": HTTPStatus(status_code).phrase}
+        body: dict[str, object] = {"code": "internal", "message": HTTPStatus(status_code).phrase}
         if isinstance(error, Refused):
-            body = {"code": error.code, "message": without_tokens(error.message)}
+            body = {"code": error.code, "message": without_tokens(error.message), **error.more}
             if error.retry_after_s is not None:
                 self.set_header("Retry-After", str(error.retry_after_s))
         elif status_code == 404:

@@ -7,6 +7,8 @@ import pytest
 
 from tests.redis import Redis, redis_in
 from tests.running import Server
+from tests.s3 import S3, s3_in
+from tests.streams import Camera, make_clip
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,41 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
     """A Redis of this test's own, which keeps its data."""
     with redis_in(tmp_path) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """One S3 server for all tests that neither stop it nor have it refuse; each takes a prefix of its own."""
+    with s3_in(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of ten seconds, 25 numbered frames each."""
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", 250)
+
+
+@pytest.fixture(scope="session")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred seconds of numbered frames, 25 a second."""
+    return make_clip(tmp_path_factory.mktemp("clip") / "long.mp4", 2500)
+
+
+@pytest.fixture
+def make_camera() -> Iterator[Callable[[Path], Camera]]:
+    """Live sources that send what a clip shows, over and over, each at an address of its own."""
+    made: list[Camera] = []
+
+    def make(clip: Path) -> Camera:
+        made.append(Camera(clip).start())
+        return made[-1]
+
+    yield make
+    for camera in made:
+        camera.lose()
+
+
+@pytest.fixture
+def camera(make_camera: Callable[[Path], Camera], long_clip: Path) -> Camera:
+    return make_camera(long_clip)

@@ -134,7 +134,7 @@ def test_an_error_names_the_variable_and_what_it_wants(
 
 def test_every_error_is_told_at_once() -> None:
     lines = refusal(port="http", max_pixels="0", formats="gif").splitlines()
-    assert [line.split(":")[0] for line in lines] == ["SLUICE_PORT", "SLUICE_MAX_PIXELS", "SLUICE_FORMATS"]
+    assert {line.split(":")[0] for line in lines} == {"SLUICE_PORT", "SLUICE_MAX_PIXELS", "SLUICE_FORMATS"}
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "example.org"])

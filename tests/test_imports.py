@@ -22,10 +22,10 @@ GROUND = {f"handlers.{name}" for name in _GROUND}
 # A slice is described the same way wherever it comes in: one schema, not twins that drift.
 ALLOWED = {("handlers.process", "handlers.images.SliceMessage")}
 # What talks to the world for us, or decodes what strangers send.
-DRIVERS = {"asyncssh", "dask", "distributed", "jwt", "obstore", "prometheus_client", "rapidocr", "redis", "simplejpeg"}
-CHOSEN = {"asyncssh", "dask", "distributed", "rapidocr", "redis"}
-NOT_FOR_WORKS = {"tornado", "handlers", "config", "server"}
-NOT_FOR_HANDLERS = {"cv2", "numpy", "simplejpeg", "sqlite3", "config", "server"} | CHOSEN
+CHOSEN = {"asyncssh", "dask", "distributed", "obstore", "rapidocr", "redis", "yaml"}
+DRIVERS = {"jwt", "obstore", "prometheus_client", "simplejpeg"} | CHOSEN
+NOT_FOR_WORKS = {"tornado", "handlers", "config", "limits", "server"}
+NOT_FOR_HANDLERS = {"cv2", "numpy", "simplejpeg", "sqlite3", "config", "limits", "server"} | CHOSEN
 
 
 class Import(NamedTuple):
@@ -92,7 +92,7 @@ def test_server_and_config_are_imported_by_nobody_but_server() -> None:
 
 
 def test_config_stands_alone() -> None:
-    assert [each for each in of("config") if each.top in ("server", "handlers", "works")] == []
+    assert [each for each in of("config") + of("limits") if each.top in ("server", "handlers", "works")] == []
 
 
 def test_each_driver_is_imported_in_one_file_only() -> None:
@@ -107,8 +107,9 @@ def test_a_driver_is_loaded_only_when_it_is_chosen() -> None:
     assert loaded_by("import server") & CHOSEN == set()
 
 
-def test_a_decoder_child_loads_neither_the_web_server_nor_the_database() -> None:
-    loaded = loaded_by("import works.queue.decoder")
+@pytest.mark.parametrize("child", ["works.queue.decoder", "works.video.child"])
+def test_a_child_loads_neither_the_web_server_nor_the_database(child: str) -> None:
+    loaded = loaded_by(f"import {child}")
     assert "cv2" in loaded
     assert loaded & {"tornado", "sqlite3", "jwt", "handlers", "config"} == set()
 

@@ -1,25 +1,44 @@
 """The works of one server, opened from plain values and closed in order."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 from works.chat import Chat
 from works.denials import Denials
 from works.events import EventLog
 from works.events.open import open_events
-from works.media import FolderMedia, open_media
+from works.jobs import load
+from works.jobs.desk import Jobs
+from works.jobs.house import JobHouse, JobSettings
+from works.media import MediaStore, open_media
 from works.metrics import Metrics
 from works.queue import WorkQueue
+from works.queue.address import QueueSettings
 from works.queue.decoder import ChildSettings
-from works.queue.local import LocalQueue
+from works.queue.open import open_queue
 from works.queue.pending import Bounds
 from works.sessions import Sessions
+from works.stores import StoreOptions, Threads
 from works.uploads import Uploads, UploadSettings, open_uploads
+from works.video import VideoSettings
+from works.video.hub import Video
+from works.video.snapshots import Snapshots
+from works.video.source import parse_sources
 
 # Seconds between sweeps of results and of streams.
 _SWEEP = 30.0
+# Seconds between sweeps of what is in an object store, where each look at 1,000 names is a request that is paid for.
+_SWEEP_OBJECTS = 300.0
+# Seconds after which a store that has not answered is told of as such.
+_CHECK = 6.0
+# Threads that wait for stores, of results and of uploads each. A store that hangs may hold up as many requests at once.
+_THREADS = 16
+
+Check = Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -28,65 +47,109 @@ class Works:
 
     queue: WorkQueue
     events: EventLog
-    media: FolderMedia
+    media: MediaStore
     uploads: Uploads
     sessions: Sessions
     denials: Denials
     chat: Chat
+    jobs: Jobs
     metrics: Metrics
+    video: Video
+    snapshots: Snapshots
     media_ttl: float
     media_bytes: int
+    bucket_rule: bool
+    """Whether a rule of the bucket's deletes what is old in it, so that we need not."""
+    threads: Threads
+    """In which to wait for ``media``."""
+    _checks: "dict[str, asyncio.Future[None]]" = field(default_factory=dict)
 
     async def keep_house(self) -> None:
         """Sweeps until cancelled; a store that fails is tried again at the next turn, and /readyz tells of it."""
-        while True:
-            with suppress(OSError):
-                await asyncio.to_thread(self.media.sweep, self.media_ttl, self.media_bytes)
-            with suppress(OSError):
-                await self.uploads.sweep()
-            with suppress(OSError):
-                await self.events.sweep()
-            await asyncio.sleep(_SWEEP)
+        places = ((self.media.place, self._sweep_media), (self.uploads.place, self.uploads.sweep))
+        sweeps = (_every(_SWEEP if isinstance(place, Path) else _SWEEP_OBJECTS, sweep) for place, sweep in places)
+        await asyncio.gather(_every(_SWEEP, self.events.sweep), *sweeps)
+
+    async def _sweep_media(self) -> None:
+        if isinstance(self.media.place, Path) or not self.bucket_rule:
+            await self.threads.run(self.media.sweep, self.media_ttl, self.media_bytes)
 
     async def faults(self) -> list[str]:
         """Why work cannot be done now; empty when it can."""
-        faults = [] if self.queue.ready() else ["queue: its workers have stopped"]
-        for name, check in (("events", self.events.check()), ("media", asyncio.to_thread(self.media.check))):
-            try:
-                await check
-            except OSError as error:
-                faults.append(f"{name}: {error.strerror or error}")
-        return faults
+        faults = [] if self.queue.ready() else ["queue: no worker can be reached"]
+        media = partial(self.threads.run, self.media.check)
+        checks: dict[str, Check] = {"events": self.events.check, "media": media, "uploads": self.uploads.check}
+        found = await asyncio.gather(*(self._fault(name, check) for name, check in checks.items()))
+        return faults + [f"{name}: {fault}" for name, fault in zip(checks, found, strict=True) if fault]
+
+    async def _fault(self, name: str, check: Check) -> str:
+        """What a check says; one that does not end is not begun anew, however often it is asked for."""
+        running = self._checks.get(name)
+        if running is None:
+            running = self._checks[name] = asyncio.ensure_future(check())
+            running.add_done_callback(lambda _: self._checks.pop(name))
+        await asyncio.wait({running}, timeout=_CHECK)
+        if not running.done():
+            return f"it has not answered within {_CHECK:g} s"
+        try:
+            await running
+        except OSError as error:
+            return str(error.strerror or error)
+        return ""
 
     async def drain(self, deadline: float) -> None:
         """Accepts no more, finishes what runs within ``deadline`` seconds, fails the rest as temporary."""
-        await self.queue.close(deadline)
+        await self.video.close()
+        # Jobs first: they are told to stop before their tasks fail.
+        await asyncio.gather(self.jobs.runner.drain(deadline), self.queue.close(deadline))
         await self.sessions.settle()
 
     async def close(self) -> None:
         """Writes what is not yet written. To be called when nobody reads events any more."""
         await self.chat.settle()
         await self.events.close()
+        self.threads.close()
+        self.uploads.threads.close()
+
+
+async def _every(seconds: float, sweep: Check) -> None:
+    while True:
+        with suppress(OSError):
+            await sweep()
+        await asyncio.sleep(seconds)
 
 
 async def open_works(
-    child: ChildSettings, bounds: Bounds, *, workers: int, isolation: str, events: str, session_events: int,
+    child: ChildSettings, bounds: Bounds, cluster: QueueSettings, *,
+    workers: int, isolation: str, events: str, session_events: int,
     session_grace: float, session_ttl: float, media_ttl: float, media_bytes: int,
-    uploads: UploadSettings, frame: Callable[[str], bytes],
+    bucket_rule: bool, uploads: UploadSettings, uploads_store: StoreOptions, frame: Callable[[str], bytes],
+    sources: str = "", video: VideoSettings | None = None,
+    jobs: JobSettings | None = None, job_modules: Sequence[str] = (),
 ) -> Works:  # fmt: skip
-    """``frame`` makes of a text what goes over a client's wire.
+    """``frame`` makes of a text what goes over a client's wire; ``job_modules`` have further kinds of jobs.
 
     Raises ValueError for a URL of an unknown kind, OSError for a place that cannot be used.
     """
+    known_sources = parse_sources(sources)
+    load(job_modules)
     metrics = Metrics()
-    media = open_media(child.media)
+    media = open_media(child.media, child.store)
     child = replace(child, media=media.url)
     log = open_events(events, session_events)
     metrics.watch(metrics.event_syncs, lambda: log.syncs)
-    queue = LocalQueue(child, media, bounds, metrics, workers=workers, isolation=isolation)
+    queue = await open_queue(cluster, child, media, bounds, metrics, workers=workers, isolation=isolation)
     sessions = Sessions(log, queue, grace=session_grace, ttl=session_ttl)
-    kept_uploads = open_uploads(queue, uploads)
+    kept_uploads = open_uploads(queue, uploads, uploads_store, Threads(_THREADS))
     denials = Denials(log)
     await denials.load()
     await queue.start()
-    return Works(queue, log, media, kept_uploads, sessions, denials, Chat(log, frame), metrics, media_ttl, media_bytes)
+    live = Video(known_sources, video or VideoSettings(), queue, metrics)
+    threads = Threads(_THREADS)
+    told = jobs or JobSettings()
+    told = replace(told, job_events=min(told.job_events, session_events))
+    house = JobHouse(told, media, kept_uploads, threads)
+    return Works(
+        queue, log, media, kept_uploads, sessions, denials, Chat(log, frame), Jobs(log, queue, house, frame), metrics,
+        live, Snapshots(live), media_ttl, media_bytes, bucket_rule, threads,
+    )  # fmt: skip

@@ -1,8 +1,8 @@
-"""What an uploaded file is, told by its bytes and never by its name: nine formats that browsers show or play.
+"""What an uploaded file is, told by its bytes and never by its name: nine formats that browsers show or play, and zip.
 
 A few structures are read, so that what merely begins like a format is refused; whether a picture can be decoded is
 found out where it is (works/perform.py). Sources: ISO 14496-12 (mp4), RFC 9559 (webm), RFC 3533 (ogg), RFC 9639
-(flac), ISO 11172-3 and id3.org (mp3), GIF89a.
+(flac), ISO 11172-3 and id3.org (mp3), GIF89a, PKWARE APPNOTE (zip).
 """
 
 import os
@@ -13,12 +13,13 @@ from typing import BinaryIO, Literal
 
 from works.errors import WorkError
 
-_ACCEPTED = "jpeg, png, webp and gif, mp3, ogg, wav, m4a and flac, mp4 and webm"
+_ACCEPTED = "jpeg, png, webp and gif, mp3, ogg, wav, m4a and flac, mp4 and webm, and zip for jobs"
 # Bytes from the start in which the first structures of every format are found.
 _START = 4096
 # ISO boxes looked at before the index is found, and blocks of a GIF: 16 MiB in blocks of 255 bytes are 65,793.
 _MOST_BOXES, _MOST_BLOCKS = 1000, 200_000
 _LARGEST_MOOV = 16 << 20
+_LONGEST_ZIP_END = 22 + 65_535
 _AUDIO_BRANDS = (b"M4A ", b"M4B ")
 _VIDEO_BRANDS = (b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"M4V ", b"dash", b"MSNV")
 _OGG_AUDIO = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
@@ -30,6 +31,10 @@ _MP3_RATES = (
 _MP3_SAMPLES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
+Group = Literal["image", "audio", "video", "archive"]
+_GROUPS: dict[str, Group] = {"image": "image", "audio": "audio", "video": "video", "application": "archive"}
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """``suffix`` is that of the stored file, ``type`` what browsers are told."""
@@ -38,16 +43,16 @@ class Kind:
     type: str
 
     @property
-    def group(self) -> Literal["image", "audio", "video"]:
-        group = self.type.partition("/")[0]
-        return "image" if group == "image" else "audio" if group == "audio" else "video"
+    def group(self) -> "Group":
+        return _GROUPS[self.type.partition("/")[0]]
 
 
 JPEG, PNG, WEBP, GIF = (Kind(f".{end}", f"image/{end.replace('jpg', 'jpeg')}") for end in ("jpg", "png", "webp", "gif"))
 MP3, M4A = Kind(".mp3", "audio/mpeg"), Kind(".m4a", "audio/mp4")
 OGG, WAV, FLAC = (Kind(f".{name}", f"audio/{name}") for name in ("ogg", "wav", "flac"))
 MP4, WEBM, WEBA = Kind(".mp4", "video/mp4"), Kind(".webm", "video/webm"), Kind(".weba", "audio/webm")
-KINDS = {kind.suffix: kind for kind in (JPEG, PNG, WEBP, GIF, MP3, OGG, WAV, M4A, FLAC, WEBA, MP4, WEBM)}
+ZIP = Kind(".zip", "application/zip")
+KINDS = {kind.suffix: kind for kind in (JPEG, PNG, WEBP, GIF, MP3, OGG, WAV, M4A, FLAC, WEBA, MP4, WEBM, ZIP)}
 
 
 def recognise(file: BinaryIO) -> Kind:
@@ -84,6 +89,8 @@ def _by_structure(file: BinaryIO, start: bytes) -> Kind | None:
         return OGG if first.startswith(_OGG_AUDIO) else None
     if start[:4] == b"\x1a\x45\xdf\xa3":
         return _webm(file, start)
+    if start[:4] == b"PK\3\4":
+        return _zip(file)
     return MP3 if _is_mp3(file, start) else None
 
 
@@ -130,6 +137,13 @@ def _webm(file: BinaryIO, start: bytes) -> Kind | None:
         if any(bytes((0x86, 0x80 | len(codec))) + codec in head for codec in codecs):
             return kind
     return None
+
+
+def _zip(file: BinaryIO) -> Kind | None:
+    """What begins with an entry (4.3.7) and ends with the end of the list of entries (4.3.16) and a comment."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _LONGEST_ZIP_END))
+    return ZIP if b"PK\5\6" in file.read() else None
 
 
 def _is_mp3(file: BinaryIO, start: bytes) -> bool:

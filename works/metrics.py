@@ -21,6 +21,12 @@ class Metrics:
         self.slices = self._counter("slices", "Slices ended, by outcome: done or the error's code", "outcome")
         self.refusals = self._counter("refusals", "Connections and messages refused, by reason", "reason")
         self.child_deaths = self._counter("child_deaths", "Decoder children that ended, by reason", "reason")
+        self.video_captures = self._gauge("video_captures", "Video captures that are open, a child process each")
+        self.video_watches = self._gauge("video_watches", "Watches of all video sources")
+        self.video_captured = self._counter("video_captured", "Frames captured, by source", "source")
+        self.video_encoded = self._counter("video_encoded", "Frames encoded, by source", "source")
+        self.video_sent = self._counter("video_sent", "Frames sent, by source", "source")
+        self.video_dropped = self._counter("video_dropped", "Frames that newer ones replaced, by source", "source")
 
     def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
         """Has ``gauge`` read at the moment it is asked for, instead of being kept up to date."""

@@ -1,27 +1,33 @@
-"""The Shelf: uploaded files on a folder, each with a record of whose it is, which says by its name whether it is kept.
+"""The Shelf: uploaded files, each with a record of whose it is and whether something refers to it.
 
-A record is written last, when all else is on the disk; files without one are debris. ``ID.draft`` is of an upload that
-nobody has referred to yet, ``ID.kept`` of one that somebody has; their age is that of the file. So any number of
-processes may share the folder, and a restart changes nothing. No name holds a word of a user's.
+On a folder ``ID.draft`` is the record of an upload that nobody has referred to, ``ID.kept`` of one that somebody has;
+their age is that of the file. It is written last, when all else is on the disk; files without one are debris. So any
+number of processes may share the folder, and a restart changes nothing. No name holds a word of a user's.
 """
 
 import json
 import os
 import re
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Protocol
 
 from works.kinds import KINDS
+from works.media import folder_of
+from works.stores import StoreOptions, address_of, driver_for
 
-_ID = re.compile(r"[0-9a-f]{32}")
-_ENTRY = re.compile(r"([0-9a-f]{32})(?:-small)?\.([a-z0-9]+)")
+if TYPE_CHECKING:
+    from works.objects import Bucket
+
+ID = re.compile(r"[0-9a-f]{32}")
+ENTRY = re.compile(r"([0-9a-f]{32})(?:-small)?\.([a-z0-9]+)")
 _SMALL = "-small.webp"
 _DRAFT, _KEPT = "draft", "kept"
 # Seconds after which what has no record, or was not written on, belongs to a writer that was killed.
-_ABANDONED = 3600.0
+ABANDONED = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +69,79 @@ class Held:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """All its methods wait for the disk, and may raise OSError."""
+def headers_of(name: str) -> dict[str, str]:
+    """With which an upload is served, whoever does it."""
+    return {
+        "Content-Type": KINDS[PurePath(name).suffix].type,
+        "Content-Disposition": f'inline; filename="{name}"',
+        "Cache-Control": "private, max-age=86400, immutable",
+    }
 
-    folder: Path
+
+def record_of(owner: str, attachment: Attachment) -> bytes:
+    return json.dumps({"owner": owner, "attachment": asdict(attachment)}).encode()
+
+
+def parse_record(data: bytes) -> tuple[str, Attachment]:
+    """Raises ValueError for what is none."""
+    record = json.loads(data)
+    try:
+        return str(record["owner"]), Attachment(**record["attachment"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"no record: {error}") from None
+
+
+class Shelf(Protocol):
+    """Any number of processes may use one at once. All its methods wait for it, and may raise OSError."""
+
+    @property
+    def place(self) -> "Path | Bucket":
+        """Where the files are, by their names, to be served from."""
 
     def part(self, id: str) -> Path:
         """Where the bytes of an upload are collected."""
-        return self.folder / f".{id}.part"
 
     def add(self, owner: str, attachment: Attachment, thumbnail: bytes) -> None:
         """Makes an upload of the part: when this returns, it would survive a power cut. On an error nothing stays."""
+
+    def read(self, id: str) -> tuple[str, Attachment] | None:
+        """Owner and attachment; None for what is not there, or no record, or never was an id."""
+
+    def keep(self, ids: Sequence[str]) -> None:
+        """Their time begins now. Raises FileNotFoundError, its filename beginning with the id, for one that is gone."""
+
+    def sweep(self, grace: float, ttl: float, known: Mapping[str, Held]) -> dict[str, Held]:
+        """Deletes drafts older than ``grace``, kept ones older than ``ttl`` (seconds), debris; what is there then.
+
+        ``known`` saves reading the records of those that were there before.
+        """
+
+    def check(self) -> None:
+        """Raises OSError unless an upload could be stored now."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderShelf:
+    """A Shelf on a folder of this machine."""
+
+    folder: Path
+
+    @property
+    def place(self) -> Path:
+        return self.folder
+
+    def part(self, id: str) -> Path:
+        return self.folder / f".{id}.part"
+
+    def add(self, owner: str, attachment: Attachment, thumbnail: bytes) -> None:
         id, folder = attachment.id, self.folder
-        draft, record = folder / f"{id}.{_DRAFT}", {"owner": owner, "attachment": asdict(attachment)}
+        draft = folder / f"{id}.{_DRAFT}"
         try:
             if attachment.has_thumbnail:
                 _write(folder / attachment.thumbnail, thumbnail)
             _sync(self.part(id))
             self.part(id).rename(folder / attachment.name)
-            _write(folder / f".{id}.record.part", json.dumps(record).encode())
+            _write(folder / f".{id}.record.part", record_of(owner, attachment))
             (folder / f".{id}.record.part").rename(draft)
             _sync(folder)
         except OSError:
@@ -91,20 +150,17 @@ class Shelf:
             raise
 
     def read(self, id: str) -> tuple[str, Attachment] | None:
-        """Owner and attachment; None for what is not there, or no record, or never was an id."""
-        if not _ID.fullmatch(id):
+        if not ID.fullmatch(id):
             return None
         # In this order: one that becomes kept in between is found all the same.
         for state in (_DRAFT, _KEPT):
             try:
-                record = json.loads((self.folder / f"{id}.{state}").read_bytes())
-                return str(record["owner"]), Attachment(**record["attachment"])
-            except (FileNotFoundError, ValueError, TypeError, KeyError):
+                return parse_record((self.folder / f"{id}.{state}").read_bytes())
+            except (FileNotFoundError, ValueError):
                 continue
         return None
 
     def keep(self, ids: Sequence[str]) -> None:
-        """Their time begins now. Raises FileNotFoundError for one that is gone."""
         for id in ids:
             draft, kept = self.folder / f"{id}.{_DRAFT}", self.folder / f"{id}.{_KEPT}"
             try:
@@ -115,15 +171,11 @@ class Shelf:
         _sync(self.folder)
 
     def sweep(self, grace: float, ttl: float, known: Mapping[str, Held]) -> dict[str, Held]:
-        """Deletes drafts older than ``grace``, kept ones older than ``ttl`` (seconds), debris; what is there then.
-
-        ``known`` saves reading the records of those that were there before.
-        """
         now, held = time.time(), {}
         for id, files in self._scan(now).items():
             record = files.pop(_DRAFT, None) or files.pop(_KEPT, None)
             if record is None:
-                if all(now - stat.st_mtime > _ABANDONED for _, stat in files.values()):
+                if all(now - stat.st_mtime > ABANDONED for _, stat in files.values()):
                     _unlink(files)
                 continue
             path, stat = record
@@ -147,17 +199,24 @@ class Shelf:
                     stat = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                match = _ENTRY.fullmatch(entry.name)
+                match = ENTRY.fullmatch(entry.name)
                 if match:
                     key = match[2] if match[2] in (_DRAFT, _KEPT) else entry.name
                     found.setdefault(match[1], {})[key] = Path(entry.path), stat
-                elif entry.name.endswith(".part") and now - stat.st_mtime > _ABANDONED:
+                elif entry.name.endswith(".part") and now - stat.st_mtime > ABANDONED:
                     Path(entry.path).unlink(missing_ok=True)
         return found
 
     def _owner(self, id: str) -> str:
         record = self.read(id)
         return record[0] if record else ""
+
+    def check(self) -> None:
+        probe = self.part(secrets.token_hex(16))
+        try:
+            probe.write_bytes(b"?")
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def _unlink(files: Mapping[str, tuple[Path, os.stat_result]]) -> None:
@@ -176,3 +235,16 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_shelf(url: str, options: StoreOptions, spool: Path) -> Shelf:
+    """``spool``: the folder for what is on its way to an object store.
+
+    Raises ValueError for a URL of an unknown kind, OSError for a folder that cannot be made.
+    """
+    if address_of(url):
+        with driver_for(url):
+            from works.shelf_objects import ObjectShelf
+        spool.mkdir(parents=True, exist_ok=True)
+        return ObjectShelf(url, options, spool.resolve())
+    return FolderShelf(folder_of(url, "uploads"))

@@ -11,15 +11,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from works.errors import Busy, WorkError
-from works.kinds import GIF, Kind, gif_size, recognise
-from works.media import open_media
+from works.kinds import GIF, KINDS, Kind, gif_size, recognise
 from works.probe import probe
 from works.queue import WorkQueue
-from works.shelf import Attachment, Held, Shelf
+from works.shelf import Attachment, Held, Shelf, open_shelf
+from works.stores import StoreOptions, Threads
 from works.task import Task
+
+if TYPE_CHECKING:
+    from works.objects import Bucket
 
 # Width and height within which a thumbnail fits.
 THUMBNAIL = (512, 512)
@@ -34,6 +37,7 @@ class UploadSettings:
     """The settings that uploads go by; config.py says what each means."""
 
     uploads: str
+    spool: str = "var/spool"
     upload_bytes: int = 32 << 20
     upload_bytes_per_user: int = 1 << 30
     upload_bytes_total: int = 10 << 30
@@ -78,13 +82,13 @@ class Ledger:
 
 
 class Uploads:
-    def __init__(self, shelf: Shelf, queue: WorkQueue, settings: UploadSettings) -> None:
-        self.shelf, self.queue, self.settings = shelf, queue, settings
+    def __init__(self, shelf: Shelf, queue: WorkQueue, settings: UploadSettings, threads: Threads) -> None:
+        self.shelf, self.queue, self.settings, self.threads = shelf, queue, settings, threads
         self.coming, self.there = Ledger(), Ledger()
 
     @property
-    def folder(self) -> Path:
-        return self.shelf.folder
+    def place(self) -> "Path | Bucket":
+        return self.shelf.place
 
     def begin(self, owner: str, length: int = 0) -> "Upload":
         """An upload of, it is said, so many bytes; ``discard`` must follow. Raises Busy, or WorkError too_large."""
@@ -110,7 +114,10 @@ class Uploads:
 
     async def find(self, owner: str, ids: Sequence[str]) -> list[Attachment]:
         """The attachments of these ids. Raises WorkError not_found for one that is not there or not this owner's."""
-        return await asyncio.to_thread(self._find, owner, ids)
+        try:
+            return await self.threads.run(self._find, owner, ids)
+        except OSError as error:
+            raise _unreachable(error) from None
 
     def _find(self, owner: str, ids: Sequence[str]) -> list[Attachment]:
         found = [(id, self.shelf.read(id)) for id in ids]
@@ -123,19 +130,27 @@ class Uploads:
         """Something refers to them: they stay for ``upload_ttl`` from now. Raises WorkError as ``find`` does."""
         await self.find(owner, ids)
         try:
-            await asyncio.to_thread(self.shelf.keep, ids)
+            await self.threads.run(self.shelf.keep, ids)
         except FileNotFoundError as error:
             raise _unknown(Path(error.filename).stem) from None
+        except OSError as error:
+            raise _unreachable(error) from None
 
     async def attach(self, owner: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Finds and keeps them, for a message that is about to be stored; what it says of them. Raises WorkError."""
         attachments = await self.find(owner, ids)
+        if any(KINDS[attachment.suffix].group == "archive" for attachment in attachments):
+            raise WorkError("bad_message", "attachments: a zip is for jobs; send what is in it")
         await self.keep(owner, ids)
         return [attachment.as_dict() for attachment in attachments]
 
+    async def check(self) -> None:
+        """Raises OSError unless an upload could be stored now."""
+        await self.threads.run(self.shelf.check)
+
     async def sweep(self) -> None:
         """Deletes what has had its time. To be called every minute or so."""
-        gone, new = await asyncio.to_thread(self._sweep, dict(self.there.held))
+        gone, new = await self.threads.run(self._sweep, dict(self.there.held))
         for id in gone:
             self.there.drop(id)
         for id, held in new:
@@ -223,7 +238,7 @@ class Upload:
         async with self._disk:
             self._check_open()
             try:
-                return await asyncio.to_thread(work, *arguments)
+                return await self._uploads.threads.run(work, *arguments)
             except OSError as error:
                 why = f"the upload could not be stored: {error.strerror}"
                 raise WorkError("internal", why, temporary=True) from None
@@ -241,7 +256,7 @@ class Upload:
 
     async def _clear(self) -> None:
         async with self._disk:
-            await asyncio.to_thread(self._delete)
+            await self._uploads.threads.run(self._delete)
         self._uploads.coming.drop(self.id)
 
     def _delete(self) -> None:
@@ -254,6 +269,10 @@ def _unknown(id: str) -> WorkError:
     return WorkError("not_found", f"attachments: {id[:40]!r} is no upload of yours, or no longer kept")
 
 
-def open_uploads(queue: WorkQueue, settings: UploadSettings) -> Uploads:
+def _unreachable(error: OSError) -> WorkError:
+    return WorkError("internal", f"the uploads cannot be read: {error.strerror}", temporary=True)
+
+
+def open_uploads(queue: WorkQueue, settings: UploadSettings, store: StoreOptions, threads: Threads) -> Uploads:
     """Raises ValueError for a URL of an unknown kind, OSError for a folder that cannot be made."""
-    return Uploads(Shelf(open_media(settings.uploads).folder), queue, settings)
+    return Uploads(open_shelf(settings.uploads, store, Path(settings.spool)), queue, settings, threads)

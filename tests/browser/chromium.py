@@ -7,9 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, async_playwright, expect
 
 from tests.running import Server
+
+# A guard against hanging; by default it is five seconds, which a busy machine may take.
+expect.set_options(timeout=30_000)
 
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 FLAGS = [

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handlers.frames import FrameError, pack, unpack
+from handlers.frames import FrameError, frame, frame_packed, pack, unpack
 
 # A busy machine is no fault of the code.
 AT_LEISURE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
@@ -72,6 +72,11 @@ def test_whatever_is_packed_is_unpacked_the_same(header: dict[str, object], payl
     text, rest = unpack(pack(header, payload))
     assert json.loads(text) == header
     assert rest == payload
+
+
+@pytest.mark.parametrize("length", [0, 100, 1 << 10, 1 << 17])
+def test_a_packed_message_is_framed_the_same_in_one_copy(length: int) -> None:
+    assert frame_packed('{"a":"é"}', bytes(length)) == frame(pack('{"a":"é"}', bytes(length)))
 
 
 @AT_LEISURE

@@ -52,6 +52,28 @@ async def test_no_token_is_asked_for_because_the_name_is_the_key(server: Server)
     assert httpx.get(first).content == httpx.get(second).content
 
 
+@pytest.mark.parametrize(
+    ("suffix", "type"),
+    [
+        (".webm", "video/webm"), (".mp4", "video/mp4"), (".zip", "application/zip"),
+        (".csv", "text/csv; charset=utf-8"), (".json", "application/json"),
+    ],
+)  # fmt: skip
+def test_other_results_are_what_their_names_say_and_saved_when_a_browser_cannot_show_them(
+    server: Server, suffix: str, type: str
+) -> None:
+    name = "c" * 32 + suffix
+    (server.media / name).write_bytes(b"<script>alert(1)</script>")
+    answer = httpx.get(f"{server.url}/media/{name}")
+    assert (answer.status_code, answer.content) == (200, b"<script>alert(1)</script>")
+    assert answer.headers["Content-Type"] == type
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    shown = type.startswith("video/")
+    assert answer.headers.get("Content-Disposition") == (None if shown else f'attachment; filename="{name}"')
+    part = httpx.get(f"{server.url}/media/{name}", headers={"Range": "bytes=7-12"})
+    assert (part.status_code, part.content, part.headers["Accept-Ranges"]) == (206, b">alert", "bytes")
+
+
 async def test_head_gives_the_headers_alone(server: Server) -> None:
     url = await result(server)
     head = httpx.head(url)

@@ -1,6 +1,10 @@
-"""Fixtures of the tests of the EventLog."""
+"""Fixtures of the tests of the EventLog and of the WorkQueue."""
+
+from collections.abc import Iterator
 
 import pytest
+
+from tests.dask import Clusters
 
 
 @pytest.fixture
@@ -9,3 +13,16 @@ def kind(request: pytest.FixtureRequest) -> str:
     if request.param == "redis":
         request.getfixturevalue("redis")
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    """Dask clusters, started when first asked for, for tests that leave them as they found them."""
+    with Clusters(tmp_path_factory.mktemp("clusters"), slice_timeout=20) as started:
+        yield started
+
+
+@pytest.fixture
+def workers_of(request: pytest.FixtureRequest) -> "str | Clusters":
+    """What tests.works.queues.opened takes for a kind of WorkQueue."""
+    return request.getfixturevalue("clusters") if request.param == "dask" else request.param

@@ -10,30 +10,29 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.dask import Clusters, Dask
 from tests.pictures import encoded, photograph, small
-from tests.running import alive
+from tests.running import alive, until
 from works import actions
 from works.errors import WorkError
 from works.media import FolderMedia
 from works.metrics import Metrics
 from works.perform import Limits
 from works.pixels import as_image
+from works.queue.address import QueueSettings
+from works.queue.base import BaseQueue
+from works.queue.cluster import ClusterQueue
 from works.queue.decoder import ChildSettings
 from works.queue.local import LocalQueue
 from works.queue.pending import Bounds
 from works.task import Result, Task
 
 
-class Queue(LocalQueue):
+class Seen(BaseQueue):
     """A queue with what a test wants to know of it."""
 
-    def __init__(self, folder: Path, isolation: str = "process", *, workers: int = 1, timeout: float = 20,
-                 memory: int = 1 << 30, bounds: Bounds | None = None) -> None:  # fmt: skip
-        folder.mkdir(exist_ok=True)
-        self.media = FolderMedia(folder)
-        self.figures = Metrics()
-        child = ChildSettings(self.media.url, Limits(), memory, timeout)
-        super().__init__(child, self.media, bounds or Bounds(), self.figures, workers=workers, isolation=isolation)
+    media: FolderMedia
+    figures: Metrics
 
     def deaths(self, reason: str) -> float:
         return self.figures.registry.get_sample_value("sluice_child_deaths_total", {"reason": reason}) or 0
@@ -42,9 +41,63 @@ class Queue(LocalQueue):
         return self.figures.registry.get_sample_value("sluice_running") or 0
 
 
+class Queue(LocalQueue, Seen):
+    def __init__(self, folder: Path, isolation: str = "process", *, workers: int = 1, timeout: float = 20,
+                 memory: int = 1 << 30, bounds: Bounds | None = None) -> None:  # fmt: skip
+        folder.mkdir(exist_ok=True)
+        self.media = FolderMedia(folder)
+        self.figures = Metrics()
+        child = ChildSettings(self.media.url, Limits(), memory, timeout)
+        super().__init__(child, self.media, bounds or Bounds(), self.figures, workers=workers, isolation=isolation)
+
+
+class OnDask(ClusterQueue, Seen):
+    """``settings`` are those of QueueSettings."""
+
+    def __init__(self, cluster: Dask, *, bounds: Bounds | None = None, timeout: float = 20, **settings: Any) -> None:
+        from works.queue.dask import DaskCluster
+
+        cluster.media.mkdir(exist_ok=True)
+        self.media = FolderMedia(cluster.media)
+        self.figures = Metrics()
+        how = QueueSettings(cluster.url, **settings)
+        super().__init__(lambda: DaskCluster.connect(how), how, timeout, self.media, bounds or Bounds(), self.figures)
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+    @property
+    def connected(self) -> bool:
+        return self._cluster is not None
+
+    def given(self) -> int:
+        """How many slices the cluster has."""
+        return len(self._running)
+
+
 @asynccontextmanager
-async def opened(folder: Path, isolation: str = "process", **settings: Any) -> AsyncIterator[Queue]:
-    queue = Queue(folder / "media", isolation, **settings)
+async def on_dask(cluster: Dask, threads: int = 1, **settings: Any) -> AsyncIterator[OnDask]:
+    """Begins when the cluster has so many threads."""
+    queue = OnDask(cluster, **settings)
+    await queue.start()
+    try:
+        await until(lambda: queue.threads == threads, 60)
+        yield queue
+    finally:
+        await queue.close(0)
+
+
+@asynccontextmanager
+async def opened(folder: Path, kind: "str | Clusters" = "process", **settings: Any) -> AsyncIterator[Seen]:
+    """``kind``: the isolation of a LocalQueue, or the clusters to choose from."""
+    if isinstance(kind, Clusters):
+        threads = settings.pop("workers", 1)
+        # None waits at the cluster: then a queue on a cluster keeps its order to the letter, as a local one does.
+        async with on_dask(kind.with_threads(threads), threads, queue_ahead=0, **settings) as queue:
+            yield queue
+        return
+    queue = Queue(folder / "media", kind, **settings)
     await queue.start()
     try:
         yield queue

@@ -1,4 +1,4 @@
-"""The promise of a WorkQueue, over LocalQueue in both isolations: order, fairness, and exactly one end of each task."""
+"""The promise of a WorkQueue, over LocalQueue in both isolations and over Dask: order, turns, one end of each task."""
 
 import asyncio
 import random
@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.dask import Clusters
 from tests.pictures import decoded, small
 from tests.running import alive, until
 from tests.works.queues import children, error_of, forkserver, moderate, opened, slow, task
 from works.errors import Busy, WorkError
-from works.queue.local import LocalQueue
+from works.queue.base import BaseQueue
 from works.queue.pending import Bounds
 from works.task import Result, Task, Viewport
 
-ISOLATIONS = ["process", "thread"]
-both = pytest.mark.parametrize("isolation", ISOLATIONS)
+Kind = str | Clusters
+each_kind = pytest.mark.parametrize("workers_of", ["process", "thread", "dask"], indirect=True)
 
 
-def noted(queue: LocalQueue, tasks: list[Task], order: list[str]) -> "list[asyncio.Future[Result]]":
+def noted(queue: BaseQueue, tasks: list[Task], order: list[str]) -> "list[asyncio.Future[Result]]":
     """Submits them all; ``order`` gets their ids as they end."""
     futures = []
     for each in tasks:
@@ -31,9 +32,9 @@ def ended(futures: "list[asyncio.Future[Result]]") -> int:
     return sum(future.done() for future in futures)
 
 
-@both
-async def test_a_task_ends_in_its_result(tmp_path: Path, isolation: str) -> None:
-    async with opened(tmp_path, isolation) as queue:
+@each_kind
+async def test_a_task_ends_in_its_result(tmp_path: Path, workers_of: Kind) -> None:
+    async with opened(tmp_path, workers_of) as queue:
         assert queue.ready()
         inline, stored = await asyncio.gather(
             queue.submit(task("1", zoom=0.5, deliver="inline", format="png")), queue.submit(task("2", fit=(32, 99)))
@@ -44,12 +45,12 @@ async def test_a_task_ends_in_its_result(tmp_path: Path, isolation: str) -> None
         assert stored.work_ms > 0
 
 
-@both
-async def test_with_one_worker_300_slices_in_any_order_come_back_by_rank(tmp_path: Path, isolation: str) -> None:
+@each_kind
+async def test_with_one_worker_300_slices_in_any_order_come_back_by_rank(tmp_path: Path, workers_of: Kind) -> None:
     tops = list(range(0, 30_000, 100))
     random.Random(1).shuffle(tops)
     order: list[str] = []
-    async with opened(tmp_path, isolation) as queue:
+    async with opened(tmp_path, workers_of) as queue:
         futures = noted(queue, [task(str(top), offset_top=top, height=64, deliver="data") for top in tops], order)
         await until(lambda: len(order) >= 100, 60)
         queue.rerank("s", "", Viewport(30_000, 800))
@@ -61,13 +62,13 @@ async def test_with_one_worker_300_slices_in_any_order_come_back_by_rank(tmp_pat
     assert order[seen + 1 :] == [str(top) for top in left]
 
 
-@both
+@each_kind
 async def test_the_first_slice_of_another_session_waits_for_the_running_one_only(
-    tmp_path: Path, isolation: str
+    tmp_path: Path, workers_of: Kind
 ) -> None:
     order: list[str] = []
     bounds = Bounds(session_tasks=1000)
-    async with opened(tmp_path, isolation, bounds=bounds) as queue:
+    async with opened(tmp_path, workers_of, bounds=bounds) as queue:
         futures = noted(queue, [task(str(number), "many", deliver="data") for number in range(1000)], order)
         await until(lambda: len(order) >= 20)
         before = ended(futures)
@@ -78,9 +79,9 @@ async def test_the_first_slice_of_another_session_waits_for_the_running_one_only
         await asyncio.gather(*futures, return_exceptions=True)
 
 
-@both
-async def test_over_a_bound_it_is_busy_at_once_and_says_when_to_come_back(tmp_path: Path, isolation: str) -> None:
-    async with opened(tmp_path, isolation, bounds=Bounds(session_tasks=3)) as queue:
+@each_kind
+async def test_over_a_bound_it_is_busy_at_once_and_says_when_to_come_back(tmp_path: Path, workers_of: Kind) -> None:
+    async with opened(tmp_path, workers_of, bounds=Bounds(session_tasks=3)) as queue:
         futures = [queue.submit(task(str(number))) for number in range(3)]
         with pytest.raises(Busy, match="session_tasks") as caught:
             queue.submit(task("late"))
@@ -89,9 +90,9 @@ async def test_over_a_bound_it_is_busy_at_once_and_says_when_to_come_back(tmp_pa
         await queue.submit(task("late"))
 
 
-@both
-async def test_an_id_may_be_waiting_or_running_only_once(tmp_path: Path, isolation: str) -> None:
-    async with opened(tmp_path, isolation) as queue:
+@each_kind
+async def test_an_id_may_be_waiting_or_running_only_once(tmp_path: Path, workers_of: Kind) -> None:
+    async with opened(tmp_path, workers_of) as queue:
         running, waiting = queue.submit(moderate("1")), queue.submit(task("2"))
         await until(queue.running)
         for id in "12":
@@ -101,9 +102,9 @@ async def test_an_id_may_be_waiting_or_running_only_once(tmp_path: Path, isolati
         await asyncio.gather(running, waiting, other)
 
 
-@both
-async def test_a_cancelled_task_that_waits_is_never_worked(tmp_path: Path, isolation: str) -> None:
-    async with opened(tmp_path, isolation) as queue:
+@each_kind
+async def test_a_cancelled_task_that_waits_is_never_worked(tmp_path: Path, workers_of: Kind) -> None:
+    async with opened(tmp_path, workers_of) as queue:
         running = queue.submit(moderate("running", "other"))
         futures = {id: queue.submit(task(id, image=id[0])) for id in ("a1", "a2", "b1", "b2")}
         assert [queue.cancel("s", id="a1"), queue.cancel("s", id="a1"), queue.cancel("s", image="b")] == [1, 0, 2]
@@ -114,9 +115,9 @@ async def test_a_cancelled_task_that_waits_is_never_worked(tmp_path: Path, isola
         assert {path.name for path in queue.media.folder.iterdir()} == stored
 
 
-@both
-async def test_a_cancelled_task_that_runs_ends_at_once(tmp_path: Path, isolation: str) -> None:
-    async with opened(tmp_path, isolation) as queue:
+@each_kind
+async def test_a_cancelled_task_that_runs_ends_at_once(tmp_path: Path, workers_of: Kind) -> None:
+    async with opened(tmp_path, workers_of) as queue:
         running = queue.submit(moderate("1"))
         await until(queue.running)
         assert queue.cancel("s") == 1
@@ -125,9 +126,9 @@ async def test_a_cancelled_task_that_runs_ends_at_once(tmp_path: Path, isolation
         await queue.submit(task("2"))
 
 
-@both
-async def test_a_forgotten_session_is_cancelled_as_temporary(tmp_path: Path, isolation: str) -> None:
-    async with opened(tmp_path, isolation) as queue:
+@each_kind
+async def test_a_forgotten_session_is_cancelled_as_temporary(tmp_path: Path, workers_of: Kind) -> None:
+    async with opened(tmp_path, workers_of) as queue:
         futures = [queue.submit(moderate("1")), queue.submit(task("2")), queue.submit(task("1", "other"))]
         await until(queue.running)
         queue.forget("s")
@@ -137,10 +138,10 @@ async def test_a_forgotten_session_is_cancelled_as_temporary(tmp_path: Path, iso
         await futures[2]
 
 
-@both
-async def test_every_accepted_task_ends_in_exactly_one_result_or_work_error(tmp_path: Path, isolation: str) -> None:
+@each_kind
+async def test_every_accepted_task_ends_in_exactly_one_result_or_work_error(tmp_path: Path, workers_of: Kind) -> None:
     kinds = {"good": small(), "cut": small()[:300], "text": b"no picture", "gif": b"GIF89a" + bytes(99)}
-    async with opened(tmp_path, isolation, workers=2) as queue:
+    async with opened(tmp_path, workers_of, workers=2) as queue:
         tasks = [task(f"{kind} {number}", payload=data) for number in range(30) for kind, data in kinds.items()]
         order: list[str] = []
         futures = noted(queue, tasks, order)
@@ -156,9 +157,9 @@ async def test_every_accepted_task_ends_in_exactly_one_result_or_work_error(tmp_
     assert [codes.count(code) for code in ("cancelled", "bad_image", "unsupported_format", "jpeg")] == [3, 60, 30, 27]
 
 
-@both
-async def test_a_store_that_fails_is_temporary_and_the_worker_goes_on(tmp_path: Path, isolation: str) -> None:
-    async with opened(tmp_path, isolation) as queue:
+@each_kind
+async def test_a_store_that_fails_is_temporary_and_the_worker_goes_on(tmp_path: Path, workers_of: Kind) -> None:
+    async with opened(tmp_path, workers_of) as queue:
         await queue.submit(task("0", deliver="data"))
         queue.media.folder.rmdir()
         for number in (1, 2):
@@ -169,9 +170,9 @@ async def test_a_store_that_fails_is_temporary_and_the_worker_goes_on(tmp_path: 
         assert queue.ready()
 
 
-@both
-async def test_close_finishes_what_runs_and_fails_what_waits_as_temporary(tmp_path: Path, isolation: str) -> None:
-    async with opened(tmp_path, isolation) as queue:
+@each_kind
+async def test_close_finishes_what_runs_and_fails_what_waits_as_temporary(tmp_path: Path, workers_of: Kind) -> None:
+    async with opened(tmp_path, workers_of) as queue:
         running, waiting = queue.submit(moderate("1")), queue.submit(task("2"))
         await until(queue.running)
         closing = asyncio.create_task(queue.close(30))

@@ -25,7 +25,7 @@ FILES = {
 async def test_what_was_sent_is_there_to_the_byte_and_told_as_what_it_is(tmp_path: Path, type: str) -> None:
     async with opened(tmp_path) as uploads:
         told = (await send(uploads, FILES[type])).as_dict("https://here")
-        assert (uploads.folder / told["url"].removeprefix("https://here/upload/")).read_bytes() == FILES[type]
+        assert (uploads.place / told["url"].removeprefix("https://here/upload/")).read_bytes() == FILES[type]
         assert (told["type"], told["kind"], told["size"]) == (type, type.partition("/")[0], len(FILES[type]))
         assert ("width" in told) == ("height" in told) == (told["kind"] == "image")
         assert ("thumbnail" in told) == (told["kind"] == "image" and type != "image/gif")
@@ -39,14 +39,14 @@ async def test_a_thumbnail_fits_into_512_pixels_and_is_never_larger_than_the_pic
     async with opened(tmp_path) as uploads:
         sent = await send(uploads, encoded(tall()[: size[1]].repeat(2, 1)[:, : size[0]], quality=30))
         assert (sent.width, sent.height) == size
-        assert decoded((uploads.folder / sent.thumbnail).read_bytes()).shape[1::-1] == thumbnail
+        assert decoded((uploads.place / sent.thumbnail).read_bytes()).shape[1::-1] == thumbnail
 
 
 async def test_a_picture_that_lies_on_its_side_is_told_as_it_is_seen(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         sent = await send(uploads, oriented(photograph()[:100, :200], 6))
         assert (sent.width, sent.height) == (100, 200)
-        assert decoded((uploads.folder / sent.thumbnail).read_bytes()).shape[:2] == (200, 100)
+        assert decoded((uploads.place / sent.thumbnail).read_bytes()).shape[:2] == (200, 100)
 
 
 VAST = animated_gif()[:6] + struct.pack("<HH", 60_000, 60_000) + animated_gif()[10:]

@@ -9,7 +9,7 @@ import pytest
 from tests.films import sound
 from tests.pictures import small
 from tests.works.uploads import HOUR, MONTH, age, names, opened, refused, send, unknown
-from works.shelf import Shelf
+from works.shelf import FolderShelf
 
 
 async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers_are(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ async def test_two_servers_share_a_folder(tmp_path: Path) -> None:
 async def test_one_that_is_kept_while_it_is_swept_stays(tmp_path: Path) -> None:
     """Were its files deleted before its record, or whether or not that was there, they would be gone."""
 
-    class Slow(Shelf):
+    class Slow(FolderShelf):
         def _scan(self, now: float) -> Any:
             found = super()._scan(now)
             self.keep(list(found))
@@ -107,7 +107,7 @@ async def test_one_that_is_kept_while_it_is_swept_stays(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         sent = await send(uploads, small())
         age(uploads, sent.id, HOUR + 1)
-        assert list(Slow(uploads.folder).sweep(HOUR, MONTH, {})) == [sent.id]
+        assert list(Slow(uploads.place).sweep(HOUR, MONTH, {})) == [sent.id]
         assert await uploads.find("alice", [sent.id]) == [sent]
         assert len(names(uploads)) == 3
 
@@ -117,9 +117,9 @@ async def test_the_sweep_takes_debris_but_not_what_is_being_written_nor_what_is_
         young, old = "1" * 32, "2" * 32
         for id in (young, old):
             for name in (f".{id}.part", f".{id}.record.part", f"{id}.mp4", f"{id}-small.webp"):
-                (uploads.folder / name).write_bytes(b"x")
-        (uploads.folder / ".gitkeep").touch()
-        os.utime(uploads.folder / ".gitkeep", (0, 0))
+                (uploads.place / name).write_bytes(b"x")
+        (uploads.place / ".gitkeep").touch()
+        os.utime(uploads.place / ".gitkeep", (0, 0))
         age(uploads, old, 2 * HOUR)
         await uploads.sweep()
         assert [name for name in names(uploads) if old in name] == []
@@ -131,7 +131,7 @@ async def test_the_sweep_takes_debris_but_not_what_is_being_written_nor_what_is_
 async def test_a_damaged_record_is_not_found_and_stops_no_sweep(tmp_path: Path, record: bytes) -> None:
     async with opened(tmp_path) as uploads:
         damaged, sound_one = await send(uploads, small()), await send(uploads, small())
-        (uploads.folder / f"{damaged.id}.draft").write_bytes(record)
+        (uploads.place / f"{damaged.id}.draft").write_bytes(record)
         uploads.there.drop(damaged.id)
         await uploads.sweep()
         await unknown(uploads, "alice", damaged.id)

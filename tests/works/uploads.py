@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from tests.works import queues
 from works.errors import WorkError
 from works.shelf import Attachment
+from works.stores import StoreOptions, Threads
 from works.uploads import Uploads, UploadSettings, open_uploads
 
 HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
@@ -20,8 +21,10 @@ HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
 @asynccontextmanager
 async def opened(folder: Path, **settings: Any) -> AsyncIterator[Uploads]:
     async with queues.opened(folder, "thread") as queue:
-        url = f"file:{folder}/uploads"
-        yield open_uploads(queue, UploadSettings(url, **settings))
+        threads = Threads(4)
+        chosen = UploadSettings(f"file:{folder}/uploads", **settings)
+        yield open_uploads(queue, chosen, StoreOptions(), threads)
+        threads.close()
 
 
 async def send(uploads: Uploads, data: bytes, owner: str = "alice") -> Attachment:
@@ -60,11 +63,11 @@ async def unknown(uploads: Uploads, owner: str, *ids: str) -> str:
 
 
 def names(uploads: Uploads) -> list[str]:
-    return sorted(os.listdir(uploads.folder))
+    return sorted(os.listdir(uploads.place))
 
 
 def age(uploads: Uploads, id: str, seconds: float) -> None:
     """Everything of that upload is as if that much older."""
-    for path in uploads.folder.glob(f"*{id}*"):
+    for path in uploads.place.glob(f"*{id}*"):
         then = path.stat().st_mtime - seconds
         os.utime(path, (then, then))

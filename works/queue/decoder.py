@@ -11,9 +11,10 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import cv2
 
@@ -21,17 +22,16 @@ from works.errors import WorkError
 from works.media import MediaStore, open_media
 from works.perform import Limits, perform
 from works.queue.channel import LENGTHS, Channel
-from works.queue.forkserver import Forkserver, serve
+from works.queue.forkserver import Forkserver, hear, serve
+from works.queue.run import Crashed
+from works.queue.wire import answer, end_of, question, task_of
+from works.stores import StoreOptions, address_of
 from works.task import Result, Task
 
-_TASK_MEMBERS = ("offset_top", "action", "options", "zoom", "fit", "format", "deliver")
-_RESULT_MEMBERS = ("width", "height", "format", "name", "data", "work_ms")
 # A child's own alarm rings this many seconds after the server's deadline: only when the server is gone.
 _GRACE = 2
-
-
-class Crashed(Exception):
-    """The child ended before it answered."""
+# From the members and the payload of a question to the header and the payload of its answer.
+Answer = Callable[[dict[str, Any], bytes], tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class ChildSettings:
     limits: Limits
     memory: int
     timeout: float
+    store: StoreOptions = field(default_factory=StoreOptions)
 
     def forkserver(self) -> Forkserver:
         # OpenCV and OpenBLAS read these once, when they are loaded; a child's own limits come before them.
@@ -56,15 +57,17 @@ class ChildSettings:
             # Else glibc gives a picture's memory back after each slice, and faults it in anew: 15 % of the CPU.
             "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
             "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+            # An object store's driver would take a thread for each core, and each thread 64 MiB of address space.
+            "TOKIO_WORKER_THREADS": "1",
         }
-        return Forkserver([json.dumps(asdict(self))], environment)
+        return Forkserver([], environment, told=json.dumps(asdict(self)).encode())
 
     @classmethod
-    def parse(cls, text: str) -> "ChildSettings":
+    def parse(cls, text: str | bytes) -> "ChildSettings":
         members = json.loads(text)
         limits = members.pop("limits")
         limits["formats"] = tuple(limits["formats"])
-        return cls(limits=Limits(**limits), **members)
+        return cls(limits=Limits(**limits), store=StoreOptions(**members.pop("store")), **members)
 
 
 class Decoder:
@@ -85,7 +88,6 @@ class Decoder:
 
         When this is cancelled, by a deadline or otherwise, the child is killed: it may be stuck in native code.
         """
-        header = json.dumps({name: getattr(task, name) for name in _TASK_MEMBERS}).encode()
         try:
             self.start()
         except OSError as error:
@@ -93,18 +95,16 @@ class Decoder:
         answered = False
         try:
             assert self._channel
-            text, payload = await self._channel.ask(header, task.payload)
-            answer = json.loads(text)
-            outcome = WorkError(**answer["error"]) if "error" in answer else Result(**answer["result"], payload=payload)
+            end = end_of(*await self._channel.ask(question(task), task.payload))
             answered = True
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise Crashed from error
         finally:
             if not answered:
                 self.kill()
-        if isinstance(outcome, WorkError):
-            raise outcome
-        return outcome
+        if isinstance(end, WorkError):
+            raise end
+        return end
 
     def kill(self) -> None:
         if self._channel:
@@ -114,21 +114,31 @@ class Decoder:
 
 
 def _live(end: socket.socket, settings: ChildSettings) -> None:
-    """The life of a child: one task after another until the server hangs up."""
+    media = open_media(settings.media, settings.store)
+
+    def perform_it(members: dict[str, Any], payload: bytes) -> tuple[bytes, bytes]:
+        return _answer(task_of(members, payload), media, settings)
+
+    answer_all(end, perform_it, settings.memory, settings.timeout)
+
+
+def answer_all(end: socket.socket, answer: Answer, memory: int, timeout: float) -> None:
+    """The life of a child: one question after another until the server hangs up.
+
+    It has ``memory`` bytes of address space, and for each question ``timeout`` seconds and a few more.
+    """
     cv2.setNumThreads(1)
     # libpng and OpenCV write what they think of strangers' pictures to descriptor 2; our own words go on to the log.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    resource.setrlimit(resource.RLIMIT_AS, (settings.memory, settings.memory))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    media = open_media(settings.media)
     stream = end.makefile("rb", buffering=1 << 16)
     while lengths := stream.read(LENGTHS.size):
-        signal.setitimer(signal.ITIMER_REAL, settings.timeout + _GRACE)
+        signal.setitimer(signal.ITIMER_REAL, timeout + _GRACE)
         header_length, payload_length = LENGTHS.unpack(lengths)
         members = json.loads(stream.read(header_length))
-        task = Task(session="", id="", payload=stream.read(payload_length), **members)
-        header, payload = _answer(task, media, settings)
+        header, payload = answer(members, stream.read(payload_length))
         end.sendall(LENGTHS.pack(len(header), len(payload)) + header + payload)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -136,11 +146,9 @@ def _live(end: socket.socket, settings: ChildSettings) -> None:
 def _answer(task: Task, media: MediaStore, settings: ChildSettings) -> tuple[bytes, bytes]:
     try:
         with work_errors_only(settings.memory):
-            result = perform(task, media, settings.limits)
-            members = {name: getattr(result, name) for name in _RESULT_MEMBERS}
-            return json.dumps({"result": members}).encode(), result.payload
+            return answer(perform(task, media, settings.limits))
     except WorkError as error:
-        return json.dumps({"error": error.as_dict()}).encode(), b""
+        return answer(error)
 
 
 @contextmanager
@@ -167,9 +175,12 @@ def _out_of_memory(error: BaseException, memory: int) -> WorkError:
 
 
 def main(arguments: list[str]) -> None:
-    """``python -m works.queue.decoder CONTROL SETTINGS``: what Forkserver starts."""
-    settings = ChildSettings.parse(arguments[1])
-    serve(socket.socket(fileno=int(arguments[0])), lambda end: _live(end, settings))
+    """``python -m works.queue.decoder CONTROL``: what Forkserver starts, and tells the settings."""
+    control = socket.socket(fileno=int(arguments[0]))
+    settings = ChildSettings.parse(hear(control))
+    if address_of(settings.media):
+        import works.media_objects  # noqa: F401  # loaded once for all children; each opens the store for itself
+    serve(control, lambda end: _live(end, settings))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A process that has OpenCV loaded and forks decoder children of itself, in 5 ms each instead of 300.
+"""A process that has OpenCV loaded and forks children of itself, decoders mostly, in 5 ms each instead of 300.
 
 Not multiprocessing's forkserver: that one imports server.py again in every child, hands down the whole environment
 (secrets too), and silently loads nothing when started from another folder. The child holds one end of a socket; its
@@ -17,14 +17,24 @@ from pathlib import Path
 
 _REQUEST = struct.Struct("!cI")  # b"F" with a socket: fork; b"K": kill; then the serial number
 _FORK, _KILL = b"F", b"K"
+_LENGTH = struct.Struct("!I")
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONHASHSEED", "VIRTUAL_ENV")
 
 
 class Forkserver:
-    """The server's side. ``arguments`` are for the decoder's main; ``environment`` is added to an almost bare one."""
+    """The server's side. ``arguments`` are for the module's main; ``environment`` is added to an almost bare one.
 
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        self._arguments = arguments
+    ``told`` is for its ears alone, which it gets by ``hear``: arguments are seen by everybody on the machine.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        module: str = "works.queue.decoder",
+        told: bytes = b"",
+    ) -> None:
+        self._module, self._arguments, self._told = module, arguments, told
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         self._environment = kept | environment
         self._serial = 0
@@ -40,13 +50,15 @@ class Forkserver:
         self.close()
         self._control, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "works.queue.decoder", str(theirs.fileno()), *self._arguments],
+            [sys.executable, "-m", self._module, str(theirs.fileno()), *self._arguments],
             cwd=Path(__file__).parents[2],
             env=self._environment,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
+        if self._told:
+            self._control.sendall(_LENGTH.pack(len(self._told)) + self._told)
         return self._control
 
     def fork(self) -> tuple[int, socket.socket]:
@@ -81,6 +93,12 @@ class Forkserver:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+
+def hear(control: socket.socket) -> bytes:
+    """What the server tells its forkserver alone; to be called once, before ``serve``."""
+    (length,) = _LENGTH.unpack(control.recv(_LENGTH.size, socket.MSG_WAITALL))
+    return control.recv(length, socket.MSG_WAITALL)
 
 
 def serve(control: socket.socket, child: Callable[[socket.socket], None]) -> None:

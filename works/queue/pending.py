@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from works.errors import Busy
+from works.queue.run import Run
 from works.task import Rank, Result, Task, Viewport
 
 # Pictures per session whose viewport is remembered; the one longest unmoved is forgotten first.
@@ -30,14 +31,18 @@ class Bounds:
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """A task on its way through the queue. ``deadline`` is set while it runs; ``accepted`` is in loop seconds."""
+    """A task on its way through the queue; times are loop seconds.
+
+    ``run`` is there while it runs in this process, ``key`` names it to a cluster that it was given to.
+    """
 
     task: Task
     future: "asyncio.Future[Result]"
     arrival: int
     accepted: float
     started: float = 0.0
-    deadline: asyncio.Timeout | None = None
+    run: Run | None = None
+    key: str = ""
 
 
 @dataclass(slots=True)
@@ -108,6 +113,14 @@ class Pending:
             raise Busy(f"{bounds.total_tasks:,} slices wait already (queue_tasks)", retry_after_ms)
         if self.bytes + size > bounds.total_bytes:
             raise Busy(f"the server holds {bounds.total_bytes:,} bytes of slices (queue_bytes)", retry_after_ms)
+        self._put(lane, entry)
+
+    def give_back(self, entry: Entry) -> None:
+        """Has a task wait again that was taken and not worked, at its old rank. It was accepted: no bound is asked."""
+        self._put(self._lanes.get(entry.task.session) or _Lane(self._turns), entry)
+
+    def _put(self, lane: _Lane, entry: Entry) -> None:
+        task, size = entry.task, len(entry.task.payload)
         if not lane.entries:
             lane.turns = self._background if task.background else self._turns
             lane.turns.add(task.session)

@@ -1,0 +1,233 @@
+"""/ws/jobs: jobs started, watched, cancelled, answered and retried; docs/jobs.md has the protocol (sluice.v2).
+
+A watched job's story comes by its hub, encoded once however many watch it: first what this connection has not seen of
+it, then what happens. A connection that is lost loses nothing: it says the last offset it saw.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from handlers.auth import Scope
+from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from works.errors import Busy, WorkError
+from works.hubs import Hub
+from works.jobs import asks, offered
+from works.jobs.desk import Who
+from works.jobs.story import stream_of, written
+
+# Milliseconds after which to ask again whether a job may be watched, and requests of a connection under way at once.
+_SOON, _MOST_ASKED = 5000, 100
+# What begins the last event of a story on the wire.
+_ENDED = re.compile(r'\{"type":"events","id":"\w+","offset":\d+,"ended":')
+
+Id = Field(max_length=40)
+
+
+class ListJobs(Message, asks.List):
+    type: Literal["jobs"]
+
+
+class StartJob(Message, asks.Start):
+    type: Literal["start"]
+
+
+class Watch(Message):
+    type: Literal["watch"]
+    id: str = Id
+    after: int | None = Field(None, ge=0)
+    epoch: str | None = Field(None, max_length=100)
+
+
+class Unwatch(Message):
+    type: Literal["unwatch"]
+    id: str = Id
+
+
+class CancelJob(Message):
+    type: Literal["cancel"]
+    id: str = Id
+
+
+class RetryJob(Message, asks.Retry):
+    type: Literal["retry"]
+    id: str = Id
+
+
+class AnswerJob(Message, asks.Answer):
+    type: Literal["answer"]
+    id: str = Id
+
+
+class Watching:
+    """This connection, watching one job: a listener of the job's hub."""
+
+    def __init__(self, socket: "JobsWebSocket", id: str) -> None:
+        self.id, self._socket = id, socket
+        self.hub: Hub | None = None
+        self.begun: asyncio.Task[None] | None = None
+
+    def push(self, text: str, frame: bytes) -> None:
+        self._socket.push(text, frame)
+        self.seen(text)
+
+    def seen(self, text: str) -> None:
+        """After the last event there is nothing more to hear."""
+        if _ENDED.match(text):
+            asyncio.get_running_loop().call_soon(self._socket.unwatch, self)
+
+    def touched(self, stream: str) -> None:
+        """It is told what came before; then it joins in."""
+
+    def lost(self, stream: str) -> None:
+        self._socket.close(TOO_SLOW, "the log has begun again, or cannot be read; come back")
+
+
+class JobsWebSocket(BaseWebSocketHandler):
+    scope: ClassVar[Scope] = "jobs"
+    speaks = f"It speaks {SUBPROTOCOL}: start jobs and watch how they go; docs/jobs.md tells it all."
+    accepts: ClassVar[dict[str, type[Message]]] = {
+        "jobs": ListJobs, "start": StartJob, "watch": Watch, "unwatch": Unwatch, "cancel": CancelJob,
+        "retry": RetryJob, "answer": AnswerJob,
+    }  # fmt: skip
+    names: ClassVar[tuple[str, ...]] = ("id", "client_id")
+
+    async def opened(self) -> None:
+        self._watched: dict[str, Watching] = {}
+        self._asked = 0
+        told = ("jobs_running_per_user", "job_watches", "job_log_bytes", "job_targets", "job_ttl")
+        settings = self.works.jobs.settings
+        self.send(
+            {
+                "type": "hello", "user": self.user.name, "admin": self._who.is_admin,
+                "expires_at": self.user.expires_at, "jobs": offered(self.user.scopes),
+                "limits": {name: getattr(settings, name) for name in told},
+            }
+        )  # fmt: skip
+
+    @property
+    def _who(self) -> Who:
+        return Who(self.user.name, self.user.scopes, self.base_url)
+
+    def _ask(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
+        """Does it beside the socket, a bounded number at once; an error says the names it was asked by."""
+        if self._asked >= _MOST_ASKED:
+            work.close()
+            raise Busy(f"{_MOST_ASKED} requests of this connection are under way already", 1000)
+        self._asked += 1
+        self.spawn(self._tried(message, work))
+
+    async def _tried(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
+        given = ((name, getattr(message, name, None)) for name in self.names)
+        named = {name: value for name, value in given if value is not None}
+        try:
+            await work
+        except WorkError as error:
+            self.reply_error(error, named)
+        except OSError:
+            self.reply_error(WorkError("internal", "the log cannot be reached; try again", temporary=True), named)
+        finally:
+            self._asked -= 1
+
+    def on_jobs(self, message: ListJobs, payload: memoryview) -> None:
+        self._ask(message, self._list(message))
+
+    async def _list(self, message: ListJobs) -> None:
+        await self.deliver(json.dumps({"type": "jobs", **await self.works.jobs.list(self._who, message)}))
+
+    def on_start(self, message: StartJob, payload: memoryview) -> None:
+        self._ask(message, self._started(message, self.works.jobs.start(self._who, message)))
+
+    def on_retry(self, message: RetryJob, payload: memoryview) -> None:
+        self._ask(message, self._started(message, self.works.jobs.retry(self._who, message.id, message)))
+
+    async def _started(self, message: StartJob | RetryJob, work: Coroutine[Any, Any, tuple[str, bool]]) -> None:
+        """What is begun is done, whoever goes: a client that comes back asks with the same ``client_id``."""
+        begun = asyncio.ensure_future(work)
+        begun.add_done_callback(lambda done: done.cancelled() or done.exception())
+        id, new = await asyncio.shield(begun)
+        self.send({"type": "accepted", "client_id": message.client_id, "id": id, "repeated": not new})
+
+    def on_cancel(self, message: CancelJob, payload: memoryview) -> None:
+        self._ask(message, self._cancel(message))
+
+    async def _cancel(self, message: CancelJob) -> None:
+        state = await self.works.jobs.cancel(self._who, message.id)
+        self.send({"type": "cancelling", "id": message.id, "state": state})
+
+    def on_answer(self, message: AnswerJob, payload: memoryview) -> None:
+        self._ask(message, self._answer(message))
+
+    async def _answer(self, message: AnswerJob) -> None:
+        await self.works.jobs.answer(self._who, message.id, message)
+        self.send({"type": "answered", "id": message.id, "approval": message.approval})
+
+    def on_watch(self, message: Watch, payload: memoryview) -> None:
+        if message.id in self._watched:
+            raise WorkError("bad_message", "id: the job is watched already")
+        most = self.works.jobs.settings.job_watches
+        if len(self._watched) >= most:
+            raise Busy(f"{most} jobs are watched by this connection; unwatch one (job_watches)", _SOON)
+        watching = self._watched[message.id] = Watching(self, message.id)
+        watching.begun = self.spawn(self._tried(message, self._watch(message, watching)))
+        self._asked += 1
+
+    async def _watch(self, message: Watch, watching: Watching) -> None:
+        try:
+            await self._begin_watching(message, watching)
+        except BaseException:
+            self.unwatch(watching)
+            raise
+
+    async def _begin_watching(self, message: Watch, watching: Watching) -> None:
+        jobs, id, stream = self.works.jobs, message.id, stream_of(message.id)
+        first = await jobs.may_see(self._who, id)
+        hub = watching.hub = await jobs.hubs.open(stream, partial(written, id), watching)
+        most = jobs.settings.job_watchers
+        if len(hub.listeners) > most:
+            raise Busy(f"{most} connections watch this job already (job_watchers)", _SOON)
+        after = message.after
+        recovered = after is not None and await jobs.events.recovers(stream, message.epoch or hub.epoch, after)
+        told: dict[str, Any] = {"type": "watching", "id": id, "epoch": hub.epoch, "recovered": recovered}
+        told |= {"job": first.job, "user": first.user, "at": first.at}
+        if after is not None and recovered:
+            told |= {"offset": after, "snapshot": None}
+        else:
+            story = await jobs.look(self._who, id)
+            after = story.offset
+            told |= {"offset": after, "snapshot": story.snapshot()}
+            told["recovered"] = message.after is None
+        await self.deliver(json.dumps(told, separators=(",", ":")))
+        if told["snapshot"] and story.ended:
+            return self.unwatch(watching)
+        async for text in hub.replay(after):
+            await self.deliver(text)
+            watching.seen(text)
+        hub.members[watching] = max(after, hub.offset)
+
+    def on_unwatch(self, message: Unwatch, payload: memoryview) -> None:
+        if watching := self._watched.get(message.id):
+            self.unwatch(watching)
+        self.send({"type": "unwatched", "id": message.id})
+
+    def unwatch(self, watching: Watching) -> None:
+        """Hears no more of the job."""
+        if self._watched.get(watching.id) is watching:
+            del self._watched[watching.id]
+        if watching.hub:
+            self.works.jobs.hubs.leave(watching.hub, watching)
+            watching.hub = None
+        if watching.begun and watching.begun is not asyncio.current_task():
+            watching.begun.cancel()
+
+    def closed(self) -> None:
+        for watching in list(self._watched.values()):
+            self.unwatch(watching)
+
+
+routes = [(r"/ws/jobs", JobsWebSocket)]

@@ -1,0 +1,119 @@
+"""/jobs over HTTP: the same as the socket, by the same rules, for programs that rather ask again than listen."""
+
+import json
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from handlers.web import BaseHandler, Refused
+from works.errors import WorkError
+from works.events import Lost
+from works.jobs import asks, offered
+from works.jobs.desk import Who
+from works.jobs.story import stream_of, written
+
+B = TypeVar("B", bound=BaseModel)
+T = TypeVar("T")
+
+# Events in one answer: of 256 KiB at the most, though few have so much.
+_PAGE = 100
+
+
+class JobsHandler(BaseHandler):
+    """The ground of these: who asks, what, and errors as JSON."""
+
+    who: Who
+
+    async def prepare(self) -> None:
+        user = await self.admit("jobs")
+        self.who = Who(user.name, user.scopes, self.base_url)
+
+    def asked(self, schema: type[B], members: str | bytes | dict[str, Any]) -> B:
+        """Raises Refused, naming each field that is wrong."""
+        try:
+            if isinstance(members, dict):
+                return schema.model_validate(members)
+            return schema.model_validate_json(members)
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_input=False)[:100]
+            errors = [{"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in faults]
+            shown = "; ".join(f"{each['field'] or 'the body'}: {each['message']}" for each in errors[:5])
+            raise Refused(400, "bad_message", shown[:500], more={"errors": errors}) from None
+
+    async def tried(self, work: Awaitable[T]) -> T:
+        try:
+            return await work
+        except WorkError as error:
+            raise Refused.because(error) from None
+        except (OSError, Lost) as error:
+            raise Refused(503, "internal", f"the log cannot be reached: {error}", retry_after_s=5) from None
+
+    def answer(self, status: int, members: dict[str, Any]) -> None:
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(members, separators=(",", ":")))
+
+
+class Jobs(JobsHandler):
+    async def get(self) -> None:
+        """The kinds of jobs, and a page of those there are."""
+        given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        listed = await self.tried(self.works.jobs.list(self.who, self.asked(asks.List, given)))
+        self.answer(200, {**listed, "kinds": offered(self.who.scopes)})
+
+    async def post(self) -> None:
+        ask = self.asked(asks.Start, self.request.body)
+        id, new = await self.tried(self.works.jobs.start(self.who, ask))
+        self.set_header("Location", f"{self.base_url}/jobs/{id}")
+        self.answer(201 if new else 200, {"id": id, "repeated": not new})
+
+
+class OneJob(JobsHandler):
+    async def get(self, id: str) -> None:
+        """What the story amounts to, and the events of it after an offset: a page of them, to be asked on from."""
+        after = self._number("after")
+        story = await self.tried(self.works.jobs.look(self.who, id))
+        snapshot, head = story.snapshot(), story.offset
+        events = [] if after is None else await self.tried(self.works.jobs.events.read(stream_of(id), after, _PAGE))
+        last = events[-1].offset if events else head if after is None else after
+        texts = ",".join(written(id, event) for event in events)
+        self.set_header("Content-Type", "application/json")
+        known = json.dumps({"job": snapshot, "offset": head, "after": last}, separators=(",", ":"))
+        self.finish(f'{known[:-1]},"events":[{texts}]}}')
+
+    def _number(self, name: str) -> int | None:
+        given = self.get_query_argument(name, None)
+        if given is not None and not (given.isascii() and given.isdigit() and len(given) < 16):
+            raise Refused(400, "bad_message", f"{name}: must be a number from 0")
+        return None if given is None else int(given)
+
+
+class CancelJob(JobsHandler):
+    async def post(self, id: str) -> None:
+        self.answer(200, {"state": await self.tried(self.works.jobs.cancel(self.who, id))})
+
+
+class RetryJob(JobsHandler):
+    async def post(self, id: str) -> None:
+        ask = self.asked(asks.Retry, self.request.body)
+        made, new = await self.tried(self.works.jobs.retry(self.who, id, ask))
+        self.set_header("Location", f"{self.base_url}/jobs/{made}")
+        self.answer(201 if new else 200, {"id": made, "repeated": not new})
+
+
+class AnswerJob(JobsHandler):
+    async def post(self, id: str) -> None:
+        ask = self.asked(asks.Answer, self.request.body)
+        await self.tried(self.works.jobs.answer(self.who, id, ask))
+        self.set_status(204)
+
+
+_ID = r"([0-9a-f]{1,40})"
+routes = [
+    (r"/jobs", Jobs),
+    (rf"/jobs/{_ID}", OneJob),
+    (rf"/jobs/{_ID}/cancel", CancelJob),
+    (rf"/jobs/{_ID}/retry", RetryJob),
+    (rf"/jobs/{_ID}/answer", AnswerJob),
+]

@@ -1,0 +1,167 @@
+"""GET /video/NAME/snapshot.jpg and /video/NAME/stream.mjpg: for ``<img>``, and for programs that know nothing of us."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import StreamClosedError
+
+from handlers.connections import TooMany
+from handlers.web import BaseHandler, Refused
+from works.errors import WorkError
+from works.video import Wish
+from works.video.frame import Frame
+from works.video.source import Source
+from works.video.watch import Watch
+
+_BOUNDARY = "sluice"
+# Bytes that the system holds back unsent before it says that it has enough: what waits there is no longer the newest.
+_UNSENT = 64 << 10
+
+
+class Query(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    width: int | None = Field(None, ge=16)
+    quality: int = Field(80, ge=10, le=95)
+    position: float = Field(0.0, ge=0)
+
+
+class SnapshotQuery(Query):
+    max_age: float = Field(10.0, ge=0)
+
+
+class StreamQuery(Query):
+    fps: float | None = Field(None, gt=0)
+
+
+Q = TypeVar("Q", bound=Query)
+
+
+class VideoHandler(BaseHandler):
+    def _asked(self, kind: type[Q]) -> Q:
+        given: dict[str, Any] = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        try:
+            return kind.model_validate(given)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            raise Refused(400, "bad_message", f"{str(fault['loc'][0])[:40]}: {fault['msg']}") from None
+
+    def _wish(self, source: Source, query: Query) -> Wish:
+        """Raises WorkError."""
+        if source.kind == "live" and query.position:
+            raise WorkError("bad_message", f"position: {source.name} is live; only files can be sought in")
+        policy = self.context.policy
+        width = min(query.width or policy.video_width, policy.video_width)
+        return Wish(policy.video_fps, width, query.quality, position=query.position)
+
+    def _because(self, error: WorkError) -> Refused:
+        self.works.metrics.refusals.labels(error.code).inc()
+        return Refused.because(error)
+
+
+class Snapshot(VideoHandler):
+    async def get(self, name: str) -> None:
+        user = await self.admit("video")
+        query = self._asked(SnapshotQuery)
+        try:
+            source = self.works.video.find(name, user.name, user.scopes)
+            shot = await self.works.snapshots.take(source, self._wish(source, query), query.max_age)
+        except WorkError as error:
+            raise self._because(error) from None
+        self.set_header("Content-Type", "image/jpeg")
+        self.set_header("Age", str(max(0, round(time.time() - shot.captured_at / 1000))))
+        self.finish(shot.jpeg)
+
+
+class Stream(VideoHandler):
+    """Counts as a connection of its user: it is closed as one, and ends with its token."""
+
+    user_name = ""
+
+    def prepare(self) -> None:
+        self._changed = asyncio.Event()
+        self._is_over = False
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """For whoever ends connections: what is on its way is still sent."""
+        self._is_over = True
+        self._changed.set()
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self.close()
+
+    async def get(self, name: str) -> None:
+        user = await self.admit("video")
+        self.user_name = user.name
+        query = self._asked(StreamQuery)
+        try:
+            self.context.connections.add(self)
+        except TooMany as error:
+            raise self.refuse(429, "busy", str(error), "too_many_connections", 5) from None
+        expiry = asyncio.get_running_loop().call_later(max(user.expires_at - time.time(), 0), self.close)
+        try:
+            source = self.works.video.find(name, user.name, user.scopes)
+            async with self._watching(source, query) as watch:
+                await self._send(watch)
+        except WorkError as error:
+            raise self._because(error) from None
+        finally:
+            expiry.cancel()
+            self.context.connections.remove(self)
+
+    @asynccontextmanager
+    async def _watching(self, source: Source, query: StreamQuery) -> AsyncIterator[Watch]:
+        def tell(told: dict[str, Any]) -> None:
+            if told.get("ended") is True or told.get("state") == "ended":
+                self.close()
+
+        wish = self._wish(source, query)
+        fps = min(query.fps or wish.fps, wish.fps)
+        wish = Wish(fps, wish.width, wish.quality, position=wish.position)
+        watch = await self.works.video.watch(source, wish, self._changed.set, tell)
+        try:
+            yield watch
+        finally:
+            watch.close()
+
+    async def _send(self, watch: Watch) -> None:
+        """One frame after the other, the newest each time, until this is over; the last that came is sent too."""
+        cast(HTTP1Connection, self.request.connection).stream.socket.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT
+        )
+        self.set_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        with suppress(StreamClosedError):
+            while True:
+                shot = watch.take()
+                if shot:
+                    await self._part(shot)
+                elif self._is_over:
+                    self.write(f"--{_BOUNDARY}--\r\n")
+                    return
+                else:
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    async def _part(self, shot: Frame) -> None:
+        head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(shot.jpeg)}\r\n"
+        self.write(b"".join((f"{head}X-Captured-At: {shot.captured_at}\r\n\r\n".encode(), shot.jpeg, b"\r\n")))
+        try:
+            async with asyncio.timeout(self.context.policy.stall_timeout):
+                await self.flush()
+        except TimeoutError:
+            self.works.metrics.refusals.labels("slow_reader").inc()
+            cast(HTTP1Connection, self.request.connection).stream.close()
+            raise StreamClosedError from None
+
+
+routes = [
+    (r"/video/([A-Za-z0-9._-]{1,64})/snapshot\.jpg", Snapshot),
+    (r"/video/([A-Za-z0-9._-]{1,64})/stream\.mjpg", Stream),
+]

@@ -1,0 +1,243 @@
+"""``server.py job``: jobs from a terminal, over the socket that pages use. Watching outlives the connection."""
+
+import argparse
+import asyncio
+import json
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any, TextIO
+
+import tornado.httpclient
+import tornado.websocket
+
+from handlers.base import RESTARTING, SUBPROTOCOL, TOO_SLOW
+
+# Seconds between attempts to connect, and for which they are made.
+_PAUSE, _PATIENCE = 1.0, 300.0
+# Bytes of a message: a snapshot of the largest job has fewer.
+_MOST = 32 << 20
+_STATUS = {"succeeded": 0}
+
+
+class Refused(Exception):
+    """The server has said no, or cannot be reached."""
+
+
+class Screen:
+    """Lines that stay, and on a terminal a bar below them that is drawn anew."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out, self._has_bar = out, out.isatty()
+        self._stage, self._bar = "", ""
+
+    def show(self, line: str) -> None:
+        wipe = "\r\x1b[K" if self._bar else ""
+        self._out.write(f"{wipe}{line}\n{self._bar}")
+        self._out.flush()
+
+    def stage(self, name: str) -> None:
+        self._stage = name
+        self.show(f"== {name}")
+
+    def progress(self, done: int, failed: int, total: int | None, eta_s: float | None) -> None:
+        if not self._has_bar:
+            return
+        width = shutil.get_terminal_size().columns - 1
+        text = f" {done}/{total or '?'}" + (f"  {failed} failed" if failed else "")
+        if eta_s is not None:
+            text += f"  {int(eta_s) // 60}:{int(eta_s) % 60:02} left"
+        room = max(min(width - len(text) - 2, 40), 0)
+        filled = round(room * min(done / total, 1)) if total else 0
+        self._bar = f"[{'#' * filled}{'-' * (room - filled)}]{text}"[:width]
+        self._out.write(f"\r\x1b[K{self._bar}")
+        self._out.flush()
+
+    def event(self, id: str, event: dict[str, Any]) -> None:
+        kind = event["type"]
+        if kind == "log":
+            self.show(f"{event['target']}: {event['line']}" if event["target"] else event["line"])
+        elif kind == "stage":
+            self.stage(event["name"])
+        elif kind == "progress":
+            self.progress(event["done"], event["failed"], event["total"], event["eta_s"])
+        elif kind == "approval":
+            self.show(f"?? {event['question']}\n   answer with: job answer {id} {event['approval']} yes|no")
+        elif kind == "answered":
+            self.show(f"== {event['by']} has said {'yes' if event['ok'] else 'no'}")
+        elif kind == "cancelling":
+            self.show(f"== cancelling: {event['by'] or event['reason']}")
+
+    def end(self, state: str, event: dict[str, Any]) -> None:
+        if self._bar:
+            self._out.write("\n")
+            self._bar = ""
+        targets = ", ".join(f"{count} {name}" for name, count in event["targets"].items())
+        self.show(f"== {state}" + (f": {event['message']}" if event.get("message") else ""))
+        if targets:
+            self.show(f"   {targets}")
+        if event["unknown_count"]:
+            self.show(f"   not known: {', '.join(event['unknown'])}")
+        if event["result"] is not None:
+            self.show(json.dumps(event["result"], indent=2))
+
+
+class Desk:
+    """The server's socket for jobs, opened anew when it is lost."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url, self._token = url.rstrip("/").replace("http", "ws", 1) + "/ws/jobs", token
+        self._socket: tornado.websocket.WebSocketClientConnection | None = None
+
+    async def connect(self) -> None:
+        """Raises Refused, at once when the server says no, else when it cannot be reached for a while."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        request = tornado.httpclient.HTTPRequest(self._url, headers=headers, connect_timeout=10, request_timeout=20)
+        end = asyncio.get_running_loop().time() + _PATIENCE
+        while True:
+            try:
+                self._socket = await tornado.websocket.websocket_connect(
+                    request, subprotocols=[SUBPROTOCOL], max_message_size=_MOST
+                )
+                return
+            except tornado.httpclient.HTTPClientError as error:
+                if error.code < 500 and error.code != 429:
+                    raise Refused(f"{self._url}: {error.code} {error.message}; is the token right (jobs)?") from None
+                fault = str(error)
+            except (OSError, tornado.websocket.WebSocketError) as error:
+                fault = str(error)
+            if asyncio.get_running_loop().time() > end:
+                raise Refused(f"{self._url} cannot be reached: {fault}")
+            await asyncio.sleep(_PAUSE)
+
+    async def receive(self) -> dict[str, Any] | None:
+        """The next message; None when the connection is lost and may be had again. Raises Refused."""
+        assert self._socket
+        text = await self._socket.read_message()
+        if text is not None:
+            message: dict[str, Any] = json.loads(text)
+            if message["type"] == "error":
+                lines = [f"  {each['field'] or 'params'}: {each['message']}" for each in message.get("errors", [])]
+                raise Refused("\n".join(["the parameters are not accepted", *lines] if lines else [message["message"]]))
+            return message
+        code = self._socket.close_code
+        if code in (None, 1006, RESTARTING, TOO_SLOW):
+            return None
+        raise Refused(f"the server has ended the connection: {code} {self._socket.close_reason or ''}")
+
+    async def ask(self, type: str, answer: str, **members: Any) -> dict[str, Any]:
+        """Asked again when the connection is lost, so it must be something that may be."""
+        while True:
+            if self._socket is None:
+                await self.connect()
+            assert self._socket
+            with suppress(tornado.websocket.WebSocketClosedError):
+                await self._socket.write_message(json.dumps({"type": type, **members}))
+            while message := await self.receive():
+                if message["type"] == answer:
+                    return message
+            self._socket = None
+
+    async def watch(self, id: str, after: int) -> AsyncIterator[dict[str, Any]]:
+        """Every event after that offset, once, up to the last."""
+        epoch = None
+        while True:
+            begun = await self.ask("watch", "watching", id=id, after=after, epoch=epoch)
+            if not begun["recovered"]:
+                raise Refused("what came since is no longer kept; watch it from the beginning")
+            epoch = begun["epoch"]
+            while message := await self.receive():
+                if message["type"] == "events" and message["id"] == id:
+                    after = message["offset"]
+                    yield message
+                    if "ended" in message:
+                        return
+            self._socket = None
+
+
+async def watch(desk: Desk, id: str, after: int, screen: Screen) -> int:
+    """The exit status: 0 for a job that succeeded."""
+    async for told in desk.watch(id, after):
+        for event in told["events"]:
+            if "ended" in told:
+                screen.end(told["ended"], event)
+                return _STATUS.get(told["ended"], 1)
+            screen.event(id, event)
+    return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser("server.py job", description="Starts, watches, cancels jobs of a running server.")
+    top.add_argument("--url", default="http://127.0.0.1:8000", help="of the server (default: %(default)s)")
+    top.add_argument("--token", help="with the scope jobs; better set SLUICE_TOKEN, which nobody else sees")
+    commands = top.add_subparsers(dest="command", required=True)
+    start = commands.add_parser("start", help="start a job and watch it")
+    start.add_argument("job", help="its kind")
+    start.add_argument("params", nargs="*", metavar="NAME=VALUE", help="parameters; a value is JSON, or else text")
+    start.add_argument("--detach", action="store_true", help="print the id and do not watch")
+    start.add_argument("--client-id", help="the same one again is the same job (default: a new one)")
+    watching = commands.add_parser("watch", help="watch a job, from its beginning")
+    watching.add_argument("id")
+    watching.add_argument("--after", type=int, default=0, help="the offset to begin after (default: 0)")
+    commands.add_parser("cancel", help="cancel a job").add_argument("id")
+    retry = commands.add_parser("retry", help="do some targets of a job again, and watch")
+    retry.add_argument("id")
+    retry.add_argument("--only", default="failed", help="failed, unreachable, not_started, cancelled or unfinished")
+    answer = commands.add_parser("answer", help="say yes or no to what a job asks")
+    answer.add_argument("id")
+    answer.add_argument("approval")
+    answer.add_argument("ok", choices=("yes", "no"))
+    listing = commands.add_parser("list", help="the newest jobs")
+    listing.add_argument("--all", action="store_true", help="everybody's, with the scope admin")
+    return top
+
+
+def value_of(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+async def do(given: argparse.Namespace, desk: Desk, screen: Screen) -> int:
+    if given.command == "start":
+        pairs = [pair.partition("=") for pair in given.params]
+        asked = {"job": given.job, "params": {name: value_of(value) for name, _, value in pairs}}
+        client_id = given.client_id or secrets.token_hex(8)
+        given.id = (await desk.ask("start", "accepted", client_id=client_id, **asked))["id"]
+        screen.show(given.id)
+        return 0 if given.detach else await watch(desk, given.id, 0, screen)
+    if given.command == "retry":
+        given.id = (await desk.ask("retry", "accepted", client_id=secrets.token_hex(8), id=given.id, only=given.only))[
+            "id"
+        ]
+        screen.show(given.id)
+        return await watch(desk, given.id, 0, screen)
+    if given.command == "watch":
+        return await watch(desk, given.id, given.after, screen)
+    if given.command == "cancel":
+        screen.show((await desk.ask("cancel", "cancelling", id=given.id))["state"])
+    elif given.command == "answer":
+        await desk.ask("answer", "answered", id=given.id, approval=given.approval, ok=given.ok == "yes")
+    else:
+        for job in (await desk.ask("jobs", "jobs", filter="all" if given.all else "mine"))["jobs"]:
+            done = job["progress"].get("done", 0)
+            screen.show(f"{job['id']}  {job['state']:12} {job['job']:12} {job['user']}  {done} done  {job['stage']}")
+    return 0
+
+
+def main(arguments: Sequence[str], token: str) -> int:
+    """The exit status: 0, 1 for a job that did not succeed, 2 for what the server refuses, 130 for Ctrl-C."""
+    given = parser().parse_args(arguments)
+    screen = Screen(sys.stdout)
+    try:
+        return asyncio.run(do(given, Desk(given.url, given.token or token), screen))
+    except Refused as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if id := getattr(given, "id", None):
+            print(f"\nthe job goes on; come back with: job watch {id}, end it with: job cancel {id}", file=sys.stderr)
+        return 130

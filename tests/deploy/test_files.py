@@ -1,0 +1,90 @@
+"""The files under deploy/: units that systemd takes, a manifest that holds together, no setting that is not there."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config import Settings
+from tests.running import ROOT
+
+DEPLOY = ROOT / "deploy"
+UNITS = sorted(DEPLOY.glob("*.service"))
+FILES = sorted(DEPLOY.iterdir())
+
+
+def manifest() -> dict[str, Any]:
+    return {part["kind"]: part for part in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_setting_named_is_there(path: Path) -> None:
+    """Flags, and variables in whatever a comment says."""
+    text = path.read_text()
+    names = set(Settings.model_fields)
+    told = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)}
+    assert told - names <= {"scheduler", "from_literal", "now"}
+    assert {name.lower() for name in re.findall(r"SLUICE_([A-Z]\w+)", text)} <= names
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_systemd_takes_the_unit(path: Path, tmp_path: Path) -> None:
+    """In a tree of our own, where the programs that it names are."""
+    unit = tmp_path / path.name.replace("@", "@8001")
+    text = path.read_text()
+    (program,) = re.findall(r"^ExecStart=(\S+)", text, re.MULTILINE)
+    unit.write_text(text.replace(program, "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60
+    )
+    faults = [line for line in done.stderr.splitlines() if path.stem.split("@")[0] in line]
+    assert faults == []
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_unit_has_time_to_drain_and_no_more_rights_than_it_needs(path: Path) -> None:
+    text = path.read_text()
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)", text, re.MULTILINE)
+    assert int(seconds) > Settings.model_fields["drain_timeout"].default + 2
+    for wanted in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateDevices=yes", "EnvironmentFile=/etc/sluice/"):
+        assert f"\n{wanted}" in text
+    assert "\nUser=sluice" in text or "\nDynamicUser=yes" in text
+    assert "SECRET=" not in text.partition("[Unit]")[2], "secrets come from the file"
+
+
+def test_a_pod_has_time_to_drain_and_is_asked_the_right_questions() -> None:
+    deployment = manifest()["Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("readiness", "liveness")}
+    assert probes == {"readiness": "/readyz", "liveness": "/healthz"}
+    waits = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > waits + Settings.model_fields["drain_timeout"].default + 10
+    assert container["envFrom"] == [{"secretRef": {"name": "sluice"}}]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {argument.partition("=")[2] for argument in container["args"] if argument.startswith("--spool")} <= mounts
+
+
+def test_the_parts_of_the_manifest_mean_each_other() -> None:
+    parts = manifest()
+    labels = parts["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert parts["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert parts["Service"]["spec"]["selector"] == labels
+    assert parts["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert parts["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == parts["Deployment"]["metadata"]["name"]
+
+
+def test_its_arguments_and_secrets_are_settings_that_a_server_starts_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    (container,) = manifest()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    flags = dict(argument.removeprefix("--").split("=", 1) for argument in container["args"])
+    settings = Settings(
+        _env_file=None, jwt_secret="x" * 32, events="redis://redis/0",
+        **{name.replace("-", "_"): value for name, value in flags.items()},
+    )  # type: ignore[call-arg]  # fmt: skip
+    assert settings.uploads_url == "s3://bucket/uploads/results"

@@ -1,0 +1,123 @@
+"""Rollouts over the real server, its socket and real hosts."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client import Client
+from tests.running import Server, until
+from tests.sshd import Fleet, gone, sshd
+from tests.works.rollouts import plan, prepare
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    folder = tmp_path / "hosts"
+    folder.mkdir()
+    fleet = Fleet(folder)
+    with sshd(fleet, *"abc"):
+        yield fleet
+
+
+def served(start: Start, fleet: Fleet, text: str) -> Server:
+    """A server with this plan."""
+    settings = prepare(fleet, text).house.settings
+    names = ("plans", "ssh_known_hosts", "ssh_key", "ssh_connect_timeout", "rollout_kill_timeout")
+    return start(**{name: getattr(settings, name) for name in names} | {"job_cancel_timeout": 90})
+
+
+async def connect(server: Server) -> Client:
+    return await Client.connect(server, path="/ws/jobs", token=server.token("alice", "jobs"))
+
+
+async def begin(client: Client, **params: Any) -> str:
+    """Starts a rollout and watches it from its first event; its id."""
+    await client.send("start", job="rollout", params={"plan": "update"} | params, client_id="one")
+    id = (await client.wait_for("accepted"))["id"]
+    await client.send("watch", id=id, after=0)
+    await client.wait_for("watching", id=id)
+    return str(id)
+
+
+async def story(client: Client, id: str) -> list[dict[str, Any]]:
+    """What is still to come, to the last event."""
+    events: list[dict[str, Any]] = []
+    while True:
+        told = await client.wait_for("events", id=id)
+        events += told["events"]
+        if "ended" in told:
+            return events
+
+
+def last_states(events: list[dict[str, Any]]) -> dict[str, str]:
+    return {event["name"]: event["state"] for event in events if event["type"] == "target"}
+
+
+async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(start: Start, fleet: Fleet) -> None:
+    flag = fleet.folder / "mended"
+    work = f'printf "\\033[31mhello $host\\n"; test $host != b || test -e {flag}'
+    server = served(start, fleet, plan(f"{{name: work, command: '{work}'}}", top="budget: 1"))
+    async with await connect(server) as client:
+        schema = client.hello["jobs"]["rollout"]["params"]
+        assert set(schema["properties"]) == {"plan", "params", "hosts", "dry_run"}
+        id = await begin(client)
+        events = await story(client, id)
+        assert last_states(events) == {"a": "changed", "b": "failed", "c": "changed"}
+        end = events[-1]
+        assert (end["type"], end["result"]["states"]) == ("succeeded", {"changed": 2, "failed": 1})
+        assert end["unknown"] == []
+        lines = {(event["target"], event["line"]) for event in events if event["type"] == "log"}
+        assert {("a", "hello a"), ("b", "hello b"), ("b", "failed: work: exit status 1")} <= lines
+        (failed,) = [event for event in events if event.get("name") == "b" and event.get("state") == "failed"]
+        assert (failed["exit"], failed["reason"]) == (1, "work: exit status 1")
+        flag.touch()
+        await client.send("retry", id=id, only="failed", client_id="two")
+        again = (await client.wait_for("accepted"))["id"]
+        await client.send("watch", id=again, after=0)
+        assert last_states(await story(client, again)) == {"a": "skipped", "b": "changed", "c": "skipped"}
+
+
+async def test_parameters_that_do_not_fit_are_told_all_at_once(start: Start, fleet: Fleet) -> None:
+    server = served(start, fleet, plan("{name: work, command: 'true'}", top="params: {mode: {choices: [fast]}}"))
+    async with await connect(server) as client:
+        await client.send("start", job="rollout", params={"plann": "x", "dry_run": "perhaps"}, client_id="one")
+        error = await client.wait_for("error", client_id="one")
+        assert {each["field"] for each in error["errors"]} == {"plan", "plann", "dry_run"}
+        end = (await story(client, await begin(client, params={"mode": "slow", "x": 1})))[-1]
+        assert (end["type"], end["code"]) == ("failed", "bad_options")
+        assert {each["field"] for each in end["result"]["errors"]} == {"params.mode", "params.x"}
+
+
+async def test_a_cancel_over_the_socket_ends_what_runs_on_the_hosts(start: Start, fleet: Fleet) -> None:
+    work = f"echo $$ > {fleet.folder}/pid-$host; sleep 600; sleep 600"
+    server = served(start, fleet, plan(f"{{name: work, command: '{work}', timeout: 900}}", stage="forks: 2"))
+
+    def pids() -> list[int]:
+        return [int(path.read_text()) for path in fleet.folder.glob("pid-*") if path.read_text().endswith("\n")]
+
+    async with await connect(server) as client:
+        id = await begin(client)
+        await until(lambda: len(pids()) == 2)
+        await client.send("cancel", id=id)
+        events = await story(client, id)
+        assert events[-1]["type"] == "cancelled"
+        assert events[-1]["result"]["not_known"] == []
+        assert sorted(last_states(events).values()) == ["cancelled", "cancelled", "not_started"]
+        assert all(map(gone, pids()))
+
+
+async def test_a_person_who_watches_says_yes(start: Start, fleet: Fleet) -> None:
+    server = served(start, fleet, plan("{name: work, command: 'true'}", stage="approve: stage"))
+    async with await connect(server) as client:
+        id = await begin(client)
+        asked: list[dict[str, Any]] = []
+        while not asked:
+            told = await client.wait_for("events", id=id)
+            asked = [event for event in told["events"] if event["type"] == "approval"]
+        assert asked[0]["hosts"] == ["a", "b", "c"]
+        await client.send("answer", id=id, approval=asked[0]["approval"], ok=True)
+        assert set(last_states(await story(client, id)).values()) == {"changed"}

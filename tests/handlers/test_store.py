@@ -1,0 +1,206 @@
+"""A server on an object store: children write to it, clients fetch from it, and its bad days are nobody else's."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+
+from tests.client import Client
+from tests.films import sound
+from tests.pictures import decoded, encoded, photograph, small
+from tests.running import ROOT, Server, until
+from tests.s3 import S3, SECRET, s3_in
+
+Start = Callable[..., Server]
+
+
+def on(start: Start, s3: S3, **settings: object) -> Server:
+    """A server whose secret comes by the provider's own variable, and which waits for the slowest machine."""
+    patient = {"store_timeout": 25, "slice_timeout": 60}
+    return start(media=s3.media, **s3.settings, **(patient | settings))
+
+
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[S3]:
+    with s3_in(tmp_path) as running:
+        yield running
+
+
+async def result(server: Server, picture: bytes = b"", **members: object) -> str:
+    """The URL of a result."""
+    async with await Client.connect(server) as client:
+        await client.slice("a", picture or small(), **members)
+        return str((await client.wait_for("result"))["url"])
+
+
+def bearer(server: Server, scope: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {server.token(scope=scope)}"}
+
+
+async def test_a_result_is_fetched_from_the_store_by_an_address_of_short_life(start: Start, s3: S3) -> None:
+    server = on(start, s3, store_link_ttl=120)
+    url = await result(server)
+    assert url.startswith(f"{server.url}/media/"), "an address of ours, which lives as long as the result"
+    answer = httpx.get(url)
+    assert answer.status_code == 302
+    assert answer.headers["Location"].startswith(f"{s3.url}/bucket/results/")
+    assert "X-Amz-Expires=120" in answer.headers["Location"]
+    assert answer.headers["Cache-Control"] == "private, max-age=60"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    fetched = httpx.get(answer.headers["Location"])
+    assert decoded(fetched.content).shape == (64, 128, 3)
+    assert fetched.headers["Content-Type"] == "image/jpeg"
+    head = httpx.head(url)
+    assert (head.status_code, int(head.headers["Content-Length"])) == (200, len(fetched.content))
+    gone = httpx.get(f"{server.url}/media/{'0' * 32}.jpg")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_the_console_may_show_what_comes_from_the_store(start: Start, s3: S3) -> None:
+    policy = httpx.get(f"{on(start, s3).url}/").headers["Content-Security-Policy"]
+    assert f"img-src 'self' blob: data: {s3.url};" in policy
+    assert f"media-src 'self' {s3.url};" in policy
+
+
+async def test_a_result_may_come_through_the_server_in_ranges_and_whole(start: Start, s3: S3) -> None:
+    """4 MiB, more than is fetched at once."""
+    server = on(start, s3, store_serve="stream")
+    name, film = "d" * 32 + ".webm", os.urandom(4 << 20)
+    s3.put(f"results/{name}", film)
+    url = f"{server.url}/media/{name}"
+    whole = httpx.get(url)
+    assert (whole.status_code, whole.content == film, whole.headers["Content-Type"]) == (200, True, "video/webm")
+    for asked, given in (("bytes=5-9", film[5:10]), ("bytes=2000000-", film[2000000:]), ("bytes=-5", film[-5:])):
+        part = httpx.get(url, headers={"Range": asked})
+        assert (part.status_code, part.content == given) == (206, True)
+        assert part.headers["Content-Range"].endswith(f"/{len(film)}")
+    assert httpx.get(url, headers={"Range": f"bytes={len(film)}-"}).status_code == 416
+    assert httpx.get(url, headers={"If-None-Match": whole.headers["Etag"]}).status_code == 304
+    assert int(httpx.head(url).headers["Content-Length"]) == len(film)
+    assert httpx.get(f"{server.url}/media/{'0' * 32}.jpg").status_code == 404
+    assert decoded(httpx.get(await result(server)).content).shape == (64, 128, 3)
+
+
+async def test_bytes_and_single_pictures_are_answered_as_ever(start: Start, s3: S3) -> None:
+    server = on(start, s3)
+    async with await Client.connect(server) as client:
+        await client.slice("a", small(), respond="bytes")
+        assert decoded((await client.wait_for("result"))["payload"]).shape == (64, 128, 3)
+    answer = httpx.post(f"{server.url}/process", content=small(), headers=bearer(server, "images"))
+    assert decoded(answer.content).shape == (64, 128, 3)
+
+
+async def test_uploads_go_to_the_same_bucket_beside_the_results(start: Start, s3: S3) -> None:
+    server = on(start, s3)
+    headers = bearer(server, "chat")
+    told = httpx.post(f"{server.url}/upload", content=encoded(photograph()), headers=headers, timeout=30).json()
+    fetched = httpx.get(told["url"], follow_redirects=True)
+    assert fetched.content == encoded(photograph())
+    assert fetched.url.path == f"/bucket/uploads/results/{told['id']}.jpg"
+    assert decoded(httpx.get(told["thumbnail"], follow_redirects=True).content).shape[:2] == (512, 512)
+    song = httpx.post(f"{server.url}/upload", content=sound(".mp3"), headers=headers, timeout=30).json()
+    assert httpx.get(song["url"], follow_redirects=True).headers["Content-Type"] == "audio/mpeg"
+    assert httpx.get(f"{server.url}/upload/{told['id']}.record").status_code == 404
+    assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready", "faults": []}
+
+
+async def test_the_secret_is_in_no_command_line_no_log_and_no_childs_environment(start: Start, s3: S3) -> None:
+    """As an argument it would be everybody's on this machine; children get what is theirs by their socket."""
+    server = on(start, s3, log_level="debug")
+    await result(server)
+    processes = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+    assert len(processes) > 2
+    for process in processes:
+        assert SECRET not in " ".join(process.cmdline())
+        assert process.pid == server.process.pid or SECRET not in json.dumps(process.environ())
+    assert SECRET not in "".join(server.log)
+    assert SECRET not in httpx.get(f"{server.url}/readyz").text + httpx.get(f"{server.url}/metrics").text
+
+
+async def test_a_child_speaks_to_the_store_within_the_memory_it_has(start: Start, s3: S3) -> None:
+    """The process that forks has no thread but its own, or its children would be born with locks that nobody opens;
+    a child has the driver's one besides, not one for each core."""
+    server = on(start, s3, child_memory=1 << 29, workers=2)
+    await result(server, encoded(photograph()))
+    (forkserver,) = psutil.Process(server.process.pid).children()
+    assert forkserver.num_threads() == 1
+    threads = [child.num_threads() for child in server.children()]
+    assert max(threads) == 2
+
+
+async def test_while_the_store_hangs_all_else_goes_on_and_then_results_are_made_again(start: Start, own: S3) -> None:
+    server = on(start, own, store_timeout=1, slice_timeout=60, drain_timeout=1)
+    url = await result(server)
+    async with await Client.connect(server) as client:
+        own.pause()
+        asked = [asyncio.to_thread(httpx.get, url, timeout=90) for _ in range(20)]
+        waiting = [asyncio.ensure_future(each) for each in asked]
+        await client.slice("b", small())
+        error = await client.wait_for("error")
+        assert (error["code"], error["temporary"]) == ("internal", True)
+        assert "did not answer within 1 s (store_timeout)" in error["message"]
+        await client.slice("c", small(), action="codes", respond="data")
+        assert (await client.wait_for("result"))["id"] == "c", "what needs no store is worked"
+        assert httpx.get(f"{server.url}/healthz", timeout=60).status_code == 200
+        ready = await asyncio.to_thread(httpx.get, f"{server.url}/readyz", timeout=60)
+        assert ready.status_code == 503
+        assert {fault.partition(":")[0] for fault in ready.json()["faults"]} == {"media", "uploads"}
+        for answer in await asyncio.gather(*waiting):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "internal")
+            assert answer.headers["Retry-After"] == "1"
+        own.go_on()
+        await until(lambda: httpx.get(f"{server.url}/readyz", timeout=60).status_code == 200)
+
+
+async def test_when_the_store_is_back_the_same_clients_go_on(start: Start, own: S3) -> None:
+    server = on(start, own)
+    async with await Client.connect(server) as client:
+        own.kill()
+        await client.slice("a", small())
+        error = await client.wait_for("error")
+        assert (error["temporary"], "cannot be reached" in error["message"]) == (True, True)
+        own.start()
+        await client.slice("b", small())
+        url = (await client.wait_for("result"))["url"]
+        assert decoded(httpx.get(url, follow_redirects=True).content).shape == (64, 128, 3)
+
+
+async def test_a_key_that_may_not_write_is_said_by_readyz_and_to_who_sends(start: Start, own: S3) -> None:
+    server = on(start, own)
+    own.refuse(403, "AccessDenied")
+    faults = httpx.get(f"{server.url}/readyz", timeout=60).json()["faults"]
+    assert all("denies us (403)" in fault for fault in faults)
+    assert len(faults) == 2
+    upload = httpx.post(f"{server.url}/upload", content=sound(".mp3"), headers=bearer(server, "chat"), timeout=60)
+    assert (upload.status_code, "denies us" in upload.json()["error"]["message"]) == (500, True)
+    own.refuse(0, "")
+    assert urlsplit(await result(server)).path.startswith("/media/")
+
+
+def test_a_store_that_cannot_be_is_said_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    for settings, words in (
+        ({"media": "s3://bucket"}, "say a prefix too"),
+        ({"media": "s4://bucket/x"}, "the known kinds are file:FOLDER, s3://BUCKET/PREFIX"),
+        ({"media": "az://container/x"}, "Account must be specified"),
+        ({"media": "s3://bucket/x", "store_timeout": 5}, "less than half of slice_timeout"),
+    ):
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+        command = [sys.executable, str(ROOT / "server.py"), "--port=0", *flags]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 2
+        assert words in ended.stderr
+        assert "Traceback" not in ended.stderr

@@ -1,0 +1,174 @@
+"""Cameras that go away, hang, or were never there: their viewers are told and kept, and the picture comes back."""
+
+import asyncio
+import io
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from PIL import Image as Pillow
+
+from tests.handlers.watching import Start, Viewer, sources
+from tests.running import Server, alive, until
+from tests.streams import Camera, Deaf, free_port, publish
+
+
+@pytest.fixture
+def deaf() -> Iterator[Deaf]:
+    deaf = Deaf()
+    yield deaf
+    deaf.close()
+
+
+def captures(server: Server) -> list[psutil.Process]:
+    """The processes that captures live in."""
+    for child in psutil.Process(server.process.pid).children():
+        if "works.video.child" in child.cmdline():
+            return [each for each in child.children() if alive(each)]
+    return []
+
+
+async def test_a_lost_camera_is_told_and_its_viewers_are_kept_until_it_is_back(start: Start, camera: Camera) -> None:
+    server = start(sources=sources(gate=camera.url), video_retry=0.5)
+    async with await Viewer.enter(server) as viewer:
+        await viewer.watch("gate")
+        before = await viewer.frame()
+        camera.lose()
+        told = await viewer.state("reconnecting")
+        assert told["reason"] == "ended"
+        assert 0 < told["retry_ms"] <= 500
+        standing_in = await viewer.frame(placeholder=True)
+        assert (standing_in["width"], standing_in["height"], standing_in["pts"]) == (320, 180, None)
+        assert Pillow.open(io.BytesIO(standing_in["payload"])).size == (320, 180)
+        assert (await viewer.state("reconnecting"))["reason"] == "unreachable"
+        async with await Viewer.enter(server, "late") as late:
+            assert (await late.watch("gate"))["state"] == "reconnecting"
+            assert await late.frame(placeholder=True)
+            camera.start()
+            await late.frame()
+        await viewer.state("playing")
+        after = await viewer.frame()
+        assert after["seq"] > standing_in["seq"] > before["seq"]
+        numbers = await viewer.numbers(3)
+        assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", pytest.param("http", marks=pytest.mark.slow)])
+async def test_ffmpeg_that_publishes_can_be_killed_and_started_again(
+    start: Start, long_clip: Path, scheme: str
+) -> None:
+    url = f"{scheme}://127.0.0.1:{free_port()}/live/gate"
+    server = start(sources=sources(gate=url), video_retry=0.5)
+    async with await Viewer.enter(server) as viewer:
+        assert (await viewer.watch("gate"))["state"] == "connecting"
+        assert (await viewer.state("reconnecting"))["reason"] == "unreachable"
+        for _ in range(2):
+            publisher = publish(long_clip, url)
+            try:
+                await viewer.state("playing")
+                numbers = await viewer.numbers(5)
+                assert numbers == sorted(set(numbers))
+            finally:
+                publisher.kill()
+                publisher.wait()
+            await viewer.state("reconnecting")
+        assert server.metric("sluice_video_captures") == 1
+
+
+async def test_a_camera_that_never_sends_holds_up_nobody(start: Start, camera: Camera, deaf: Deaf, clip: Path) -> None:
+    server = start(sources=sources(deaf=deaf.url, gate=camera.url, yard=clip), video_watchdog=4, video_retry=1)
+    async with await Viewer.enter(server) as viewer:
+        for number in range(4):
+            await viewer.watch("deaf", f"d{number}")
+        await viewer.watch("yard", "y", paused=True)
+        await viewer.watch("gate", "g")
+        await viewer.frame("g")
+        assert (await viewer.state("reconnecting", watch="d0"))["reason"] == "silent"
+        assert (await viewer.frame("d3", placeholder=True))["placeholder"]
+        await viewer.send("seek", watch="y", position=2.0)
+        await viewer.frame("y")
+        await viewer.frame("g")
+
+
+async def test_a_camera_that_falls_silent_is_taken_up_again(start: Start, camera: Camera) -> None:
+    server = start(sources=sources(gate=camera.url), video_watchdog=2)
+    async with await Viewer.enter(server) as viewer:
+        await viewer.watch("gate")
+        await viewer.frame()
+        (stuck,) = captures(server)
+        camera.freeze()
+        assert (await viewer.state("reconnecting"))["reason"] == "silent"
+        await viewer.state("playing")
+        await viewer.frame()
+        await until(lambda: not alive(stuck))
+        assert camera.opened >= 2
+
+
+async def test_a_capture_that_is_killed_harms_no_other(start: Start, camera: Camera, clip: Path) -> None:
+    server = start(sources=sources(gate=camera.url, yard=clip))
+    async with await Viewer.enter(server) as viewer:
+        await viewer.watch("gate", "g")
+        await viewer.frame("g")
+        (live,) = captures(server)
+        await viewer.watch("yard", "y", position=5.0, paused=True)
+        await viewer.frame("y")
+        (cursor,) = set(captures(server)) - {live}
+        live.send_signal(signal.SIGKILL)
+        assert (await viewer.state("reconnecting", watch="g"))["reason"] == "crashed"
+        await viewer.frame("g")
+        cursor.send_signal(signal.SIGKILL)
+        assert (await viewer.state("reconnecting", watch="y"))["reason"] == "crashed"
+        # A file goes on where it was.
+        assert (await viewer.state("paused", watch="y"))["position"] == 5.0
+        assert await viewer.numbers(1, "y") == [125]
+
+
+async def test_a_file_that_keeps_ending_its_process_is_given_up(start: Start, clip: Path) -> None:
+    server = start(sources=sources(yard=clip))
+    async with await Viewer.enter(server) as viewer:
+        await viewer.watch("yard", paused=True)
+        for _ in range(2):
+            await until(lambda: len(captures(server)) == 1)
+            captures(server)[0].send_signal(signal.SIGKILL)
+            await viewer.state("paused")
+        captures(server)[0].send_signal(signal.SIGKILL)
+        told = await viewer.wait_for("error")
+        assert (told["code"], told["watch"], told["ended"]) == ("crashed", "w", True)
+        assert (await viewer.watch("yard"))["type"] == "watching"
+
+
+async def test_captures_end_with_the_server_however_it_ends(start: Start, camera: Camera, deaf: Deaf) -> None:
+    server = start(sources=sources(gate=camera.url, deaf=deaf.url))
+    viewer = await Viewer.enter(server)
+    await viewer.watch("gate", "g")
+    await viewer.watch("deaf", "d")
+    await viewer.frame("g")
+    running = captures(server)
+    assert len(running) == 2
+    server.stop(signal.SIGKILL)
+    await until(lambda: not any(map(alive, running)))
+    viewer.abort()
+
+
+async def test_a_server_that_is_told_to_stop_ends_its_captures(start: Start, camera: Camera) -> None:
+    server = start(sources=sources(gate=camera.url))
+    viewer = await Viewer.enter(server)
+    await viewer.watch("gate")
+    await viewer.frame()
+    running = captures(server)
+    assert await asyncio.to_thread(server.stop) == 0
+    assert not any(map(alive, running))
+    assert await viewer.closed() == 1012
+
+
+async def test_a_snapshot_of_what_sends_nothing_ends_in_time(start: Start, deaf: Deaf) -> None:
+    server = start(sources=sources(deaf=deaf.url), video_watchdog=1, video_grace=0.01)
+    headers = {"Authorization": f"Bearer {server.token(scope='video')}"}
+    async with httpx.AsyncClient(timeout=60) as http:
+        answer = await http.get(f"{server.url}/video/deaf/snapshot.jpg", headers=headers)
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "timeout"
+    await until(lambda: server.metric("sluice_video_captures") == 0)

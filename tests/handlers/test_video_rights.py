@@ -1,0 +1,145 @@
+"""Who may watch what, how much, and for how long; and that nobody learns where a source is."""
+
+import time
+from pathlib import Path
+
+import httpx
+
+from handlers.auth import issue
+from tests.handlers.watching import Start, Viewer, sources
+from tests.running import SECRET, Server, until
+from tests.streams import Camera, free_port
+
+
+async def test_a_source_is_only_there_for_those_who_may_watch_it(start: Start, clip: Path) -> None:
+    named = {"yard": clip, "safe": {"url": str(clip), "users": ["bo*"]}, "vault": {"url": str(clip), "scope": "guard"}}
+    server = start(sources=sources(**named))
+
+    async def sees(name: str, scope: str) -> set[str]:
+        async with await Viewer.enter(server, name, scope) as viewer:
+            listed = {source["name"] for source in viewer.hello["sources"]}
+            for source in named:
+                answer = await viewer.watch(source, source, paused=True)
+                assert (answer["type"] == "watching") == (source in listed)
+                if answer["type"] == "error":
+                    unknown = await viewer.watch("x" * len(source), "x")
+                    assert answer["message"].replace(source, "x" * len(source)) == unknown["message"]
+                    assert answer["code"] == unknown["code"] == "not_found"
+            return listed
+
+    assert await sees("alice", "video") == {"yard"}
+    assert await sees("bob", "video") == {"yard", "safe"}
+    assert await sees("alice", "video guard") == {"yard", "vault"}
+
+
+async def test_a_token_without_the_scope_is_not_let_in(start: Start, clip: Path) -> None:
+    server = start(sources=sources(yard=clip))
+    for path in ("/video/yard/snapshot.jpg", "/video/yard/stream.mjpg"):
+        for token, status in ((server.token(scope="images chat"), 403), ("", 401)):
+            answer = httpx.get(server.url + path, headers={"Authorization": f"Bearer {token}"} if token else {})
+            assert answer.status_code == status
+
+
+async def test_two_hundred_watches_on_one_socket_are_sixteen(start: Start, camera: Camera) -> None:
+    server = start(sources=sources(gate=camera.url))
+    async with await Viewer.enter(server) as viewer:
+        for number in range(200):
+            await viewer.send("watch", watch=f"w{number}", source="gate")
+        answers = [await viewer.wait_for("watching", "error") for _ in range(200)]
+        refused = [answer for answer in answers if answer["type"] == "error"]
+        assert len(refused) == 184
+        assert {(answer["code"], answer["temporary"]) for answer in refused} == {("busy", True)}
+        assert "video_watches" in refused[0]["message"]
+        await viewer.frame("w15")
+    await until(lambda: server.metric("sluice_video_watches") == 0)
+    assert camera.opened == 1
+
+
+async def test_a_source_has_so_many_viewers_and_may_have_fewer(start: Start, camera: Camera, clip: Path) -> None:
+    server = start(sources=sources(gate=camera.url, yard={"url": str(clip), "viewers": 1}), video_viewers=2)
+    async with await Viewer.enter(server) as viewer:
+        assert (await viewer.watch("yard", "y1", paused=True))["type"] == "watching"
+        refusal = await viewer.watch("yard", "y2", paused=True)
+        assert (refusal["code"], "video_viewers" in refusal["message"]) == ("busy", True)
+        answers = [(await viewer.watch("gate", f"g{number}"))["type"] for number in range(3)]
+        assert answers == ["watching", "watching", "error"]
+        await viewer.send("stop", watch="y1")
+        assert (await viewer.watch("yard", "y2", paused=True))["type"] == "watching"
+
+
+async def test_so_many_actions_are_at_work_on_a_source(start: Start, camera: Camera) -> None:
+    server = start(sources=sources(gate=camera.url), video_actions=1)
+    async with await Viewer.enter(server) as viewer:
+        await viewer.watch("gate", "a", action="edges")
+        await viewer.watch("gate", "b", action="edges")
+        assert (await viewer.watch("gate", "c", action="grayscale"))["code"] == "busy"
+        await viewer.send("stop", watch="a")
+        await viewer.send("stop", watch="b")
+        assert (await viewer.watch("gate", "c", action="grayscale"))["type"] == "watching"
+        await viewer.frame("c")
+
+
+def short(server: Server, seconds: int = 2) -> str:
+    """A token that runs out; the clock of a token has whole seconds."""
+    return issue(SECRET, "alice", "video", seconds)
+
+
+async def test_a_token_that_runs_out_closes_the_socket_and_frees_its_watches(start: Start, camera: Camera) -> None:
+    server = start(sources=sources(gate=camera.url), video_grace=0.01)
+    viewer = await Viewer.connect(server, path="/ws/video", token=short(server), max_queue=None)
+    await viewer.send("watch", watch="w", source="gate")
+    assert await viewer.closed() == 4401
+    await until(lambda: server.metric("sluice_video_captures") == 0)
+    assert server.metric("sluice_video_watches") == 0
+
+
+async def test_a_token_that_runs_out_ends_the_stream(start: Start, camera: Camera) -> None:
+    server = start(sources=sources(gate=camera.url))
+    headers = {"Authorization": f"Bearer {short(server)}"}
+    async with (
+        httpx.AsyncClient(timeout=60) as http,
+        http.stream("GET", f"{server.url}/video/gate/stream.mjpg", headers=headers) as answer,
+    ):
+        body = await answer.aread()
+    assert body.endswith(b"--sluice--\r\n")
+    await until(lambda: server.metric("sluice_video_watches") == 0)
+
+
+async def test_a_new_token_that_may_not_watch_ends_the_watch(start: Start, clip: Path) -> None:
+    server = start(sources=sources(vault={"url": str(clip), "scope": "guard"}, yard=clip))
+    async with await Viewer.enter(server, scope="video guard") as viewer:
+        await viewer.watch("vault", "v", paused=True)
+        await viewer.watch("yard", "y", paused=True)
+        assert await viewer.numbers(1, "y") == [0]
+        await viewer.send("token", token=server.token(scope="video"))
+        told = await viewer.wait_for("error")
+        assert (told["code"], told["watch"], told["ended"]) == ("forbidden", "v", True)
+        await viewer.send("seek", watch="y", position=1.0)
+        assert await viewer.numbers(1, "y") == [25]
+        assert (await viewer.refusal("play", watch="v"))["code"] == "not_found"
+
+
+async def test_where_a_source_is_and_its_password_are_told_to_nobody(start: Start) -> None:
+    url = f"rtsp://admin:hunter2@127.0.0.1:{free_port()}/secret-path"
+    server = start(sources=sources(gate=url), video_retry=0.1, log_level="debug")
+    heard = []
+    async with await Viewer.enter(server) as viewer:
+        heard.append(viewer.hello)
+        heard.append(await viewer.watch("gate"))
+        for _ in range(4):
+            heard.append(await viewer.state("reconnecting"))  # noqa: PERF401
+        heard.append(await viewer.refusal("seek", watch="w", position=1))
+    headers = {"Authorization": f"Bearer {server.token(scope='video')}"}
+    heard.append(httpx.get(f"{server.url}/video/gate/snapshot.jpg?position=1", headers=headers).text)
+    heard.append(httpx.get(f"{server.url}/metrics").text)
+    until_logged = time.monotonic() + 30
+    while not any("unreachable" in line for line in server.log):
+        assert time.monotonic() < until_logged
+    for told in (str(heard), "".join(server.log)):
+        assert not any(word in told for word in ("hunter2", "secret-path", "rtsp://"))
+
+
+async def test_a_password_on_the_command_line_is_warned_of(start: Start) -> None:
+    server = start(sources="gate=rtsp://admin:hunter2@127.0.0.1:1/")
+    assert any("SLUICE_SOURCES" in line for line in server.log)
+    assert "hunter2" not in "".join(server.log)

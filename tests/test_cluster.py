@@ -1,0 +1,179 @@
+"""Servers, a scheduler and workers as processes of their own, by their commands: what a team would run."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.certificates import certificate
+from tests.client import PLUG, Client
+from tests.dask import Dask, dask_in
+from tests.pictures import encoded, photograph, small
+from tests.running import ROOT, Server, alive, until
+from tests.works.queues import at_work, on_dask, task
+from works.queue.address import QueueSettings, is_private
+from works.queue.dask import DaskCluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Dask]:
+    """With two workers."""
+    with dask_in(tmp_path, slice_timeout=100) as started:
+        started.add(2)
+        started.add(2)
+        yield started
+
+
+async def ready(server: Server) -> None:
+    """A worker has come."""
+    await until(lambda: httpx.get(f"{server.url}/readyz").status_code == 200, 60)
+
+
+async def test_a_tall_picture_comes_back_whole_from_two_workers(cluster: Dask, start: Callable[..., Server]) -> None:
+    server = start(queue=cluster.url)
+    await ready(server)
+    whole = photograph()
+    tops = list(range(0, whole.shape[0], 32))
+    async with await Client.connect(server) as client:
+        for top in reversed(tops):
+            await client.slice(str(top), encoded(whole[top : top + 32]), top, height=32, image="tall")
+        ends = await client.ends(len(tops))
+        assert sorted(int(end["id"]) for end in ends) == tops
+        for end in ends:
+            assert httpx.get(end["url"]).status_code == 200
+    assert len(server.results()) == len(tops)
+    assert not [each for each in psutil.Process(server.process.pid).children() if "works.queue" in str(each.cmdline())]
+
+
+async def test_readyz_says_that_no_worker_can_be_reached_and_when_one_can_again(
+    cluster: Dask, start: Callable[..., Server]
+) -> None:
+    server = start(queue=cluster.url)
+    await ready(server)
+    cluster.kill(cluster.scheduler)
+    await until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
+    assert "queue: no worker can be reached" in httpx.get(f"{server.url}/readyz").json()["faults"]
+    async with await Client.connect(server) as client:
+        await client.slice("1", small())
+        assert (await client.wait_for("error", id="1"))["code"] == "busy"
+        cluster.start()
+        await ready(server)
+        await client.slice("2", small())
+        await client.wait_for("result", id="2")
+
+
+async def test_when_a_server_is_killed_the_workers_end_its_slices(cluster: Dask, start: Callable[..., Server]) -> None:
+    server = start(queue=cluster.url)
+    await ready(server)
+    async with await Client.connect(server) as client:
+        for number in range(8):  # so that every decoder has been started
+            await client.slice(f"warm {number}", small())
+        await client.ends(8)
+        before = [(child, at_work(child)) for worker in cluster.workers for child in cluster.decoders(worker)]
+        await client.slice("plug", small(), **PLUG)
+        await until(lambda: any(computes() for _, computes in before))
+        (child,) = [child for child, computes in before if computes()]
+        server.stop(signal.SIGKILL)
+    await until(lambda: not alive(child))
+
+
+async def test_two_servers_share_one_cluster(cluster: Dask, tmp_path: Path) -> None:
+    async with on_dask(cluster, 4) as one, on_dask(cluster, 4) as other:
+        queues = [one, other]
+        results = await asyncio.gather(*(queues[number % 2].submit(task(str(number))) for number in range(60)))
+        assert len({result.name for result in results}) == 60
+
+
+def tls(folder: Path, name: str) -> dict[str, str]:
+    """Settings by which a part shows a certificate that is its own authority."""
+    cert, key = certificate(folder, name)
+    return {"queue_ca": str(cert), "queue_cert": str(cert), "queue_key": str(key)}
+
+
+async def test_with_tls_only_who_has_a_certificate_of_the_authority_takes_part(tmp_path: Path) -> None:
+    ours, strangers = tls(tmp_path, "ours"), tls(tmp_path, "stranger")
+    with dask_in(tmp_path, "tls", **ours) as cluster:
+        cluster.add()
+        async with on_dask(cluster, 1, **ours) as queue:
+            assert (await queue.submit(task("1"))).name
+            trusting = {**strangers, "queue_ca": ours["queue_ca"]}
+            for wrong in (QueueSettings(cluster.url, **strangers), QueueSettings(cluster.url, **trusting),
+                          QueueSettings(cluster.url.replace("tls", "tcp"))):  # fmt: skip
+                with pytest.raises(OSError):  # noqa: PT011 - refused in one of several ways
+                    await DaskCluster.connect(wrong)
+            cluster.add(**trusting)
+            assert (await queue.submit(task("2"))).name
+            assert queue.threads == 1
+
+
+async def test_nothing_but_dasks_own_port_answers_unless_the_dashboard_is_asked_for(cluster: Dask) -> None:
+    async with on_dask(cluster, 4):
+        assert cluster.scheduler
+        for process in (cluster.scheduler, *cluster.workers):
+            listening = [
+                each.laddr for each in psutil.Process(process.pid).net_connections() if each.status == "LISTEN"
+            ]
+            assert {address.ip for address in listening} == {"127.0.0.1"}
+            for address in listening:
+                for page in ("/", "/status", "/metrics", "/info/main/workers.html", "/health"):
+                    with suppress(httpx.TransportError):  # it speaks Dask's protocol
+                        assert httpx.get(f"http://127.0.0.1:{address.port}{page}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("tcp://8.8.8.8:8786", "public address"),
+        ("magic:", "tls://HOST:PORT"),
+        ("tls://127.0.0.1:8786", "queue_ca"),
+        ("tcp://127.0.0.1:99999", "tcp://HOST:PORT"),
+    ],
+)
+def test_a_server_and_a_worker_refuse_what_cannot_or_must_not_be(tmp_path: Path, url: str, says: str) -> None:
+    for command in (["--port=0", f"--queue={url}"], ["worker", f"--scheduler={url}"]):
+        run = [sys.executable, str(ROOT / "server.py"), *command]
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 2
+        assert says in done.stderr
+
+
+async def test_a_worker_without_a_scheduler_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    with dask_in(tmp_path, start=False, log_level="info") as cluster:
+        worker = cluster.add()
+        await until(lambda: cluster.decoders(worker))
+        assert await asyncio.to_thread(cluster.stop, worker) == 0
+
+
+def test_a_scheduler_does_not_listen_on_all_addresses_in_plain(tmp_path: Path) -> None:
+    with dask_in(tmp_path, start=False, listen="0.0.0.0") as cluster:
+        cluster.start()
+        assert cluster.scheduler
+        assert cluster.scheduler.wait(60) == 2
+        assert "0.0.0.0 is a public address" in cluster.log
+
+
+async def test_a_public_address_in_plain_is_tried_when_that_is_forced(start: Callable[..., Server]) -> None:
+    server = start(queue="tcp://192.0.2.1:8786", queue_plain="true")
+    assert httpx.get(f"{server.url}/readyz").status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("ip", "private"),
+    [("127.0.0.1", True), ("10.1.2.3", True), ("192.168.0.9", True), ("::1", True), ("fe80::1%eth0", True),
+     ("fd00::1", True), ("0.0.0.0", False), ("::", False), ("8.8.8.8", False), ("2001:4860:4860::8888", False)],
+)  # fmt: skip
+def test_private_is_what_no_stranger_can_reach(ip: str, private: bool) -> None:
+    assert is_private(ip) is private
+
+
+def test_an_address_of_either_family_is_read() -> None:
+    both = QueueSettings("tcp://[::1]:8786"), QueueSettings("tcp://127.0.0.1:8786/")
+    assert [(each.host, each.port) for each in both] == [("::1", 8786), ("127.0.0.1", 8786)]
+    assert both[0].url_of("::1", 1) == "tcp://[::1]:1"

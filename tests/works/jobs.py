@@ -1,0 +1,92 @@
+"""What the tests of jobs share: a house that runs them on a folder, and stories read to their end."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.works import logs, uploads
+from works.events import EventLog
+from works.jobs import load
+from works.jobs.asks import Start
+from works.jobs.desk import Jobs, Who
+from works.jobs.house import JobHouse, JobSettings
+from works.jobs.story import stream_of
+from works.stores import Threads
+
+KINDS = "tests.works.kinds_of_jobs"
+ALICE = Who("alice", frozenset({"jobs"}), "http://here")
+BOB = Who("bob", frozenset({"jobs"}), "http://here")
+ADMIN = Who("root", frozenset({"jobs", "admin"}), "http://here")
+
+
+@asynccontextmanager
+async def housed(log: EventLog, folder: Path, **settings: Any) -> AsyncIterator[Jobs]:
+    """Jobs on a log that is there; it drains in the end."""
+    load([KINDS])
+    async with uploads.opened(folder) as kept:
+        threads = Threads(2)
+        chosen = JobSettings(job_folder=str(folder / "jobs"), **settings)
+        jobs = Jobs(log, kept.queue, JobHouse(chosen, kept.queue.media, kept, threads), str.encode)  # type: ignore[attr-defined]
+        running = asyncio.create_task(jobs.runner.run())
+        try:
+            yield jobs
+        finally:
+            await jobs.runner.drain(20)
+            running.cancel()
+            threads.close()
+
+
+@asynccontextmanager
+async def opened(kind: str, folder: Path, keep: int = 10_000, **settings: Any) -> AsyncIterator[Jobs]:
+    async with logs.opened(kind, folder, keep) as log, housed(log, folder, **settings) as jobs:
+        yield jobs
+
+
+async def start(jobs: Jobs, job: str, who: Who = ALICE, client_id: str = "", **params: Any) -> str:
+    ask = Start(job=job, params=params, client_id=client_id or secrets.token_hex(8))
+    return (await jobs.start(who, ask))[0]
+
+
+async def groups(jobs: Jobs, id: str, after: int = 0) -> list[dict[str, Any]]:
+    """The events of the stream after that offset up to the last one, each with its offset."""
+    found: list[dict[str, Any]] = []
+    async with (
+        asyncio.timeout(60),
+        aclosing(aiter(jobs.events.subscribe(stream_of(id), after))) as batches,  # type: ignore[type-var]
+    ):
+        async for batch in batches:
+            found += [{"offset": event.offset, **json.loads(event.data)} for event in batch]
+            if "ended" in found[-1]:
+                return found
+    raise AssertionError("a subscription ended")
+
+
+async def told(jobs: Jobs, id: str) -> list[dict[str, Any]]:
+    """All that was told, in order, up to the end."""
+    return [event for group in await groups(jobs, id) for event in group["events"]]
+
+
+async def end(jobs: Jobs, id: str) -> dict[str, Any]:
+    """The last event; it is the only one of its sort."""
+    events = await told(jobs, id)
+    last = [each for each in events if each["type"] in ("succeeded", "failed", "cancelled", "interrupted")]
+    assert last == events[-1:]
+    return last[0]
+
+
+async def until_told(jobs: Jobs, id: str, type: str) -> dict[str, Any]:
+    """The first event of that type, waited for."""
+    async with (
+        asyncio.timeout(60),
+        aclosing(aiter(jobs.events.subscribe(stream_of(id), 0))) as batches,  # type: ignore[type-var]
+    ):
+        async for batch in batches:
+            for event in batch:
+                for each in json.loads(event.data)["events"]:
+                    if each["type"] == type:
+                        return dict(each)
+    raise AssertionError("a subscription ended")

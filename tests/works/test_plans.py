@@ -1,0 +1,188 @@
+"""The file of plans: what it may say, what it may not, and that every fault is told by its place."""
+
+from pathlib import Path
+
+import pytest
+
+from works.jobs.plan import Param, Stage, Step, script
+from works.jobs.plans import Bounds, Plans, PlansError, load
+
+WHOLE = """
+defaults: {user: deploy, vars: {zone: north, tier: low, port: 80}}
+hosts:
+  web1: {address: 10.0.0.1, port: 2222, vars: {zone: south}}
+  web2: {user: root}
+  db1: {}
+groups:
+  web: {hosts: [web1, web2], vars: {tier: high}}
+plans:
+  update:
+    hosts: [web, web1]
+    params:
+      version: {pattern: '\\d+\\.\\d+', default: '1.0'}
+      careful: {type: boolean, default: true}
+      retries: {type: integer, minimum: 0, maximum: 3}
+    stages:
+    - name: install
+      batches: [1, 10%, 100%]
+      steps: [{name: work, command: 'true'}]
+"""
+BOUNDS = Bounds(hosts=10, forks=20, deadline=7200)
+
+
+def read(folder: Path, text: str | bytes) -> Plans:
+    path = folder / "plans.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load(path, BOUNDS)
+
+
+def faults(folder: Path, text: str | bytes) -> list[tuple[int, str, str]]:
+    with pytest.raises(PlansError) as error:
+        read(folder, text)
+    return [(fault.line, fault.place, fault.message) for fault in error.value.faults]
+
+
+def test_the_nearest_value_counts_and_what_is_asked_for_counts_most(tmp_path: Path) -> None:
+    plans = read(tmp_path, WHOLE)
+    plan = plans.plans["update"]
+    assert plans.everybody(plan) == ["web1", "web2"]
+    values = plan.values({"retries": 2})
+    assert values == {"version": "1.0", "careful": "true", "retries": "2"}
+    web1 = plans.target("web1", plan, values)
+    assert (web1.address, web1.port, web1.user) == ("10.0.0.1", 2222, "deploy")
+    told = {"zone": "south", "tier": "high", "port": "80", "host": "web1", "address": "10.0.0.1"}
+    assert web1.values == told | values
+    web2 = plans.target("web2", plan, {"zone": "asked"})
+    assert (web2.address, web2.port, web2.user, web2.values["zone"]) == ("web2", 22, "root", "asked")
+
+
+def stage(*batches: int | str) -> Stage:
+    return Stage(name="x", batches=list(batches), steps=[Step(name="x", command="true")])
+
+
+@pytest.mark.parametrize(
+    ("batches", "hosts", "sizes"),
+    [
+        ((1, "10%", "100%"), 20, [1, 2, 17]), ((1, "10%", "100%"), 2, [1, 1]), ((3,), 10, [3, 3, 3, 1]),
+        (("10%",), 5, [1, 1, 1, 1, 1]), (("100%",), 7, [7]), (("50%", 1), 5, [2, 1, 1, 1]), ((5,), 0, []),
+    ],
+)  # fmt: skip
+def test_batches_are_of_the_stages_hosts_and_the_last_size_holds(
+    batches: tuple[int | str, ...], hosts: int, sizes: list[int]
+) -> None:
+    assert stage(*batches).sizes(hosts) == sizes
+
+
+def test_all_faults_are_told_at_once_each_by_its_place(tmp_path: Path) -> None:
+    text = """
+defaults: {user: deploy}
+hosts:
+  web1: {port: 99999}
+  web1: {}
+groups:
+  web: {hosts: [web1, web9]}
+plans:
+  update:
+    hosts: [web, nobody]
+    bugdet: 3
+    params:
+      version: {type: string}
+      count: {type: integer, minimum: 1, maximum: 3, default: 4}
+    stages:
+    - name: install
+      batches: [1, "x%", 1.5]
+      steps:
+      - {name: no, command: "", timeout: ten}
+      - {command: "a\\0b"}
+"""
+    found = {(line, place.removeprefix("plans.update.")) for line, place, _ in faults(tmp_path, text)}
+    steps = "stages.0.steps"
+    assert found == {
+        (5, "hosts"), (7, "groups.web.hosts.1"), (10, "hosts.1"), (11, "bugdet"), (13, "params.version"),
+        (14, "params.count"), (17, "stages.0.batches.1"), (17, "stages.0.batches.2"), (19, f"{steps}.0.name"),
+        (19, f"{steps}.0.command"), (19, f"{steps}.0.timeout"), (20, f"{steps}.1"), (20, f"{steps}.1.command"),
+    }  # fmt: skip
+
+
+BEYOND = {
+    "deadline: 9000": "plans.update.deadline",
+    "params: {host: {choices: [a]}}": "plans.update.params.host",
+    "vars: {a: b}\n    params: {a: {choices: [a]}}": "plans.update.params.a",
+}
+
+
+@pytest.mark.parametrize("member", BEYOND)
+def test_what_the_settings_do_not_allow_is_told(tmp_path: Path, member: str) -> None:
+    text = WHOLE[: WHOLE.index("    params:")] + f"    {member}\n" + WHOLE[WHOLE.index("    stages:") :]
+    assert [place for _, place, _ in faults(tmp_path, text)] == [BEYOND[member]]
+
+
+def test_forks_and_hosts_beyond_the_settings_and_hosts_without_a_user_are_told(tmp_path: Path) -> None:
+    many = "\n".join(f"  h{number}: {{}}" for number in range(11))
+    names = ", ".join(f"h{number}" for number in range(11))
+    text = WHOLE.replace("  db1: {}", many).replace("[web, web1]", f"[{names}]").replace("user: deploy, ", "")
+    text = text.replace("      batches", "      forks: 21\n      batches")
+    places = [place for _, place, _ in faults(tmp_path, text)]
+    nameless = ["hosts.web1", *(f"hosts.h{number}" for number in range(11))]
+    assert places == [*nameless, "plans.update", "plans.update.stages.0.forks"]
+
+
+ALIASES = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]\n" for number in range(1, 9)
+)
+BROKEN: dict[str, tuple[str | bytes, str]] = {
+    "half a list": ("a: [b", "expected"),
+    "a list": ("- 1", "must have hosts"),
+    "a part within itself": ("hosts: &a {web: *a}", "within itself"),
+    "nested too deep": ("[" * 5000, "nested too deep"),
+    "aliases to aliases": (ALIASES, "more than 500,000 values"),
+    "a key that is no text": ("on: {}", "on is no name"),
+    "no text": (b"a: \x80\x81", "no YAML"),
+    "an object": ("hosts: !!python/object/apply:os.system ['touch ran']", "valid dictionary"),
+    "too much": (b"#" * ((4 << 20) + 1), "bytes"),
+    "an unknown member": ("host: {}", "Extra inputs"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_file_that_cannot_be_used_says_why_and_nothing_of_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, word = BROKEN[case]
+    (fault,) = faults(tmp_path, text)
+    assert word in fault[2]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_value_is_what_was_declared_and_nothing_else(tmp_path: Path) -> None:
+    plan = read(tmp_path, WHOLE).plans["update"]
+    for bad in ("1", "1.0\n", "1.0; reboot", "$(reboot)", 1.0, True, None, ["1.0"], "1" * 300 + ".0", "1.0\0"):
+        with pytest.raises(ValueError, match=r"version|must be given" if bad is None else "version"):
+            plan.values({"version": bad, "retries": 0})
+    for bad in (4, -1, "1", True, 1.5):
+        with pytest.raises(ValueError, match="retries"):
+            plan.values({"retries": bad})
+    with pytest.raises(ValueError, match="careful"):
+        plan.values({"careful": "yes", "retries": 0})
+    with pytest.raises(ValueError, match="retries: must be given"):
+        plan.values({})
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{}, {"choices": ["a"], "pattern": "a"}, {"pattern": "(?=a)"}, {"pattern": "("}, {"type": "integer", "minimum": 1},
+     {"choices": ["a"], "default": "b"}, {"choices": []}],
+)  # fmt: skip
+def test_a_parameter_must_say_which_values_it_may_have(members: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"choices|pattern|minimum|should"):
+        Param(**members)
+
+
+def test_a_pattern_that_would_take_others_for_ever_takes_no_time() -> None:
+    with pytest.raises(ValueError, match="must match"):
+        Param(pattern="(a+)+b").text("a" * 200)
+
+
+def test_a_script_sets_its_values_from_quoted_text() -> None:
+    assert script("echo $a", {"a": "it's; $b"}) == "a='it'\"'\"'s; $b'\nset -eu\necho $a"

@@ -1,0 +1,177 @@
+"""Zips from strangers: looked through before anything is read, and read picture by picture, into memory only.
+
+Refused whole, with the reason: what climbs out of its folder, links, names that would overwrite each other, encrypted
+entries, bombs (too many entries, too much when unpacked, a ratio that no picture has, entries that share their bytes).
+What is damaged is told of the picture alone. Source: PKWARE APPNOTE 6.3.10, of which Python's zipfile reads most.
+"""
+
+import io
+import itertools
+import re
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from works.errors import WorkError
+from works.jobs.sources import UNSAFE, Picture, Pictures, in_natural_order, is_picture, opened, safe, within
+
+# Bits of the general purpose flag (4.4.4): encrypted, strongly encrypted, names masked.
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+# Others need memory that an archive of a few bytes may choose: LZMA up to 4 GiB.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# Bytes of an entry in the list at the end, on the average; of a local header without its name (4.3.7).
+_LISTED, _HEADER = 256, 30
+# Bytes in which the end of that list is looked for (4.3.16).
+_END = 22 + 65_536
+# Up to so many bytes a high ratio is no bomb: a blank page has one.
+_SMALL = 1 << 20
+# Bytes of one part of a name, as file systems have it.
+_LONGEST_NAME = 255
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveBounds:
+    """How many entries; bytes of all of them unpacked, and of one picture; how many times one may grow by unpacking."""
+
+    entries: int
+    bytes: int
+    picture: int
+    ratio: int
+
+
+class _Guarded(io.BufferedReader):
+    """Gives no more at once than ``most`` bytes, if that is set: zipfile reads the list of entries in one piece."""
+
+    most: int | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.most is None:
+            return super().read(size)
+        # All that is left is asked for where the end is looked for: at most 64 KiB, unless the file grows meanwhile.
+        size = self.most if size is None or size < 0 else size
+        if size > self.most:
+            raise WorkError("too_large", "the zip's list of entries is too long (batch_pictures)")
+        return super().read(size)
+
+
+def open_archive(path: Path, bounds: ArchiveBounds) -> Pictures:
+    """The pictures of a zip, in the order of their names; to be closed. Waits for the disk. Raises WorkError."""
+    file = _Guarded(opened(path))
+    try:
+        file.most = max(bounds.entries * _LISTED, _END)
+        archive = _listed(file)
+        file.most = None
+        entries = archive.infolist()
+        _check_bomb(entries, archive.start_dir, bounds)
+        named = _named(entries)
+    except BaseException:
+        file.close()
+        raise
+    items = [
+        Picture(safe(name), partial(_read, archive, entry, bounds.picture))
+        for name, entry in named.items()
+        if is_picture(name)
+    ]
+    return Pictures(in_natural_order(items), len(named) - len(items), file.close)
+
+
+def _listed(file: _Guarded) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except NotImplementedError as error:
+        raise WorkError("unsupported_format", f"the zip cannot be read: {error}") from None
+    # A list that makes no sense ends in any of these.
+    except (zipfile.BadZipFile, ValueError, OverflowError, struct.error, OSError, EOFError):
+        raise WorkError("unsupported_format", "the zip is damaged, cut short, or none") from None
+
+
+def _check_bomb(entries: Sequence[zipfile.ZipInfo], end: int, bounds: ArchiveBounds) -> None:
+    """``end``: where the entries end, and the list of them begins."""
+    if len(entries) > bounds.entries:
+        raise WorkError("too_large", f"the zip has more than {bounds.entries:,} entries (batch_pictures)")
+    total = sum(entry.file_size for entry in entries)
+    if total > bounds.bytes:
+        most = f"at most {bounds.bytes:,} are taken (archive_bytes)"
+        raise WorkError("too_large", f"the zip unpacks to {total:,} bytes; {most}")
+    for entry in entries:
+        if entry.file_size > max(_SMALL, bounds.ratio * entry.compress_size):
+            grows = f"{shown(entry.filename)} would grow more than {bounds.ratio} times (archive_ratio)"
+            raise WorkError("too_large", f"the zip is refused as a bomb: {grows}")
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    begins = [entry.header_offset for entry in ordered[1:]] + [end]
+    for entry, next_begins in zip(ordered, begins, strict=False):
+        if entry.header_offset + _HEADER + entry.compress_size > next_begins:
+            raise WorkError("too_large", f"the zip is refused as a bomb: {shown(entry.filename)} overlaps another")
+
+
+def _named(entries: Sequence[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """The files by their names. Raises WorkError for a zip that must not be unpacked, or cannot be read."""
+    named: dict[str, zipfile.ZipInfo] = {}
+    taken: dict[str, str] = {}
+    for entry in entries:
+        if why := _fault(entry):
+            raise WorkError("unsupported_format", f"the zip is refused: {shown(entry.orig_filename)} {why}")
+        if entry.is_dir():
+            continue
+        name = "/".join(part for part in entry.filename.split("/") if part not in ("", "."))
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in taken:
+            which = f"{shown(taken[key])} and {shown(name)} would overwrite each other"
+            raise WorkError("unsupported_format", f"the zip is refused: {which}")
+        taken[key], named[name] = name, entry
+    for key, name in taken.items():
+        above = itertools.accumulate(key.split("/")[:-1], "{}/{}".format)
+        if any(folder in taken for folder in above):
+            raise WorkError("unsupported_format", f"the zip is refused: {shown(name)} lies within a file")
+    return named
+
+
+def _fault(entry: zipfile.ZipInfo) -> str:
+    """Why this entry makes a zip unfit; empty when nothing does."""
+    if why := _bad_name(entry.orig_filename) or ("has two names" if entry.filename != entry.orig_filename else ""):
+        return why
+    mode = stat.S_IFMT(entry.external_attr >> 16)
+    if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link" if mode == stat.S_IFLNK else "is no plain file"
+    if entry.flag_bits & _ENCRYPTED:
+        return "is encrypted; send it without a password"
+    if entry.compress_type not in _METHODS:
+        return f"is packed by a method that is not taken ({entry.compress_type}); use deflate"
+    return ""
+
+
+def _bad_name(name: str) -> str:
+    if UNSAFE.search(name):
+        return "has control characters in its name"
+    if "\\" in name:
+        return "has a backslash in its name"
+    if name.startswith("/") or _DRIVE.match(name):
+        return "does not begin in the zip's own folder"
+    parts = name.split("/")
+    if ".." in parts:
+        return "leads out of its folder"
+    if any(len(part.encode()) > _LONGEST_NAME for part in parts):
+        return "has a name that is too long"
+    return ""
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
+    if entry.file_size > most:
+        raise WorkError("too_large", f"it has {entry.file_size:,} bytes, at most {most:,} are taken (max_slice_bytes)")
+    try:
+        with archive.open(entry) as file:
+            return within(file, most)
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, OSError, struct.error, zlib.error):
+        raise WorkError("bad_image", "it is damaged within the zip") from None
+
+
+def shown(name: str) -> str:
+    """A name that is safe to say, and not too long."""
+    return ascii(name if len(name) <= 80 else f"{name[:60]}...{name[-16:]}")

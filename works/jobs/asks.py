@@ -1,0 +1,38 @@
+"""What may be asked of jobs, by socket, by HTTP and in the terminal: one schema for each, not twins that drift."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+State = Literal["running", "cancelling", "succeeded", "failed", "cancelled", "interrupted"]
+
+
+class Ask(BaseModel):
+    """Unknown members are refused: a misspelt one would be silently without effect."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Start(Ask):
+    job: str = Field(max_length=100)
+    params: dict[str, Any] = Field(default_factory=dict)
+    client_id: str = Field(min_length=1, max_length=100)
+
+
+class List(Ask):
+    filter: Literal["mine", "all"] = "mine"
+    state: State | None = None
+    job: str | None = Field(None, max_length=100)
+    before: str | None = Field(None, max_length=40)
+    limit: int = Field(50, ge=1, le=100)
+
+
+class Retry(Ask):
+    only: Literal["failed", "unreachable", "not_started", "cancelled", "unfinished"]
+    client_id: str = Field(min_length=1, max_length=100)
+
+
+class Answer(Ask):
+    approval: str = Field(max_length=100)
+    ok: bool
+    text: str = Field("", max_length=1000)

@@ -1,0 +1,193 @@
+"""The job ``batch``: an action over a folder, a zip or a list of uploads, picture by picture through the queue.
+
+No more pictures are in memory than are being worked. One that fails is told and counted, and the others go on, up to
+``max_failed``. What comes of it: a zip of the results, a contact sheet, and a table as CSV and JSON.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from works import actions
+from works.errors import WorkError
+from works.jobs import JobContext, JobFailed, job
+from works.jobs.archive import ArchiveBounds, open_archive
+from works.jobs.harvest import Harvest, Outcome, keep_all
+from works.jobs.order import in_order
+from works.jobs.sources import Picture, Pictures, fetched, held, pictures_in, uploaded_pictures
+from works.studio import Studio
+from works.studio.sheet import PICTURE
+from works.task import Format, Task
+
+
+class ActionParams(BaseModel):
+    """An action and its options, checked before a job begins."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    action: str = Field("resize", description="what is done to each picture")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the action")
+
+    @model_validator(mode="after")
+    def _known(self) -> "ActionParams":
+        try:
+            self.action = actions.find(self.action).name
+            self.options = actions.check(self.action, self.options)
+        except WorkError as error:
+            raise ValueError(error.message) from None
+        return self
+
+
+class BatchParams(ActionParams):
+    folder: str = Field("", description="a folder of the server, by its name")
+    match: str = Field("*", max_length=200, description="of a folder, the pictures whose names match, as *.jpg")
+    zip: str = Field("", description="an uploaded zip, by its id")
+    uploads: list[str] = Field([], max_length=10_000, description="uploaded pictures, by their ids")
+    zoom: float = Field(1.0, gt=0)
+    fit: str = Field("", pattern=r"^([1-9]\d{0,4}x[1-9]\d{0,4})?$", description="a box to fit into, as 800x600")
+    format: Format = "auto"
+    pictures: bool = Field(True, description="whether the resulting pictures are wanted, or the table alone")
+    sheet: bool = Field(True, description="whether a contact sheet is wanted")
+    max_failed: int | None = Field(None, ge=0, description="failures after which the job is given up")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "BatchParams":
+        if sum(map(bool, (self.folder, self.zip, self.uploads))) != 1:
+            raise ValueError("say one of folder, zip, uploads")
+        if not self.pictures and not actions.find(self.action).gives_data:
+            raise ValueError(f"pictures: {self.action} finds nothing to put into a table; leave pictures on")
+        return self
+
+
+@job
+async def batch(context: JobContext, params: BatchParams) -> dict[str, Any]:
+    """Works through many pictures: a zip of the results, a contact sheet, and a table of what was found."""
+    await context.stage("looking through")
+    async with AsyncExitStack() as stack:
+        pictures = await _open(context, params)
+        stack.push_async_callback(asyncio.to_thread, pictures.close)
+        if pictures.passed_over:
+            await context.log(f"{pictures.passed_over:,} files are passed over: by their names they are no pictures")
+        items = await _wanted(context, pictures.items)
+        settings = context.house.settings
+        sheet = None
+        if params.sheet:
+            studio = await stack.enter_async_context(Studio(settings.studio_memory, settings.studio_timeout))
+            sheet = studio.hand("sheet")
+        harvest = Harvest(context.folder(), sheet, settings.sheet_pages)
+        stack.push_async_callback(harvest.close)
+        await harvest.open()
+        return await _Batch(context, params, harvest).run(items)
+
+
+async def _open(context: JobContext, params: BatchParams) -> Pictures:
+    if params.folder:
+        return await pictures_in(context, params.folder, params.match)
+    if params.uploads:
+        return await uploaded_pictures(context, params.uploads)
+    (attachment,) = await held(context, [params.zip])
+    if attachment.suffix != ".zip":
+        raise WorkError("unsupported_format", f"zip: the upload is {attachment.suffix[1:]}, no zip")
+    settings = context.house.settings
+    bounds = ArchiveBounds(
+        settings.batch_pictures, settings.archive_bytes, settings.max_slice_bytes, settings.archive_ratio
+    )
+    return await asyncio.to_thread(open_archive, await fetched(context, attachment), bounds)
+
+
+async def _wanted(context: JobContext, pictures: list[Picture]) -> list[Picture]:
+    """Those to do: all, or those that a retry names."""
+    only = context.only
+    items = [picture for picture in pictures if only is None or picture.name in only]
+    for name in sorted((only or frozenset()) - {picture.name for picture in items}):
+        await context.target(name, "failed", code="not_found", message="it is not there any more")
+    if not items:
+        raise JobFailed("not_found", "there are no pictures to work")
+    for picture in items:
+        await context.target(picture.name, "not_started")
+    return items
+
+
+class _Batch:
+    def __init__(self, context: JobContext, params: BatchParams, harvest: Harvest) -> None:
+        self._context, self._params, self._harvest = context, params, harvest
+        width, _, height = params.fit.partition("x")
+        self._fit = (int(width), int(height)) if params.fit else None
+        self._deliver: Literal["inline", "data"] = "inline" if params.pictures else "data"
+        self._failed = 0
+
+    async def run(self, items: list[Picture]) -> dict[str, Any]:
+        context, harvest = self._context, self._harvest
+        await context.stage("working")
+        await context.progress(0, 0, len(items))
+        given_up = ""
+        async with aclosing(in_order(_each(items), self._work, context.house.settings.job_tasks)) as outcomes:
+            async for (_, picture), outcome in outcomes:
+                await harvest.add(picture.name, outcome)
+                await self._tell(picture, outcome)
+                await context.progress(harvest.count, self._failed, len(items))
+                if given_up := self._enough():
+                    break
+        await context.stage("packing")
+        result = await self._result(len(items))
+        if given_up:
+            raise JobFailed("too_many_failed" if self._failed else "too_large", given_up, result)
+        if self._failed == harvest.count:
+            raise JobFailed("too_many_failed", f"all {self._failed:,} pictures failed; the table says why", result)
+        return result
+
+    async def _work(self, numbered: tuple[int, Picture]) -> Outcome:
+        """Raises OSError and WorkError only for what is no fault of the picture's."""
+        number, picture = numbered
+        params = self._params
+        try:
+            data = await asyncio.to_thread(picture.read)
+            task = Task(
+                "", str(number), data, action=params.action, options=params.options, zoom=params.zoom, fit=self._fit,
+                format=params.format, deliver=self._deliver,
+            )  # fmt: skip
+            result = await self._context.run(task)
+            small = b""
+            if params.sheet:
+                source = result.payload or data
+                fit = Task("", f"{number} small", source, fit=(PICTURE, PICTURE), format="jpeg", deliver="inline")
+                small = (await self._context.run(fit)).payload
+            return Outcome(result, small)
+        except WorkError as error:
+            if error.code == "cancelled":  # the queue closes, or has been told to: no fault of the picture's
+                raise
+            return Outcome(error=error)
+
+    async def _tell(self, picture: Picture, outcome: Outcome) -> None:
+        if outcome.error:
+            self._failed += 1
+            error = outcome.error
+            await self._context.target(picture.name, "failed", code=error.code, message=error.message)
+        else:
+            await self._context.target(picture.name, "ok")
+
+    def _enough(self) -> str:
+        """Why no more is worked; empty while more may be."""
+        most, settings = self._params.max_failed, self._context.house.settings
+        if most is not None and self._failed > most:
+            return f"given up: more than {most:,} pictures failed (max_failed)"
+        if self._harvest.bytes > settings.batch_bytes:
+            return f"given up: the results have more than {settings.batch_bytes:,} bytes (batch_bytes)"
+        return ""
+
+    async def _result(self, total: int) -> dict[str, Any]:
+        context, harvest = self._context, self._harvest
+        await harvest.finish()
+        for note in harvest.notes:
+            await context.log(note)
+        files = [harvest.table.csv, harvest.table.json, *([harvest.zip] if harvest.results else []), *harvest.pages]
+        kept = await keep_all(context, files)
+        return {"pictures": total, "done": harvest.count, "failed": self._failed, "notes": harvest.notes, "files": kept}
+
+
+async def _each(items: list[Picture]) -> AsyncGenerator[tuple[int, Picture], None]:
+    for numbered in enumerate(items, 1):
+        yield numbered

@@ -1,0 +1,208 @@
+"""The course of a rollout: its stages in batches, until all is done, too much has failed, or its time is over.
+
+However it ends, every host ends in exactly one final state, and by the plan's deadline.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
+
+from works.jobs import JobContext, JobFailed
+from works.jobs.hosts import HostRun
+from works.jobs.plan import Health, Plan, Stage, share
+from works.jobs.plans import Plans
+
+# Hosts that a question or a result names.
+_NAMED = 100
+
+
+class Stopped(JobFailed):
+    """The rollout has to stop, and what is to be rolled back is."""
+
+
+class Course:
+    """``visitor`` makes of the name of a host outside the rollout what asks it for its health."""
+
+    def __init__(
+        self, context: JobContext, plans: Plans, plan: Plan, hosts: Iterable[HostRun],
+        visitor: Callable[[str], HostRun], *, dry: bool, kill: float,
+    ) -> None:  # fmt: skip
+        self._context, self._plan, self._visitor = context, plan, visitor
+        self._dry, self._kill = dry, kill
+        self._hosts = {host.name: host for host in hosts}
+        self._stages = [
+            (stage, [name for name in plans.members(stage.hosts or plan.hosts) if name in self._hosts])
+            for stage in plan.stages
+        ]
+        self._asked = {id(stage): plans.members(stage.health.hosts or []) for stage in plan.stages if stage.health}
+        self._left = Counter(name for _, names in self._stages for name in names)
+        self._total = self._left.total()
+        self._allowed = share(plan.budget, len(self._hosts))
+        # Then what was done on a host may still have to be undone.
+        self._held = any(stage.rollback and stage.rollback.hosts == "all" for stage in plan.stages)
+        self._clock = asyncio.timeout(None)
+
+    async def run(self) -> None:
+        """To the end. Raises JobFailed when it is not the one that was planned; a cancel is told so too."""
+        # What runs at the end must have time to be stopped before the deadline.
+        seconds = max(self._plan.deadline - self._kill - 1, self._plan.deadline / 2)
+        ended: JobFailed | None = None
+        try:
+            async with self._clock:
+                self._clock.reschedule(asyncio.get_running_loop().time() + seconds)
+                await self._all_stages()
+        except TimeoutError:
+            ended = JobFailed("timeout", f"the rollout was not done within {self._plan.deadline:g} s (deadline)")
+        except asyncio.CancelledError:
+            ended = JobFailed("cancelled", "the rollout was cancelled")
+        except JobFailed as error:
+            ended = error
+        for host in self._hosts.values():
+            await self._settle(host, ended)
+        if ended:
+            raise ended
+
+    async def _all_stages(self) -> None:
+        try:
+            for stage, names in self._stages:
+                hosts = [self._hosts[name] for name in names if not self._hosts[name].failed]
+                if hosts:
+                    await self._context.stage(stage.name)
+                    await self._stage(stage, hosts)
+        except Stopped:
+            await self._roll_all_back()
+            raise
+        self._heed_budget()
+
+    async def _stage(self, stage: Stage, hosts: list[HostRun]) -> None:
+        sizes = [len(hosts)] if self._dry else stage.sizes(len(hosts))
+        for number, size in enumerate(sizes):
+            batch, hosts = hosts[:size], hosts[size:]
+            await self._approved(stage, number, len(sizes), batch)
+            await self._log(f"{stage.name}: batch {number + 1} of {len(sizes)}, {_count(batch)}")
+            await self._batch(stage, batch)
+            if not self._dry:
+                self._heed_budget()
+
+    async def _batch(self, stage: Stage, batch: list[HostRun]) -> None:
+        health = None if self._dry else stage.health
+
+        async def visit(host: HostRun) -> None:
+            if not self._too_many():
+                await host.work(stage)
+                if host.failed or health is None or health.hosts:
+                    await self._finish(stage, host)
+
+        async def ask(host: HostRun) -> None:
+            await host.check_health(health or Health(command="false"))
+            await self._finish(stage, host)
+
+        await _each(batch, stage.forks, visit)
+        if health and health.hosts:
+            await self._ask_others(stage, health)
+        elif health:
+            await _each([host for host in batch if self._is_begun(stage, host)], stage.forks, ask)
+
+    def _is_begun(self, stage: Stage, host: HostRun) -> bool:
+        return not host.failed and stage.name in host.begun
+
+    async def _ask_others(self, stage: Stage, health: Health) -> None:
+        for name in self._asked[id(stage)]:
+            asked = self._visitor(name)
+            await asked.check_health(health)
+            if asked.failed:
+                raise Stopped("unhealthy", f"after a batch of {stage.name}, {name}: {asked.reason}")
+
+    async def _finish(self, stage: Stage, host: HostRun) -> None:
+        """The stage is over on this host."""
+        self._left[host.name] = 0 if host.failed else self._left[host.name] - 1
+        if not host.failed:
+            host.done.append(stage.name)
+        elif not self._dry:
+            await host.roll_back(stage)
+        if not self._left[host.name] and not self._held:
+            await host.settle()
+        await self._context.progress(self._total - self._left.total(), self._failed(), self._total)
+
+    def _failed(self) -> int:
+        return sum(host.failed for host in self._hosts.values())
+
+    def _too_many(self) -> bool:
+        return not self._dry and self._failed() > self._allowed
+
+    def _heed_budget(self) -> None:
+        if (failed := self._failed()) > self._allowed:
+            raise Stopped("budget", f"{failed} of {len(self._hosts)} hosts failed; the budget is {self._allowed}")
+
+    async def _approved(self, stage: Stage, number: int, of: int, batch: list[HostRun]) -> None:
+        """Waits for a person where the plan says so; meanwhile the clock stands still."""
+        if self._dry or not stage.asks_before(number):
+            return
+        loop = asyncio.get_running_loop()
+        left = (self._clock.when() or loop.time()) - loop.time()
+        self._clock.reschedule(None)
+        names = [host.name for host in batch]
+        question = f"{stage.name}: go on with batch {number + 1} of {of}, {_count(batch)}?"
+        who = await self._context.approve(question, stage=stage.name, batch=number + 1, hosts=names[:_NAMED])
+        self._clock.reschedule(loop.time() + left)
+        await self._log(f"{stage.name}: batch {number + 1} was approved by {who}")
+
+    async def _roll_all_back(self) -> None:
+        """What had been done where the plan wants it undone, the last stage first."""
+        for stage, names in reversed(self._stages):
+            if not self._dry and stage.rollback and stage.rollback.hosts == "all":
+                await self._context.stage(f"rollback of {stage.name}")
+                hosts = [self._hosts[name] for name in names]
+                await _each(hosts, stage.forks, partial(_roll_back, stage))
+
+    async def _settle(self, host: HostRun, ended: JobFailed | None) -> None:
+        why = ended.message if ended else ""
+        if host.failed or not self._left[host.name]:
+            return await host.settle()
+        if set(host.begun) == set(host.done):
+            following = next((stage.name for stage, names in self._stages if self._is_next(stage, names, host)), "")
+            return await host.settle("not_started", f"{why}, before its stage {following}", done=host.done)
+        doubt = "" if host.known else "; it is not known whether its command has ended"
+        if ended and ended.code == "timeout":
+            host.fail("timeout", f"{why}{doubt}")
+        await host.settle("cancelled", f"{why}{doubt}")
+
+    @staticmethod
+    def _is_next(stage: Stage, names: list[str], host: HostRun) -> bool:
+        return host.name in names and stage.name not in host.done
+
+    async def _log(self, line: str) -> None:
+        await self._context.log(line)
+
+    def result(self) -> dict[str, Any]:
+        """How many hosts ended in each state, and what to look at."""
+        hosts = self._hosts.values()
+        bad = {host.name: host.reason for host in hosts if host.state in ("failed", "unreachable")}
+        return {
+            "states": dict(Counter(host.state for host in hosts)),
+            "failed": dict(list(bad.items())[:_NAMED]),
+            "not_known": [host.name for host in hosts if not host.known][:_NAMED],
+        }
+
+
+def _count(hosts: list[HostRun]) -> str:
+    return f"{len(hosts)} host{'s' if len(hosts) > 1 else ''}"
+
+
+async def _roll_back(stage: Stage, host: HostRun) -> None:
+    await host.roll_back(stage)
+
+
+async def _each(hosts: list[HostRun], forks: int, do: Callable[[HostRun], Awaitable[None]]) -> None:
+    """That many at once, in their order."""
+    waiting = deque(hosts)
+
+    async def fork() -> None:
+        while waiting:
+            await do(waiting.popleft())
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(forks, len(hosts))):
+            group.create_task(fork())

@@ -1,0 +1,219 @@
+"""The job ``film``: an action over a video, frame by frame and in order, to a film that browsers play.
+
+One process takes the film apart, another puts the new one together, and between them the frames go through the queue as
+slices do; no more are in memory than are being worked. Sound is not carried over. Nothing is kept before the end.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from works import actions
+from works.errors import WorkError
+from works.jobs import JobContext, JobFailed, job
+from works.jobs.batch import ActionParams
+from works.jobs.harvest import keep_all
+from works.jobs.order import in_order
+from works.jobs.sources import fetched, file_in, held
+from works.jobs.table import Table
+from works.studio import Hand, Studio
+from works.task import Format, Result, Task
+
+_COLUMNS = ("frame", "seconds", "state", "found", "data", "code", "message")
+
+
+class FilmParams(ActionParams):
+    upload: str = Field("", description="an uploaded video, by its id")
+    folder: str = Field("", description="or a folder of the server, by its name,")
+    file: str = Field("", max_length=1000, description="and the video in it")
+    every: int = Field(1, ge=1, le=100_000, description="of so many frames the first")
+    start: float = Field(0, ge=0, description="seconds into the film to begin at")
+    end: float | None = Field(None, gt=0, description="seconds into the film to end at")
+    width: int | None = Field(None, ge=16, le=16_000, description="frames are made so narrow, never wider")
+    quality: Literal["high", "lossless"] = Field(
+        "high", description="how frames travel to the action and back: as good JPEG, or without any loss, and slower"
+    )
+    max_failed: int | None = Field(0, ge=0, description="frames that may fail, and show the one before; null: any")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "FilmParams":
+        if bool(self.upload) == bool(self.folder) or bool(self.folder) != bool(self.file):
+            raise ValueError("say either upload, or folder and file")
+        if self.end is not None and self.end <= self.start:
+            raise ValueError("end: must be later than start")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    number: int
+    at: float
+    picture: bytes = field(repr=False)
+
+
+@job
+async def film(context: JobContext, params: FilmParams) -> dict[str, Any]:
+    """Works through a video frame by frame, and makes a film (WebM, without sound) of what comes of it."""
+    await context.stage("opening")
+    path = await _source(context, params)
+    settings = context.house.settings
+    async with AsyncExitStack() as stack:
+        studio = await stack.enter_async_context(Studio(settings.studio_memory, settings.studio_timeout))
+        making = _Film(context, params, studio.hand("reader"), studio.hand("writer"))
+        if actions.find(params.action).gives_data:
+            making.table = Table(context.folder(), _COLUMNS)
+            stack.callback(making.table.close)
+        await making.open(path)
+        return await making.run()
+
+
+async def _source(context: JobContext, params: FilmParams) -> Path:
+    if params.folder:
+        return file_in(context, params.folder, params.file)
+    (attachment,) = await held(context, [params.upload])
+    return await fetched(context, attachment)
+
+
+class _Film:
+    table: Table | None = None
+
+    def __init__(self, context: JobContext, params: FilmParams, reader: Hand, writer: Hand) -> None:
+        self._context, self._params, self._reader, self._writer = context, params, reader, writer
+        self._settings = context.house.settings
+        self._format: Format = "jpeg" if params.quality == "high" else "png"
+        self._path = context.folder() / "film.webm"
+        self._done = self._failed = self._missed = 0
+        self._end: dict[str, Any] = {}
+        self._notes: list[str] = []
+
+    async def open(self, path: Path) -> None:
+        """Raises WorkError for what is no video, or more than is taken."""
+        params, settings = self._params, self._settings
+        self._said, _ = await self._reader.ask(
+            "open", path=str(path), max_pixels=settings.film_pixels, start=params.start, end=params.end,
+            every=params.every, width=params.width, suffix=".jpg" if self._format == "jpeg" else ".png",
+        )  # fmt: skip
+        said = self._said
+        self._fps = said["fps"] / params.every
+        end = min(params.end or said["seconds"], said["seconds"])
+        self._total = -(-round(max(end - params.start, 0) * said["fps"]) // params.every) if said["frames"] else None
+        if self._total and self._total > settings.film_frames:
+            most = f"at most {settings.film_frames:,} are worked (film_frames); use every, start or end"
+            raise WorkError("too_large", f"the film has {self._total:,} frames; {most}")
+        size = f"{said['width']} x {said['height']}"
+        await self._context.log(
+            f"{size}, {said['fps']:.5g} frames a second, {said['seconds']:.5g} s; without its sound"
+        )
+
+    async def run(self) -> dict[str, Any]:
+        context = self._context
+        await context.stage("working")
+        await context.progress(0, 0, self._total)
+        async with aclosing(in_order(self._frames(), self._work, self._settings.job_tasks)) as worked:
+            async for frame, came_of in worked:
+                await self._add(frame, came_of)
+                await context.progress(self._done, self._failed, self._total)
+        if self._done == self._failed:
+            raise JobFailed("bad_image", "no frame could be worked" if self._done else self._nothing())
+        await context.stage("finishing")
+        return await self._result()
+
+    async def _frames(self) -> AsyncGenerator[Frame, None]:
+        given, last, most = 0, 0.0, self._settings.film_frames
+        while True:
+            try:
+                said, picture = await self._reader.ask("next")
+            except WorkError as error:
+                if not given:
+                    raise
+                self._notes.append(f"nothing can be read after {last:.3f} s: {error.message}")
+                return
+            if "end" in said:
+                self._end = said
+                return
+            if "at" not in said:
+                continue
+            if given == most:
+                self._notes.append(f"cut after {most:,} frames (film_frames)")
+                return
+            given, last = given + 1, said["at"]
+            yield Frame(said["frame"], said["at"], picture)
+
+    async def _work(self, frame: Frame) -> Result | WorkError:
+        params = self._params
+        task = Task(
+            "", str(frame.number), frame.picture, action=params.action, options=params.options, format=self._format,
+            deliver="inline",
+        )  # fmt: skip
+        try:
+            return await self._context.run(task)
+        except WorkError as error:
+            if error.code == "cancelled":  # the queue closes, or has been told to: no fault of the frame's
+                raise
+            return error
+
+    async def _add(self, frame: Frame, came_of: Result | WorkError) -> None:
+        """To the end of the film: the frame, or for one that failed the one before it."""
+        self._done += 1
+        if isinstance(came_of, WorkError):
+            await self._count(frame, came_of)
+            if self._done == self._failed:
+                self._missed += 1  # nothing is there yet that it could show
+            else:
+                await self._write(b"", 1)
+        else:
+            await self._write(came_of.payload, 1 + self._missed)
+            self._missed = 0
+        if self.table:
+            self.table.add(_row(frame, came_of))
+
+    async def _count(self, frame: Frame, error: WorkError) -> None:
+        self._failed += 1
+        await self._context.log(f"frame {frame.number} at {frame.at:.3f} s failed: {error.code}: {error.message}")
+        most = self._params.max_failed
+        if most is not None and self._failed > most:
+            why = f"frame {frame.number} at {frame.at:.3f} s: {error.message}"
+            raise JobFailed(error.code if most == 0 else "too_many_failed", f"{why} (max_failed is {most:,})")
+
+    async def _write(self, picture: bytes, times: int) -> None:
+        told, _ = await self._writer.ask("write", picture, path=str(self._path), fps=self._fps, times=times)
+        if told["bytes"] > self._settings.film_bytes:
+            most = f"{self._settings.film_bytes:,} bytes (film_bytes)"
+            raise JobFailed("too_large", f"the film has more than {most}; use width, every, start or end")
+
+    async def _result(self) -> dict[str, Any]:
+        context = self._context
+        told, _ = await self._writer.ask("finish")
+        files = [self._path]
+        if self.table:
+            self.table.finish()
+            files += [self.table.csv, self.table.json]
+        self._note_early_end()
+        for note in self._notes:
+            await context.log(note)
+        kept = await keep_all(context, files)
+        seconds = round(told["frames"] / self._fps, 3)
+        told |= {"failed": self._failed, "fps": round(self._fps, 5), "seconds": seconds, "sound": False}
+        return {**told, "notes": self._notes, "files": kept}
+
+    def _note_early_end(self) -> None:
+        """A film that is cut short or damaged has fewer frames than it says."""
+        said, seen = self._said["frames"], self._end.get("seen")
+        if seen is not None and not self._end.get("reached") and said - seen > max(1, said // 100):
+            self._notes.append(f"the film ends early: of {said:,} frames that it should have, {seen:,} were there")
+
+    def _nothing(self) -> str:
+        where = f"between {self._params.start:g} s and its end" if self._end.get("seen") else "in it that can be read"
+        return f"the film has no frame {where}"
+
+
+def _row(frame: Frame, came_of: Result | WorkError) -> dict[str, Any]:
+    row: dict[str, Any] = {"frame": frame.number, "seconds": round(frame.at, 3)}
+    if isinstance(came_of, WorkError):
+        return row | {"state": "failed", "code": came_of.code, "message": came_of.message}
+    data = came_of.data or {}
+    return row | {"state": "ok", "found": sum(map(len, data.values())), "data": data}

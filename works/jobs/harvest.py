@@ -1,0 +1,158 @@
+"""What a batch has made, written to the disk as it comes: a zip of the results, a table, the pages of a contact sheet.
+
+Nothing of it is held in memory. One thread writes, so that nothing is written to a file that is being closed.
+"""
+
+import asyncio
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from works.codec import SUFFIX
+from works.errors import WorkError
+from works.jobs import JobContext
+from works.jobs.table import Table
+from works.studio import Hand
+from works.studio.sheet import PER_PAGE
+from works.task import Result
+
+T = TypeVar("T")
+
+COLUMNS = ("number", "picture", "state", "result", "width", "height", "bytes", "work_ms", "found", "data", "code",
+           "message")  # fmt: skip
+# By the suffix of a picture, that of results in the same format.
+_SAME = {".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".png": ".png", ".webp": ".webp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one picture: what was made of it and how small that looks, or why nothing was."""
+
+    result: Result | None = None
+    small: bytes = b""
+    error: WorkError | None = None
+
+
+class Harvest:
+    """``bytes``: of all results so far. To be closed, whatever happens."""
+
+    def __init__(self, folder: Path, sheet: Hand | None, pages: int) -> None:
+        self._folder, self._sheet, self._most_pages = folder, sheet, pages
+        self.bytes = self.count = self.results = 0
+        self.pages: list[Path] = []
+        self.notes: list[str] = []
+        self._on_page = 0
+        self._names: set[str] = set()
+        self._thread = ThreadPoolExecutor(1, "sluice-batch")
+        self.zip = folder / "results.zip"
+        self._zip: zipfile.ZipFile | None = None
+        self.table: Table
+
+    async def open(self) -> None:
+        self.table = await self._write(Table, self._folder, COLUMNS)
+
+    async def add(self, name: str, outcome: Outcome) -> None:
+        """In the order of the pictures. Raises WorkError for a disk that is full."""
+        self.count += 1
+        await self._write(self._add, name, outcome)
+        if self._sheet and len(self.pages) < self._most_pages:
+            await self._show(self._sheet, f"{self.count} {PurePosixPath(name).name}", outcome)
+
+    async def _show(self, sheet: Hand, title: str, outcome: Outcome) -> None:
+        """On the sheet; one that cannot be made does not end the batch."""
+        try:
+            await sheet.ask("add", outcome.small, title=title, note=outcome.error.code if outcome.error else "")
+            self._on_page += 1
+            if self._on_page == PER_PAGE:
+                await self._turn()
+        except WorkError as error:
+            self.notes.append(f"the contact sheet ends before picture {self.count:,}: {error.message}")
+            self._sheet, self._on_page = None, 0
+
+    def _add(self, name: str, outcome: Outcome) -> None:
+        row: dict[str, Any] = {"number": self.count, "picture": name, "state": "failed" if outcome.error else "ok"}
+        if result := outcome.result:
+            row |= {"width": result.width, "height": result.height, "work_ms": round(result.work_ms, 1)}
+            if result.payload:
+                row |= {"result": self._store(name, result), "bytes": len(result.payload)}
+            if result.data is not None:
+                row |= {"found": sum(len(items) for items in result.data.values()), "data": result.data}
+        if outcome.error:
+            row |= {"code": outcome.error.code, "message": outcome.error.message}
+        self.table.add(row)
+
+    def _store(self, name: str, result: Result) -> str:
+        """Into the zip, as it is: pictures are compressed already. The name under which it is there."""
+        if self._zip is None:
+            self._zip = zipfile.ZipFile(self.zip, "w", zipfile.ZIP_STORED)
+        entry = zipfile.ZipInfo(self._name(name, SUFFIX[result.format]), time.localtime()[:6])
+        entry.external_attr = 0o644 << 16
+        self._zip.writestr(entry, result.payload)
+        self.bytes += len(result.payload)
+        self.results += 1
+        return entry.filename
+
+    def _name(self, name: str, suffix: str) -> str:
+        """That of the source, with the suffix of what it is now; none overwrites another where case is not told."""
+        end = PurePosixPath(name).suffix
+        stem = name.removesuffix(end) if end.lower() in _SAME else name
+        end = end if _SAME.get(end.lower()) == suffix else suffix
+        unique, count = stem + end, 1
+        while unique.casefold() in self._names:
+            count += 1
+            unique = f"{stem}-{count}{end}"
+        self._names.add(unique.casefold())
+        return unique
+
+    async def _turn(self) -> None:
+        """The page is full, or the last."""
+        assert self._sheet
+        _, page = await self._sheet.ask("page")
+        path = self._folder / f"sheet-{len(self.pages) + 1}.jpg"
+        await self._write(path.write_bytes, page)
+        self.pages.append(path)
+        self._on_page = 0
+
+    async def finish(self) -> None:
+        """All files are whole after this."""
+        if self._on_page:
+            await self._turn()
+        await self._write(self.table.finish)
+        if self._zip:
+            await self._write(self._zip.close)
+
+    async def _write(self, work: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*arguments))
+        except OSError as error:
+            raise WorkError("internal", f"the results cannot be written: {error.strerror}", temporary=True) from None
+
+    async def close(self) -> None:
+        self._thread.submit(self._close)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _close(self) -> None:
+        for file in (self._zip, getattr(self, "table", None)):
+            with suppress(OSError):  # what a full disk did not take is told of already
+                if file:
+                    file.close()
+
+
+async def keep_all(context: JobContext, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Puts them into the media store: all, or none. Raises WorkError for a store that is full."""
+    kept: list[dict[str, Any]] = []
+    try:
+        for file in files:
+            kept.append(await context.keep(file, file.name))  # noqa: PERF401, for what is kept so far is needed below
+    except BaseException as error:
+        for each in kept:
+            await context.house.threads.run(context.house.media.delete, each["url"].rpartition("/")[2])
+        if isinstance(error, OSError):
+            raise WorkError("internal", f"the results cannot be kept: {error.strerror}", temporary=True) from None
+        raise
+    return kept

@@ -1,0 +1,215 @@
+"""One host in a rollout: what was done there step by step, and the one state that it ends in."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from works.jobs import JobContext
+from works.jobs.output import Output
+from works.jobs.plan import Health, Stage, Step, script
+from works.jobs.plans import Target
+from works.jobs.ssh import Broken, Connection, Exit, Ssh, Unreachable
+
+# Steps that a state tells of; the log tells of all.
+_TOLD = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What goes for every host of a rollout. ``kill``: seconds to end a command; ``dry``: only checks are run."""
+
+    live: int
+    kept: int
+    kill: float
+    dry: bool
+
+
+class HostFailed(Exception):
+    """What went wrong on a host; ``code`` is one of Unreachable's, or step, timeout, lost, internal."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class HostRun:
+    """``begun``: the stages that something was run for here; ``done``: those that are over and went well.
+
+    The final state is told once, by ``settle``.
+    """
+
+    def __init__(self, target: Target, context: JobContext, ssh: Ssh, terms: Terms) -> None:
+        self.target = target
+        self.name = target.name
+        self.begun: list[str] = []
+        self.done: list[str] = []
+        self.rolled_back: list[str] = []
+        self.state = ""
+        """Empty until it has ended."""
+        self.code = self.reason = ""
+        self.failed = self.changed = False
+        self.known = True
+        """Whether all that was begun here is known to have ended."""
+        self._exit: int | None = None
+        self._steps: list[dict[str, Any]] = []
+        self._back: list[str] = []
+        self._telling: asyncio.Future[None] | None = None
+        self._context, self._ssh, self._terms = context, ssh, terms
+        self._output = Output(terms.live, terms.kept)
+
+    async def work(self, stage: Stage) -> None:
+        """The stage's steps. What goes wrong is kept; raises CancelledError only, once what ran has been stopped."""
+        await self._context.target(self.name, "running", stage=stage.name)
+        try:
+            await self._do(stage.steps, stage.host_timeout, stage.name)
+        except HostFailed as error:
+            self.fail(error.code, str(error))
+
+    async def roll_back(self, stage: Stage) -> None:
+        """Undoes the stage, if it was begun here. The host then counts as failed, whatever it was."""
+        if stage.rollback is None or stage.name not in self.begun or stage.name in self.rolled_back:
+            return
+        await self._context.target(self.name, "rolling_back", stage=stage.name)
+        exit_status = self._exit
+        if not self.failed:
+            self.fail("rolled_back", "the rollout was stopped")
+        self._back.append(f"the rollback of {stage.name} was not finished")
+        try:
+            await self._do(stage.rollback.steps, stage.host_timeout)
+        except HostFailed as error:
+            self._back[-1] = f"the rollback of {stage.name} failed too: {error}"
+        else:
+            self.rolled_back.append(stage.name)
+            self._back[-1] = f"{stage.name} was rolled back"
+        finally:
+            self._exit = exit_status
+
+    async def check_health(self, health: Health) -> None:
+        """Asks until the host is well, or too often."""
+        if why := await self._ill(health):
+            self.fail("unhealthy", f"the health check failed: {why}")
+
+    async def _ill(self, health: Health) -> str:
+        why = ""
+        for attempt in range(health.attempts):
+            await asyncio.sleep(health.pause if attempt else 0)
+            try:
+                async with self._ssh.login(self.target) as connection:
+                    ended = await self._run(connection, health.command, health.timeout)
+            except (Unreachable, Broken, HostFailed) as error:
+                why = str(error)
+            else:
+                if ended.status == 0:
+                    return ""
+                why = _how(ended)
+        return f"{why} ({health.attempts} attempts)"
+
+    async def _do(self, steps: Sequence[Step], seconds: float, stage: str = "") -> None:
+        """The steps over one connection, within that time. Raises HostFailed."""
+        try:
+            async with asyncio.timeout(seconds), self._ssh.login(self.target) as connection:
+                if stage:
+                    self.begun.append(stage)
+                for step in steps:
+                    await self._step(connection, step)
+        except TimeoutError:
+            raise HostFailed("timeout", f"it was not done within {seconds:g} s (host_timeout)") from None
+        except Unreachable as error:
+            raise HostFailed(error.code, str(error)) from None
+        except Broken as error:
+            self.known = self.known and not error.begun
+            raise HostFailed("lost", str(error)) from None
+        except (HostFailed, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            # What a host sends may break a library too; the other hosts go on.
+            raise HostFailed("internal", f"{type(error).__name__}: {error}"[:300]) from error
+
+    async def _step(self, connection: Connection, step: Step) -> None:
+        if step.check is not None:
+            ended = await self._run(connection, step.check, step.timeout, f"{step.name}, its check")
+            if ended.status == 0:
+                return await self._told(step, "ok", ended)
+            if ended.status != 1:
+                await self._told(step, "failed", ended)
+                raise HostFailed("step", f"{step.name}: its check failed: {_how(ended)}; 0 or 1 is an answer")
+        if self._terms.dry:
+            await self._context.log(f"would run: {step.command.strip()}", self.name)
+            return await self._told(step, "ok" if step.changed_when == "never" else "changed", None)
+        self._output.watch_for(step.marker)
+        ended = await self._run(connection, step.command, step.timeout, step.name)
+        changes = None if ended.status is None else step.changes(ended.status, self._output.marked)
+        await self._told(step, "failed" if changes is None else "changed" if changes else "ok", ended)
+        if changes is None:
+            raise HostFailed("step", f"{step.name}: {_how(ended)}")
+
+    async def _told(self, step: Step, state: str, ended: Exit | None) -> None:
+        self.changed = self.changed or state == "changed"
+        self._exit = ended.status if ended else None
+        self._steps.append({"step": step.name, "state": state, **({"exit": ended.status} if ended else {})})
+        await self._context.log(f"{step.name}: {'would be ' if self._terms.dry else ''}{state}", self.name)
+
+    async def _run(self, connection: Connection, command: str, seconds: float, what: str = "it") -> Exit:
+        """Runs a command within that time, or stops it."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await connection.run(script(command, self.target.values), self._hear)
+        except TimeoutError:
+            doubt = "" if await self._stopped(connection) else "; it is not known whether it has ended"
+            raise HostFailed("timeout", f"{what} was not done within {seconds:g} s{doubt}") from None
+        except asyncio.CancelledError:
+            await self._stopped(connection)
+            raise
+        finally:
+            for line in self._output.rest():
+                await self._context.log(line, self.name)
+
+    async def _stopped(self, connection: Connection) -> bool:
+        known = False
+        try:
+            known = await connection.stop(self._terms.kill)
+        finally:
+            self.known = self.known and known
+        return known
+
+    async def _hear(self, data: bytes) -> None:
+        for line in self._output.feed(data):
+            await self._context.log(line, self.name)
+
+    def fail(self, code: str, reason: str) -> None:
+        self.failed, self.code, self.reason = True, code, reason
+
+    async def settle(self, state: str = "", reason: str = "", **more: Any) -> None:
+        """Tells the final state: this one, or what came of the work. A later call only waits until it is told."""
+        if self._telling is None:
+            if self.failed:
+                self.state = "failed" if self.begun else "unreachable"
+                self.reason = "; ".join([self.reason, *self._back])
+            else:
+                self.state = state or ("changed" if self.changed else "ok")
+                self.reason = reason
+            told = {name: value for name, value in (self._account() | more).items() if value not in ("", [])}
+            self._telling = asyncio.ensure_future(self._context.target(self.name, self.state, **told))
+            if self.failed:
+                await self._context.log(f"{self.state}: {self.reason}", self.name)
+        # A cancel that comes just now must not leave it untold.
+        await asyncio.shield(self._telling)
+
+    def _account(self) -> dict[str, Any]:
+        """What is told besides the state."""
+        told: dict[str, Any] = {
+            "code": self.code, "reason": self.reason, "output": self._output.tail,
+            "steps": self._steps[-_TOLD:], "rolled_back": self.rolled_back,
+        }  # fmt: skip
+        if self._output.total:
+            told["output_bytes"] = self._output.total
+        if self._exit is not None:
+            told["exit"] = self._exit
+        if not self.known:
+            told["known"] = False
+        return told
+
+
+def _how(ended: Exit) -> str:
+    return f"exit status {ended.status}" if ended.status is not None else f"ended by SIG{ended.signal}"

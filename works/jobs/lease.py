@@ -1,0 +1,53 @@
+"""The leases of the jobs that run in this process: renewed while it lives, given up before another may take them."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from works.events import EventLog
+
+
+class Leases:
+    """``lost`` is called with each job whose lease was not renewed in time: it must not go on here."""
+
+    def __init__(self, events: EventLog, seconds: float, lost: Callable[[str], None]) -> None:
+        self._events, self.seconds, self._lost = events, seconds, lost
+        self._holder = secrets.token_hex(16)
+        self._until: dict[str, float] = {}
+
+    async def take(self, id: str) -> bool:
+        """Whether this process has the lease, and no other. Raises OSError."""
+        asked = time.monotonic()
+        if not await self._events.hold(_name(id), self._holder, self.seconds):
+            return False
+        self._until[id] = asked + self.seconds
+        return True
+
+    async def release(self, id: str) -> None:
+        if self._until.pop(id, None) is not None:
+            with suppress(OSError):  # then it runs out
+                await self._events.let_go(_name(id), self._holder)
+
+    async def keep(self) -> None:
+        """Renews until cancelled, thrice in the time that a lease lasts."""
+        while True:
+            await asyncio.gather(*(self._renew(id) for id in self._until))
+            await asyncio.sleep(self.seconds / 3)
+
+    async def _renew(self, id: str) -> None:
+        """An answer that does not come is not waited for longer than the lease lasts. One that comes counts even when
+        we ask too late: nobody else has the lease, and the story says whether somebody had it meanwhile."""
+        third = self.seconds / 3
+        try:
+            async with asyncio.timeout(max(self._until[id] - time.monotonic(), third)):
+                held = await self.take(id)
+        except (OSError, TimeoutError):
+            held = self._until.get(id, 0) - time.monotonic() > third
+        if not held and self._until.pop(id, None) is not None:
+            self._lost(id)
+
+
+def _name(id: str) -> str:
+    return f"job/{id}"

@@ -1,0 +1,65 @@
+"""What a host prints, kept to a bound: however much it is, however long its lines, whatever the bytes.
+
+What it gives is text but may still hold controls; a JobContext takes those out of all that it is told.
+"""
+
+import codecs
+import re
+
+# Characters of one line; what goes on is a line of its own.
+_MOST_LINE = 2000
+
+
+class Output:
+    """Takes bytes, gives lines: of the first ``live`` bytes as they come, and the last ``kept`` bytes at any time."""
+
+    def __init__(self, live: int, kept: int) -> None:
+        self.total = 0
+        self.marked = False
+        """Whether the text that is watched for was printed."""
+        self._live, self._kept = live, kept
+        self._last = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._line = ""
+        self._marker = self._seam = b""
+
+    def watch_for(self, marker: str | None) -> None:
+        self._marker, self._seam, self.marked = (marker or "").encode(), b"", False
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that are complete by now and within the bound."""
+        self._look(data)
+        room = self._live - self.total
+        self.total += len(data)
+        self._last = (self._last + data[-self._kept :])[-self._kept :]
+        if room <= 0:
+            return []
+        lines = self._lines(self._decoder.decode(data[:room]))
+        if len(data) > room:
+            lines += [*self.rest(), "(it prints more than is shown here; the end of it is kept with the host's state)"]
+        return lines
+
+    def rest(self) -> list[str]:
+        """The last line, if no line break has ended it. What comes next begins a new one."""
+        line, self._line = self._line + self._decoder.decode(b"", final=True), ""
+        self._decoder.reset()
+        return [line.removesuffix("\r")] if line else []
+
+    @property
+    def tail(self) -> str:
+        """The end of all that was printed; a cut is said."""
+        text = self._last.decode("utf-8", "replace")
+        cut = self.total - len(self._last)
+        return f"({cut:,} bytes before this are not kept)\n{text}" if cut else text
+
+    def _look(self, data: bytes) -> None:
+        if self._marker and not self.marked:
+            self.marked = self._marker in self._seam + data
+            self._seam = (self._seam + data)[-len(self._marker) :]
+
+    def _lines(self, text: str) -> list[str]:
+        # A bare carriage return ends a line too: what draws bars says nothing else for minutes.
+        *lines, self._line = re.split(r"\r?\n|\r(?=[^\n])", self._line + text)
+        if len(self._line) > _MOST_LINE:
+            lines, self._line = [*lines, self._line], ""
+        return [line[at : at + _MOST_LINE] for line in lines for at in range(0, max(len(line), 1), _MOST_LINE)]

@@ -1,0 +1,123 @@
+"""The job ``rollout``: a named plan, carried out on many hosts over SSH. Nobody sends commands of their own."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from works.jobs import JobContext, JobFailed, job
+
+if TYPE_CHECKING:
+    from works.jobs.house import JobSettings
+    from works.jobs.plan import Plan
+    from works.jobs.plans import Plans
+    from works.jobs.ssh import Ssh
+
+
+class RolloutParams(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    plan: str = Field(min_length=1, max_length=100, description="the name of a plan in the file of plans")
+    params: dict[str, bool | int | str] = Field(
+        default={}, max_length=100, description="the plan's parameters; it says which values they may have"
+    )
+    hosts: list[str] | None = Field(
+        None, min_length=1, max_length=10_000, description="hosts or groups of the plan, where not all are meant"
+    )
+    dry_run: bool = Field(False, description="says what would be done; of the plan only its checks are run")
+
+
+@job
+async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] | None:
+    """Carries out a named plan on many hosts over SSH: in stages and batches, until all is done or too much fails."""
+    settings = context.house.settings
+    try:
+        from works.jobs.course import Course
+        from works.jobs.hosts import HostRun, Terms
+    except ModuleNotFoundError as error:
+        if error.name not in ("asyncssh", "yaml"):
+            raise
+        raise JobFailed("unavailable", "rollouts need packages more, got by: make extras") from None
+
+    plans, plan, values = await _read_plan(settings, params)
+    ssh = await asyncio.to_thread(_open_ssh, settings)
+    chosen, skipped = _choose(plans, plan, params.hosts, context.only)
+    given = "".join(f", {name}={value}" for name, value in values.items())
+    await context.log(f"plan {params.plan}{given}: {len(chosen)} hosts")
+    for name in chosen:
+        await context.target(name, "not_started")
+    for name in skipped:
+        await context.target(name, "skipped", reason="it is not among the hosts that were asked for")
+
+    terms = Terms(settings.rollout_output, settings.rollout_tail, settings.rollout_kill_timeout, params.dry_run)
+
+    def visitor(name: str) -> HostRun:
+        return HostRun(plans.target(name, plan, values), context, ssh, terms)
+
+    hosts = [visitor(name) for name in chosen]
+    course = Course(context, plans, plan, hosts, visitor, dry=terms.dry, kill=terms.kill)
+    head = {"plan": params.plan, "dry_run": params.dry_run, "hosts": len(chosen), "skipped": len(skipped)}
+    try:
+        await course.run()
+    except JobFailed as error:
+        raise JobFailed(error.code, error.message, {**head, **course.result()}) from None
+    return {**head, **course.result()}
+
+
+async def _read_plan(settings: "JobSettings", params: RolloutParams) -> "tuple[Plans, Plan, dict[str, str]]":
+    """The file of plans, the plan, its parameters as text. Raises JobFailed, with all errors by field."""
+    from works.jobs.plans import Bounds, PlansError, load
+
+    if not settings.plans:
+        raise JobFailed("unavailable", "there is no file of plans (plans)")
+    bounds = Bounds(settings.rollout_hosts, settings.rollout_forks, settings.rollout_deadline)
+    try:
+        plans = await asyncio.to_thread(load, Path(settings.plans), bounds)
+    except PlansError as error:
+        errors = [{"field": fault.place, "line": fault.line, "message": fault.message} for fault in error.faults]
+        raise JobFailed("bad_plans", str(error), {"errors": errors[:100]}) from None
+    except OSError as error:
+        raise JobFailed("unavailable", f"the file of plans cannot be read: {error.strerror} (plans)") from None
+    plan = plans.plans.get(params.plan)
+    if plan is None:
+        known = ", ".join(sorted(plans.plans)) or "none"
+        raise _bad([f"plan: there is no {params.plan!r:.60}; there are {known}"], "not_found")
+    faults, values = [], {}
+    try:
+        values = plan.values(params.params)
+    except ValueError as error:
+        faults += [f"params.{line}" for line in str(error).splitlines()]
+    there = {*plans.everybody(plan), *plans.groups}
+    faults += [f"hosts: the plan has no {name!r:.60}" for name in params.hosts or [] if name not in there]
+    if faults:
+        raise _bad(faults, "bad_options")
+    return plans, plan, values
+
+
+def _bad(faults: list[str], code: str) -> JobFailed:
+    errors = [dict(zip(("field", "message"), fault.split(": ", 1), strict=True)) for fault in faults]
+    return JobFailed(code, "; ".join(faults[:5])[:500], {"errors": errors[:100]})
+
+
+def _open_ssh(settings: "JobSettings") -> "Ssh":
+    from works.jobs.ssh import Ssh
+
+    if not (settings.ssh_known_hosts and settings.ssh_key):
+        raise JobFailed("unavailable", "rollouts need the settings ssh_known_hosts and ssh_key")
+    try:
+        return Ssh(Path(settings.ssh_known_hosts), Path(settings.ssh_key), settings.ssh_connect_timeout)
+    except ValueError as error:
+        raise JobFailed("unavailable", str(error)) from None
+
+
+def _choose(
+    plans: "Plans", plan: "Plan", asked: list[str] | None, only: frozenset[str] | None
+) -> tuple[list[str], list[str]]:
+    """The plan's hosts to do, and those to leave out."""
+    everybody = plans.everybody(plan)
+    wanted = set(plans.members(asked)) if asked else set(everybody)
+    chosen = [name for name in everybody if name in wanted and (only is None or name in only)]
+    if not chosen:
+        raise JobFailed("bad_options", "of the hosts that were asked for, the plan has none")
+    return chosen, [name for name in everybody if name not in set(chosen)]

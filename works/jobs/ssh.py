@@ -1,0 +1,287 @@
+"""Commands on hosts over SSH, by asyncssh: only where the host's key is known, with a bound on every wait.
+
+A command runs under ``/bin/sh`` in a process group of its own. Who stops it asks the host to end that group, by a
+second channel: sshd passes signals on for nobody who logged in as root (OpenSSH, session.c).
+"""
+
+import asyncio
+import os
+import re
+import secrets
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from works.jobs.plans import Target
+
+# Bytes of a command's output on their way: what the loop takes at once. 100 MB take a second by it.
+_WINDOW = 64 << 10
+# Bytes before a command has said its process id, from a login shell that greets.
+_MOST_GREETING = 64 << 10
+# Seconds without output after which a command that has ended is taken to be done: what it left behind in the
+# background may hold its output open for ever.
+_LINGER = 3.0
+# Seconds for a host to say goodbye.
+_GOODBYE = 1.0
+# Ends a process group: TERM, after half of the tenths of seconds KILL; status 0 when it is gone.
+_STOP = """send() { kill -s $1 -- -PID 2>/dev/null || kill -s $1 PID 2>/dev/null; }
+send TERM; n=0
+while send 0; do
+  [ $n -lt TENTHS ] || exit 1
+  [ $n -lt $((TENTHS / 2)) ] || send KILL
+  sleep 0.1 2>/dev/null || sleep 1
+  n=$((n + 1))
+done"""
+
+Hear = Callable[[bytes], Awaitable[None]]
+
+
+class Unreachable(Exception):
+    """Nothing was run on the host. ``code``: host_key, denied, refused, timeout or lost."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Broken(Exception):
+    """The connection was lost, or runs nothing (more). ``begun``: a command may have been under way."""
+
+    def __init__(self, message: str, begun: bool) -> None:
+        super().__init__(message)
+        self.begun = begun
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """``status`` is None when a signal ended the command."""
+
+    status: int | None
+    signal: str = ""
+
+
+class Command:
+    """One command as its channel tells of it: asyncssh calls the methods that are not asynchronous."""
+
+    def __init__(self) -> None:
+        self.nonce = secrets.token_hex(8)
+        self.pid: int | None = None
+        self.exit: Exit | None = None
+        self.channel: Any = None
+        self._greeting: bytes | None = b""
+        self._pending = bytearray()
+        self._ended = self._closed = False
+        self._wake = asyncio.Event()
+
+    def wrapped(self, script: str) -> str:
+        """What the host's login shell is given."""
+        inner = f"printf '%s %s\\n' {self.nonce} $$ >&2\nexec 2>&1 </dev/null\n{script}"
+        return f"exec /bin/sh -c {shlex.quote(inner)}"
+
+    def connection_made(self, channel: Any) -> None:
+        self.channel = channel
+
+    def session_started(self) -> None:
+        pass
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype is not None and self._greeting is not None:
+            data = self._find_pid(self._greeting + data)
+        self._pending += data
+        if len(self._pending) > 2 * _WINDOW:
+            self.channel.pause_reading()
+        self._wake.set()
+
+    def _find_pid(self, data: bytes) -> bytes:
+        """What is printed beside the process id, once that has come."""
+        found = re.search(rb"%b (\d{1,10})\n" % self.nonce.encode(), data)
+        if found:
+            self.pid = int(found[1])
+        elif len(data) <= _MOST_GREETING:
+            self._greeting = data
+            return b""
+        self._greeting = None
+        return data[: found.start()] + data[found.end() :] if found else data
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        self._wake.set()
+        return False
+
+    def exit_status_received(self, status: int) -> None:
+        self.exit = Exit(status)
+        self._wake.set()
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, message: str, language: str) -> None:
+        self.exit = Exit(None, signal[:20])
+        self._wake.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closed = True
+        self._wake.set()
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        pass
+
+    async def read(self) -> bytes:
+        """What was printed since, or nothing at the end."""
+        while not self._pending and not self._closed and not (self._ended and self.exit):
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(_LINGER if self.exit else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                break
+        if not self._pending and self._greeting:
+            self._pending += self._greeting
+            self._greeting = None
+        data = bytes(self._pending)
+        self._pending.clear()
+        if data and not self._closed:
+            self.channel.resume_reading()
+        return data
+
+
+class Connection:
+    """A host that we are logged in to."""
+
+    def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
+        self._connection = connection
+        self._command: Command | None = None
+
+    async def run(self, script: str, hear: Hear) -> Exit:
+        """Runs it to its end. Raises Broken. Who gives up before, by a deadline or a cancel, has to ``stop`` it."""
+        self._command = command = Command()
+        return await self._follow(command, script, hear)
+
+    async def _follow(self, command: Command, script: str, hear: Hear) -> Exit:
+        try:
+            await self._connection.create_session(
+                lambda: command,  # type: ignore[arg-type, return-value]
+                command.wrapped(script),
+                encoding=None,
+                window=_WINDOW,
+            )
+            while data := await command.read():
+                await hear(data)
+        except (asyncssh.Error, OSError) as error:
+            raise Broken(_told(error), begun=command.channel is not None) from None
+        if command.exit is None:
+            raise Broken("the connection was lost", begun=True)
+        command.channel.abort()
+        return command.exit
+
+    async def stop(self, seconds: float) -> bool:
+        """Ends what runs, within that time; whether it is known to have ended."""
+        command = self._command
+        if command is None or command.channel is None:
+            return True
+        if command.exit is None:
+            with suppress(TimeoutError, Broken):
+                async with asyncio.timeout(seconds):
+                    return await self._end(command, seconds)
+        return command.exit is not None
+
+    async def _end(self, command: Command, seconds: float) -> bool:
+        while command.pid is None and command.exit is None and await command.read():
+            pass  # a flood may stand before the process id
+        if command.pid is not None:
+            stop = _STOP.replace("PID", str(command.pid)).replace("TENTHS", str(max(int(seconds * 8), 2)))
+            with suppress(Broken):
+                ended = await self._follow(Command(), stop, _ignored)
+                return ended.status == 0 or command.exit is not None
+        with suppress(OSError):
+            command.channel.send_signal("KILL")
+        while command.exit is None and await command.read():
+            pass
+        return command.exit is not None
+
+    async def close(self) -> None:
+        self._connection.close()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE):
+                    await self._connection.wait_closed()
+        finally:
+            self._connection.abort()
+
+
+class Ssh:
+    """Logs in to hosts with one key, if ``known_hosts`` has theirs."""
+
+    def __init__(self, known_hosts: Path, key: Path, connect_timeout: float) -> None:
+        """Reads both files. Raises ValueError that names the setting to change."""
+        self._connect_timeout = connect_timeout
+        try:
+            self._known_hosts = asyncssh.read_known_hosts(str(known_hosts))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"ssh_known_hosts: {_told(error)}") from None
+        try:
+            certificate = key.with_name(f"{key.name}-cert.pub")
+            private = asyncssh.read_private_key(key)
+            self._key: Any = (private, asyncssh.read_certificate(certificate)) if certificate.exists() else private
+        except asyncssh.KeyEncryptionError:
+            raise ValueError("ssh_key: the key has a passphrase; make one for the server that has none") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"ssh_key: {_told(error)}") from None
+
+    @asynccontextmanager
+    async def login(self, target: Target) -> AsyncIterator[Connection]:
+        """Raises Unreachable."""
+        connection = Connection(await self._connect(target))
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def _connect(self, target: Target) -> asyncssh.SSHClientConnection:
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                return await asyncssh.connect(
+                    target.address, target.port, username=target.user, client_keys=[self._key],
+                    # An object, even one without entries: None would trust every host, () the keys of ~/.ssh.
+                    known_hosts=self._known_hosts,
+                    # What its known keys are of, then the rest: a key of another kind is to be told as a wrong one.
+                    server_host_key_algs="+ssh-ed25519,ecdsa-sha2-*,rsa-sha2-*",
+                    # Nothing of this machine's user: no ~/.ssh/config, no agent, no certificates, no Kerberos.
+                    config=None, agent_path=None, x509_trusted_certs=None, gss_host=None, gss_kex=False,
+                    gss_auth=False, password_auth=False, kbdint_auth=False, host_based_auth=False,
+                    preferred_auth=["publickey"], compression_algs=None, connect_timeout=None,
+                    # A host that has gone without a word is found in the middle of a command too.
+                    keepalive_interval=self._connect_timeout, keepalive_count_max=2,
+                )  # fmt: skip
+        except asyncssh.HostKeyNotVerifiable:
+            raise Unreachable("host_key", self._why_not(target)) from None
+        except TimeoutError:
+            raise Unreachable("timeout", f"it did not let us in within {self._connect_timeout:g} s") from None
+        except asyncssh.PermissionDenied:
+            raise Unreachable("denied", f"it does not let {target.user} in with our key") from None
+        except (asyncssh.Error, OSError, ValueError) as error:
+            raise Unreachable("refused" if isinstance(error, OSError) else "lost", _told(error)) from None
+
+    def _why_not(self, target: Target) -> str:
+        named = f"[{target.address}]:{target.port}" if target.port != 22 else target.address
+        keys, authorities = self._known_hosts.match(target.address, "", target.port if target.port != 22 else None)[:2]
+        if keys or authorities:
+            return f"its key is not the one that known_hosts has for {named}; nothing was run"
+        return f"known_hosts has no key for {named}; nothing was run"
+
+
+async def _ignored(data: bytes) -> None:
+    """What is printed by a command that ends others."""
+
+
+def _told(error: Exception) -> str:
+    """In a line, and not a long one: some of it is what a host says."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        text = os.strerror(error.errno or 0)  # asyncio's own says the address instead
+    return text.replace("\n", " ")[:300] or type(error).__name__

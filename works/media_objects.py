@@ -1,0 +1,114 @@
+"""A MediaStore in a bucket: every put is one object, whole or not there, with the headers it is to be fetched with."""
+
+import errno
+import stat
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from works.media import NAME, headers_of, new_name
+from works.objects import Bucket, Object
+from works.stores import StoreOptions, address_of
+
+# Names that are asked for at once, and how many times in one sweep; the next goes on from there.
+_PAGE, _PAGES = 1000, 100
+# Steps of time in which the bytes of a pass are counted: what is too much is known to a 1,000th of the lifetime.
+_STEPS = 1000
+
+
+class ObjectMedia:
+    def __init__(self, url: str, options: StoreOptions) -> None:
+        address = address_of(url)
+        if address and not address.prefix:
+            raise ValueError(
+                f"media {url!r}: say a prefix too, as in {url.rstrip('/')}/results: a bucket's rules need one"
+            )
+        self.place = Bucket(url, options)
+        self._options = options
+        self._pass = _Pass()
+
+    @property
+    def url(self) -> str:
+        return self.place.url
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectMedia, (self.url, self._options)
+
+    def put(self, data: bytes, suffix: str) -> str:
+        name = new_name(suffix)
+        self.place.put(name, data, headers_of(name))
+        return name
+
+    def put_file(self, path: Path, suffix: str) -> str:
+        name = new_name(suffix)
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        self.place.put(name, path, headers_of(name))
+        try:
+            path.unlink()
+        except OSError:
+            self.delete(name)
+            raise
+        return name
+
+    def read(self, name: str) -> bytes:
+        return self.place.get(_checked(name))[0]
+
+    def delete(self, name: str) -> None:
+        self.place.delete([_checked(name)])
+
+    def check(self) -> None:
+        self.delete(self.put(b"?", ".png"))
+
+    def sweep(self, max_age: float, max_bytes: int) -> int:
+        """Of a store of many names a part at a time: which are the oldest is known when all have been looked at."""
+        gone, left = 0, _PAGES
+        while left > 0:
+            for page in self.place.pages(self._pass.after, _PAGE):
+                left -= 1
+                old = self._pass.take([each for each in page if NAME.fullmatch(each.key)], max_age)
+                self.place.delete(old)
+                self._pass.after = page[-1].key
+                gone += len(old)
+                if left <= 0:
+                    return gone
+            if not self._pass.end(max_bytes):
+                break
+        return gone
+
+
+class _Pass:
+    """One look at every name, over as many sweeps as it takes. ``after``: the last name that was looked at."""
+
+    def __init__(self) -> None:
+        self.after = ""
+        self._too_old = 0.0  # what was written before this has to go, as the last pass found too many bytes
+        self._bytes: Counter[float] = Counter()  # by when they were written
+
+    def take(self, page: list[Object], max_age: float) -> list[str]:
+        """The names on this page that must go."""
+        old, before, step = [], max(time.time() - max_age, self._too_old), max_age / _STEPS or 1.0
+        for each in page:
+            if each.modified < before:
+                old.append(each.key)
+            else:
+                self._bytes[each.modified // step * step + step] += each.size
+        return old
+
+    def end(self, max_bytes: int) -> bool:
+        """Whether more bytes were seen than there may be; the next pass then takes the oldest of them."""
+        self.after, self._too_old, total = "", 0.0, 0
+        seen, self._bytes = self._bytes, Counter()
+        for until in sorted(seen, reverse=True):
+            total += seen[until]
+            if total > max_bytes:
+                self._too_old = until
+                return True
+        return False
+
+
+def _checked(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise FileNotFoundError(errno.ENOENT, "no such object", name)
+    return name

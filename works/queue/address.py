@@ -1,0 +1,91 @@
+"""Where the scheduler of a cluster is, and whether one may speak with it unencrypted.
+
+Whoever can speak with a scheduler runs programs on its workers, so plain TCP is for loopback and private networks.
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+_URL = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^:/@\[\]]+):(\d{1,5})/?")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """What does the work, and how a cluster is reached.
+
+    ``queue_ca``, ``queue_cert`` and ``queue_key`` are files in PEM, for tls://. ``queue_plain`` allows tcp:// to a
+    public address. ``queue_ahead`` is how many slices wait at the cluster for each of its threads,
+    ``queue_patience`` for how many seconds accepted slices wait for a cluster that is away.
+    """
+
+    queue: str
+    queue_ca: str | None = None
+    queue_cert: str | None = None
+    queue_key: str | None = None
+    queue_plain: bool = False
+    queue_ahead: float = 0.5
+    queue_patience: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a URL of an unknown kind, or files that are missing; OSError for one unreadable."""
+        if self.local:
+            return
+        found = _URL.fullmatch(self.queue)
+        if not found or int(found[3]) > 65535:
+            raise ValueError(f"queue {self.queue!r}: the known kinds are local:, tcp://HOST:PORT, tls://HOST:PORT")
+        if self.encrypted:
+            for name in ("queue_ca", "queue_cert", "queue_key"):
+                file = getattr(self, name)
+                if not file:
+                    raise ValueError(f"queue {self.queue!r}: tls:// needs {name}")
+                Path(file).read_bytes()
+
+    @property
+    def local(self) -> bool:
+        return self.queue == "local:"
+
+    @property
+    def scheme(self) -> str:
+        return self.queue.partition(":")[0]
+
+    @property
+    def encrypted(self) -> bool:
+        return self.scheme == "tls"
+
+    @property
+    def host(self) -> str:
+        return self.queue.partition("//")[2].rstrip("/").rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.queue.rstrip("/").rpartition(":")[2])
+
+    def url_of(self, ip: str, port: int) -> str:
+        return f"{self.scheme}://[{ip}]:{port}" if ":" in ip else f"{self.scheme}://{ip}:{port}"
+
+    async def resolve(self) -> str:
+        """The URL by number, which is what was checked. Raises OSError for an unknown name, ValueError if refused."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        ips = [str(each[4][0]) for each in found]
+        for ip in ips:
+            self.check(ip)
+        return self.url_of(ips[0], self.port)
+
+    def check(self, ip: str) -> None:
+        """Raises ValueError for a public address without TLS."""
+        if not (self.encrypted or self.queue_plain or is_private(ip)):
+            raise ValueError(
+                f"queue {self.queue!r}: {ip} is a public address, and whoever can speak with a scheduler runs programs"
+                " on its workers: use tls://, or set queue_plain if another layer encrypts"
+            )
+
+
+def is_private(ip: str) -> bool:
+    """Loopback, link-local or of a private network; not 0.0.0.0, which is all of a machine's addresses."""
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    return not address.is_unspecified and (address.is_loopback or address.is_private or address.is_link_local)

@@ -1,0 +1,250 @@
+"""The WorkQueue whose workers are on other machines, whatever brings the tasks there.
+
+What waits stays here, in the heaps of Pending; the cluster is given no more than its threads can work soon, so that a
+viewport that moves and a session that comes still matter. What was given to a cluster that is lost waits here again.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from works.errors import Busy, WorkError
+from works.media import MediaStore
+from works.metrics import Metrics
+from works.queue import ATTEMPTS
+from works.queue.address import QueueSettings
+from works.queue.base import RESTARTING, BaseQueue
+from works.queue.pending import Bounds, Entry
+from works.queue.run import STOP_GRACE, Crashed
+from works.queue.wire import end_of, question
+from works.task import Result
+
+log = structlog.get_logger()
+
+# Seconds between two looks at how many threads the cluster has: a look is one small message.
+_LOOK = 1.0
+# Seconds before the first try to connect again, and the most between two.
+_BACKOFF = (0.1, 5.0)
+# Seconds that close waits for stopped slices to say what became of them.
+_GOODBYE = 2.0
+# When to ask again, in milliseconds, while the cluster is away.
+_AWAY_RETRY = 1000
+
+
+class Lost(OSError):
+    """The cluster is out of reach; what it was given may or may not be worked."""
+
+
+class Cluster(Protocol):
+    """A connection to a cluster; once ``lost`` is set it is good for nothing more."""
+
+    lost: asyncio.Event
+
+    async def threads(self) -> int:
+        """How many slices it can work at once now. Raises Lost."""
+
+    async def work(self, key: str, header: bytes, payload: bytes, *, background: bool) -> tuple[bytes, bytes]:
+        """The worker's answer. Raises Lost, or Crashed when the slice ended its worker time and again."""
+
+    async def stop(self, keys: Iterable[str]) -> None:
+        """Has the workers end those of these slices that they are working now. Raises Lost."""
+
+    async def close(self) -> None:
+        """What was given and not answered is not wanted any more."""
+
+
+class ClusterQueue(BaseQueue):
+    """``connect`` raises OSError while there is nothing to connect to. ``timeout`` in seconds a slice."""
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[Cluster]], settings: QueueSettings, timeout: float,
+        media: MediaStore, bounds: Bounds, metrics: Metrics,
+    ) -> None:  # fmt: skip
+        super().__init__(media, bounds, metrics)
+        self._connect, self._settings = connect, settings
+        # A worker holds to its own timeout; this one is for a worker that neither answers nor is missed.
+        self._longest = ATTEMPTS * timeout + settings.queue_patience
+        self._cluster: Cluster | None = None
+        self._threads = 0
+        self._woken = False
+        self._sent = 0
+        self._keeper: asyncio.Task[None] | None = None
+        self._following: set[asyncio.Task[None]] = set()
+        self._stopping: set[str] = set()
+        self._stopper: asyncio.Task[None] | None = None
+        self._impatience: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        self._impatient(True)
+        self._keeper = asyncio.create_task(self._keep())
+
+    def ready(self) -> bool:
+        return self._threads > 0 and not self._closing and self._reachable() is not None
+
+    async def close(self, deadline: float) -> None:
+        await self._finish(deadline)
+        if self._impatience:
+            self._impatience.cancel()
+        if self._following:
+            await asyncio.wait(self._following, timeout=_GOODBYE)
+        tasks = [task for task in (self._keeper, self._stopper, *self._following) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._settle()
+
+    def at_once(self) -> int:
+        return max(self._threads, 1)
+
+    def _refuse(self) -> None:
+        if not self.ready():
+            raise Busy("no worker can be reached now", _AWAY_RETRY)
+
+    def _reachable(self) -> Cluster | None:
+        return self._cluster if self._cluster and not self._cluster.lost.is_set() else None
+
+    # The connection
+
+    async def _keep(self) -> None:
+        """Connects, again and again; tells of it when it begins to fail and when it is mended."""
+        pause = _BACKOFF[0]
+        while not self._closing:
+            try:
+                self._cluster = await self._connect()
+            except (OSError, ValueError) as error:
+                if pause == _BACKOFF[0]:
+                    log.warning("cluster away", queue=self._settings.queue, reason=str(error))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, _BACKOFF[1])
+                continue
+            pause = _BACKOFF[0]
+            try:
+                await self._attend(self._cluster)
+            except Lost as error:
+                log.warning("cluster lost", queue=self._settings.queue, reason=str(error))
+            finally:
+                cluster, self._cluster = self._cluster, None
+                self._resize(0)
+                cluster.lost.set()
+                await cluster.close()
+
+    async def _attend(self, cluster: Cluster) -> None:
+        while not cluster.lost.is_set():
+            self._resize(await cluster.threads())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await cluster.lost.wait()
+        raise Lost("the connection broke")
+
+    def _resize(self, threads: int) -> None:
+        if threads != self._threads:
+            log.info("cluster", threads=threads)
+        self._threads = threads
+        self._impatient(not threads)
+        self._wake()
+
+    def _impatient(self, away: bool) -> None:
+        """Accepted slices wait for a cluster that is away, but not for ever."""
+        if away and not self._impatience:
+            self._impatience = asyncio.get_running_loop().call_later(self._settings.queue_patience, self._give_up)
+        elif not away and self._impatience:
+            self._impatience.cancel()
+            self._impatience = None
+
+    def _give_up(self) -> None:
+        self._impatience = None
+        why = f"no worker could be reached for {self._settings.queue_patience:g} s (queue_patience); send it again"
+        self._cancel(self._pending.clear() + list(self._running.values()), why, temporary=True)
+
+    # The slices
+
+    def _wake(self) -> None:
+        """Once all that has come with it is in its heap too."""
+        if not self._woken:
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._feed)
+
+    def _feed(self) -> None:
+        """Gives the cluster what is best, up to its window."""
+        self._woken = False
+        window = self._threads + math.ceil(self._threads * self._settings.queue_ahead)
+        while (cluster := self._reachable()) and self._threads and len(self._running) < window:
+            entry = self._pending.take()
+            if entry is None:
+                return
+            self._running[entry.task.session, entry.task.id] = entry
+            entry.started = asyncio.get_running_loop().time()
+            self._sent += 1
+            # Each sending has a key of its own: the stop of an earlier one must not reach it.
+            entry.key = str(self._sent)
+            task = asyncio.create_task(self._follow(cluster, entry))
+            self._following.add(task)
+            task.add_done_callback(self._following.discard)
+
+    async def _follow(self, cluster: Cluster, entry: Entry) -> None:
+        """One slice until the cluster has answered: what is cancelled too, for what is stored must be deleted."""
+        end: Result | WorkError | None = None
+        try:
+            end = await self._end(cluster, entry)
+        except Exception:
+            log.exception("cluster")
+            end = WorkError("internal", "this slice failed; the server's log says why")
+        finally:
+            del self._running[entry.task.session, entry.task.id]
+            self._stopping.discard(entry.key)
+            if isinstance(end, Result):
+                self._done(entry, end)
+            elif end is None or (end.code == "cancelled" and not entry.future.done()):
+                self._again(entry)
+            else:
+                self._fail(entry, end)
+        self._wake()
+
+    async def _end(self, cluster: Cluster, entry: Entry) -> Result | WorkError | None:
+        """None: it is not known."""
+        task = entry.task
+        try:
+            async with asyncio.timeout(self._longest):
+                return end_of(
+                    *await cluster.work(entry.key, question(task), bytes(task.payload), background=task.background)
+                )
+        except TimeoutError:
+            return WorkError("timeout", f"no answer from the workers within {self._longest:g} s", temporary=True)
+        except Lost:
+            return None
+        except Crashed:
+            return WorkError("crashed", f"this picture ended its worker {ATTEMPTS} times")
+
+    def _done(self, entry: Entry, result: Result) -> None:
+        now = asyncio.get_running_loop().time()
+        # What it waited at the cluster was waiting too.
+        entry.started = max(entry.started, now - result.work_ms / 1000)
+        self._metrics.wait.observe(entry.started - entry.accepted)
+        self._succeed(entry, result)
+
+    def _again(self, entry: Entry) -> None:
+        entry.key = ""
+        if entry.future.done():
+            return
+        if self._closing:
+            self._fail(entry, WorkError("cancelled", RESTARTING, temporary=True))
+        else:
+            self._pending.give_back(entry)
+
+    def _stop(self, entry: Entry) -> None:
+        if entry.key and not entry.future.done():
+            self._stopping.add(entry.key)
+            if not self._stopper or self._stopper.done():
+                self._stopper = asyncio.create_task(self._stop_all())
+
+    async def _stop_all(self) -> None:
+        """Again until they have ended: one of them may be begun only after it was asked to stop."""
+        while self._stopping and (cluster := self._reachable()):
+            with suppress(Lost):
+                await cluster.stop(tuple(self._stopping))
+            await asyncio.sleep(STOP_GRACE)

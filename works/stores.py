@@ -1,0 +1,107 @@
+"""What is said of an object store before it is spoken to: its URL, its options; and threads in which to wait for it."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+KNOWN = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX and az://CONTAINER/PREFIX"
+# What the providers' own programs read from the environment and the driver understands, by scheme. The rest of the
+# environment is none of a decoder child's business.
+_VARIABLES = {
+    "s3": (
+        "aws_access_key_id aws_secret_access_key aws_session_token aws_region aws_default_region aws_endpoint_url"
+        " aws_endpoint_url_s3 aws_role_arn aws_role_session_name aws_web_identity_token_file aws_endpoint_url_sts"
+        " aws_container_credentials_relative_uri aws_container_credentials_full_uri aws_skip_signature"
+        " aws_container_authorization_token_file aws_metadata_endpoint aws_server_side_encryption aws_sse_kms_key_id"
+    ),
+    "gs": "google_service_account google_service_account_key google_application_credentials google_base_url",
+    "az": (
+        "azure_storage_account_name azure_storage_account_key azure_storage_sas_token azure_storage_endpoint"
+        " azure_client_id azure_client_secret azure_tenant_id azure_authority_host azure_federated_token_file"
+        " azure_msi_endpoint"
+    ),
+}
+# The settings that say the same, whoever the provider is.
+_SETTINGS = {
+    "s3": {"key": "aws_access_key_id", "secret": "aws_secret_access_key", "endpoint": "aws_endpoint_url_s3"},
+    "gs": {"secret": "google_service_account_key", "endpoint": "google_base_url"},
+    "az": {"key": "azure_storage_account_name", "secret": "azure_storage_account_key"},
+}
+_SETTINGS["s3"]["region"] = "aws_region"
+_SETTINGS["az"]["endpoint"] = "azure_storage_endpoint"
+_URL = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]{1,62})((?:/[A-Za-z0-9._-]+)*)/?")
+
+
+class Address(NamedTuple):
+    """A bucket's URL in its parts; the prefix has no slash at either end, and is empty where there is none."""
+
+    scheme: str
+    bucket: str
+    prefix: str
+
+
+def address_of(url: str) -> Address | None:
+    """None for what is no object store's URL."""
+    match = _URL.fullmatch(url)
+    if not match or {".", ".."} & set(match[3].split("/")):
+        return None
+    return Address(match[1], match[2], match[3].removeprefix("/"))
+
+
+@contextmanager
+def driver_for(url: str) -> Iterator[None]:
+    """Within, what needs the driver is imported. Raises ValueError where that is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "obstore":
+            raise
+        raise ValueError(f"{url}: object stores need a package more, got by: make extras") from None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """How an object store is reached. ``values`` are its provider's own names and what they are set to, secrets too.
+
+    ``timeout``: seconds that one request may take; with what is tried again, an answer takes at most twice that.
+    ``public_endpoint``: by which address clients reach it, where that is another than ours.
+    """
+
+    timeout: float = 4.0
+    public_endpoint: str | None = None
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def gather(
+        cls, url: str, settings: Mapping[str, str | None], environment: Mapping[str, str], **others: Any
+    ) -> "StoreOptions":
+        """For the store of this URL: ``settings`` (key, secret, endpoint, region) over the provider's variables."""
+        address = address_of(url)
+        if address is None:
+            return cls(**others)
+        known = _VARIABLES[address.scheme].split()
+        values = {name.lower(): value for name, value in environment.items() if name.lower() in known and value}
+        names = _SETTINGS[address.scheme]
+        values |= {names[name]: value for name, value in settings.items() if value and name in names}
+        return cls(values=values, **others)
+
+
+class Threads:
+    """Threads in which the server waits for its stores: one that hangs holds up those who need it, and nobody else."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count, "sluice-store")
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
+
+    def close(self) -> None:
+        """What waits for a thread is not done any more; what is under way ends in its own time, which is bounded."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,96 @@
+"""A Studio: processes of a job's own in which films are taken apart and put together, and contact sheets are made.
+
+They read what strangers sent, so they have bounds of memory and time, an almost bare environment, and are killed with
+the job, whatever they do. They stand behind the decoders for the processor: what a person waits for comes first.
+"""
+
+import asyncio
+import json
+from types import TracebackType
+from typing import Any, Literal
+
+from works.errors import WorkError
+from works.queue.channel import Channel
+from works.queue.forkserver import Forkserver
+
+Tool = Literal["reader", "writer", "sheet"]
+# Formats that FFmpeg may take a file for, and the only protocol: a playlist would have it open other files, and hosts.
+_CAPTURE = "format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi|protocol_whitelist;file"
+_ENVIRONMENT = {
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS": _CAPTURE,
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_LOG_LEVEL": "SILENT",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+class Studio:
+    """To be opened by ``async with``; when that is left, all its processes are gone.
+
+    Each has ``memory`` bytes of address space, and ``timeout`` seconds for an answer.
+    """
+
+    def __init__(self, memory: int, timeout: float) -> None:
+        self._timeout = timeout
+        settings = json.dumps({"memory": memory, "timeout": timeout})
+        self._forkserver = Forkserver([settings], _ENVIRONMENT, "works.studio.child")
+        self._hands: list[Hand] = []
+
+    async def __aenter__(self) -> "Studio":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hand in self._hands:
+            hand.kill()
+        await asyncio.to_thread(self._forkserver.close)
+
+    def hand(self, tool: Tool) -> "Hand":
+        """A process that does one thing. Raises WorkError when none can be started."""
+        try:
+            serial, end = self._forkserver.fork()
+        except OSError as error:
+            raise WorkError("internal", f"no process can be started: {error.strerror}", temporary=True) from None
+        self._hands.append(Hand(tool, self._forkserver, serial, Channel(end), self._timeout))
+        return self._hands[-1]
+
+
+class Hand:
+    """The server's handle on one process of a studio."""
+
+    def __init__(self, tool: Tool, forkserver: Forkserver, serial: int, channel: Channel, timeout: float) -> None:
+        self._tool, self._timeout = tool, timeout
+        self._forkserver, self._serial = forkserver, serial
+        self._channel: Channel | None = channel
+
+    async def ask(self, call: str, payload: bytes = b"", **members: Any) -> tuple[dict[str, Any], bytes]:
+        """What the tool answers. Raises WorkError: its own, ``timeout``, or ``crashed``; after these two it is gone."""
+        if self._channel is None:
+            raise WorkError("crashed", f"the {self._tool} has ended")
+        header = json.dumps({"tool": self._tool, "call": call, **members}).encode()
+        answered = False
+        try:
+            async with asyncio.timeout(self._timeout):
+                text, body = await self._channel.ask(header, payload)
+            answer: dict[str, Any] = json.loads(text)
+            error = WorkError(**answer["error"]) if "error" in answer else None
+            answered = True
+        except TimeoutError:
+            why = f"the {self._tool} did not answer within {self._timeout:g} s (studio_timeout)"
+            raise WorkError("timeout", why) from None
+        except (OSError, ValueError, TypeError):
+            raise WorkError("crashed", f"the {self._tool} has ended over it") from None
+        finally:
+            if not answered:
+                self.kill()
+        if error:
+            raise error
+        return answer, body
+
+    def kill(self) -> None:
+        if self._channel:
+            self._channel.close()
+            self._channel = None
+            self._forkserver.kill(self._serial)

@@ -1,0 +1,49 @@
+"""The other side of a Studio: a process that answers for one tool, as a decoder does for slices."""
+
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+from works.errors import WorkError
+from works.queue.decoder import Answer, answer_all, work_errors_only
+from works.queue.forkserver import serve
+from works.studio.reel import Reader, Writer
+from works.studio.sheet import Sheet
+
+_TOOLS: dict[str, type[Any]] = {"reader": Reader, "writer": Writer, "sheet": Sheet}
+# Added to the niceness: what decoders do is waited for by a person.
+_NICER = 5
+
+
+def answering(memory: int) -> Answer:
+    """The tools, made when first asked for: each call is a method of theirs, of a payload and of members."""
+    tools: dict[str, Any] = {}
+
+    def answer(members: dict[str, Any], payload: bytes) -> tuple[bytes, bytes]:
+        name, call = members.pop("tool"), members.pop("call")
+        try:
+            with work_errors_only(memory):
+                if name not in tools:
+                    tools[name] = _TOOLS[name]()
+                told, body = getattr(tools[name], call)(payload, **members)
+                return json.dumps(told).encode(), body
+        except WorkError as error:
+            return json.dumps({"error": error.as_dict()}).encode(), b""
+
+    return answer
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m works.studio.child CONTROL SETTINGS``: what Forkserver starts."""
+    settings = json.loads(arguments[1])
+    os.nice(_NICER)
+    serve(
+        socket.socket(fileno=int(arguments[0])),
+        lambda end: answer_all(end, answering(settings["memory"]), settings["memory"], settings["timeout"]),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

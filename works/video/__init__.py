@@ -1,0 +1,41 @@
+"""The promise of live video: one capture for each camera, the newest frame for each viewer.
+
+A live source is captured once and encoded once for each size, however many watch; a file gives each watch a cursor of
+its own. A capture is a child process, so one that hangs or crashes is killed and tried again while its viewers stay. A
+viewer has room for one frame, which a newer one replaces: who reads slowly has fewer frames, never older ones, and
+costs the others nothing. What is captured, encoded, watched or waits is bounded (``VideoSettings``).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSettings:
+    """The bounds; config.py says what each means. Times are in seconds, memory in bytes, widths in pixels."""
+
+    video_viewers: int = 200
+    video_captures: int = 32
+    video_sizes: int = 6
+    video_actions: int = 4
+    video_width: int = 1920
+    video_fps: float = 30
+    video_grace: float = 10
+    video_watchdog: float = 10
+    video_retry: float = 30
+    video_memory: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a watch asks for: at most ``fps`` frames a second, ``width`` pixels across and JPEG ``quality``.
+
+    ``options`` are those of ``action`` after works.actions.check. ``position`` is in seconds, and of files alone.
+    """
+
+    fps: float
+    width: int
+    quality: int = 80
+    action: str = ""
+    options: str = "{}"
+    position: float = 0.0
+    paused: bool = False

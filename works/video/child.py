@@ -1,0 +1,83 @@
+"""The process that a capture lives in: it reads its one order, limits itself, and shows a source until it is ended.
+
+What it reads may have been made to break decoders, and what it reads from may hang: it can be killed at any moment.
+"""
+
+import json
+import os
+import resource
+import socket
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+
+from works.queue.forkserver import Forkserver, serve
+from works.video import camera, cursor
+from works.video.outlet import Outlet, follow, read_order
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSettings:
+    """What every capture is started with: bytes of address space, and the most pixels across that it encodes."""
+
+    memory: int
+    most_width: int
+
+    def forkserver(self) -> Forkserver:
+        environment = {
+            "OPENCV_LOG_LEVEL": "SILENT",
+            "OPENCV_FFMPEG_LOGLEVEL": "-8",  # libavutil's AV_LOG_QUIET
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            # Else glibc gives the memory of each picture back, and faults it in anew for the next.
+            "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+            "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        }
+        return Forkserver([json.dumps(asdict(self))], environment, "works.video.child")
+
+
+def _live(end: socket.socket, settings: ChildSettings) -> None:
+    cv2.setNumThreads(1)
+    # FFmpeg writes addresses, passwords and all, to descriptor 2; our own words go on to the log.
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    resource.setrlimit(resource.RLIMIT_AS, (settings.memory, settings.memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lines, outlet, orders = end.makefile("rb"), Outlet(end, settings.most_width), cursor.Orders()
+    first = read_order(lines)
+    if first is None:
+        return
+
+    def obey(order: dict[str, Any]) -> None:
+        if first["kind"] == "file":
+            orders.put(order)
+        elif "want" in order:
+            outlet.order(order["want"])
+
+    outlet.say(number=0)
+    follow(lines, obey)
+    try:
+        if first["kind"] == "file":
+            cursor.watch(outlet, first, orders)
+        else:
+            camera.watch(outlet, first)
+    except (MemoryError, cv2.error):
+        outlet.say(lost="crashed")
+    except Exception as error:
+        # Not its words: they may quote an address.
+        print(f"sluice: a capture failed: {type(error).__name__}", file=sys.stderr)
+        traceback.print_tb(error.__traceback__)
+        outlet.say(lost="crashed")
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m works.video.child CONTROL SETTINGS``: what Forkserver starts."""
+    settings = ChildSettings(**json.loads(arguments[1]))
+    serve(socket.socket(fileno=int(arguments[0])), lambda end: _live(end, settings))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

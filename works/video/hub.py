@@ -1,0 +1,138 @@
+"""All sources and who watches them: a live one is opened for its first viewer, shared, and closed a while after its
+last; a file is opened for each."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable
+
+from works.errors import Busy, WorkError
+from works.metrics import Metrics
+from works.queue import WorkQueue
+from works.video import VideoSettings, Wish
+from works.video.capture import Capture
+from works.video.child import ChildSettings
+from works.video.feeds import Feeds
+from works.video.source import Source
+from works.video.watch import Counts, Ready, Tell, Watch, check_position
+
+# A bound is reached; viewers come and go. In milliseconds.
+_RETRY_AFTER = 5000
+
+
+class Video:
+    def __init__(self, sources: dict[str, Source], settings: VideoSettings, queue: WorkQueue, metrics: Metrics) -> None:
+        self.settings = settings
+        self._sources, self._queue = sources, queue
+        self._forkserver = ChildSettings(settings.video_memory, settings.video_width).forkserver()
+        self._captures: dict[Capture, None] = {}
+        self._live: dict[str, Capture] = {}
+        self._grace: dict[Capture, asyncio.TimerHandle] = {}
+        self._watching: Counter[str] = Counter()
+        self._serial = itertools.count()
+        self._counts = {
+            name: Counts(
+                metrics.video_captured.labels(name),
+                metrics.video_encoded.labels(name),
+                metrics.video_sent.labels(name),
+                metrics.video_dropped.labels(name),
+            )
+            for name in sources
+        }
+        metrics.watch(metrics.video_captures, lambda: len(self._captures))
+        metrics.watch(metrics.video_watches, self._watching.total)
+
+    def listed(self, user: str, scopes: frozenset[str]) -> list[dict[str, str]]:
+        """Name, kind and state of what this user may watch."""
+        return [
+            {"name": name, "kind": source.kind, "state": self._live[name].state if name in self._live else "idle"}
+            for name, source in self._sources.items()
+            if source.open_to(user, scopes)
+        ]
+
+    def find(self, name: str, user: str, scopes: frozenset[str]) -> Source:
+        """Raises WorkError: the same for what does not exist and for what this user may not watch."""
+        source = self._sources.get(name)
+        if source is None or not source.open_to(user, scopes):
+            raise WorkError("not_found", f"source: there is no {name[:64]!r} here")
+        return source
+
+    def capture_of(self, source: Source) -> Capture | None:
+        """The open capture of a live source."""
+        return self._live.get(source.name)
+
+    async def watch(self, source: Source, wish: Wish, ready: Ready, tell: Tell) -> Watch:
+        """Frames come from now on, until the watch is closed. A file is opened first. Raises WorkError."""
+        most = self.settings.video_viewers if source.viewers is None else source.viewers
+        if self._watching[source.name] >= most:
+            raise Busy(f"{source.name} has {most} viewers (video_viewers)", _RETRY_AFTER)
+        self._watching[source.name] += 1
+        watch = Watch(wish, ready, tell, self._counts[source.name])
+        capture = None
+        try:
+            capture = self._live.get(source.name) or self._open(source, wish)
+            if source.kind == "file":
+                await capture.opened
+                check_position(wish.position, capture.duration)
+            capture.feeds.attach(watch, wish)
+        except BaseException:
+            self._watching[source.name] -= 1
+            if capture:
+                self._leave(capture)
+            raise
+        watch.capture, watch.release = capture, self._release
+        watch.paused = wish.paused and source.kind == "live"
+        self._keep(capture)
+        capture.watches[watch] = None
+        capture.rewant()
+        capture.greet(watch)
+        return watch
+
+    def _open(self, source: Source, wish: Wish) -> Capture:
+        most = self.settings.video_captures
+        if len(self._captures) >= most:
+            for idle in list(self._grace)[:1]:
+                self._drop(idle)
+        if len(self._captures) >= most:
+            raise Busy(f"{most} captures are open (video_captures)", _RETRY_AFTER)
+        feeds = Feeds(self.settings, self._queue, f"video/{source.name}/{next(self._serial)}")
+        counts = self._counts[source.name]
+        capture = Capture(source, wish, self.settings, self._forkserver, feeds, counts)
+        self._captures[capture] = None
+        if source.kind == "live":
+            self._live[source.name] = capture
+        capture.begin()
+        return capture
+
+    def _release(self, watch: Watch) -> None:
+        self._watching[watch.capture.source.name] -= 1
+        watch.capture.watches.pop(watch, None)
+        watch.capture.feeds.detach(watch)
+        watch.capture.rewant()
+        self._leave(watch.capture)
+
+    def _leave(self, capture: Capture) -> None:
+        """A capture without viewers: a file's ends at once, a live one in a while."""
+        if capture.watches or capture not in self._captures or capture in self._grace:
+            return
+        if capture.source.kind == "file":
+            return self._drop(capture)
+        later: Callable[..., asyncio.TimerHandle] = asyncio.get_running_loop().call_later
+        self._grace[capture] = later(self.settings.video_grace, self._drop, capture)
+
+    def _keep(self, capture: Capture) -> None:
+        if timer := self._grace.pop(capture, None):
+            timer.cancel()
+
+    def _drop(self, capture: Capture) -> None:
+        self._keep(capture)
+        self._captures.pop(capture, None)
+        if self._live.get(capture.source.name) is capture:
+            del self._live[capture.source.name]
+        capture.close()
+
+    async def close(self) -> None:
+        """Ends all captures; their viewers hear nothing more."""
+        for capture in list(self._captures):
+            self._drop(capture)
+        await asyncio.to_thread(self._forkserver.close)

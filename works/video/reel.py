@@ -1,0 +1,170 @@
+"""What a cursor moves in: a film, or a folder of films and pictures one after the other. Times are in seconds."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+
+from works.codec import decode
+from works.errors import WorkError
+from works.perform import Limits, check
+from works.pixels import Image, as_image, has_alpha, on_white
+from works.probe import probe
+from works.video.camera import open_capture
+
+# A recording may name others (playlists do): none but what its own place is reached by.
+_FROM_FILES, _FROM_WEB = "protocol_whitelist;file", "protocol_whitelist;http,https,tcp,tls,crypto"
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+# Files of a folder that are looked at: each film is opened once to learn how long it is, some 5 ms.
+_MOST_FILES = 1000
+# The last frame may stand a little before the end that a film claims; as far back it is looked for.
+_BACK = (0.0, 0.1, 0.5, 2.0)
+
+
+class Reel(Protocol):
+    """``duration`` is None when it is not known; ``size`` is (width, height) of the first picture."""
+
+    duration: float | None
+    fps: float | None
+    size: tuple[int, int]
+
+    def advance(self) -> float | None:
+        """Moves to the next picture: its time; None at the end."""
+
+    def picture(self) -> Image | None:
+        """The picture at which it stands; None when that is damaged."""
+
+    def seek(self, position: float) -> None:
+        """``advance`` then moves to the picture at that time."""
+
+
+class Film:
+    """Raises WorkError when it is none."""
+
+    def __init__(self, url: str) -> None:
+        self._capture = open_capture(url, _FROM_WEB if "://" in url else _FROM_FILES)
+        if not self._capture.isOpened():
+            raise WorkError("unsupported_format", "this is no video that can be read")
+        fps, frames = (self._capture.get(which) for which in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
+        self.fps = fps if 0 < fps <= 1000 else None
+        self.duration = frames / self.fps if self.fps and frames > 0 else None
+        width, height = (
+            int(self._capture.get(which)) for which in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        self.size = width, height
+        self._grabbed = False
+
+    def advance(self) -> float | None:
+        if not self._grabbed and not self._capture.grab():
+            return None
+        self._grabbed = False
+        return float(max(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 0.0))
+
+    def picture(self) -> Image | None:
+        done, image = self._capture.retrieve()
+        return as_image(image) if done else None
+
+    def seek(self, position: float) -> None:
+        if self.duration and self.fps:
+            position = min(position, self.duration - 1 / self.fps)
+        for back in _BACK:
+            self._capture.set(cv2.CAP_PROP_POS_MSEC, max(position - back, 0.0) * 1000)
+            self._grabbed = self._capture.grab()
+            if self._grabbed:
+                return
+
+
+class Still:
+    """One picture, shown for ``duration``."""
+
+    def __init__(self, path: str, duration: float) -> None:
+        self._path = path
+        self.duration: float | None = duration
+        self.fps: float | None = None
+        data = Path(path).read_bytes()
+        header = probe(data)
+        check(header, Limits())
+        self.size = header.upright
+        self._is_shown = False
+
+    def advance(self) -> float | None:
+        if self._is_shown:
+            return None
+        self._is_shown = True
+        return 0.0
+
+    def picture(self) -> Image | None:
+        try:
+            data = Path(self._path).read_bytes()
+            header = probe(data)
+            check(header, Limits())
+            image = decode(data, header, header.upright)
+        except (WorkError, OSError):
+            return None
+        return on_white(image) if has_alpha(image) else image
+
+    def seek(self, position: float) -> None:
+        self._is_shown = False
+
+
+class Folder:
+    """Its films and pictures in the order of their names. Raises WorkError when it has none."""
+
+    def __init__(self, path: str, picture_seconds: float, alive: "Alive") -> None:
+        self._picture_seconds = picture_seconds
+        self._parts: list[tuple[str, float]] = []  # path, when it begins
+        self._ends = 0.0
+        for name in sorted(os.listdir(path))[:_MOST_FILES]:
+            self._add(os.path.join(path, name))
+            alive()
+        if not self._parts:
+            raise WorkError("unsupported_format", "this folder has no video and no picture that can be read")
+        self.duration: float | None = self._ends
+        self._enter(0)
+        self.fps, self.size = self._part.fps, self._part.size
+
+    def _add(self, path: str) -> None:
+        if os.path.isfile(path):
+            try:
+                duration = self._open(path).duration
+            except (WorkError, OSError):
+                return
+            self._parts.append((path, self._ends))
+            self._ends += duration or 0.0
+
+    def _open(self, path: str) -> Film | Still:
+        return Still(path, self._picture_seconds) if path.lower().endswith(_PICTURES) else Film(path)
+
+    def _enter(self, index: int) -> None:
+        path, self._begins = self._parts[index]
+        self._index, self._part = index, self._open(path)
+
+    def advance(self) -> float | None:
+        while (at := self._part.advance()) is None:
+            if self._index + 1 >= len(self._parts):
+                return None
+            self._enter(self._index + 1)
+        return self._begins + at
+
+    def picture(self) -> Image | None:
+        return self._part.picture()
+
+    def seek(self, position: float) -> None:
+        self._enter(max(index for index, (_, begins) in enumerate(self._parts) if begins <= max(position, 0.0)))
+        self._part.seek(position - self._begins)
+
+
+class Alive(Protocol):
+    """Says that the work goes on."""
+
+    def __call__(self) -> None: ...
+
+
+def open_reel(url: str, picture_seconds: float, alive: Alive) -> Reel:
+    """Raises WorkError: ``not_found``, or ``unsupported_format`` for what is no video."""
+    if "://" in url:
+        return Film(url)
+    if not os.path.exists(url):
+        raise WorkError("not_found", "its file is not there", temporary=True)
+    return Folder(url, picture_seconds, alive) if os.path.isdir(url) else Film(url)

@@ -1,0 +1,123 @@
+"""A Watch is one viewer's hold on a source: room for one frame, which a newer one replaces, and the controls."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from works.errors import WorkError
+from works.video import Wish
+from works.video.feed import Feed
+from works.video.frame import Frame
+from works.video.pace import Pace
+
+if TYPE_CHECKING:
+    from works.video.capture import Capture
+
+Ready = Callable[[], None]
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Counter(Protocol):
+    def inc(self, amount: float = 1) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """A source's figures."""
+
+    captured: Counter
+    encoded: Counter
+    sent: Counter
+    dropped: Counter
+
+
+class Watch:
+    """``ready`` is called when there is a frame to take, ``tell`` with what else the viewer should hear.
+
+    A message that ends the watch has ``ended``: it is closed already then. ``paused`` is of live sources: others go on.
+    """
+
+    def __init__(self, wish: Wish, ready: Ready, tell: Tell, counts: Counts) -> None:
+        self.fps, self.paused = wish.fps, False
+        self.dropped = 0
+        self.newest: Frame | None = None
+        self.capture: Capture
+        self.feed: Feed
+        self.size: tuple[int, int]
+        """Pixels across and JPEG quality that it was given."""
+        self.release: Callable[[Watch], None]
+        self.tell = tell
+        self._ready, self._counts = ready, counts
+        self._pace = Pace(wish.fps)
+        self._closed = False
+
+    @property
+    def is_file(self) -> bool:
+        return self.capture.source.kind == "file"
+
+    def offer(self, frame: Frame) -> None:
+        if self.paused:
+            return
+        # The source comes at the rate of the quickest viewer; only those who want less are thinned here.
+        if self.fps < self.feed.fps and not frame.placeholder and not self._pace.due(time.monotonic()):
+            return
+        if self.newest is not None:
+            self.dropped += 1
+            self._counts.dropped.inc()
+        self.newest = frame
+        self._ready()
+
+    def take(self) -> Frame | None:
+        """The frame that waits, to be sent now."""
+        frame, self.newest = self.newest, None
+        if frame:
+            self._counts.sent.inc()
+        return frame
+
+    def troubled(self, error: WorkError, action: str) -> None:
+        self.tell({"type": "error", **error.as_dict(), "action": action})
+
+    def state(self) -> dict[str, Any]:
+        told = self.capture.told()
+        return {**told, "state": "paused"} if self.paused and told["state"] == "playing" else told
+
+    def pause(self) -> None:
+        self._set_paused(True)
+
+    def play(self) -> None:
+        """A file at its end begins again."""
+        self._set_paused(False)
+
+    def _set_paused(self, paused: bool) -> None:
+        if self.is_file:
+            return self.capture.steer(paused=paused)
+        self.paused = paused
+        if paused:
+            self.newest = None
+        self.capture.rewant()
+        self.tell({"type": "state", **self.state()})
+
+    def seek(self, position: float) -> None:
+        """Raises WorkError for a live source and beyond the end."""
+        if not self.is_file:
+            raise WorkError("bad_message", f"position: {self.capture.source.name} is live; only files can be sought in")
+        check_position(position, self.capture.duration)
+        self.capture.steer(seek=position)
+
+    def speed(self, factor: float) -> None:
+        """Raises WorkError for a live source."""
+        if not self.is_file:
+            raise WorkError("bad_message", f"factor: {self.capture.source.name} is live; it has its own speed")
+        self.capture.steer(speed=factor)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed, self.newest = True, None
+            self.release(self)
+
+
+def check_position(position: float, duration: float | None) -> None:
+    """Raises WorkError for one beyond the end."""
+    if duration is not None and position > duration:
+        raise WorkError("bad_message", f"position: {position:g} s is beyond the end, {duration:.3f} s")
