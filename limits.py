@@ -38,6 +38,7 @@ class Limits(BaseSettings):
     video_watches: Count = Field(16, description="watches of a video socket; a wall of sources has as many")
     video_viewers: Count = Field(200, description="watches of a video source, unless it says otherwise")
     video_captures: Count = Field(32, description="video captures open at once, each a process of some 50 MiB")
+    video_captures_per_user: Count = Field(16, description="recordings a user has open at once, so that others can too")
     video_sizes: Count = Field(6, description="widths and qualities that a capture is encoded in; the nearest beyond")
     video_actions: Count = Field(4, description="actions at work on the frames of a capture")
     video_width: int = Field(1920, ge=16, le=16_384, description="pixels across of a video frame")

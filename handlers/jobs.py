@@ -119,8 +119,17 @@ class JobsWebSocket(BaseWebSocketHandler):
         if self._asked >= _MOST_ASKED:
             work.close()
             raise Busy(f"{_MOST_ASKED} requests of this connection are under way already", 1000)
+        self._try(message, work)
+
+    def _try(self, message: Message, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         self._asked += 1
-        self.spawn(self._tried(message, work))
+        trying = self.spawn(self._tried(message, work))
+        trying.add_done_callback(self._answered)
+        return trying
+
+    def _answered(self, tried: "asyncio.Task[None]") -> None:
+        """Also one that was cancelled before its first step, of which nothing has run."""
+        self._asked -= 1
 
     async def _tried(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
         given = ((name, getattr(message, name, None)) for name in self.names)
@@ -131,8 +140,6 @@ class JobsWebSocket(BaseWebSocketHandler):
             self.reply_error(error, named)
         except OSError:
             self.reply_error(WorkError("internal", "the log cannot be reached; try again", temporary=True), named)
-        finally:
-            self._asked -= 1
 
     def on_jobs(self, message: ListJobs, payload: memoryview) -> None:
         self._ask(message, self._list(message))
@@ -174,8 +181,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         if len(self._watched) >= most:
             raise Busy(f"{most} jobs are watched by this connection; unwatch one (job_watches)", _SOON)
         watching = self._watched[message.id] = Watching(self, message.id)
-        watching.begun = self.spawn(self._tried(message, self._watch(message, watching)))
-        self._asked += 1
+        watching.begun = self._try(message, self._watch(message, watching))
 
     async def _watch(self, message: Watch, watching: Watching) -> None:
         try:

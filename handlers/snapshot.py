@@ -14,7 +14,6 @@ from tornado.iostream import StreamClosedError
 from handlers.connections import TooMany
 from handlers.web import BaseHandler, Refused
 from works.errors import WorkError
-from works.video import Wish
 from works.video.frame import Frame
 from works.video.source import Source
 from works.video.watch import Watch
@@ -37,7 +36,7 @@ class SnapshotQuery(Query):
 
 
 class StreamQuery(Query):
-    fps: float | None = Field(None, gt=0)
+    fps: float | None = Field(None, ge=0.01)
 
 
 Q = TypeVar("Q", bound=Query)
@@ -52,14 +51,6 @@ class VideoHandler(BaseHandler):
             fault = error.errors(include_url=False, include_input=False)[0]
             raise Refused(400, "bad_message", f"{str(fault['loc'][0])[:40]}: {fault['msg']}") from None
 
-    def _wish(self, source: Source, query: Query) -> Wish:
-        """Raises WorkError."""
-        if source.kind == "live" and query.position:
-            raise WorkError("bad_message", f"position: {source.name} is live; only files can be sought in")
-        policy = self.context.policy
-        width = min(query.width or policy.video_width, policy.video_width)
-        return Wish(policy.video_fps, width, query.quality, position=query.position)
-
     def _because(self, error: WorkError) -> Refused:
         self.works.metrics.refusals.labels(error.code).inc()
         return Refused.because(error)
@@ -71,7 +62,8 @@ class Snapshot(VideoHandler):
         query = self._asked(SnapshotQuery)
         try:
             source = self.works.video.find(name, user.name, user.scopes)
-            shot = await self.works.snapshots.take(source, self._wish(source, query), query.max_age)
+            wish = self.works.video.wish(source, user.name, **query.model_dump(exclude={"max_age"}))
+            shot = await self.works.snapshots.take(source, wish, query.max_age)
         except WorkError as error:
             raise self._because(error) from None
         self.set_header("Content-Type", "image/jpeg")
@@ -122,9 +114,7 @@ class Stream(VideoHandler):
             if told.get("ended") is True or told.get("state") == "ended":
                 self.close()
 
-        wish = self._wish(source, query)
-        fps = min(query.fps or wish.fps, wish.fps)
-        wish = Wish(fps, wish.width, wish.quality, position=wish.position)
+        wish = self.works.video.wish(source, self.user_name, **query.model_dump())
         watch = await self.works.video.watch(source, wish, self._changed.set, tell)
         try:
             yield watch

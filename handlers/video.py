@@ -41,7 +41,7 @@ class WatchMessage(Message):
     type: Literal["watch"]
     watch: str = Name
     source: str = SourceName
-    fps: float | None = Field(None, gt=0)
+    fps: float | None = Field(None, ge=0.01)
     width: int | None = Width
     quality: int = Quality
     action: str = ""
@@ -128,13 +128,14 @@ class VideoWebSocket(BaseWebSocketHandler):
         self._stall: asyncio.TimerHandle | None = None
         if self.ws_connection and self.ws_connection.stream:
             self.ws_connection.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-        limits = {name: getattr(self.context.policy, name) for name in ("video_watches", "video_width", "video_fps")}
+        bounds = self.works.video.settings
+        limits = {"video_width": bounds.video_width, "video_fps": bounds.video_fps}
         self.send(
             {
                 "type": "hello",
                 "user": self.user.name,
                 "expires_at": self.user.expires_at,
-                "limits": limits,
+                "limits": {"video_watches": self.context.policy.video_watches, **limits},
                 "sources": self._listed(),
                 "actions": actions.offered(),
             }
@@ -166,26 +167,27 @@ class VideoWebSocket(BaseWebSocketHandler):
 
         try:
             options = actions.check(message.action, message.options) if message.action else {}
-            source, wish = self._wish(message)
+            source, wish = self._wish(message, message.fps)
             wish = replace(wish, action=message.action, options=json.dumps(options, sort_keys=True))
-            wish = replace(wish, fps=min(message.fps or wish.fps, wish.fps), paused=message.paused)
+            wish = replace(wish, paused=message.paused)
             watch = view.watch = await self.works.video.watch(source, wish, ready, tell)
+            # A file takes its time to open, and the token may be another by now.
+            self.works.video.find(source.name, self.user.name, self.user.scopes)
         except WorkError as error:
             del self._views[view.name]
+            if view.watch:
+                view.watch.close()
             return self.reply_error(error, {"watch": view.name})
         width, quality = watch.size
         given = {"kind": source.kind, "shared": source.kind == "live", "width": width, "quality": quality}
         self.send({"type": "watching", "watch": view.name, "action": message.action, **given, **watch.state()})
         ready()
 
-    def _wish(self, message: WatchMessage | SnapshotMessage) -> tuple[Source, Wish]:
+    def _wish(self, message: WatchMessage | SnapshotMessage, fps: float | None = None) -> tuple[Source, Wish]:
         """Raises WorkError."""
         source = self.works.video.find(message.source, self.user.name, self.user.scopes)
-        if source.kind == "live" and message.position:
-            raise WorkError("bad_message", f"position: {source.name} is live; only files can be sought in")
-        policy = self.context.policy
-        width = min(message.width or policy.video_width, policy.video_width)
-        return source, Wish(policy.video_fps, width, message.quality, position=message.position)
+        asked = {"fps": fps, **message.model_dump(include={"width", "quality", "position"})}
+        return source, self.works.video.wish(source, self.user.name, **asked)
 
     def _tell(self, view: View, told: dict[str, Any]) -> None:
         if told.get("ended") is True:

@@ -57,8 +57,6 @@ class Policy:
     chat_rooms: int
     chat_text: int
     video_watches: int
-    video_width: int
-    video_fps: float
     allow_origins: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
     metrics_allow: tuple[str, ...]

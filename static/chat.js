@@ -14,6 +14,7 @@ import { Outbox } from "./outbox.js";
 import { Pace } from "./pace.js";
 import { Place } from "./place.js";
 import { Connection } from "./socket.js";
+import { upload } from "./upload.js";
 
 /** @typedef {import("./place.js").Attachment} Attachment */
 /** @typedef {import("./place.js").Message} Message */
@@ -116,15 +117,8 @@ export class Chat extends Connection {
   }
 
   /** Uploads a picture, sound or film, to be said with `say`. @param {Blob} file @param {AbortSignal} [signal] @returns {Promise<Attachment>} */
-  async upload(file, signal) {
-    const address = new URL("/upload", this.url);
-    address.protocol = address.protocol.replace("ws", "http");
-    const token = typeof this.token === "function" ? await this.token() : this.token;
-    const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
-    const answer = await fetch(address, { method: "POST", body: file, headers, signal });
-    const told = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new Error(told.error?.message ?? `the server answered ${answer.status}`);
-    return told;
+  upload(file, signal) {
+    return upload(this, file, signal);
   }
 
   /** @param {Place} place */

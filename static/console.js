@@ -1,12 +1,14 @@
 // @ts-check
-/** The console: the page on which a person tries what a server can do. All of it goes through sluice.js and chat.js. */
+/** The console: the page on which a person tries what a server can do. All of it goes through sluice.js, chat.js, live.js and jobs.js. */
 
 import { Chat } from "./chat.js";
 import { byId } from "./dom.js";
+import { JobsView, jobOf } from "./jobs-view.js";
 import { showOptions, readOptions } from "./options.js";
 import { Rooms, streamOf } from "./rooms.js";
 import { Sluice } from "./sluice.js";
 import { Viewer, boxes } from "./viewer.js";
+import { Wall, sourceOf } from "./wall.js";
 
 /** @typedef {import("./sluice.js").Slice} Slice */
 
@@ -26,6 +28,8 @@ const sluice = new Sluice("/ws/images");
 // A token without the scope for chat is refused as often as it is tried.
 const chat = new Chat("/ws/chat", { attempts: 2 });
 const rooms = new Rooms(chat);
+const wall = new Wall(() => showConnection());
+const jobs = new JobsView(() => showConnection(), () => sluice.hello?.actions);
 const viewer = new Viewer(byId("sheet"), byId("map"));
 /** @type {import("./sluice.js").Picture | null} */
 let picture = null;
@@ -35,37 +39,44 @@ let chosen = null;
 let turns = 0;
 
 sluice.addEventListener("state", showConnection);
+sluice.addEventListener("state", () => jobs.update());
 chat.addEventListener("state", showConnection);
 addEventListener("hashchange", showView);
 
 /** The address says which view is shown, and which room: so it can be kept, and gone back to. */
 function showView() {
-  const stream = streamOf(location.hash);
-  const isRooms = stream !== undefined;
-  document.body.dataset.view = isRooms ? "rooms" : "picture";
-  byId("rooms").hidden = !isRooms;
-  byId("picture-controls").hidden = byId("picture-view").hidden = isRooms;
-  byId("map").hidden = isRooms || !picture;
+  const [stream, source, job] = [streamOf(location.hash), sourceOf(location.hash), jobOf(location.hash)];
+  const view = stream !== undefined ? "rooms" : source !== undefined ? "live" : job ? "jobs" : "picture";
+  document.body.dataset.view = view;
+  byId("rooms").hidden = view !== "rooms";
+  byId("live-controls").hidden = byId("live-view").hidden = view !== "live";
+  byId("jobs-controls").hidden = byId("jobs-view").hidden = view !== "jobs";
+  byId("picture-controls").hidden = byId("picture-view").hidden = view !== "picture";
+  byId("map").hidden = view !== "picture" || !picture;
   for (const link of document.querySelectorAll("nav[aria-label=Views] a")) {
-    if (link.getAttribute("href") === (isRooms ? "#rooms" : "#picture")) link.setAttribute("aria-current", "page");
+    if (link.getAttribute("href") === `#${view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (isRooms) rooms.show(stream);
+  if (stream !== undefined) rooms.show(stream);
   else rooms.hide();
+  if (source !== undefined) wall.show(source);
+  else wall.hide();
+  if (job) jobs.show(job);
+  else jobs.hide();
   showConnection();
 }
 
 /** How the connection of the view that is shown fares; without one that ever stood, the page asks for a token. */
 function showConnection() {
-  const isRooms = document.body.dataset.view === "rooms";
-  const { state, hello, reason } = isRooms ? chat : sluice;
+  const { view } = document.body.dataset;
+  const { state, hello, reason } = view === "rooms" ? chat : (view === "live" && wall.live) || (view === "jobs" && jobs.jobs) || sluice;
   /** @type {Record<string, string>} */
   const words = { connecting: "connecting", open: "connected", waiting: "connection lost, trying again", closed: "closed; load the page again" };
   const letIn = hello !== null;
   byId("connection").dataset.state = state;
   byId("connection").textContent = letIn || state === "connecting" ? words[state] : "not let in";
   byId("connection").title = reason;
-  byId("scope").textContent = isRooms ? "chat" : "images";
+  byId("scope").textContent = { rooms: "chat", live: "video", jobs: "jobs" }[view ?? ""] ?? "images";
   if (letIn) byId("entry").hidden = true;
   else if (state !== "connecting") byId("entry").hidden = false;
   if (state !== "connecting") byId("wish").hidden = byId("state").hidden = byId("go").hidden = !letIn;
@@ -180,6 +191,7 @@ for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
     document.body.classList.toggle("dragging", type === "dragenter" || type === "dragover");
     const dropped = type === "drop" ? [...(/** @type {DragEvent} */ (event).dataTransfer?.files ?? [])] : [];
     if (rooms.takesFiles) rooms.attach(dropped);
+    else if (jobs.takesFiles) jobs.attach(dropped);
     else if (dropped.length && document.body.dataset.view === "picture") choose(dropped[0], dropped[0].name);
   });
 }

@@ -78,7 +78,7 @@ function linked(text) {
 }
 
 /** An address that may be shown: of this server or another, but no script. @param {string | undefined} url */
-function addressOf(url) {
+export function addressOf(url) {
   if (!url || !URL.canParse(url, location.href)) return "";
   const address = new URL(url, location.href);
   return ["http:", "https:"].includes(address.protocol) ? address.href : "";
@@ -111,7 +111,7 @@ function showPicture({ thumbnail, width = BOX, height = BOX, size }, url) {
 }
 
 /** @param {string} url @param {string} alt */
-function showWhole(url, alt) {
+export function showWhole(url, alt) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("whole"));
   Object.assign(/** @type {HTMLImageElement} */ (dialog.querySelector("img")), { src: url, alt });
   /** @type {HTMLAnchorElement} */ (dialog.querySelector("a")).href = url;
@@ -122,7 +122,7 @@ function showWhole(url, alt) {
 }
 
 /** @param {number} bytes */
-function sizeOf(bytes) {
+export function sizeOf(bytes) {
   const [unit, name] = bytes < 1e6 ? [1e3, "KB"] : [1e6, "MB"];
   return `${(bytes / unit).toLocaleString(undefined, { maximumFractionDigits: unit === 1e6 ? 1 : 0 })} ${name}`;
 }

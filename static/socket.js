@@ -1,5 +1,5 @@
 // @ts-check
-/** What sluice.js and chat.js share: a connection to one of a server's sockets that comes back by itself. */
+/** What sluice.js, chat.js, live.js and jobs.js share: a connection to one of a server's sockets that comes back by itself. */
 
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /**
@@ -60,8 +60,8 @@ export class Connection extends EventTarget {
   /** The server has greeted, on a new connection. @param {Record<string, any>} hello */
   greet(hello) {}
 
-  /** Anything else the server says. @param {Record<string, any>} message */
-  receive(message) {}
+  /** Anything else the server says. @param {Record<string, any>} message @param {Uint8Array<ArrayBuffer>} [payload] Of a binary message. */
+  receive(message, payload) {}
 
   /** Nothing more will come. @param {number} code @param {string} reason */
   ended(code, reason) {}
@@ -100,7 +100,8 @@ export class Connection extends EventTarget {
     } catch (error) {
       return this.#lost(NO_CLOSE_FRAME, String(error));
     }
-    this.#socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
+    this.#socket.binaryType = "arraybuffer";
+    this.#socket.onmessage = ({ data }) => this.#receive(...(typeof data === "string" ? [JSON.parse(data)] : unpack(data)));
     this.#socket.onclose = ({ code, reason }) => this.#lost(code, reason);
   }
 
@@ -123,10 +124,10 @@ export class Connection extends EventTarget {
     }, pause * (0.5 + Math.random()));
   }
 
-  /** @param {Record<string, any>} message */
-  #receive(message) {
+  /** @param {Record<string, any>} message @param {Uint8Array<ArrayBuffer>} [payload] */
+  #receive(message, payload) {
     if (message.type === "expiring") return this.#renew();
-    if (message.type !== "hello") return this.receive(message);
+    if (message.type !== "hello") return this.receive(message, payload);
     this.hello = message;
     this.#failures = 0;
     this.greet(message);
@@ -135,4 +136,10 @@ export class Connection extends EventTarget {
   async #renew() {
     if (typeof this.token === "function") this.tell({ type: "token", token: await this.token() });
   }
+}
+
+/** A binary message: length of the header, header, payload. @param {ArrayBuffer} data @returns {[Record<string, any>, Uint8Array<ArrayBuffer>]} */
+function unpack(data) {
+  const end = 4 + new DataView(data).getUint32(0);
+  return [JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, end - 4))), new Uint8Array(data, end)];
 }

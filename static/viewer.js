@@ -4,6 +4,10 @@
 /** @typedef {import("./picture.js").Picture} Picture */
 /** @typedef {import("./picture.js").Slice} Slice */
 
+/** Milliseconds before a result that could not be fetched is tried again, and the longest pause between two tries. */
+const FETCH_PAUSE = 500;
+const MOST_PAUSE = 32000;
+
 export class Viewer {
   /** @type {HTMLElement[]} */
   #slices = [];
@@ -56,8 +60,8 @@ export class Viewer {
     if (slice.state !== "done" || !slice.result) return place.replaceChildren();
     const { url, timing, data, width } = slice.result;
     const result = new Image();
-    result.src = url;
     result.alt = "";
+    fetchInto(result, url);
     place.dataset.order = String(++this.#order);
     place.title = `No. ${this.#order} to be done: waited ${timing.queued_ms} ms, worked ${timing.work_ms} ms, ${width} pixels wide`;
     place.replaceChildren(result, ...boxes(data).map((box) => outline(box, slice)));
@@ -69,6 +73,20 @@ export class Viewer {
     this.#frame.style.top = `${Math.max(0, (-box.top / box.height) * 100)}%`;
     this.#frame.style.height = `${Math.min(100, (innerHeight / box.height) * 100)}%`;
   }
+}
+
+/**
+ * Shows a result, tried again for a minute while it cannot be fetched: a proxy, a server or a store may be starting.
+ * A browser itself tries once. @param {HTMLImageElement} image @param {string} url
+ */
+function fetchInto(image, url) {
+  let pause = FETCH_PAUSE;
+  image.onerror = () => {
+    if (pause > MOST_PAUSE) image.alt = "This slice is done, but its result could not be fetched.";
+    else if (image.isConnected) setTimeout(() => (image.src = url), pause * (0.5 + Math.random()));
+    pause *= 2;
+  };
+  image.src = url;
 }
 
 /** What an action found, whatever it calls it. @param {Record<string, any>} [data] @returns {any[]} */

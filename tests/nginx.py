@@ -59,7 +59,8 @@ class Nginx:
         line = re.compile(r"^ *server 127\.0\.0\.1:80\d\d (.*);\n", re.MULTILINE)
         (found, *_) = line.finditer(text)
         listed = "".join(f"    server 127.0.0.1:{port} {found[1]};\n" for port in servers)
-        text = line.sub("", text[: found.start()] + "@servers@" + text[found.start() :]).replace("@servers@", listed)
+        text = text[: found.start()] + listed + line.sub("", text[found.start() :])
+        assert "127.0.0.1:80" not in text.partition("upstream")[2], "no server but ours"
         replaced = {
             "listen 80;": f"listen 127.0.0.1:{self.port};",
             "alias /var/lib/sluice/media/;": f"alias {self._media}/;",

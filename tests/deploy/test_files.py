@@ -27,7 +27,7 @@ def test_every_setting_named_is_there(path: Path) -> None:
     text = path.read_text()
     names = set(Settings.model_fields)
     told = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)}
-    assert told - names <= {"scheduler", "from_literal", "now"}
+    assert told - names <= {"scheduler", "from_literal", "from_file", "now"}
     assert {name.lower() for name in re.findall(r"SLUICE_([A-Z]\w+)", text)} <= names
 
 
@@ -78,6 +78,23 @@ def test_the_parts_of_the_manifest_mean_each_other() -> None:
     assert parts["Service"]["spec"]["selector"] == labels
     assert parts["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
     assert parts["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == parts["Deployment"]["metadata"]["name"]
+
+
+def test_the_workers_of_the_manifest_are_those_of_its_servers() -> None:
+    workers = list(yaml.safe_load_all((DEPLOY / "kubernetes-workers.yaml").read_text()))
+    scheduler, service, worker, scaler = workers
+    pods = [part["spec"]["template"]["spec"] for part in (scheduler, worker)]
+    flags = [dict(flag[2:].split("=", 1) for flag in pod["containers"][0]["args"]) for pod in pods]
+    assert flags[1]["scheduler"] == f"tls://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    assert service["spec"]["selector"] == scheduler["spec"]["template"]["metadata"]["labels"]
+    assert scaler["spec"]["scaleTargetRef"]["name"] == worker["metadata"]["name"]
+    for pod, told in zip(pods, flags, strict=True):
+        (container,) = pod["containers"]
+        mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert {str(Path(told[name]).parent) for name in ("queue-ca", "queue-cert", "queue-key")} <= mounted
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+    (server,) = manifest()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert {f"--media={flags[1]['media']}", f"--store-region={flags[1]['store-region']}"} <= set(server["args"])
 
 
 def test_its_arguments_and_secrets_are_settings_that_a_server_starts_with(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,7 @@ async def test_another_server_finds_a_job_whose_server_was_killed(redis: Redis, 
             assert events_in(seen)[-1]["unknown"] == ["begun"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["counting", "waiting"], ids=["which tells", "which is quiet"])
 async def test_a_server_that_slept_past_its_lease_tells_no_more_of_its_job(
     redis: Redis, tmp_path: Path, job: str

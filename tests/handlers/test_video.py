@@ -253,6 +253,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("watch", {"watch": "w", "source": "yard"}, "bad_message"),
     ("watch", {"watch": "x", "source": "yard", "position": 10.5}, "bad_message"),
     ("watch", {"watch": "x", "source": "yard", "fps": 0}, "bad_message"),
+    ("watch", {"watch": "x", "source": "yard", "fps": 1e-320}, "bad_message"),
     ("watch", {"watch": "x", "source": "yard", "width": 0}, "bad_message"),
     ("watch", {"watch": "x", "source": "yard", "quality": 101}, "bad_message"),
     ("watch", {"watch": "x", "source": "yard", "action": "explode"}, "unknown_action"),

@@ -143,11 +143,19 @@ async def test_a_stream_shows_a_placeholder_while_the_source_is_away(server: Ser
         await shown.aclose()
 
 
+@pytest.mark.parametrize("path", ["/video/yard/snapshot.jpg", "/video/yard/stream.mjpg"])
+async def test_a_token_without_the_scope_is_not_let_in(files: Server, path: str) -> None:
+    for headers, status in ((bearer(files, "images chat"), 403), ({}, 401)):
+        assert httpx.get(files.url + path, headers=headers).status_code == status
+
+
 async def test_an_image_of_our_own_page_goes_by_the_cookie(files: Server) -> None:
     cookie = {"Cookie": f"sluice_token={files.token(scope='video')}"}
-    path = f"{files.url}/video/yard/snapshot.jpg"
-    assert httpx.get(path, headers=cookie | {"Sec-Fetch-Site": "same-origin"}).status_code == 200
-    assert httpx.get(path, headers=cookie | {"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    for path in ("snapshot.jpg", "stream.mjpg?position=9.9"):
+        url = f"{files.url}/video/yard/{path}"
+        assert httpx.get(url, headers=cookie | {"Sec-Fetch-Site": "same-origin"}, timeout=60).status_code == 200
+        for site in ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {}):
+            assert httpx.get(url, headers=cookie | site).status_code == 403
 
 
 async def test_an_administrator_ends_a_stream(server: Server) -> None:

@@ -169,6 +169,7 @@ async def test_a_capture_outlives_its_last_viewer_by_the_grace(start: Start, cam
     assert server.metric("sluice_video_captures") == 1
 
 
+@pytest.mark.slow
 async def test_after_the_grace_it_is_closed(start: Start, camera: Camera) -> None:
     server = start(sources=sources(gate=camera.url), video_grace=0.01)
     async with await Viewer.enter(server) as viewer:
@@ -196,7 +197,7 @@ async def test_an_idle_capture_makes_room_for_one_that_is_wanted(
         await viewer.frame("b")
 
 
-async def test_the_frames_of_an_action_go_through_the_queue_of_the_slices(start: Start, camera: Camera) -> None:
+async def test_the_frames_of_an_action_go_through_the_queue_of_the_slices_and_have_what_it_finds(start: Start, camera: Camera) -> None:
     server = start(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate", "plain")
@@ -212,12 +213,7 @@ async def test_the_frames_of_an_action_go_through_the_queue_of_the_slices(start:
         await viewer.send("stop", watch="edges")
         await viewer.send("stop", watch="again")
         await viewer.wait_for("stopped", watch="again")
+        await viewer.watch("gate", "codes", action="codes")
+        assert (await viewer.frame("codes"))["data"] == {"codes": []}
     assert done >= 3
     assert counted(server, "encoded") <= counted(server, "captured")
-
-
-async def test_what_an_action_finds_comes_with_the_frame(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url))
-    async with await Viewer.enter(server) as viewer:
-        await viewer.watch("gate", action="codes")
-        assert (await viewer.frame())["data"] == {"codes": []}

@@ -56,7 +56,9 @@ async def test_a_lost_camera_is_told_and_its_viewers_are_kept_until_it_is_back(s
         assert numbers == sorted(set(numbers))
 
 
-@pytest.mark.parametrize("scheme", ["rtmp", pytest.param("http", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "scheme", [pytest.param("rtmp", marks=pytest.mark.slow), pytest.param("http", marks=pytest.mark.slow)]
+)
 async def test_ffmpeg_that_publishes_can_be_killed_and_started_again(
     start: Start, long_clip: Path, scheme: str
 ) -> None:

@@ -1,5 +1,7 @@
 """Who may watch what, how much, and for how long; and that nobody learns where a source is."""
 
+import asyncio
+import socket
 import time
 from pathlib import Path
 
@@ -32,14 +34,6 @@ async def test_a_source_is_only_there_for_those_who_may_watch_it(start: Start, c
     assert await sees("alice", "video guard") == {"yard", "vault"}
 
 
-async def test_a_token_without_the_scope_is_not_let_in(start: Start, clip: Path) -> None:
-    server = start(sources=sources(yard=clip))
-    for path in ("/video/yard/snapshot.jpg", "/video/yard/stream.mjpg"):
-        for token, status in ((server.token(scope="images chat"), 403), ("", 401)):
-            answer = httpx.get(server.url + path, headers={"Authorization": f"Bearer {token}"} if token else {})
-            assert answer.status_code == status
-
-
 async def test_two_hundred_watches_on_one_socket_are_sixteen(start: Start, camera: Camera) -> None:
     server = start(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
@@ -65,6 +59,24 @@ async def test_a_source_has_so_many_viewers_and_may_have_fewer(start: Start, cam
         assert answers == ["watching", "watching", "error"]
         await viewer.send("stop", watch="y1")
         assert (await viewer.watch("yard", "y2", paused=True))["type"] == "watching"
+
+
+async def test_a_user_has_so_many_recordings_open_however_many_sockets_they_use(start: Start, clip: Path) -> None:
+    server = start(sources=sources(yard=clip), video_captures=4, video_captures_per_user=2)
+    async with await Viewer.enter(server) as one, await Viewer.enter(server) as two:
+        assert (await one.watch("yard", paused=True))["type"] == "watching"
+        assert (await two.watch("yard", paused=True))["type"] == "watching"
+        refusal = await two.watch("yard", "more", paused=True)
+        assert (refusal["code"], refusal["temporary"]) == ("busy", True)
+        assert "video_captures_per_user" in refusal["message"]
+        bearer = {"Authorization": f"Bearer {server.token(scope='video')}"}
+        for path in ("snapshot.jpg", "stream.mjpg"):
+            assert httpx.get(f"{server.url}/video/yard/{path}", headers=bearer).status_code == 503
+        async with await Viewer.enter(server, "bob") as bob:
+            assert (await bob.watch("yard", paused=True))["type"] == "watching"
+        await one.send("stop", watch="w")
+        await one.wait_for("stopped", watch="w")
+        assert (await two.watch("yard", "more", paused=True))["type"] == "watching"
 
 
 async def test_so_many_actions_are_at_work_on_a_source(start: Start, camera: Camera) -> None:
@@ -117,6 +129,24 @@ async def test_a_new_token_that_may_not_watch_ends_the_watch(start: Start, clip:
         await viewer.send("seek", watch="y", position=1.0)
         assert await viewer.numbers(1, "y") == [25]
         assert (await viewer.refusal("play", watch="v"))["code"] == "not_found"
+
+
+async def test_a_new_token_that_may_not_watch_ends_what_is_still_opening(start: Start, clip: Path) -> None:
+    """The film is at an address that sends nothing of it before the token is another."""
+    with socket.create_server(("127.0.0.1", 0)) as web:
+        vault = {"url": f"http://127.0.0.1:{web.getsockname()[1]}/clip.mp4", "kind": "file", "scope": "guard"}
+        server = start(sources=sources(vault=vault), video_watchdog=60)
+        async with await Viewer.enter(server, scope="video guard") as viewer:
+            await viewer.send("watch", watch="v", source="vault", paused=True)
+            end, _ = await asyncio.to_thread(web.accept)
+            await viewer.send("token", token=server.token(scope="video"))
+            await viewer.wait_for("renewed")
+            with end:
+                film = clip.read_bytes()
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {len(film)}\r\n\r\n"
+                end.sendall(head.encode() + film)
+                assert (await viewer.wait_for("watching", "error"))["type"] == "error"
+        await until(lambda: server.metric("sluice_video_captures") == 0)
 
 
 async def test_where_a_source_is_and_its_password_are_told_to_nobody(start: Start) -> None:

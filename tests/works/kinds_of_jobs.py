@@ -106,6 +106,7 @@ class Telling(Nothing):
     logs: list[str] = []
     targets: list[dict[str, Any]] = []
     times: int = 1
+    pause: float = 0
     result: str = "None"
 
 
@@ -118,6 +119,7 @@ async def telling(context: JobContext, params: Telling) -> Any:
         await context.target(**target)
         for time in range(1, params.times):
             await context.target(**target | {"name": f"{target['name']}-{time}"})
+        await asyncio.sleep(params.pause)
     return eval(params.result)
 
 

@@ -60,6 +60,14 @@ async def test_a_story_full_of_long_lines_is_bounded_too_and_says_how_many_are_c
         assert stream[-1]["events"][0]["lines_cut"] + len(said) - 1 == 9000
 
 
+async def test_a_story_full_of_what_is_said_of_targets_keeps_room_for_its_end(tmp_path: Path) -> None:
+    targets = [{"name": f"{number}", "state": "ok", "output": "x" * 3900} for number in range(14)]
+    async with opened("sqlite", tmp_path, job_events=55) as jobs:
+        id = await start(jobs, "telling", targets=targets, times=20, pause=0.11)
+        assert len(await groups(jobs, id)) <= 10
+        assert (await end(jobs, id))["targets"] == {"ok": 14 * 20}
+
+
 async def test_a_question_is_asked_even_when_the_story_has_no_room_for_more(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, job_events=60) as jobs:
         id = await start(jobs, "telling_and_asking")

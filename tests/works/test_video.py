@@ -2,19 +2,25 @@
 
 import asyncio
 import json
+import socket
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.streams import number_in
+from tests.streams import Camera, number_in
 from works.errors import Busy, WorkError
+from works.queue.channel import LENGTHS
+from works.queue.forkserver import Forkserver
 from works.task import Result, Task, Viewport
+from works.video.child import ChildSettings
 from works.video.feed import ActionFeed
 from works.video.frame import Frame
 from works.video.pace import Pace
 from works.video.placeholder import placeholder
+from works.video.process import Gone, Process
 from works.video.reel import Film
 from works.video.source import parse_sources
 
@@ -118,6 +124,56 @@ def test_a_film_is_sought_in_by_time(clip: Path) -> None:
         assert film.advance() == pytest.approx(found)
         assert film.picture() is not None
     assert film.advance() == pytest.approx(0.04)
+
+
+def test_a_film_that_says_no_times_is_shown_at_its_rate(clip: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.h264"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(clip), "-c", "copy", str(bare)], check=True, timeout=60)
+    film = Film(str(bare))
+    assert film.duration is None
+    for _ in range(2):
+        assert [film.advance() for _ in range(4)] == pytest.approx([0.0, 0.04, 0.08, 0.12])
+        film.seek(0.0)
+
+
+async def heard(process: Process) -> None:
+    """Until it is gone."""
+    while True:
+        await process.receive(60)
+
+
+async def test_a_thread_of_a_capture_that_fails_ends_its_process(camera: Camera) -> None:
+    forkserver = ChildSettings(memory=1 << 30, most_width=1920).forkserver()
+    process = Process(forkserver)
+    try:
+        await process.open({"kind": "live", "url": camera.url, "transport": "tcp", "beat": 1.0})
+        process.send({"want": [[0, 320, 80, 0.0]]})  # frames at no rate: a division by zero
+        with pytest.raises(Gone):
+            await heard(process)
+    finally:
+        process.kill()
+        await asyncio.to_thread(forkserver.close)
+
+
+class Liar(Forkserver):
+    """Its child is whoever holds the other end of the socket."""
+
+    def fork(self) -> tuple[int, socket.socket]:
+        ours, self.child = socket.socketpair()
+        ours.setblocking(False)
+        return 1, ours
+
+
+@pytest.mark.parametrize("said", [b"[]", b"7", b"{", b"[" * 100_000])
+async def test_a_capture_that_talks_nonsense_counts_as_gone(said: bytes) -> None:
+    liar = Liar([], {})
+    process = Process(liar)
+    await process.open({})
+    with liar.child as child:
+        await asyncio.to_thread(child.sendall, LENGTHS.pack(len(said), 0) + said)
+        with pytest.raises(Gone):
+            await process.receive(60)
+    process.kill()
 
 
 class Queue:

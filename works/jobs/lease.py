@@ -33,19 +33,28 @@ class Leases:
     async def keep(self) -> None:
         """Renews until cancelled, thrice in the time that a lease lasts."""
         while True:
-            await asyncio.gather(*(self._renew(id) for id in self._until))
+            await asyncio.gather(*(self._renew(id, until) for id, until in self._until.items()))
             await asyncio.sleep(self.seconds / 3)
 
-    async def _renew(self, id: str) -> None:
+    async def _renew(self, id: str, until: float) -> None:
         """An answer that does not come is not waited for longer than the lease lasts. One that comes counts even when
         we ask too late: nobody else has the lease, and the story says whether somebody had it meanwhile."""
-        third = self.seconds / 3
+        third, asked = self.seconds / 3, time.monotonic()
+        if id not in self._until:  # given up since
+            return
         try:
-            async with asyncio.timeout(max(self._until[id] - time.monotonic(), third)):
-                held = await self.take(id)
+            async with asyncio.timeout(max(until - asked, third)):
+                held = await self._events.hold(_name(id), self._holder, self.seconds)
+            until = asked + self.seconds
         except (OSError, TimeoutError):
-            held = self._until.get(id, 0) - time.monotonic() > third
-        if not held and self._until.pop(id, None) is not None:
+            held = until - time.monotonic() > third
+        if id not in self._until:  # given up meanwhile, and maybe before it was renewed
+            with suppress(OSError):
+                await self._events.let_go(_name(id), self._holder)
+        elif held:
+            self._until[id] = until
+        else:
+            del self._until[id]
             self._lost(id)
 
 

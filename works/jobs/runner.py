@@ -174,8 +174,10 @@ class Runner:
         """Of jobs that ran here when the server was killed, and that another has ended since."""
         if not self._folder.is_dir():
             return
+        # In this order: a job is marked before it has a folder.
+        folders = list(self._folder.iterdir())
         still = {id_of(stream) for stream in await self._events.marks(RUNNING)}
-        for folder in self._folder.iterdir():
+        for folder in folders:
             if is_id(folder.name) and folder.name not in still:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 

@@ -15,6 +15,7 @@ class VideoSettings:
 
     video_viewers: int = 200
     video_captures: int = 32
+    video_captures_per_user: int = 16
     video_sizes: int = 6
     video_actions: int = 4
     video_width: int = 1920
@@ -27,14 +28,15 @@ class VideoSettings:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a watch asks for: at most ``fps`` frames a second, ``width`` pixels across and JPEG ``quality``.
+    """What ``user`` asks for: at most ``fps`` frames a second, ``width`` pixels across and JPEG ``quality``.
 
     ``options`` are those of ``action`` after works.actions.check. ``position`` is in seconds, and of files alone.
     """
 
+    user: str
     fps: float
     width: int
-    quality: int = 80
+    quality: int
     action: str = ""
     options: str = "{}"
     position: float = 0.0

@@ -4,7 +4,6 @@ comes of it. Its viewers stay meanwhile."""
 import asyncio
 import random
 import time
-from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -135,7 +134,7 @@ class Capture:
             return "silent"
         except _Lost as lost:
             return str(lost)
-        except (Gone, OSError, LookupError, TypeError, ValueError):
+        except (Gone, OSError, LookupError, TypeError, ValueError, OverflowError):
             return "crashed"
 
     def _hear(self, message: dict[str, Any], jpeg: bytes) -> None:
@@ -182,18 +181,18 @@ class Capture:
     def _stand_in(self) -> None:
         """Gives each feed a placeholder of the shape that its frames had."""
         self._seq += 1
-        whole = self._facts.get("size", _SIZE)
         for feed in self.feeds.all():
-            width, height, jpeg = placeholder(*_within(whole, feed.width))
-            now = int(time.time() * 1000)
-            feed.publish(Frame(self.source.name, self._seq, None, now, width, height, jpeg, placeholder=True))
+            feed.publish(self._placeholder(feed.width))
 
     def greet(self, watch: Watch) -> None:
         """Shows a newcomer what there is to see of a source that is away."""
         if self.state == "reconnecting":
-            width, height, jpeg = placeholder(*_within(self._facts.get("size", _SIZE), watch.size[0]))
-            shown = Frame(self.source.name, self._seq, None, int(time.time() * 1000), width, height, jpeg)
-            watch.offer(replace(shown, placeholder=True))
+            watch.offer(self._placeholder(watch.size[0]))
+
+    def _placeholder(self, across: int) -> Frame:
+        now = int(time.time() * 1000)
+        width, height, jpeg = placeholder(*_within(self._facts.get("size", _SIZE), across))
+        return Frame(self.source.name, self._seq, None, now, width, height, jpeg, placeholder=True)
 
     def _fail(self, error: WorkError) -> None:
         """The end of this capture; nobody is to try again."""

@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import sys
+import threading
 import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -44,6 +45,7 @@ def _live(end: socket.socket, settings: ChildSettings) -> None:
     # FFmpeg writes addresses, passwords and all, to descriptor 2; our own words go on to the log.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    threading.excepthook = lambda thread: _crash(thread.exc_value)
     resource.setrlimit(resource.RLIMIT_AS, (settings.memory, settings.memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     lines, outlet, orders = end.makefile("rb"), Outlet(end, settings.most_width), cursor.Orders()
@@ -64,13 +66,19 @@ def _live(end: socket.socket, settings: ChildSettings) -> None:
             cursor.watch(outlet, first, orders)
         else:
             camera.watch(outlet, first)
-    except (MemoryError, cv2.error):
-        outlet.say(lost="crashed")
     except Exception as error:
-        # Not its words: they may quote an address.
-        print(f"sluice: a capture failed: {type(error).__name__}", file=sys.stderr)
-        traceback.print_tb(error.__traceback__)
-        outlet.say(lost="crashed")
+        _crash(error)
+
+
+def _crash(error: BaseException | None) -> None:
+    """Ends the process, by which the server knows. Pictures too large for its memory are no fault of ours."""
+    try:
+        if error and not isinstance(error, MemoryError | cv2.error):
+            # Not its words: they may quote an address.
+            print(f"sluice: a capture failed: {type(error).__name__}", file=sys.stderr)
+            traceback.print_tb(error.__traceback__)
+    finally:
+        os._exit(1)
 
 
 def main(arguments: list[str]) -> None:

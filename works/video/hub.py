@@ -25,7 +25,7 @@ class Video:
         self.settings = settings
         self._sources, self._queue = sources, queue
         self._forkserver = ChildSettings(settings.video_memory, settings.video_width).forkserver()
-        self._captures: dict[Capture, None] = {}
+        self._captures: dict[Capture, str | None] = {}  # and whose; a live one is nobody's
         self._live: dict[str, Capture] = {}
         self._grace: dict[Capture, asyncio.TimerHandle] = {}
         self._watching: Counter[str] = Counter()
@@ -56,6 +56,16 @@ class Video:
         if source is None or not source.open_to(user, scopes):
             raise WorkError("not_found", f"source: there is no {name[:64]!r} here")
         return source
+
+    def wish(
+        self, source: Source, user: str, *, width: int | None, quality: int, position: float, fps: float | None = None
+    ) -> Wish:
+        """What is asked for, within the bounds. Raises WorkError."""
+        if source.kind == "live" and position:
+            raise WorkError("bad_message", f"position: {source.name} is live; only files can be sought in")
+        most = self.settings
+        fps, width = min(fps or most.video_fps, most.video_fps), min(width or most.video_width, most.video_width)
+        return Wish(user, fps, width, quality, position=position)
 
     def capture_of(self, source: Source) -> Capture | None:
         """The open capture of a live source."""
@@ -89,6 +99,10 @@ class Video:
         return watch
 
     def _open(self, source: Source, wish: Wish) -> Capture:
+        owner = wish.user if source.kind == "file" else None
+        most = self.settings.video_captures_per_user
+        if owner is not None and list(self._captures.values()).count(owner) >= most:
+            raise Busy(f"this user has {most} recordings open (video_captures_per_user)", _RETRY_AFTER)
         most = self.settings.video_captures
         if len(self._captures) >= most:
             for idle in list(self._grace)[:1]:
@@ -98,7 +112,7 @@ class Video:
         feeds = Feeds(self.settings, self._queue, f"video/{source.name}/{next(self._serial)}")
         counts = self._counts[source.name]
         capture = Capture(source, wish, self.settings, self._forkserver, feeds, counts)
-        self._captures[capture] = None
+        self._captures[capture] = owner
         if source.kind == "live":
             self._live[source.name] = capture
         capture.begin()

@@ -42,8 +42,11 @@ class Process:
                 header, payload = LENGTHS.unpack(await self._reader.readexactly(LENGTHS.size))
                 if header + payload > _MOST:
                     raise Gone
-                return json.loads(await self._reader.readexactly(header)), await self._reader.readexactly(payload)
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+                message = json.loads(await self._reader.readexactly(header))
+                if not isinstance(message, dict):
+                    raise Gone
+                return message, await self._reader.readexactly(payload)
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError, RecursionError):
             raise Gone from None
 
     def kill(self) -> None:

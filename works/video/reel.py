@@ -22,6 +22,10 @@ _MOST_FILES = 1000
 _BACK = (0.0, 0.1, 0.5, 2.0)
 
 
+# A bare stream (.h264) says no times: its pictures are then as far apart as its rate says, or this one.
+_UNKNOWN_FPS = 25.0
+
+
 class Reel(Protocol):
     """``duration`` is None when it is not known; ``size`` is (width, height) of the first picture."""
 
@@ -54,12 +58,17 @@ class Film:
         )
         self.size = width, height
         self._grabbed = False
+        self._at: float | None = None
 
     def advance(self) -> float | None:
         if not self._grabbed and not self._capture.grab():
             return None
         self._grabbed = False
-        return float(max(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 0.0))
+        at = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        if at == 0.0 and self._at is not None:
+            at = self._at + 1 / (self.fps or _UNKNOWN_FPS)
+        self._at = max(at, 0.0)
+        return self._at
 
     def picture(self) -> Image | None:
         done, image = self._capture.retrieve()
@@ -68,6 +77,7 @@ class Film:
     def seek(self, position: float) -> None:
         if self.duration and self.fps:
             position = min(position, self.duration - 1 / self.fps)
+        self._at = None
         for back in _BACK:
             self._capture.set(cv2.CAP_PROP_POS_MSEC, max(position - back, 0.0) * 1000)
             self._grabbed = self._capture.grab()

@@ -1,0 +1,51 @@
+// @ts-check
+/** How a source fares, in figures: frames a second and delay over the last two seconds, and the size of what comes. */
+
+/** Milliseconds; the first frames after a silence are counted over a shorter time. */
+const SPAN = 2000;
+const LEAST_SPAN = 500;
+
+export class Figures {
+  /** When the last frame was painted, in milliseconds since 1970; 0: none was. */
+  at = 0;
+  width = 0;
+  height = 0;
+  /** @type {{at: number, delay: number}[]} */
+  #frames = [];
+  #begun = 0;
+
+  /** A frame is painted now. @param {{captured_at: number, width: number, height: number}} frame */
+  count({ captured_at, width, height }) {
+    [this.at, this.width, this.height] = [Date.now(), width, height];
+    this.#forget();
+    if (!this.#frames.length) this.#begun = this.at;
+    this.#frames.push({ at: this.at, delay: this.at - captured_at });
+  }
+
+  get fps() {
+    this.#forget();
+    const span = Math.max(LEAST_SPAN, Math.min(SPAN, Date.now() - this.#begun));
+    return this.#frames.length / (span / 1000);
+  }
+
+  /** The median of the milliseconds from capture to paint; null when nothing came, NaN when this clock is behind the server's. */
+  get delay() {
+    this.#forget();
+    if (!this.#frames.length) return null;
+    const delays = this.#frames.map(({ delay }) => delay).sort((one, other) => one - other);
+    const delay = delays[delays.length >> 1];
+    return delay < 0 ? NaN : delay;
+  }
+
+  /** `delay` in words. */
+  get delayed() {
+    const { delay } = this;
+    if (delay === null) return "–";
+    if (Number.isNaN(delay)) return "clocks differ";
+    return delay < 1000 ? `${delay} ms` : `${(delay / 1000).toFixed(1)} s`;
+  }
+
+  #forget() {
+    while (this.#frames.length && this.#frames[0].at < Date.now() - SPAN) this.#frames.shift();
+  }
+}

@@ -1,0 +1,211 @@
+// @ts-check
+/** The targets of a job, a cell to each, its state by colour and by word; a click shows what was said of it. */
+
+import { arrange, byId, element } from "./dom.js";
+import { FINAL } from "./job-story.js";
+
+/** @typedef {import("./job-story.js").Story} Story */
+/** @typedef {import("./job-story.js").Target} Target */
+
+/** Cells in the page at most: of more, one finds those one looks for by state or by name. */
+const MOST = 1000;
+/** In which order states are listed; others stand before these. */
+const ORDER = ["failed", "unreachable", "cancelled", "not_started", "changed", "ok", "skipped"];
+const AS_PEOPLE_DO = new Intl.Collator(undefined, { numeric: true });
+
+export class JobGrid {
+  /** @type {Story | null} */
+  #story = null;
+  #edition = 0;
+  /** @type {Map<string, HTMLButtonElement>} */
+  #cells = new Map();
+  /** @type {string | null} Of which state those are that are shown; null: of any. */
+  #state = null;
+  #chosen = "";
+  /** All names, as people sort them: those told of within a moment come in any order. @type {string[]} */
+  #names = [];
+  /** What the story had said when the detail was drawn. @type {Target | undefined} */
+  #shown;
+  #list = byId("targets");
+  #find = /** @type {HTMLInputElement} */ (byId("targets-find"));
+
+  /** @param {(name: string | null) => void} chosen Called with the target that is looked at, or null. */
+  constructor(chosen) {
+    this.chosen = chosen;
+    this.#find.oninput = () => this.#draw();
+    this.#list.onclick = ({ target }) => {
+      const cell = /** @type {Element} */ (target).closest("button");
+      if (cell) this.#choose(cell.value === this.#chosen ? "" : cell.value);
+    };
+    this.#list.onkeydown = (event) => this.#moved(event);
+    byId("target-close").onclick = () => {
+      this.#cells.get(this.#chosen)?.focus();
+      this.#choose("");
+    };
+  }
+
+  /** @param {Story} story */
+  show(story) {
+    if (story !== this.#story || story.edition !== this.#edition) {
+      if (story !== this.#story) {
+        this.#state = null;
+        this.#find.value = "";
+        this.#chosen = "";
+      }
+      this.#story = story;
+      this.#edition = story.edition;
+      this.#cells.clear();
+      this.#names = [];
+      for (const name of story.targets.keys()) story.touched.add(name);
+    }
+    byId("job-targets").hidden = !story.targets.size;
+    if (story.touched.size) this.#draw();
+    this.#describe();
+  }
+
+  #draw() {
+    const story = this.#story;
+    if (!story) return;
+    for (const name of story.touched) this.#update(story, name);
+    story.touched.clear();
+    this.#legend(story);
+    const sought = this.#find.value.trim().toLowerCase();
+    if (this.#names.length !== story.targets.size) this.#names = [...story.targets.keys()].sort(AS_PEOPLE_DO.compare);
+    const names = this.#names.filter((name) => this.#isWanted(story, name, sought));
+    arrange(this.#list, names.slice(0, MOST).map((name) => /** @type {HTMLElement} */ (this.#cell(story, name).parentElement)));
+    const more = names.length - MOST;
+    const few = names.length ? "" : "None of that state and name.";
+    byId("targets-more").textContent = more > 0 ? `${more.toLocaleString()} more are not shown: look for them by state or name.` : few;
+    this.#find.parentElement?.toggleAttribute("hidden", story.targets.size < 12);
+    this.#rove();
+  }
+
+  /** @param {Story} story @param {string} name @param {string} sought */
+  #isWanted(story, name, sought) {
+    return (this.#state === null || stateOf(story, name) === this.#state) && (!sought || name.toLowerCase().includes(sought));
+  }
+
+  /** @param {Story} story @param {string} name */
+  #cell(story, name) {
+    let cell = this.#cells.get(name);
+    if (!cell) {
+      cell = element("button", { type: "button", value: name, tabIndex: -1 }, element("bdi", {}, name), element("small"));
+      cell.setAttribute("aria-pressed", "false");
+      element("li", {}, cell);
+      this.#cells.set(name, cell);
+      this.#update(story, name);
+    }
+    return cell;
+  }
+
+  /** @param {Story} story @param {string} name */
+  #update(story, name) {
+    const cell = this.#cells.get(name);
+    if (!cell) return;
+    const state = stateOf(story, name);
+    cell.dataset.state = state;
+    cell.title = name;
+    if (cell.lastElementChild) cell.lastElementChild.textContent = wordOf(state);
+    cell.setAttribute("aria-pressed", String(name === this.#chosen));
+  }
+
+  /** How many are in each state; one is chosen by a click. @param {Story} story */
+  #legend(story) {
+    /** @type {Map<string, number>} */
+    const counts = new Map();
+    for (const [state, count] of story.counts) {
+      const shown = story.end && !FINAL.has(state) ? "unknown" : state;
+      counts.set(shown, (counts.get(shown) ?? 0) + count);
+    }
+    if (this.#state !== null && !counts.has(this.#state)) this.#state = null;
+    const states = [...counts.keys()].sort((one, other) => ORDER.indexOf(one) - ORDER.indexOf(other));
+    const list = byId("targets-states");
+    const buttons = new Map([...list.querySelectorAll("button")].map((button) => [button.value, button]));
+    const items = ["", ...states].map((state) => {
+      const button = buttons.get(state) ?? element("button", { type: "button", value: state });
+      const count = state ? (counts.get(state) ?? 0) : story.targets.size;
+      button.textContent = `${count.toLocaleString()} ${state ? wordOf(state) : "in all"}`;
+      button.dataset.state = state;
+      button.setAttribute("aria-pressed", String(state === (this.#state ?? "")));
+      button.onclick = () => {
+        this.#state = state || null;
+        this.#draw();
+      };
+      return button.parentElement ?? element("li", {}, button);
+    });
+    arrange(list, items);
+  }
+
+  /** @param {string} name Empty: none. */
+  #choose(name) {
+    const before = this.#chosen;
+    this.#chosen = name;
+    for (const each of [before, name]) if (this.#story && each) this.#update(this.#story, each);
+    this.#describe();
+    this.chosen(name || null);
+    if (name) byId("target").scrollIntoView({ block: "nearest" });
+  }
+
+  /** What was said of the target that is looked at. */
+  #describe() {
+    const story = this.#story;
+    const target = story?.targets.get(this.#chosen);
+    byId("target").hidden = !target;
+    if (!story || !target || (target === this.#shown && !story.end)) return;
+    this.#shown = target;
+    const { state, name, output, steps, ...more } = target;
+    const shown = stateOf(story, this.#chosen);
+    byId("target-name").textContent = this.#chosen;
+    byId("target-state").textContent = shown === "unknown" ? `not known: it was ${wordOf(state)} when the job ended` : wordOf(state);
+    byId("target-state").dataset.state = shown;
+    const facts = Object.entries(more).map(([key, value]) => {
+      const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+      return element("div", {}, element("dt", {}, wordOf(key)), element("dd", { dir: "auto" }, text));
+    });
+    byId("target-facts").replaceChildren(...facts);
+    byId("target-steps").replaceChildren(...(Array.isArray(steps) ? steps : []).map(stepOf));
+    byId("target-output").textContent = typeof output === "string" ? output : "";
+    byId("target-output").hidden = !output;
+    byId("target-brief").hidden = !story.isBrief;
+  }
+
+  /** One stop for the tabulator; the arrows lead on from there. */
+  #rove() {
+    const cells = /** @type {HTMLButtonElement[]} */ ([...this.#list.querySelectorAll("button")]);
+    const current = cells.find((cell) => cell === document.activeElement) ?? cells.find((cell) => cell.tabIndex === 0) ?? cells[0];
+    for (const cell of cells) cell.tabIndex = cell === current ? 0 : -1;
+  }
+
+  /** @param {KeyboardEvent} event */
+  #moved(event) {
+    const cells = /** @type {HTMLButtonElement[]} */ ([...this.#list.querySelectorAll("button")]);
+    const at = cells.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+    const top = cells[0]?.offsetTop;
+    const columns = Math.max(1, cells.findIndex(({ offsetTop }) => offsetTop !== top));
+    /** @type {Record<string, number>} */
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: cells.length - 1 - at };
+    const next = cells[at + (steps[event.key] ?? 0)];
+    if (at < 0 || !(event.key in steps) || !next) return;
+    event.preventDefault();
+    next.focus();
+    this.#rove();
+  }
+}
+
+/** What is known of it now: of one that had not ended when the job did, nothing. @param {Story} story @param {string} name */
+function stateOf(story, name) {
+  const state = story.targets.get(name)?.state ?? "";
+  return story.end && !FINAL.has(state) ? "unknown" : state;
+}
+
+/** @param {string} name */
+export const wordOf = (name) => name.replaceAll("_", " ");
+
+/** @param {any} step */
+function stepOf(step) {
+  const { step: name, state = "", ...more } = Object(step);
+  const rest = Object.entries(more).map(([key, value]) => `${wordOf(key)} ${value}`);
+  const item = element("li", {}, `${name}: `, element("span", { className: "state" }, wordOf(String(state))), rest.length ? ` (${rest.join(", ")})` : "");
+  /** @type {HTMLElement} */ (item.children[0]).dataset.state = state;
+  return item;
+}

@@ -1,0 +1,156 @@
+// @ts-check
+/** The list of jobs there were and are, newest first: one's own, or everybody's; older ones come in by pages. */
+
+import { arrange, byId, element, soon } from "./dom.js";
+import { wordOf } from "./job-grid.js";
+
+/** @typedef {import("./jobs.js").Jobs} Jobs */
+/** @typedef {import("./jobs.js").Summary} Summary */
+/** @typedef {import("./jobs.js").Wish} Wish */
+
+const PAGE = 30;
+/** Milliseconds: what is not watched is asked after so often while the list is shown. */
+const ASKED = 10_000;
+const TIME = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+
+export class JobList {
+  /** @type {Map<string, Summary>} */
+  #jobs = new Map();
+  /** @type {Map<string, HTMLLIElement>} */
+  #lines = new Map();
+  /** From where older ones can be asked for; null: there are none. @type {string | null} */
+  #before = null;
+  /** Whether a page was had, and whether those that follow were asked for: then the first one does not say where to go on. */
+  #isLoaded = false;
+  #hasMore = false;
+  #open = "";
+  /** Counts the wishes: what was asked for an earlier one is let go of. */
+  #turn = 0;
+  #why = "";
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #asking;
+  #filter = /** @type {HTMLSelectElement} */ (byId("jobs-filter"));
+  #state = /** @type {HTMLSelectElement} */ (byId("jobs-state"));
+  #older = /** @type {HTMLButtonElement} */ (byId("jobs-older"));
+  #draw = soon(() => this.#show());
+
+  /** @param {Jobs} jobs */
+  constructor(jobs) {
+    this.jobs = jobs;
+    this.#filter.onchange = this.#state.onchange = () => this.#restart();
+    this.#older.onclick = () => this.#next();
+    jobs.addEventListener("state", () => {
+      if (jobs.state === "open") this.refresh();
+      this.#draw();
+    });
+    jobs.addEventListener("job", (event) => this.#heard(/** @type {CustomEvent} */ (event).detail));
+  }
+
+  /** @param {string} open The id of the job that is shown beside it. */
+  show(open) {
+    this.#open = open;
+    clearInterval(this.#asking);
+    this.#asking = setInterval(() => this.jobs.state === "open" && !document.hidden && this.refresh(), ASKED);
+    this.refresh();
+    this.#draw();
+  }
+
+  hide() {
+    clearInterval(this.#asking);
+  }
+
+  /** Asks for the newest ones. */
+  refresh() {
+    if (this.jobs.state === "open") this.#ask({});
+  }
+
+  #restart() {
+    this.#turn += 1;
+    this.#jobs.clear();
+    this.#before = null;
+    this.#isLoaded = this.#hasMore = false;
+    this.refresh();
+    this.#draw();
+  }
+
+  #next() {
+    if (!this.#before) return;
+    this.#hasMore = true;
+    this.#older.disabled = true;
+    this.#ask({ before: this.#before });
+  }
+
+  /** @param {Wish} wish */
+  async #ask(wish) {
+    const turn = this.#turn;
+    const state = /** @type {Wish["state"]} */ (this.#state.value || undefined);
+    const filter = /** @type {Wish["filter"]} */ (this.#filter.value);
+    try {
+      const { jobs, before } = await this.jobs.list({ filter, limit: PAGE, ...(state && { state }), ...wish });
+      if (turn !== this.#turn) return;
+      if (!wish.before) this.#drop(before);
+      for (const job of jobs) this.#jobs.set(job.id, job);
+      if (wish.before || !this.#hasMore) this.#before = before;
+      this.#isLoaded = true;
+      this.#why = "";
+    } catch (error) {
+      if (turn === this.#turn) this.#why = /** @type {Error} */ (error).message;
+    }
+    this.#draw();
+  }
+
+  /** Of those that the first page covers, what it does not say is of another state by now, or forgotten. @param {string | null} before */
+  #drop(before) {
+    for (const id of this.#jobs.keys()) if (before === null || id >= before) this.#jobs.delete(id);
+  }
+
+  /** What is watched is known sooner. @param {import("./job-story.js").Story} story */
+  #heard(story) {
+    const known = this.#jobs.get(story.id);
+    if (!known) return;
+    const { state, progress, stage } = story;
+    const isNews = known.state !== state || known.waits_for_approval !== (story.approval !== null);
+    Object.assign(known, { state, progress, stage, ended_at: story.ended_at || null, waits_for_approval: story.approval !== null });
+    if (isNews && this.#state.value) this.refresh();
+    this.#draw();
+  }
+
+  #show() {
+    byId("jobs-whose").hidden = !this.jobs.isAdmin;
+    const jobs = [...this.#jobs.values()].sort((one, other) => (one.id < other.id ? 1 : -1));
+    arrange(byId("job-list"), jobs.map((job) => this.#line(job)));
+    for (const id of this.#lines.keys()) if (!this.#jobs.has(id)) this.#lines.delete(id);
+    this.#older.hidden = !this.#before;
+    this.#older.disabled = this.jobs.state !== "open";
+    const none = this.#state.value ? `None that is ${this.#state.value}.` : "None yet.";
+    const words = this.#why || (!this.#isLoaded ? "Loading …" : jobs.length ? "" : this.#before ? "None among the newest ones; look further." : none);
+    byId("jobs-none").textContent = words;
+    byId("jobs-none").hidden = !words;
+  }
+
+  /** @param {Summary} job */
+  #line(job) {
+    let line = this.#lines.get(job.id);
+    if (!line) {
+      const link = element("a", { href: `#jobs/${job.id}` }, element("b"), element("span", { className: "state" }), element("small", { className: "quiet" }));
+      this.#lines.set(job.id, (line = element("li", {}, link)));
+    }
+    const link = /** @type {HTMLAnchorElement} */ (line.firstElementChild);
+    const [name, state, more] = /** @type {HTMLElement[]} */ ([...link.children]);
+    const shown = job.waits_for_approval ? "asking" : job.state;
+    const parts = [TIME.format(job.at), this.#filter.value === "all" ? job.user : "", countOf(job)].filter(Boolean);
+    const texts = [job.job, job.waits_for_approval ? "waits for an answer" : wordOf(job.state), parts.join(" · ")];
+    [name, state, more].forEach((each, index) => each.textContent !== texts[index] && (each.textContent = texts[index]));
+    state.dataset.state = shown;
+    if (job.id === this.#open) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+    return line;
+  }
+}
+
+/** @param {Summary} job */
+function countOf({ progress: { done, failed, total } }) {
+  if (done === undefined) return "";
+  const of = total ? ` of ${total.toLocaleString()}` : " done";
+  return `${done.toLocaleString()}${of}${failed ? `, ${failed.toLocaleString()} failed` : ""}`;
+}

@@ -1,0 +1,203 @@
+// @ts-check
+/**
+ * The log of a job on the screen: a window of its lines, however long it is, that follows the end unless somebody has
+ * scrolled up. What is scrolled to comes in on that side, and goes on the other.
+ */
+
+import { byId, element } from "./dom.js";
+
+/** @typedef {import("./job-story.js").Story} Story */
+/** @typedef {import("./job-story.js").Line} Line */
+
+/** Lines in the page at most, and those that come in at once when somebody scrolls. */
+const MOST = 600;
+const STEP = 200;
+/** Pixels from the end that count as the end, and from either end of the window at which it is moved on. */
+const AT_END = 24;
+const NEAR = 300;
+/** Targets that can be chosen from the list; the others are found in the grid. */
+const CHOICES = 2000;
+
+export class JobLog {
+  /** @type {Story | null} */
+  #story = null;
+  #edition = 0;
+  /** The target whose lines are shown; null: all. @type {string | null} */
+  #only = null;
+  /** @type {Line[]} Those that are to be seen, of all that was told. */
+  #lines = [];
+  /** How many of the story's were looked at, and which of #lines are in the page. */
+  #looked = 0;
+  #from = 0;
+  #to = 0;
+  #top = 0;
+  #isAtEnd = true;
+  #choices = 0;
+  #box = byId("job-log");
+  #list = byId("job-lines");
+  #select = /** @type {HTMLSelectElement} */ (byId("job-log-of"));
+  #end = byId("job-log-end");
+
+  constructor() {
+    this.#box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.#select.onchange = () => this.only(this.#select.value === "*" ? null : this.#select.value);
+    this.#end.onclick = () => this.#toEnd();
+    byId("job-log-save").onclick = () => this.#save();
+    new ResizeObserver(() => this.#isAtEnd && this.#follow()).observe(this.#box);
+  }
+
+  /** @param {Story} story */
+  show(story) {
+    if (story !== this.#story) {
+      this.#only = null;
+      this.#choices = 0;
+      this.#select.replaceChildren(new Option("everything", "*"), new Option("the job itself", ""));
+    }
+    if (story !== this.#story || story.edition !== this.#edition) this.#begin(story);
+    this.update();
+  }
+
+  /** Shows the lines of one target, or of all. @param {string | null} target */
+  only(target) {
+    if (!this.#story || target === this.#only) return;
+    this.#only = target;
+    this.#begin(this.#story);
+    this.update();
+  }
+
+  /** Takes in what has come. */
+  update() {
+    const story = this.#story;
+    if (!story) return;
+    this.#offer(story);
+    for (; this.#looked < story.lines.length; this.#looked += 1) {
+      const line = story.lines[this.#looked];
+      if (this.#only === null || line.target === this.#only) this.#lines.push(line);
+    }
+    const note = story.isWhole ? "" : "Earlier lines are no longer kept.";
+    byId("job-log-note").textContent = story.lines.length ? note : story.end ? "It has said nothing." : "Nothing has been said yet.";
+    if (this.#isAtEnd) this.#follow();
+    this.#tellNews();
+  }
+
+  /** @param {Story} story */
+  #begin(story) {
+    this.#story = story;
+    this.#edition = story.edition;
+    this.#lines = [];
+    this.#looked = this.#from = this.#to = 0;
+    this.#isAtEnd = true;
+    this.#list.replaceChildren();
+  }
+
+  /** The names of targets to choose from. @param {Story} story */
+  #offer(story) {
+    if (this.#choices < Math.min(story.targets.size, CHOICES)) {
+      const names = [...story.targets.keys()].slice(this.#choices, CHOICES);
+      this.#select.append(...names.map((name) => new Option(name, name)));
+      this.#choices += names.length;
+    }
+    const value = this.#only ?? "*";
+    if (![...this.#select.options].some((option) => option.value === value)) this.#select.append(new Option(value, value));
+    this.#select.value = value;
+  }
+
+  /** The window moves to the end. */
+  #follow() {
+    const end = this.#lines.length;
+    if (end - this.#to > MOST) this.#replace(end - MOST, end);
+    else {
+      this.#append(end);
+      this.#cutAbove(Math.max(this.#from, end - MOST));
+    }
+    this.#scroll(this.#box.scrollHeight);
+  }
+
+  #toEnd() {
+    this.#isAtEnd = true;
+    this.#follow();
+    this.#tellNews();
+    this.#box.focus();
+  }
+
+  /** @param {number} from @param {number} to */
+  #replace(from, to) {
+    this.#list.replaceChildren();
+    this.#from = this.#to = from;
+    this.#append(to);
+  }
+
+  /** @param {number} to */
+  #append(to) {
+    this.#list.append(...this.#lines.slice(this.#to, to).map((line) => this.#item(line)));
+    this.#to = to;
+  }
+
+  /** @param {number} from */
+  #cutAbove(from) {
+    for (; this.#from < from; this.#from += 1) this.#list.firstElementChild?.remove();
+  }
+
+  #scrolled() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#box;
+    const below = scrollHeight - scrollTop - clientHeight;
+    // What has grown longer has not been scrolled away from its end.
+    const isNear = below < AT_END && this.#to === this.#lines.length;
+    this.#isAtEnd = isNear || (this.#isAtEnd && scrollTop >= this.#top);
+    this.#top = scrollTop;
+    if (!this.#isAtEnd && scrollTop < NEAR && this.#from > 0) this.#up();
+    else if (!this.#isAtEnd && below < NEAR && this.#to < this.#lines.length) this.#down();
+    this.#tellNews();
+  }
+
+  /** Earlier lines come in; what is in view stays where it is. */
+  #up() {
+    const from = Math.max(0, this.#from - STEP);
+    const before = this.#box.scrollHeight;
+    this.#list.prepend(...this.#lines.slice(from, this.#from).map((line) => this.#item(line)));
+    this.#from = from;
+    this.#scroll(this.#box.scrollTop + this.#box.scrollHeight - before);
+    for (; this.#to - this.#from > MOST; this.#to -= 1) this.#list.lastElementChild?.remove();
+  }
+
+  /** Later ones come in. */
+  #down() {
+    this.#append(Math.min(this.#lines.length, this.#to + STEP));
+    const before = this.#box.scrollHeight;
+    this.#cutAbove(Math.max(this.#from, this.#to - MOST));
+    this.#scroll(this.#box.scrollTop + this.#box.scrollHeight - before);
+  }
+
+  /** @param {number} top */
+  #scroll(top) {
+    this.#box.scrollTop = top;
+    this.#top = this.#box.scrollTop;
+  }
+
+  #tellNews() {
+    const below = this.#lines.length - this.#to;
+    this.#end.hidden = this.#isAtEnd;
+    const words = below ? `${below.toLocaleString()} more lines below` : "To the end";
+    if (this.#end.textContent !== words) this.#end.textContent = words;
+  }
+
+  /** @param {Line} line */
+  #item({ at, target, line, isNote }) {
+    const item = element("li", { className: isNote ? "note" : "" });
+    if (at) item.title = new Date(at).toLocaleString();
+    if (target && this.#only === null) item.append(element("b", {}, target), " ");
+    item.append(element("span", { dir: "auto" }, line));
+    return item;
+  }
+
+  /** All of it, or all of one target's, as a file. */
+  #save() {
+    const lines = this.#lines.map(({ at, target, line, isNote }) => {
+      const head = [at ? new Date(at).toISOString() : "", isNote ? "--" : target].filter(Boolean);
+      return [...head, line].join(" ");
+    });
+    const url = URL.createObjectURL(new Blob([lines.map((line) => `${line}\n`).join("")], { type: "text/plain" }));
+    element("a", { href: url, download: `${this.#story?.job}-${this.#story?.id}.log` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  }
+}

@@ -1,0 +1,129 @@
+// @ts-check
+/**
+ * The client of a server's live video: cameras and recordings, the newest frame first. A lost connection comes back by
+ * itself, and what was watched is taken up again, a recording where it was. No dependencies, and no page is needed.
+ *
+ *     const live = new Live("wss://pictures.example/ws/video", { token });
+ *     const watch = live.watch("yard", { width: 640, fps: 15 }, async (frame) => {
+ *       const bitmap = await createImageBitmap(frame.jpeg);
+ *       if (frame.isWanted) canvas.getContext("2d").drawImage(bitmap, 0, 0);
+ *       bitmap.close();
+ *     });
+ *     watch.addEventListener("change", () => console.log(watch.state, watch.reason));
+ *     watch.pause();
+ */
+
+import { Connection } from "./socket.js";
+import { Watch } from "./watch.js";
+
+export { Watch };
+
+/** @typedef {import("./watch.js").Wish} Wish */
+/** @typedef {import("./mailbox.js").Show} Show */
+/** @typedef {{name: string, kind: "live" | "file", state: string}} Source */
+/** @typedef {{jpeg: Blob, seq: number, pts: number | null, captured_at: number, width: number, height: number}} Snapshot */
+
+/** Events: "sources" (what may be watched was told anew), and those of a Connection. */
+export class Live extends Connection {
+  /** @type {Source[]} What this user may watch. */
+  sources = [];
+  /** @type {Set<Watch>} Those that were begun and not closed. */
+  watches = new Set();
+  /** @type {Map<string, Watch>} By their names on this connection. */
+  #named = new Map();
+  /** @type {Map<string, {resolve: (shot: Snapshot) => void, reject: (error: Error) => void}>} */
+  #snapshots = new Map();
+  #names = 0;
+
+  /**
+   * Watches a source until `close`: every frame is given to `show`. One that is held begins with `hold(false)`.
+   * @param {string} source @param {Wish} wish @param {Show} show
+   */
+  watch(source, wish, show, isHeld = false) {
+    const watch = new Watch(this, source, wish, show);
+    watch.isHeld = isHeld;
+    this.watches.add(watch);
+    watch.begin();
+    return watch;
+  }
+
+  /**
+   * One picture of a source. `max_age` in seconds (0: a new one), `position` in seconds, for recordings.
+   * @param {string} source @param {{width?: number, quality?: number, position?: number, max_age?: number}} [wish]
+   * @returns {Promise<Snapshot>}
+   */
+  snapshot(source, wish = {}) {
+    if (this.state !== "open") return Promise.reject(new Error("there is no connection to the server"));
+    const id = this.#name();
+    this.tell({ type: "snapshot", id, source, ...wish });
+    return new Promise((resolve, reject) => this.#snapshots.set(id, { resolve, reject }));
+  }
+
+  /** Asks what may be watched, and how it fares; "sources" tells. */
+  ask() {
+    this.tell({ type: "sources" });
+  }
+
+  /** A name is used once: what is still on its way under an old one is then no concern of the new. */
+  #name() {
+    return `${++this.#names}`;
+  }
+
+  // What follows is for Watch.
+
+  /** @param {Watch} watch */
+  enter(watch) {
+    const name = this.#name();
+    this.#named.set(name, watch);
+    return name;
+  }
+
+  /** @param {string} name */
+  leave(name) {
+    this.#named.delete(name);
+  }
+
+  // What follows is for Connection.
+
+  /** @param {Record<string, any>} hello */
+  greet(hello) {
+    this.become("open");
+    this.#list(hello.sources);
+    for (const watch of this.watches) watch.begin();
+  }
+
+  /** @param {import("./socket.js").State} state @param {{code?: number, reason?: string}} [detail] */
+  become(state, detail) {
+    if (state !== "open") this.#forget();
+    super.become(state, detail);
+  }
+
+  /** What the lost connection knew. */
+  #forget() {
+    this.#named.clear();
+    for (const watch of this.watches) watch.lost();
+    for (const { reject } of this.#snapshots.values()) reject(new Error("the connection was lost"));
+    this.#snapshots.clear();
+  }
+
+  /** @param {Record<string, any>} message @param {Uint8Array<ArrayBuffer>} [payload] */
+  receive(message, payload) {
+    if (message.type === "sources") this.#list(message.sources);
+    else if (message.id) this.#shot(message, payload);
+    else this.#named.get(message.watch)?.receive(message, payload);
+  }
+
+  /** @param {Source[]} sources */
+  #list(sources) {
+    this.sources = sources;
+    this.fire("sources", sources);
+  }
+
+  /** @param {Record<string, any>} message @param {Uint8Array<ArrayBuffer>} [payload] */
+  #shot({ id, type, ...members }, payload) {
+    const waiting = this.#snapshots.get(id);
+    this.#snapshots.delete(id);
+    if (type === "error") waiting?.reject(new Error(`${members.message} (${members.code})`));
+    else if (payload) waiting?.resolve(/** @type {any} */ ({ ...members, jpeg: new Blob([payload], { type: "image/jpeg" }) }));
+  }
+}

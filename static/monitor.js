@@ -1,0 +1,145 @@
+// @ts-check
+/** One source on the page: its picture, how it fares in words, and in figures. Wherever its picture stands, the frames that are asked for fit. */
+
+import { element } from "./dom.js";
+import { Figures } from "./figures.js";
+
+/** @typedef {import("./live.js").Live} Live */
+/** @typedef {import("./live.js").Source} Source */
+/** @typedef {import("./mailbox.js").Frame} Frame */
+/** @typedef {{fps: number, width: number, quality: number, action: string, options: Record<string, unknown>}} Settings */
+
+/** Widths that are asked for: few, since everybody who asks for the same is served by one encoding. */
+export const WIDTHS = [320, 640, 1280, 1920];
+/** On the wall many play at once. */
+const SMALL = { fps: 10, quality: 70 };
+/** Milliseconds without a picture after which it is said that one is waited for: other frames of the same source come sooner. */
+const PATIENCE = 2000;
+
+/** @type {Record<string, string>} */
+const REASONS = {
+  unreachable: "it cannot be reached",
+  no_video: "it sends no video",
+  ended: "its stream has ended",
+  silent: "it sends nothing",
+  crashed: "its stream broke the capture",
+};
+/** @type {Record<string, string>} */
+const LABELS = { waiting: "connecting", lost: "no connection", full: "not watched" };
+
+export class Monitor {
+  /** Whether it is the one that is enlarged. */
+  isLarge = false;
+  isVisible = false;
+  /** Whether as many as may be are watched already. */
+  isLeftOut = false;
+  /** @type {Settings} Of the enlarged picture; `width` 0: as wide as it is shown. The action goes for both. */
+  settings = { fps: 30, width: 0, quality: 80, action: "", options: {} };
+  /** @type {Record<string, any> | undefined} What the action has found on the frame that is shown. */
+  found;
+  figures = new Figures();
+  #canvas = element("canvas", { width: 16, height: 9 });
+  #veil = element("p", { className: "veil" });
+  #said = "";
+
+  /** @param {Live} live @param {Source} source */
+  constructor(live, { name, kind }) {
+    this.live = live;
+    this.name = name;
+    this.kind = kind;
+    this.#canvas.setAttribute("role", "img");
+    this.#canvas.setAttribute("aria-label", `Picture of ${name}`);
+    this.#veil.setAttribute("aria-hidden", "true"); // said beside the picture too
+    this.picture = element("div", { className: "picture" }, this.#canvas, this.#veil);
+    this.watch = live.watch(name, this.#wish(), (frame) => this.#show(frame), true);
+  }
+
+  /** Asks for frames that fit where the picture now stands. */
+  fit() {
+    if (this.picture.isConnected && this.picture.clientWidth) this.watch.change(this.#wish());
+  }
+
+  close() {
+    this.watch.close();
+    this.picture.remove();
+  }
+
+  /** In one word, of ours or of docs/video.md, how it fares. */
+  get state() {
+    if (this.live.state !== "open") return "lost";
+    return this.isLeftOut ? "full" : this.watch.state;
+  }
+
+  get label() {
+    return LABELS[this.state] ?? this.state;
+  }
+
+  /** Why, and since when there was no picture. */
+  get detail() {
+    const { state, watch } = this;
+    if (state === "lost" && this.live.state === "closed") return `${sentence(this.live.reason || "it was closed")} Load the page again.`;
+    if (state === "lost") return "The server is away; trying again.";
+    if (state === "full") return `At most ${this.live.hello?.limits.video_watches} are watched at once. Open this one to see it.`;
+    if (state === "reconnecting") return `${sentence(REASONS[watch.reason] ?? watch.reason)} ${this.#since()}`.trim();
+    if (state === "failed") return watch.error?.message ?? "";
+    return sentence(watch.trouble);
+  }
+
+  /** @returns {string} Changes every second, and so is for the eye alone. */
+  get #countdown() {
+    const seconds = Math.ceil((this.watch.retryAt - Date.now()) / 1000);
+    if (!this.watch.retryAt || !["reconnecting", "failed"].includes(this.state)) return "";
+    return seconds > 0 ? `Next try in ${seconds} s.` : "Trying now.";
+  }
+
+  #since() {
+    return this.figures.at ? `Last picture ${new Date(this.figures.at).toLocaleTimeString()}.` : "";
+  }
+
+  /** Says on the picture how it fares, unless it plays. */
+  draw() {
+    this.picture.dataset.state = this.state;
+    const isShort = this.state === "waiting" && Date.now() - this.figures.at < PATIENCE;
+    const isWell = isShort || ["playing", "paused"].includes(this.state);
+    const said = isWell && !this.watch.trouble ? "" : `${this.label}|${this.detail}|${this.#countdown}`;
+    if (said === this.#said) return;
+    this.#said = said;
+    const [label, ...lines] = said.split("|").filter(Boolean);
+    this.#veil.replaceChildren(...(label ? [element("b", {}, label), ...lines.map((line) => element("span", {}, line))] : []));
+  }
+
+  #wish() {
+    const { video_fps = 30, video_width = 1920 } = this.live.hello?.limits ?? {};
+    const { action, options } = this.settings;
+    const { fps, quality } = this.isLarge ? this.settings : SMALL;
+    const shown = this.picture.clientWidth * (globalThis.devicePixelRatio ?? 1);
+    const fitting = WIDTHS.find((width) => width >= shown * 0.9) ?? WIDTHS[WIDTHS.length - 1];
+    const width = Math.min((this.isLarge && this.settings.width) || fitting, video_width);
+    return { fps: Math.min(fps, video_fps), width, quality, ...(action ? { action, options } : {}) };
+  }
+
+  /** @param {Frame} frame */
+  async #show(frame) {
+    if (frame.placeholder) return; // the veil says more
+    const bitmap = await createImageBitmap(frame.jpeg);
+    try {
+      // The server is told that it was seen when it is painted: a page in the background is not sent what it does not paint.
+      await new Promise(requestAnimationFrame);
+      if (frame.isWanted) this.#paint(bitmap, frame);
+    } finally {
+      bitmap.close();
+    }
+  }
+
+  /** @param {ImageBitmap} bitmap @param {Frame} frame */
+  #paint(bitmap, frame) {
+    const canvas = this.#canvas;
+    if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
+    canvas.getContext("2d")?.drawImage(bitmap, 0, 0);
+    this.found = frame.data;
+    this.figures.count(frame);
+  }
+}
+
+/** @param {string} words */
+const sentence = (words) => words && `${words[0].toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? "" : "."}`;

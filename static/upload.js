@@ -1,0 +1,35 @@
+// @ts-check
+/** Sends a file to a server that speaks one of our sockets, to refer to it there by its id. */
+
+/**
+ * What an upload is known by from then on; `kind` is image, audio, video or archive.
+ * @typedef {{id: string, url: string, type: string, kind: string, size: number, width?: number, height?: number, thumbnail?: string}} Upload
+ */
+
+/** One that was refused: an error's code, and for how long (milliseconds) a server that is busy wants to be left alone. */
+export class UploadError extends Error {
+  /** @param {string} message @param {string} code @param {number | null} retryAfter */
+  constructor(message, code, retryAfter) {
+    super(message);
+    this.code = code;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/**
+ * Raises UploadError, or what `fetch` does for a server that cannot be reached.
+ * @param {import("./socket.js").Connection} connection Whose server and token are used. @param {Blob} file @param {AbortSignal} [signal]
+ * @returns {Promise<Upload>}
+ */
+export async function upload({ url, token }, file, signal) {
+  const address = new URL("/upload", url);
+  address.protocol = address.protocol.replace("ws", "http");
+  const given = typeof token === "function" ? await token() : token;
+  const headers = given ? { Authorization: `Bearer ${given}` } : undefined;
+  const answer = await fetch(address, { method: "POST", body: file, headers, signal });
+  const told = await answer.json().catch(() => ({}));
+  if (answer.ok) return told;
+  const after = Number(answer.headers.get("Retry-After")) * 1000;
+  const { code = "internal", message = `the server answered ${answer.status}` } = told.error ?? {};
+  throw new UploadError(message, code, code === "busy" ? after || 1000 : null);
+}

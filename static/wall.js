@@ -1,0 +1,216 @@
+// @ts-check
+/** The Live view: all sources side by side, one of them enlarged on a click. Only what is on the screen is watched. */
+
+import { arrange, byId, element, soon } from "./dom.js";
+import { Live } from "./live.js";
+import { Monitor } from "./monitor.js";
+import { Stage } from "./stage.js";
+
+/** @typedef {{monitor: Monitor, tile: HTMLLIElement, slot: HTMLElement, state: HTMLElement, figures: HTMLElement, line: HTMLLIElement}} Place */
+
+/** Milliseconds: figures are drawn, and what is not watched is asked after, so often. */
+const DRAWN = 250;
+const ASKED = 10_000;
+
+export class Wall {
+  /** @type {Live | null} Made when the view is first shown. */
+  live = null;
+  stage = new Stage();
+  /** @type {Map<string, Place>} */
+  #places = new Map();
+  #isShown = false;
+  #wanted = "";
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #drawing;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #asking;
+  #draw = soon(() => this.#drawAll());
+  #admit = soon(() => this.#admitAll());
+  #fit = soon(() => this.#places.forEach(({ monitor }) => monitor.fit()));
+  #sight = new IntersectionObserver((entries) => this.#look(entries), { threshold: 0.01 });
+  #size = new ResizeObserver(() => this.#fit());
+
+  /** @param {() => void} changed Called when the connection fares otherwise. */
+  constructor(changed) {
+    this.changed = changed;
+    document.addEventListener("visibilitychange", () => this.#admitAll());
+    byId("pause-all").onclick = () => this.#pauseAll();
+  }
+
+  /** Shows the wall, or one source enlarged. @param {string} name */
+  show(name) {
+    this.#isShown = true;
+    if (!this.live) this.#connect();
+    clearInterval(this.#drawing);
+    clearInterval(this.#asking);
+    this.#drawing = setInterval(() => this.#drawAll(), DRAWN);
+    this.#asking = setInterval(() => this.live?.ask(), ASKED);
+    this.live?.ask();
+    this.#enlarge(name);
+    this.#drawAll();
+  }
+
+  hide() {
+    if (!this.#isShown) return;
+    this.#isShown = false;
+    clearInterval(this.#drawing);
+    clearInterval(this.#asking);
+    this.#admitAll();
+  }
+
+  #connect() {
+    // A token without the scope for video is refused as often as it is tried.
+    const live = (this.live = new Live("/ws/video", { attempts: 2 }));
+    live.addEventListener("state", () => {
+      if (live.state === "open" && live.hello) this.stage.greet(live.hello);
+      this.#admit();
+      this.#draw();
+      this.changed();
+    });
+    live.addEventListener("sources", () => this.#list());
+  }
+
+  #list() {
+    const { live } = this;
+    if (!live) return;
+    const names = new Set(live.sources.map(({ name }) => name));
+    for (const [name, { monitor }] of this.#places) {
+      if (names.has(name)) continue;
+      this.#sight.unobserve(monitor.picture);
+      this.#size.unobserve(monitor.picture);
+      monitor.close();
+      this.#places.delete(name);
+    }
+    for (const source of live.sources) if (!this.#places.has(source.name)) this.#places.set(source.name, this.#place(live, source));
+    const places = live.sources.map(({ name }) => /** @type {Place} */ (this.#places.get(name)));
+    arrange(byId("wall"), places.map(({ tile }) => tile));
+    arrange(byId("source-list"), places.map(({ line }) => line));
+    byId("no-sources").hidden = places.length > 0;
+    byId("sources-of").hidden = !places.length;
+    this.#enlarge(this.#wanted);
+    this.#drawAll();
+  }
+
+  /** @param {Live} live @param {import("./live.js").Source} source @returns {Place} */
+  #place(live, source) {
+    const monitor = new Monitor(live, source);
+    const href = `#live/${encodeURIComponent(source.name)}`;
+    const slot = element("a", { href, className: "slot" }, monitor.picture);
+    slot.setAttribute("aria-label", `Enlarge ${source.name}`);
+    const state = element("span", { className: "state" });
+    const figures = element("p", { className: "quiet" });
+    const tile = element("li", {}, slot, element("p", {}, element("bdi", {}, source.name), state), figures);
+    const line = element("li", {}, element("a", { href }, element("bdi", {}, source.name), element("span", { className: "state" })));
+    monitor.watch.addEventListener("change", this.#draw);
+    this.#sight.observe(monitor.picture);
+    this.#size.observe(monitor.picture);
+    return { monitor, tile, slot, state, figures, line };
+  }
+
+  /** Puts the picture of that source on the stage, and that of the last back to its place. @param {string} name */
+  #enlarge(name) {
+    this.#wanted = name;
+    const before = this.stage.monitor;
+    const place = this.#places.get(name);
+    const monitor = place?.monitor ?? null;
+    byId("wall").hidden = monitor !== null;
+    document.body.classList.toggle("enlarged", monitor !== null);
+    if (before !== monitor) {
+      if (before) this.#putBack(before);
+      if (monitor) monitor.isLarge = true;
+      this.stage.show(monitor);
+      if (monitor) byId("stage-name").focus();
+      for (const each of [before, monitor]) each?.fit();
+    }
+    for (const [each, { line }] of this.#places) {
+      if (each === name) line.firstElementChild?.setAttribute("aria-current", "true");
+      else line.firstElementChild?.removeAttribute("aria-current");
+    }
+  }
+
+  /** @param {Monitor} monitor */
+  #putBack(monitor) {
+    monitor.isLarge = false;
+    const place = this.#places.get(monitor.name);
+    if (place?.monitor !== monitor) return;
+    place.slot.append(monitor.picture);
+    if (this.#isShown && !byId("wall").hidden) place.slot.focus();
+  }
+
+  /** @param {IntersectionObserverEntry[]} entries */
+  #look(entries) {
+    const monitors = [...this.#places.values()].map(({ monitor }) => monitor);
+    for (const { target, isIntersecting } of entries) {
+      const monitor = monitors.find(({ picture }) => picture === target);
+      if (monitor) monitor.isVisible = isIntersecting;
+    }
+    this.#admitAll();
+  }
+
+  /** Has those watched that are seen, as many as the server lets one socket watch; those seen a moment ago make room. */
+  #admitAll() {
+    const most = this.live?.hello?.limits.video_watches ?? 0;
+    const isSeen = this.#isShown && !document.hidden;
+    const monitors = [...this.#places.values()].map(({ monitor }) => monitor);
+    const seen = monitors.filter(({ isVisible }) => isSeen && isVisible);
+    const admitted = new Set(seen.slice(0, most));
+    for (const monitor of monitors) {
+      monitor.isLeftOut = !admitted.has(monitor) && seen.includes(monitor);
+      if (!admitted.has(monitor)) monitor.watch.hold(true);
+    }
+    const held = monitors.filter(({ watch }) => watch.isHeld && watch.isOpen);
+    for (const { watch } of held.slice(0, Math.max(0, held.length + admitted.size - most))) watch.release();
+    for (const monitor of admitted) {
+      if (monitor.watch.isHeld) monitor.fit();
+      monitor.watch.hold(false);
+    }
+    this.#draw();
+  }
+
+  #pauseAll() {
+    const watches = [...this.#places.values()].map(({ monitor }) => monitor.watch);
+    const isPausing = watches.some(({ isPaused }) => !isPaused);
+    for (const watch of watches) {
+      if (isPausing) watch.pause();
+      else if (["ended", "stopped", "failed"].includes(watch.state)) watch.isPaused = false; // `play` would begin it again
+      else watch.play();
+    }
+    this.#drawAll();
+  }
+
+  #drawAll() {
+    if (!this.#isShown) return;
+    const states = new Map(this.live?.sources.map(({ name, state }) => [name, state]));
+    for (const [name, { monitor, state, figures, line }] of this.#places) {
+      monitor.draw();
+      const label = monitor.isVisible || !states.has(name) ? monitor.label : this.#elsewhere(monitor, states.get(name));
+      for (const each of [state, /** @type {HTMLElement} */ (line.querySelector(".state"))]) {
+        if (each.textContent !== label) each.textContent = label;
+        each.dataset.state = monitor.isVisible || label === "failed" ? monitor.state : "";
+      }
+      const { fps, delayed } = monitor.figures;
+      const counted = `${fps.toLocaleString(undefined, { maximumFractionDigits: 1 })} frames/s · delay ${delayed} · ${monitor.watch.dropped.toLocaleString()} dropped`;
+      if (figures.textContent !== counted) figures.textContent = counted;
+    }
+    this.stage.draw();
+    const watches = [...this.#places.values()].map(({ monitor }) => monitor.watch);
+    byId("pause-all").textContent = watches.length && watches.every(({ isPaused }) => isPaused) ? "Play all" : "Pause all";
+  }
+
+  /** Of one that is not on the screen: what the server says of it, if others watch it. @param {Monitor} monitor @param {string | undefined} told */
+  #elsewhere({ watch, kind }, told = "") {
+    if (["ended", "stopped", "failed"].includes(watch.state)) return watch.state;
+    return kind === "live" && told !== "idle" ? told : "not on screen";
+  }
+}
+
+/** @param {string} hash @returns {string | undefined} The source; empty for all, undefined for another view. */
+export function sourceOf(hash) {
+  const name = /^#live\/(.+)$/.exec(hash)?.[1];
+  if (!name) return hash === "#live" ? "" : undefined;
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,293 @@
+// @ts-check
+/** One watch: a source as one viewer sees it. It keeps what was wished for, and asks for it again on each new connection. */
+
+import { Mailbox } from "./mailbox.js";
+import { Seek } from "./seek.js";
+
+/** @typedef {import("./live.js").Live} Live */
+/** @typedef {import("./mailbox.js").Show} Show */
+/**
+ * What the frames are to be, in the words of docs/video.md.
+ * @typedef {{fps?: number, width?: number, quality?: number, action?: string, options?: Record<string, unknown>}} Wish
+ */
+/**
+ * "waiting": not asked for yet, or not answered; "stopped": by the viewer; "failed": see `error`. The others are the server's.
+ * @typedef {"waiting" | "connecting" | "playing" | "paused" | "reconnecting" | "ended" | "stopped" | "failed"} WatchState
+ */
+
+/** Frames on their way: one is painted, one waits, one is on the road. That is 30 a second over a round trip of 100 ms. */
+const WINDOW = 3;
+/** Milliseconds: a watch that nobody looks at is paused at once, and given back to the server after so long. */
+const LINGER = 5000;
+/** Milliseconds before a watch that failed for a while is tried again, and the longest such pause. */
+const PAUSE = [1000, 30_000];
+
+/** Event: "change", of whatever is told below. */
+export class Watch extends EventTarget {
+  /** @type {WatchState} */
+  state = "waiting";
+  /** Why it is reconnecting, in the server's word. */
+  reason = "";
+  /** When it is tried again, in milliseconds since 1970; 0: not known. */
+  retryAt = 0;
+  /** @type {{code: string, message: string, temporary?: boolean} | null} Why it failed. */
+  error = null;
+  /** What was refused and has not ended the watch: a seek, an action on the frames. */
+  trouble = "";
+  /** @type {"live" | "file" | undefined} */
+  kind;
+  /** @type {number | null} Of a recording, in seconds. */
+  duration = null;
+  factor = 1;
+  /** @type {{width?: number, quality?: number, action?: string}} What the server gives, which may be less than was wished. */
+  given = {};
+  isPaused = false;
+  /** Nobody looks: see `hold`. */
+  isHeld = false;
+  /** By which the server knows it; empty: it does not. */
+  #name = "";
+  #isAnswered = false;
+  #isToldPaused = false;
+  #at = 0;
+  #failures = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #again;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #linger;
+  #seek = new Seek((position) => {
+    this.#mailbox.empty();
+    this.#tell("seek", { position });
+  });
+  #mailbox;
+
+  /** @param {Live} live @param {string} source @param {Wish} wish @param {Show} show */
+  constructor(live, source, wish, show) {
+    super();
+    this.live = live;
+    this.source = source;
+    this.wish = wish;
+    const seen = (/** @type {{watch: string, seq: number}} */ { watch, seq }) => this.#name === watch && this.#tell("seen", { seq });
+    this.#mailbox = new Mailbox({ show, seen, shown: (frame) => this.#shown(frame) });
+  }
+
+  /** Whether the server knows of it. */
+  get isOpen() {
+    return this.#name !== "";
+  }
+
+  /** Seconds from the beginning of a recording: where it was asked to be, or else of the frame that was shown last. */
+  get position() {
+    return this.#seek.position ?? this.#at;
+  }
+
+  /** Frames that were left out because newer ones came before the network, or the page, had room. */
+  get dropped() {
+    return this.#mailbox.dropped;
+  }
+
+  pause() {
+    this.isPaused = true;
+    this.#settle();
+    this.#changed();
+  }
+
+  /** Goes on; from the beginning when a recording has ended, and anew when it was stopped or has failed. */
+  play() {
+    this.isPaused = false;
+    if (!["ended", "stopped", "failed"].includes(this.state)) this.#settle();
+    else if (this.#name) this.#tell("play");
+    else {
+      if (this.state === "ended") this.#at = 0;
+      this.#restart();
+    }
+    this.#changed();
+  }
+
+  /** @param {number} position In seconds. */
+  seek(position) {
+    this.#seek.to(position, this.#isAnswered);
+    if (!this.#name) this.#restart();
+    this.#changed();
+  }
+
+  /** @param {number} factor */
+  speed(factor) {
+    this.factor = factor;
+    if (this.#isAnswered) this.#tell("speed", { factor });
+    this.#changed();
+  }
+
+  /** Gives it back to the server until `play`. */
+  stop() {
+    this.#drop();
+    [this.state, this.#at] = ["stopped", 0];
+    this.#changed();
+  }
+
+  /** Other frames from now on, of the same source. @param {Wish} wish */
+  change(wish) {
+    if (JSON.stringify(wish) === JSON.stringify(this.wish)) return;
+    this.wish = wish;
+    if (!this.#name && this.state !== "failed") return;
+    const hasEnded = this.state === "ended";
+    this.#drop();
+    // A recording that has ended stays so, and shows its end.
+    if (!hasEnded) this.#restart();
+    this.#changed();
+  }
+
+  /** Whether nobody looks. @param {boolean} isHeld */
+  hold(isHeld) {
+    if (isHeld === this.isHeld) return;
+    this.isHeld = isHeld;
+    clearTimeout(this.#linger);
+    if (isHeld) this.#linger = setTimeout(() => this.release(), LINGER);
+    this.#settle();
+    this.begin();
+  }
+
+  /** Gives it back to the server while nobody looks. */
+  release() {
+    if (!this.isHeld || !this.#name) return;
+    this.#drop();
+    if (this.state !== "ended") this.state = "waiting";
+    this.#changed();
+  }
+
+  /** Ends it for good. */
+  close() {
+    this.#drop();
+    clearTimeout(this.#linger);
+    this.isHeld = true;
+    this.live.watches.delete(this);
+  }
+
+  // What follows is for Live.
+
+  /** Asks for it, unless that was done, or nobody looks, or it is over. */
+  begin() {
+    if (this.#name || this.isHeld || this.live.state !== "open" || ["ended", "stopped"].includes(this.state)) return;
+    clearTimeout(this.#again);
+    [this.state, this.error, this.retryAt] = ["waiting", null, 0];
+    this.#name = this.live.enter(this);
+    this.#isToldPaused = this.isPaused;
+    this.#mailbox.begin();
+    this.#at = this.position;
+    this.#seek.forget();
+    const from = this.#at > 0 && this.kind !== "live" ? { position: this.#at } : {};
+    this.#tell("watch", { source: this.source, window: WINDOW, paused: this.isPaused, ...this.wish, ...from });
+    this.#changed();
+  }
+
+  /** The connection was lost. */
+  lost() {
+    this.#forget();
+    if (!["ended", "stopped"].includes(this.state)) this.state = "waiting";
+    this.#changed();
+  }
+
+  /** @param {Record<string, any>} message @param {Uint8Array<ArrayBuffer>} [payload] */
+  receive(message, payload) {
+    if (message.type === "frame" && payload) return this.#arrived(message, payload);
+    if (message.type === "watching") this.#answered(message);
+    else if (message.type === "state") this.#told(message);
+    else if (message.type === "error") this.#refused(message);
+    this.#changed();
+  }
+
+  #changed() {
+    this.dispatchEvent(new CustomEvent("change"));
+  }
+
+  /** @param {string} type @param {Record<string, unknown>} [members] */
+  #tell(type, members = {}) {
+    this.live.tell({ type, watch: this.#name, ...members });
+  }
+
+  #restart() {
+    this.state = "waiting";
+    this.begin();
+  }
+
+  #drop() {
+    if (this.#name) this.#tell("stop");
+    this.live.leave(this.#name);
+    this.#forget();
+  }
+
+  #forget() {
+    clearTimeout(this.#again);
+    this.#at = this.position;
+    this.#seek.forget();
+    [this.#name, this.#isAnswered, this.trouble] = ["", false, ""];
+    this.#mailbox.empty();
+  }
+
+  /** Tells the server whether frames are wanted. Not at the end: `play` would begin again. */
+  #settle() {
+    const isPaused = this.isPaused || this.isHeld;
+    if (!this.#isAnswered || this.state === "ended" || isPaused === this.#isToldPaused) return;
+    this.#isToldPaused = isPaused;
+    this.#tell(isPaused ? "pause" : "play");
+  }
+
+  /** @param {Record<string, any>} message */
+  #answered(message) {
+    this.#isAnswered = true;
+    this.#failures = 0;
+    this.kind = message.kind;
+    this.given = { width: message.width, quality: message.quality, action: message.action };
+    this.#told(message);
+    if (this.factor !== 1 && this.kind === "file") this.#tell("speed", { factor: this.factor });
+    this.#seek.go();
+    this.#settle();
+  }
+
+  /** @param {Record<string, any>} message */
+  #told({ state, reason = "", retry_ms, position, duration }) {
+    const wasEnded = this.state === "ended";
+    [this.state, this.reason, this.retryAt] = [state, reason, retry_ms === undefined ? 0 : Date.now() + retry_ms];
+    if (duration !== undefined) this.duration = duration;
+    if (this.#seek.answer(position)) {
+      this.#mailbox.empty();
+      this.#at = position;
+    }
+    if (state === "ended") {
+      this.#at = this.duration ?? position ?? this.#at;
+      this.#seek.shown();
+    } else if (wasEnded) {
+      this.#isToldPaused = state === "paused"; // it began again, or was sought in
+      this.#settle();
+    }
+  }
+
+  /** @param {Record<string, any>} message */
+  #refused({ code, message, temporary, ended, retry_after_ms, action }) {
+    if (this.#isAnswered && !ended) {
+      this.trouble = message;
+      if (!action) this.#seek.done();
+      return;
+    }
+    this.live.leave(this.#name);
+    this.#forget();
+    [this.state, this.error] = ["failed", { code, message, temporary }];
+    if (!temporary) return;
+    const pause = Math.max(retry_after_ms ?? 0, Math.min(PAUSE[0] * 2 ** this.#failures++, PAUSE[1])) * (1 + Math.random() / 2);
+    this.retryAt = Date.now() + pause;
+    this.#again = setTimeout(() => this.begin(), pause);
+  }
+
+  /** @param {Record<string, any>} message @param {Uint8Array<ArrayBuffer>} payload */
+  #arrived(message, payload) {
+    if (this.#seek.isUnanswered) this.#tell("seen", { seq: message.seq }); // it is from before
+    else this.#mailbox.put(message, payload);
+  }
+
+  /** @param {import("./mailbox.js").Frame} frame */
+  #shown({ pts, placeholder }) {
+    if (placeholder) return;
+    this.trouble = "";
+    if (this.state !== "ended") this.#at = pts ?? this.#at;
+    this.#seek.shown();
+  }
+}

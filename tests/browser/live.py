@@ -1,0 +1,128 @@
+"""What the tests of the Live view share: a browser in it, and the numbers that its canvases have shown, by source.
+
+Each picture is read off the canvas as it is painted, so that none is missed between two looks at the page.
+"""
+
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+from playwright.async_api import Page, expect
+
+from tests.browser.chromium import console
+from tests.pictures import photograph
+from tests.running import Server
+from tests.streams import ACROSS, BITS
+
+# Milliseconds, only a guard against hanging.
+expect.set_options(timeout=30_000)
+
+# -1 stands for a picture that says no number.
+RECORD = f"""() => {{
+    const draw = CanvasRenderingContext2D.prototype.drawImage;
+    const read = (context) => {{
+        const block = context.canvas.width / {ACROSS};
+        const rows = context.getImageData(0, 0, context.canvas.width, Math.ceil(2 * block));
+        let number = 0;
+        for (let bit = 0; bit < {BITS}; bit++) {{
+            const x = Math.floor((bit % {ACROSS} + 0.5) * block);
+            const y = Math.floor((Math.floor(bit / {ACROSS}) + 0.5) * block);
+            const value = rows.data[4 * (y * rows.width + x)];
+            if (value > 80 && value < 176) return -1;
+            number += value > 128 ? 2 ** bit : 0;
+        }}
+        return number;
+    }};
+    window.shown = {{}};
+    CanvasRenderingContext2D.prototype.drawImage = function (...given) {{
+        draw.apply(this, given);
+        const name = this.canvas.getAttribute("aria-label").split(" ").at(-1);
+        (window.shown[name] ??= []).push(read(this));
+    }};
+}}"""
+
+
+@asynccontextmanager
+async def watching(
+    server: Server,
+    source: str = "",
+    user: str = "alice",
+    url: str = "",
+    scope: str = "images chat video",
+    **options: Any,
+) -> AsyncIterator[Page]:
+    """The Live view, with that source enlarged."""
+    fragment = f"#live/{source}" if source else "#live"
+    async with console(server, url, token=server.token(user, scope), fragment=fragment, **options) as page:
+        await page.evaluate(RECORD)
+        yield page
+
+
+async def shown(page: Page, source: str) -> list[int]:
+    """The numbers that were painted, in that order."""
+    numbers: list[int] = await page.evaluate("(name) => window.shown[name] ?? []", source)
+    return numbers
+
+
+async def more_shown(page: Page, source: str, count: int = 5) -> list[int]:
+    """Those painted from now on, when there are as many."""
+    before = len(await shown(page, source))
+    script = "([name, count]) => (window.shown[name] ?? []).length >= count"
+    await page.wait_for_function(script, arg=[source, before + count])
+    return (await shown(page, source))[before:]
+
+
+async def at(page: Page, source: str, number: int, most: int | None = None) -> None:
+    """Waits until the picture that was painted last says this number, or one up to ``most``."""
+    script = "([name, least, most]) => ((n) => least <= n && n <= most)(window.shown[name]?.at(-1))"
+    await page.wait_for_function(script, arg=[source, number, number if most is None else most])
+
+
+async def state(page: Page, *labels: str, timeout: float = 30) -> None:
+    """Waits until the enlarged source says that it is in one of these states."""
+    script = "(labels) => labels.includes(document.querySelector('#stage-label').textContent)"
+    await page.wait_for_function(script, arg=labels, timeout=timeout * 1000)
+
+
+async def round_trip(page: Page) -> None:
+    """Has the server answer: what it had said before is then here."""
+    await page.click("#shoot")
+    await expect(page.locator("#shot img")).to_have_js_property("complete", True)
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#shot")).to_be_hidden()
+
+
+async def drag(page: Page, *positions: float) -> int:
+    """Moves the bar to these positions, one right after the other, once it shows how long the recording is.
+
+    Gives how many pictures had been painted until then.
+    """
+    await page.wait_for_function("() => Number(document.querySelector('#bar').max) > 1")
+    script = """(positions) => {
+        const bar = document.querySelector("#bar");
+        for (const position of positions) {
+            bar.value = position;
+            bar.dispatchEvent(new Event("input", { bubbles: true }));
+        }
+        return (window.shown[document.querySelector("#stage-name").textContent] ?? []).length;
+    }"""
+    painted: int = await page.evaluate(script, positions)
+    return painted
+
+
+def make_film(path: Path, name: str, width: int = 640, seconds: int = 60) -> Path:
+    """A slow look over a photograph, 16 to 9, ten frames a second, for people to look at; it says no number."""
+    photo = photograph(name)
+    whole = cv2.resize(photo, (width, round(photo.shape[0] * width / photo.shape[1])))
+    height = width * 9 // 16
+    shifts = [*range(0, min(whole.shape[0] - height, 100), 2)]
+    frames = b"".join(whole[shift : shift + height].tobytes() for shift in [*shifts, *reversed(shifts)])
+    command = (
+        f"ffmpeg -v error -f rawvideo -pix_fmt bgr24 -s {width}x{height} -r 10 -i - -vf loop=-1:32767 -c:v libx264"
+    )
+    command += f" -t {seconds} -preset ultrafast -g 10 -pix_fmt yuv420p -y {path}"
+    subprocess.run(command.split(), input=frames, check=True, timeout=100)
+    return path

@@ -1,0 +1,203 @@
+"""The Jobs view in Chromium: a job goes on without the page, and whoever comes back reads its story as a whole."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.chromium import Proxy, console
+from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, last_line, lines, numbered, opened, saved_log, state
+from tests.running import Server
+
+Start = Callable[..., Server]
+
+
+AT_END = """() => {
+    const { scrollHeight, scrollTop, clientHeight } = document.querySelector("#job-log");
+    return scrollHeight > clientHeight && scrollHeight - scrollTop - clientHeight < 2;
+}"""
+
+
+@pytest.fixture
+def server(start: Start) -> Server:
+    """One to each test: they kill it, or count what was started."""
+    return start(job_modules=KINDS)
+
+
+async def test_who_closes_the_page_and_comes_back_finds_the_log_whole(server: Server, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with jobs(server) as page:
+        id = await begin(page, "telling_on", gate=gate)
+        await last_line(page, "line 60")
+        await expect(page.locator("#job-stage")).to_have_text("waiting")
+        await expect(page.locator("#job-count")).to_have_text("60 of 120 done")
+    gate.touch()
+    async with jobs(server) as page:
+        await expect(page.locator("#job-list li")).to_have_count(1)
+        await page.click("#job-list a")
+        assert await opened(page) == id
+        await state(page, "succeeded")
+        assert await lines(page) == numbered(120)
+        assert [line.rpartition(" one ")[2] for line in await saved_log(page) if " one " in line] == numbered(120)[::2]
+        await expect(page.locator("#job-end h3")).to_have_text("Succeeded")
+        await page.select_option("#job-log-of", "one")
+        assert await lines(page) == numbered(120)[::2]
+
+
+async def test_a_connection_that_is_lost_is_taken_up_where_it_was(server: Server, tmp_path: Path) -> None:
+    sent: list[dict[str, object]] = []
+    gate = tmp_path / "gate"
+    async with (
+        Proxy(server) as proxy,
+        console(server, proxy.url, token=server.token("alice", "images jobs"), fragment="#jobs") as page,
+    ):
+        id = await begin(page, "telling_on", gate=gate)
+        await last_line(page, "line 60")
+        page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(json.loads(frame))))
+        for _ in range(3):
+            before = len(sent)
+            proxy.cut()
+            await page.wait_for_selector("#connection[data-state=waiting]")
+            await page.wait_for_selector("#connection[data-state=open]", timeout=PATIENCE)
+            await expect(page.locator("#job-cancel")).to_be_enabled()
+            asked = [each for each in sent[before:] if each["type"] == "watch"]
+            assert [each["id"] for each in asked] == [id]
+            assert asked[0]["after"] != 0, "it was told from the beginning again"
+            assert asked[0]["epoch"]
+        gate.touch()
+        await state(page, "succeeded")
+        assert await lines(page) == numbered(120)
+
+
+async def test_a_job_whose_server_is_killed_is_shown_as_interrupted(start: Start, tmp_path: Path) -> None:
+    server = start(job_modules=KINDS)
+    async with jobs(server) as page:
+        await begin(page, "telling_on", gate=tmp_path / "never")
+        await last_line(page, "line 60")
+        server.stop(signal.SIGKILL)
+        await page.wait_for_selector("#connection[data-state=waiting]")
+        start(port=server.port, job_modules=KINDS)
+        await page.wait_for_selector("#connection[data-state=open]", timeout=PATIENCE)
+        await state(page, "interrupted")
+        assert await lines(page) == numbered(60)
+        end = page.locator("#job-end")
+        await expect(end.locator("h3")).to_have_text("Interrupted")
+        await expect(end).to_contain_text("Of one target that had begun it is not known how it ended: one.")
+        await expect(page.locator("#targets button small")).to_have_text("unknown")
+        await page.click("#targets button")
+        await expect(page.locator("#target-state")).to_have_text("not known: it was running when the job ended")
+        await expect(page.locator("#job-retries button")).to_have_text(["Retry all 1 unfinished"])
+
+
+async def test_a_job_is_cancelled_by_who_is_sure(server: Server) -> None:
+    async with jobs(server) as page:
+        await begin(page, "waiting")
+        await expect(page.locator("#targets button")).to_have_count(3)
+        await page.click("#job-cancel")
+        await page.click("text=Let it run")
+        await state(page, "running")
+        await page.click("#job-cancel")
+        await page.click("text=Cancel the job")
+        await state(page, "cancelled")
+        await expect(page.locator("#job-end h3")).to_have_text("Cancelled")
+        await expect(page.locator("#job-end")).to_contain_text("not known how it ended: begun")
+        await expect(page.locator("#job-lines .note")).to_contain_text(["alice cancels it", "cancelled"])
+        await expect(page.locator("#job-cancel")).to_be_hidden()
+        await expect(page.locator("#job-list .state")).to_have_text("cancelled")
+
+
+async def test_a_job_that_asks_waits_for_the_answer(server: Server) -> None:
+    async with jobs(server) as page:
+        await begin(page, "asking")
+        await state(page, "waits for an answer")
+        await expect(page.locator("#job-list .state")).to_have_text("waits for an answer")
+        await expect(page.locator("#job-question")).to_have_text("Shall I?")
+        await expect(page.locator("#job-asked")).to_contain_text("everywhere")
+        await page.fill("#job-answer", "go on")
+        await page.click("#job-approval button[value=yes]")
+        await state(page, "succeeded")
+        await expect(page.locator("#job-approval")).to_be_hidden()
+        await expect(page.locator("#job-lines .note")).to_contain_text(["asks: Shall I?", "alice says yes: go on"])
+        await begin(page, "asking")
+        await state(page, "waits for an answer")
+        await expect(page.locator("#job-answer")).to_have_value("")
+        await page.fill("#job-answer", "not today")
+        await page.click("#job-approval button[value=no]")
+        await state(page, "failed")
+        await expect(page.locator("#job-end")).to_contain_text("alice has refused: not today (refused)")
+
+
+async def test_of_a_long_log_a_window_is_in_the_page(server: Server, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with jobs(server) as page:
+        await begin(page, "telling_on", before=3000, after=500, gate=gate)
+        await last_line(page, "line 3000")
+        assert await shown(page) <= 600
+        await expect(page.locator("#job-lines li").last).to_be_in_viewport()
+        while (await lines(page))[0] != "line 1":
+            first = (await lines(page))[0]
+            await page.evaluate("document.querySelector('#job-log').scrollTop = 0")
+            await expect(page.locator("#job-lines li:not(.note) span").first).not_to_have_text(first)
+            assert await shown(page) <= 600
+        await page.evaluate("document.querySelector('#job-log').scrollTop = 0")
+        # Whoever reads further up is told that there is more, and not moved.
+        gate.touch()
+        await expect(page.locator("#job-log-end")).to_contain_text("more lines below")
+        await state(page, "succeeded")
+        await expect(page.locator("#job-lines span").nth(1)).to_be_in_viewport()
+        assert (await lines(page))[0] == "line 1"
+        await page.click("#job-log-end")
+        await last_line(page, "line 3500")
+        await expect(page.locator("#job-lines li").last).to_be_in_viewport()
+        assert await lines(page) == numbered(3500)[-len(await lines(page)) :]
+        said = [line.split(" ", 2)[2] for line in await saved_log(page) if " -- " not in line]
+        assert said == numbered(3500)
+
+
+async def test_a_log_that_grows_stays_at_its_end_and_within_its_window(server: Server, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with jobs(server) as page:
+        await begin(page, "telling_on", before=500, after=400, gate=gate)
+        await last_line(page, "line 500")
+        assert await lines(page) == numbered(500)
+        gate.touch()
+        await state(page, "succeeded")
+        await last_line(page, "line 900")
+        assert await shown(page) <= 600
+        await page.wait_for_function(AT_END)
+        assert await lines(page) == numbered(900)[-len(await lines(page)) :]
+
+
+async def shown(page: Page) -> int:
+    return await page.locator("#job-lines li").count()
+
+
+async def test_a_log_that_was_cut_says_so(start: Start) -> None:
+    server = start(job_modules=KINDS, job_log_bytes=20_000)
+    async with jobs(server) as page:
+        await begin(page, "loud", lines=1000)
+        await state(page, "succeeded")
+        await expect(page.locator("#job-lines .note").first).to_contain_text("the log is cut here")
+        kept = await page.locator("#job-lines li:not(.note)").count()
+        assert 0 < kept < 1000
+        await expect(page.locator("#job-end")).to_contain_text(f"The log is cut: {1000 - kept} lines of it were not")
+
+
+async def test_a_job_that_is_not_there_is_told(server: Server) -> None:
+    async with jobs(server, f"#jobs/{'0' * 27}") as page:
+        await expect(page.locator("#job-missing")).to_contain_text("there is no job")
+        await begin(page, "failing")
+        await state(page, "failed")
+        await expect(page.locator("#job-end")).to_contain_text("it was not to be (too_bad)")
+        await expect(page.locator("#job-end")).to_contain_text("so far")
+
+
+async def test_a_token_without_the_scope_is_asked_for_another(server: Server) -> None:
+    async with console(server) as page:
+        await page.click("nav[aria-label=Views] a[href='#jobs']")
+        await expect(page.locator("#connection")).to_have_text("not let in")
+        await expect(page.locator("#scope")).to_have_text("jobs")
+        await expect(page.locator("#entry")).to_be_visible()

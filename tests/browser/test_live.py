@@ -1,0 +1,275 @@
+"""The Live view in Chromium: a person plays, pauses and seeks, and what the canvas shows is what was asked for."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.chromium import SCREENSHOTS
+from tests.browser.live import at, drag, make_film, more_shown, round_trip, shown, state, watching
+from tests.handlers.watching import sources
+from tests.pictures import encoded, tall
+from tests.running import Server, until
+from tests.streams import Camera
+
+Start = Callable[..., Server]
+
+FPS, FRAMES = 25, 250
+
+
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Iterator[Server]:
+    """A server with one recording, ten seconds long, for all who watch nothing else."""
+    server = Server(tmp_path_factory.mktemp("yard"), sources=sources(yard=clip), connections_per_user=50)
+    yield server
+    server.stop()
+
+
+async def test_a_recording_plays_in_order_to_its_end_and_can_be_sought_in_and_begun_again(yard: Server) -> None:
+    async with watching(yard, "yard") as page:
+        await state(page, "playing")
+        await expect(page.locator("#time")).to_contain_text("/ 0:10")
+        await page.select_option("#speed", "2")
+        await state(page, "ended")
+        await at(page, "yard", FRAMES - 3, FRAMES - 1)
+        played = await shown(page, "yard")
+        assert played == sorted(set(played)), "what was shown went back"
+        await expect(page.locator("#time")).to_have_text("0:10 / 0:10")
+        await expect(page.locator("#play")).to_have_text("Replay")
+        before = await drag(page, 9.0)
+        await page.wait_for_function("(count) => window.shown.yard.length > count", arg=before)
+        await at(page, "yard", FRAMES - 3, FRAMES - 1)
+        await state(page, "ended")
+        sought = (await shown(page, "yard"))[before:]
+        assert sought[0] == 9 * FPS
+        assert sought == sorted(set(sought))
+        await page.click("#play")
+        await state(page, "playing")
+        again = [number for number in await more_shown(page, "yard") if number < FRAMES - 3]
+        assert again
+        assert again == sorted(set(again))
+
+
+async def test_a_paused_recording_stays_still_and_goes_on_where_it_was(yard: Server) -> None:
+    async with watching(yard, "yard") as page:
+        await more_shown(page, "yard")
+        await page.click("#play")
+        await state(page, "paused")
+        await round_trip(page)
+        still = await shown(page, "yard")
+        await round_trip(page)
+        assert await shown(page, "yard") == still
+        await expect(page.locator("#play")).to_have_text("Play")
+        await page.click("#play")
+        went_on = await more_shown(page, "yard")
+        assert went_on == sorted(set(went_on))
+        assert still[-1] < went_on[0] <= still[-1] + FPS
+
+
+async def test_a_seek_shows_what_stands_there_paused_or_not(yard: Server) -> None:
+    async with watching(yard, "yard") as page:
+        await more_shown(page, "yard")
+        await page.click("#play")
+        await state(page, "paused")
+        await drag(page, 7.0)
+        await at(page, "yard", 7 * FPS)
+        await expect(page.locator("#time")).to_have_text("0:07 / 0:10")
+        # As fast as a hand drags: some are left out, none comes late, the last is shown.
+        positions = [tenth / 10 for tenth in range(70, 10, -1)]
+        before = await drag(page, *positions)
+        await at(page, "yard", round(1.1 * FPS), round(1.1 * FPS) + 1)
+        dragged = (await shown(page, "yard"))[before:]
+        assert dragged == sorted(dragged, reverse=True), "a picture from before a seek came after it"
+        await round_trip(page)
+        assert (await shown(page, "yard"))[before:] == dragged
+
+
+async def test_what_comes_before_a_seek_is_answered_is_not_shown(yard: Server) -> None:
+    async with watching(yard, "yard") as page:
+        await more_shown(page, "yard")
+        await page.evaluate(HOLD_SEEKS)
+        before = await drag(page, 5.0)
+        sent = yard.metric("sluice_video_sent_total", source="yard")
+        await until(lambda: yard.metric("sluice_video_sent_total", source="yard") >= sent + 5)
+        await page.evaluate("() => window.letGo()")
+        await more_shown(page, "yard")
+        played = (await shown(page, "yard"))[before:]
+        assert played[0] == 5 * FPS
+        assert played == sorted(set(played))
+
+
+async def test_stopping_frees_it_and_playing_begins_anew(yard: Server) -> None:
+    async with watching(yard, "yard") as page:
+        await more_shown(page, "yard", 20)
+        await page.click("#stop")
+        await state(page, "stopped")
+        await expect(page.locator("#time")).to_have_text("0:00 / 0:10")
+        await round_trip(page)
+        await until(lambda: yard.metric("sluice_video_watches") == 0)
+        before = len(await shown(page, "yard"))
+        await page.click("#play")
+        await state(page, "playing")
+        await more_shown(page, "yard", 1)
+        assert (await shown(page, "yard"))[before] < 10
+
+
+async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start: Start, camera: Camera) -> None:
+    server = start(sources=sources(gate=camera.url))
+    async with watching(server, "gate") as alice, watching(server, "gate", user="bob") as bob:
+        await more_shown(alice, "gate", 2)
+        await expect(alice.locator("#bar")).to_be_hidden()
+        await expect(alice.locator("#speed")).to_be_hidden()
+        await alice.click("#play")
+        await state(alice, "paused")
+        still = await shown(alice, "gate")
+        seen_by_bob = await more_shown(bob, "gate", 8)
+        assert await shown(alice, "gate") == still
+        await alice.click("#play")
+        assert (await more_shown(alice, "gate", 1))[0] >= seen_by_bob[-2], "it was shown what had waited"
+        assert camera.opened == 1
+
+
+async def test_what_is_wished_of_the_frames_is_what_comes(start: Start, tmp_path: Path) -> None:
+    film = make_film(tmp_path / "wide.mp4", "coffee.png", 1280)
+    asked: list[dict[str, Any]] = []
+    async with watching(start(sources=sources(wide=film))) as page:
+        page.on("websocket", lambda socket: socket.on("framesent", lambda text: _keep(asked, text)))
+        await page.reload()
+        await page.evaluate("location.hash = '#live/wide'")
+        await expect(page.locator("#size")).to_have_text("1280 by 720")
+        await page.select_option("#frame-width", "320")
+        await expect(page.locator("#size")).to_have_text("320 by 180")
+        await page.fill("#frame-quality", "10")
+        await page.select_option("#frame-fps", "5")
+        await page.select_option("#frame-action", "binarize")
+        await expect(page.locator("#frame-help")).not_to_be_empty()
+        await page.wait_for_function(WITHOUT_COLOUR)
+        wish = asked[-1]
+        assert (wish["source"], wish["width"], wish["quality"], wish["fps"]) == ("wide", 320, 10, 5)
+        assert wish["position"] > 0, "other frames, but of the same place"
+        # The wall has the action too; its size and rate are its own.
+        await page.click("#stage header a")
+        await page.wait_for_function(WITHOUT_COLOUR)
+        await expect(page.locator("#wall .state")).to_have_text("playing")
+        assert (asked[-1]["action"], asked[-1]["fps"], asked[-1]["width"]) == ("binarize", 10, 320)
+
+
+def _keep(asked: list[dict[str, Any]], text: str | bytes) -> None:
+    message = json.loads(text)
+    if message["type"] == "watch":
+        asked.append(message)
+
+
+# Seeks are on their way until `letGo`, as on a slow network.
+HOLD_SEEKS = """() => {
+    const send = WebSocket.prototype.send;
+    const held = [];
+    WebSocket.prototype.send = function (data) {
+        if (typeof data === "string" && data.includes('"seek"')) held.push(() => send.call(this, data));
+        else send.call(this, data);
+    };
+    window.letGo = () => held.forEach((go) => go());
+}"""
+# Onto a canvas of its own, where its number is read.
+DRAW_SNAPSHOT = """() => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 180 });
+    canvas.setAttribute("aria-label", "Picture of snapshot");
+    canvas.getContext("2d").drawImage(document.querySelector("#shot img"), 0, 0);
+}"""
+# A row of the photograph has colours, after the action none.
+WITHOUT_COLOUR = """() => {
+    const canvas = document.querySelector("#live-view canvas");
+    const row = canvas.getContext("2d").getImageData(0, canvas.height >> 1, canvas.width, 1).data;
+    return canvas.width === 320 && row.every((value, index) => index % 4 === 3 || value === row[index - (index % 4)]);
+}"""
+
+
+async def test_what_an_action_finds_is_told(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "stills"
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes(encoded(tall(400), ".jpg", 95))
+    async with watching(
+        start(sources=json.dumps({"hall": {"url": str(folder), "picture_seconds": 60}})), "hall"
+    ) as page:
+        await more_shown(page, "hall", 1)
+        await page.select_option("#frame-action", "faces")
+        await expect(page.locator("#found-now")).to_contain_text("faces: ")
+
+
+async def test_a_snapshot_is_the_picture_that_stands_there(yard: Server) -> None:
+    async with watching(yard, "yard") as page:
+        await more_shown(page, "yard")
+        await page.click("#play")
+        await state(page, "paused")
+        await drag(page, 3.0)
+        await at(page, "yard", 3 * FPS)
+        await page.click("#shoot")
+        image = page.locator("#shot img")
+        await expect(image).to_have_js_property("naturalWidth", 320)
+        await page.evaluate(DRAW_SNAPSHOT)
+        assert await shown(page, "snapshot") == [3 * FPS]
+        async with page.expect_download() as download:
+            await page.click("#shot a")
+        assert (await download.value).suggested_filename.startswith("yard-")
+
+
+async def test_it_works_by_keyboard_and_by_ear(yard: Server) -> None:
+    async with watching(yard) as page:
+        await more_shown(page, "yard", 1)
+        await page.focus("nav[aria-label=Views] a[href='#live']")
+        tile = page.get_by_role("link", name="Enlarge yard")
+        while not await tile.evaluate("(element) => element === document.activeElement"):
+            await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="yard")).to_be_focused()
+        await expect(page.get_by_role("img", name="Picture of yard")).to_be_visible()
+        await page.keyboard.press("Space")
+        await state(page, "paused")
+        await expect(page.get_by_role("status").filter(has_text="paused")).to_have_count(1)
+        before = await page.locator("#bar").input_value()
+        await page.keyboard.press("ArrowRight")
+        await at(page, "yard", 5 * FPS, FRAMES)
+        bar = page.get_by_role("slider", name="Position")
+        assert float(await bar.input_value()) > float(before) + 4
+        await expect(bar).to_have_attribute("aria-valuetext", "0:05 of 0:10")
+        for name in ("Play", "Stop", "Snapshot"):
+            await expect(page.get_by_role("button", name=name, exact=True)).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(tile).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#play")).to_have_text("Play")
+
+
+async def test_it_fits_the_screen_light_and_dark(start: Start, tmp_path: Path) -> None:
+    SCREENSHOTS.mkdir(exist_ok=True)
+    (tmp_path / "notes.mp4").write_text("this is text")
+    camera = Camera(make_film(tmp_path / "gate.mp4", "coffee.png")).start()
+    film = make_film(tmp_path / "yard.mp4", "astronaut.png")
+    places = sources(yard=film, gate=camera.url, quay="http://127.0.0.1:9/", notes=tmp_path / "notes.mp4")
+    async with watching(start(sources=places)) as page:
+        await more_shown(page, "gate", 2)
+        await _photographs(page, "live")
+        await page.click("[aria-label='Enlarge yard']")
+        await page.select_option("#frame-action", "faces")
+        await page.select_option("#frame-options select", "box")
+        await expect(page.locator("#found-now")).to_contain_text("faces: ")
+        await _photographs(page, "live-large")
+        await page.click("#stage header a")
+        await page.click("[aria-label='Enlarge gate']")
+        await more_shown(page, "gate", 2)
+        camera.lose()
+        await state(page, "reconnecting")
+        await _photographs(page, "live-reconnecting")
+
+
+async def _photographs(page: Page, name: str) -> None:
+    """At the width of a telephone and of a desk, in both schemes; nothing must be wider than the screen."""
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme)
+        for width in (360, 1440):
+            await page.set_viewport_size({"width": width, "height": 800})
+            await page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{scheme}.png", full_page=width < 500)
+            assert await page.evaluate("() => document.scrollingElement.scrollWidth") <= width

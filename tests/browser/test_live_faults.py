@@ -1,0 +1,232 @@
+"""The Live view when sources and servers go away, pages are slow, or nobody looks."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.async_api import Page, expect
+
+from tests.browser.chromium import console
+from tests.browser.live import RECORD, at, drag, more_shown, shown, state, watching
+from tests.handlers.watching import Viewer, sources
+from tests.running import Server, until
+from tests.streams import Camera
+
+Start = Callable[..., Server]
+
+FPS = 25
+# What is held of the page's bitmaps and addresses of blobs.
+COUNT = """() => {
+    window.held = { bitmaps: 0, urls: 0, made: 0 };
+    const make = window.createImageBitmap;
+    window.createImageBitmap = async (...given) => {
+        const bitmap = await make(...given);
+        window.held.bitmaps += 1;
+        window.held.made += 1;
+        return bitmap;
+    };
+    const close = ImageBitmap.prototype.close;
+    ImageBitmap.prototype.close = function () {
+        window.held.bitmaps -= 1;
+        close.call(this);
+    };
+    const [give, revoke] = [URL.createObjectURL, URL.revokeObjectURL];
+    URL.createObjectURL = (blob) => ((window.held.urls += 1), give(blob));
+    URL.revokeObjectURL = (url) => ((window.held.urls -= 1), revoke(url));
+}"""
+# Nothing is painted until `release`.
+BLOCK = """() => {
+    const paint = window.requestAnimationFrame;
+    const waiting = [];
+    window.requestAnimationFrame = (work) => waiting.push(work);
+    window.release = () => {
+        window.requestAnimationFrame = paint;
+        waiting.forEach((work) => paint(work));
+    };
+}"""
+IN_SIGHT = """() => [...document.querySelectorAll("#wall .picture")].filter((picture) => {
+    const { top, bottom } = picture.getBoundingClientRect();
+    return bottom > 2 && top < innerHeight - 2;
+}).length"""
+
+
+async def hide(page: Page, is_hidden: bool) -> None:
+    """What the browser does to a page whose tab is left."""
+    script = """(hidden) => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    await page.evaluate(script, is_hidden)
+
+
+async def test_a_camera_that_goes_away_is_told_and_comes_back(start: Start, camera: Camera) -> None:
+    async with watching(start(sources=sources(gate=camera.url)), "gate") as page:
+        await more_shown(page, "gate", 2)
+        camera.lose()
+        await state(page, "reconnecting")
+        veil = page.locator("#stage .veil")
+        await expect(veil).to_contain_text("Last picture")
+        await expect(veil).to_contain_text("It cannot be reached.")
+        await expect(page.locator("#stage-detail")).to_contain_text("It cannot be reached.")
+        await expect(page.locator("#fps")).to_have_text("0")
+        before = await shown(page, "gate")
+        assert before == sorted(set(before)), "a placeholder was painted as if it were a picture"
+        camera.start()
+        await state(page, "playing")
+        await expect(veil).to_be_empty()
+        await more_shown(page, "gate", 2)
+
+
+async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, long_clip: Path, clip: Path) -> None:
+    """One plays, one is paused, one has ended; on the next server all of it is as it was."""
+    places = sources(yard=long_clip, dock=clip, quay=clip)
+    server = start(sources=places)
+    async with watching(server, "quay") as page:
+        await drag(page, 9.9)
+        await state(page, "ended")
+        await at(page, "quay", 240, 249)
+        await page.click("#source-list a[href='#live/dock']")
+        await page.click("#play")
+        await state(page, "paused")
+        await drag(page, 4.0)
+        await at(page, "dock", 4 * FPS)
+        await page.click("#source-list a[href='#live/yard']")
+        await drag(page, 60.0)
+        await page.wait_for_function(f"() => window.shown.yard?.at(-1) > {60 * FPS}")
+        server.stop(signal.SIGKILL)
+        await state(page, "no connection")
+        await expect(page.locator("#stage .veil")).to_contain_text("The server is away")
+        yard, at_the_end = await shown(page, "yard"), await shown(page, "quay")
+        start(port=server.port, sources=places)
+        await state(page, "playing")
+        await page.wait_for_function("(count) => window.shown.yard.length > count", arg=len(yard))
+        assert yard[-1] - 1 <= (await shown(page, "yard"))[len(yard)] <= yard[-1] + 2 * FPS
+        await page.click("#source-list a[href='#live/dock']")
+        await state(page, "paused")
+        assert (await shown(page, "dock"))[-1] == 4 * FPS
+        await page.click("#source-list a[href='#live/quay']")
+        await state(page, "ended")
+        assert await shown(page, "quay") == at_the_end
+
+
+async def test_a_page_that_paints_slowly_is_never_behind(start: Start, long_clip: Path) -> None:
+    server = start(sources=sources(yard=long_clip))
+    came = 0
+
+    def count(data: str | bytes) -> None:
+        nonlocal came
+        came += isinstance(data, bytes)
+
+    async with watching(server) as page:
+        page.on("websocket", lambda socket: socket.on("framereceived", count))
+        await page.reload()
+        await page.evaluate(RECORD)
+        await page.evaluate("() => { location.hash = '#live/yard'; }")
+        await page.select_option("#speed", "4")
+        await more_shown(page, "yard")
+        await page.evaluate(BLOCK)
+        before, painted = came, await shown(page, "yard")
+        dropped = server.metric("sluice_video_dropped_total", source="yard")
+        await until(lambda: server.metric("sluice_video_dropped_total", source="yard") >= dropped + 40)
+        assert came - before <= 3 + 1, "frames wait in the page"  # one may have been on its way already
+        await page.evaluate("() => window.release()")
+        await page.wait_for_function("(count) => window.shown.yard.length >= count", arg=len(painted) + 5)
+        after = (await shown(page, "yard"))[len(painted) :]
+        assert after == sorted(set(after))
+        # Those of which the painting had begun, the one that waited, and then the newest there is.
+        assert after[3] >= painted[-1] + 40
+        await page.wait_for_function("() => Number(document.querySelector('#dropped').textContent) >= 40")
+
+
+async def test_a_hundred_frames_leave_nothing_behind(start: Start, long_clip: Path) -> None:
+    async with watching(start(sources=sources(yard=long_clip)), "yard") as page:
+        await page.evaluate(COUNT)
+        await page.select_option("#speed", "4")
+        for _ in range(2):
+            await page.click("#shoot")
+            await expect(page.locator("#shot img")).to_have_js_property("complete", True)
+            await page.click("#shot button")
+        await page.wait_for_function("() => window.held.made >= 100")
+        await page.click("#stop")
+        await state(page, "stopped")
+        await page.wait_for_function("() => window.held.bitmaps === 0")
+        assert await page.evaluate("() => window.held.urls") == 0
+
+
+async def test_only_what_is_on_the_screen_is_watched(start: Start, long_clip: Path) -> None:
+    server = start(sources=json.dumps({letter: str(long_clip) for letter in "abcdefghij"}))
+
+    def watched(count: int) -> bool:
+        return server.metric("sluice_video_watches") == count
+
+    async with watching(server, width=360, height=640) as page:
+        await more_shown(page, "a", 2)
+        in_sight = await page.evaluate(IN_SIGHT)
+        assert in_sight < 5
+        await until(lambda: watched(in_sight))
+        await page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
+        await more_shown(page, "j", 2)
+        in_sight = await page.evaluate(IN_SIGHT)
+        await until(lambda: watched(in_sight))  # those above were paused at once, and are given back in a while
+        assert await shown(page, "e") == []
+        await hide(page, True)
+        await expect(page.locator("#wall li:last-child .state")).to_have_text("paused")
+        still = await shown(page, "j")
+        viewer = await Viewer.enter(server)
+        async with viewer:
+            await viewer.watch("a")
+            await viewer.numbers(20)
+        assert await shown(page, "j") == still
+        await hide(page, False)
+        assert (await more_shown(page, "j", 1))[0] > still[-1]
+        await page.click("nav[aria-label=Views] a[href='#picture']")
+        await until(lambda: watched(0))
+
+
+async def test_as_many_are_watched_as_the_server_allows(start: Start, clip: Path) -> None:
+    server = start(sources=sources(one=clip, two=clip, three=clip), video_watches=2)
+    async with watching(server) as page:
+        third = page.locator("#wall li:nth-child(3)")
+        await expect(third.locator(".state")).to_have_text("not watched")
+        await expect(third.locator(".veil")).to_contain_text("At most 2 are watched at once.")
+        await more_shown(page, "two", 2)
+        await third.locator("a").click()
+        await more_shown(page, "three", 2)
+        await page.keyboard.press("Escape")
+        await expect(third.locator(".state")).to_have_text("not watched")
+        await more_shown(page, "one", 2)
+
+
+async def test_what_failed_for_a_while_is_tried_again(start: Start, camera: Camera) -> None:
+    server = start(sources=json.dumps({"gate": {"url": camera.url, "viewers": 1}}))
+    async with watching(server, "gate", user="bob") as bob:
+        await more_shown(bob, "gate", 2)
+        async with watching(server, "gate") as alice:
+            await state(alice, "failed")
+            await expect(alice.locator("#stage .veil")).to_contain_text("gate has 1 viewers")
+            await expect(alice.locator("#play")).to_have_text("Try again")
+            await bob.click("#stop")
+            await state(alice, "playing")
+            await more_shown(alice, "gate", 2)
+
+
+async def test_what_cannot_be_watched_is_told(start: Start, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("this is text")
+    async with watching(start(sources=sources(notes=tmp_path / "notes.mp4", yard=clip)), "notes") as page:
+        await state(page, "failed")
+        await expect(page.locator("#stage .veil")).to_have_text("failednotes: this is no video that can be read")
+        await page.evaluate("() => { location.hash = '#live/cellar'; }")
+        await expect(page.locator("#stage")).to_be_hidden()
+        await more_shown(page, "yard", 2)
+
+
+async def test_without_sources_and_without_the_scope_it_is_told(start: Start) -> None:
+    server = start()
+    async with watching(server) as page:
+        await expect(page.locator("#no-sources")).to_contain_text("nothing to watch")
+    async with console(server) as page:
+        await page.click("nav[aria-label=Views] a[href='#live']")
+        await expect(page.locator("#entry")).to_contain_text("scope includes video")
+        await page.click("nav[aria-label=Views] a[href='#picture']")
+        await expect(page.locator("#entry")).to_be_hidden()

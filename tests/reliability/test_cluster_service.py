@@ -1,0 +1,187 @@
+"""A cluster is one service: its servers may be restarted one after the other, or killed, and nobody loses anything.
+
+A client sees no error: only the close 1012, after which it resumes, and slices that it is told to send again.
+"""
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from subprocess import Popen
+
+import httpx
+import pytest
+
+from tests.client import Client
+from tests.cluster import Cluster, cluster_in
+from tests.handlers.chats import Chatter
+from tests.handlers.test_images_order import BAND, inversions, offsets, send_shuffled
+from tests.handlers.watchers import KINDS, Watcher, events_in
+from tests.reliability.resuming import Resuming
+from tests.running import until
+
+pytestmark = pytest.mark.timeout(300)
+
+# What the cluster has when its three workers have no thread free: one each, and a half for each ahead.
+HAD = 5
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    settings = {"messages_per_second": 10_000, "job_modules": KINDS, "job_lease": 3}
+    with cluster_in(tmp_path_factory.mktemp("cluster"), **settings) as started:
+        yield started
+
+
+@contextmanager
+def frozen(workers: "Iterable[Popen[bytes]]") -> Iterator[None]:
+    for worker in workers:
+        worker.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.send_signal(signal.SIGCONT)
+
+
+async def fetched(cluster: Cluster, client: Resuming) -> None:
+    """Every result is there, whichever server is asked."""
+    async with httpx.AsyncClient(base_url=cluster.url, timeout=60) as http:
+        for result in client.results.values():
+            assert (await http.get(httpx.URL(result["url"]).path)).status_code == 200
+
+
+async def roll(cluster: Cluster, done: asyncio.Event, rounds: int) -> None:
+    """Each server is stopped and started again, the next when it is ready."""
+    for name in [*cluster.servers] * rounds:
+        assert await asyncio.to_thread(cluster.stop, name) == 0
+        await asyncio.to_thread(cluster.start, name)
+        await until(cluster.whole, 90)
+    done.set()
+
+
+async def rollout(cluster: Cluster, clients: int, rounds: int) -> None:
+    await cluster.mended()
+    rolled = asyncio.Event()
+    run = secrets.token_hex(4)
+    under_load = [Resuming(cluster, f"{run}-{number}") for number in range(clients)]
+    # They go on until the last server has been started again.
+    loads = [asyncio.create_task(client.work(range(20), rolled)) for client in under_load]
+    await until(lambda: all(client.results for client in under_load), 60)
+    await roll(cluster, rolled, rounds)
+    await asyncio.gather(*loads)
+    for client in under_load:
+        assert client.faults == []
+        assert set(client.closes) <= {1012}
+        assert set(client.temporary) <= {"busy", "cancelled"}
+        assert client.resumed[False] == 0
+        await fetched(cluster, client)
+        assert client.closes[1012] > 0, "whichever server it is with is restarted"
+
+
+async def test_in_a_rolling_restart_no_client_sees_an_error(cluster: Cluster) -> None:
+    """Each of the clients is with a server that ends, at least once in a round."""
+    await rollout(cluster, 6, 1)
+
+
+@pytest.mark.slow
+async def test_in_many_rolling_restarts_no_client_sees_an_error(cluster: Cluster) -> None:
+    await rollout(cluster, 40, 5)
+
+
+async def test_pages_are_fetched_through_a_rolling_restart(cluster: Cluster) -> None:
+    """What may be asked twice is asked of another server by nginx."""
+    await cluster.mended()
+    rolled = asyncio.Event()
+
+    async def ask() -> list[int]:
+        answers = []
+        async with httpx.AsyncClient(base_url=cluster.url, timeout=60) as http:
+            while not rolled.is_set():
+                answers.append((await http.get("/healthz")).status_code)
+        return answers
+
+    asking = [asyncio.create_task(ask()) for _ in range(4)]
+    await roll(cluster, rolled, 1)
+    for answers in await asyncio.gather(*asking):
+        assert set(answers) == {200}
+
+
+async def test_slices_come_in_the_order_of_a_viewport_that_moves(cluster: Cluster) -> None:
+    """One of three workers goes on, so that there is one order. What the cluster had already comes before it."""
+    await cluster.mended()
+    free, *held = cluster.workers.values()
+    tops = [number * BAND for number in range(120)]
+    viewport = (100 * BAND, 4 * BAND)
+    before = cluster.done()
+    async with await Client.connect(cluster) as client:  # type: ignore[arg-type]
+        with frozen(held), frozen([free]):
+            await send_shuffled(client, tops)
+            await until(lambda: cluster.busy() == HAD)
+            free.send_signal(signal.SIGCONT)
+            early = offsets(await client.ends(40))
+            free.send_signal(signal.SIGSTOP)
+            await client.send("viewport", top=viewport[0], height=viewport[1])
+            await client.send("cancel", id="nobody")  # answered when the viewport has been seen to
+            while (message := await client.receive())["type"] != "error":
+                early += offsets([message]) if message["type"] == "result" else []
+            # What had ended by then is on its way by Redis.
+            while len(early) < cluster.done() - before:
+                early += offsets(await client.ends(1))
+            free.send_signal(signal.SIGCONT)
+            late = offsets(await client.ends(len(tops) - len(early) - len(held)))
+        rest = offsets(await client.ends(len(held)))
+    assert sorted(early + late + rest) == tops
+    assert inversions(early) <= cluster.threads
+    assert inversions(late, viewport) <= cluster.threads
+
+
+async def test_what_was_acknowledged_before_a_kill_is_there_afterwards(cluster: Cluster) -> None:
+    """Of the server that it was said to, and of Redis; by whichever server one comes back."""
+    await cluster.mended()
+    one, other = cluster.servers.values()
+    room = secrets.token_hex(4)
+    async with await Chatter.enter(other, "bob") as bob, await Chatter.enter(other, "carol") as carol:
+        await bob.join(room)
+        await carol.join(room)
+        async with await Chatter.enter(one, "alice") as alice:
+            joined = await alice.join(room)
+            assert await alice.say("before the server", room=room) == 1
+            cluster.kill("server-1")
+        assert await carol.say("before Redis", room=room) == 2
+        cluster.kill("redis")
+        cluster.start("redis")
+        async with await Chatter.enter(cluster, "alice") as alice:  # type: ignore[arg-type]
+            assert (await alice.join(room, after=1, epoch=joined["epoch"]))["recovered"]
+            assert await alice.hear(1) == [(2, "before Redis")]
+            assert await alice.say("after", room=room) == 3
+        assert await bob.hear(3) == [(1, "before the server"), (2, "before Redis"), (3, "after")]
+
+
+async def test_a_job_of_one_server_is_watched_from_another_and_its_tasks_are_worked_by_the_cluster(
+    cluster: Cluster,
+) -> None:
+    await cluster.mended()
+    one, other = cluster.servers.values()
+    async with await Watcher.enter(one) as starter, await Watcher.enter(other) as watcher:
+        id = await starter.start("working", tasks=30)
+        cluster.kill("worker-1")
+        await watcher.watch(id, after=0)
+        last = (await watcher.groups(id))[-1]
+        assert last["ended"] == "succeeded"
+        result = events_in([last])[-1]["result"]
+        assert result["tasks"] == 30
+        kept = httpx.get(f"{cluster.url}{httpx.URL(result['kept']['url']).path}")
+        assert (kept.status_code, len(kept.content)) == (200, result["kept"]["bytes"])
+
+
+async def test_a_job_whose_server_dies_is_found_interrupted_by_another(cluster: Cluster) -> None:
+    await cluster.mended()
+    one, other = cluster.servers.values()
+    async with await Watcher.enter(one) as starter, await Watcher.enter(other) as watcher:
+        id = await starter.start("waiting")
+        await watcher.watch(id, after=0)
+        await watcher.until(id, "target")
+        cluster.kill("server-1")
+        assert (await watcher.groups(id))[-1]["ended"] == "interrupted"
