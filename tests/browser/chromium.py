@@ -68,10 +68,10 @@ async def order(page: Page) -> list[int]:
 class Proxy:
     """Passes bytes on to the server until ``cut``, which ends every connection without a word.
 
-    While it is ``deaf``, what the server says is lost.
+    While it is ``deaf``, what the server says is lost; while it is ``shut``, whoever connects is hung up on.
     """
 
-    deaf = False
+    deaf = shut = False
 
     def __init__(self, server: Server) -> None:
         self._port = server.port
@@ -94,7 +94,17 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    async def away(self, page: Page) -> None:
+        """Cuts, and lets nobody in until the page says that it waits; then until it is connected."""
+        self.shut = True
+        self.cut()
+        await page.wait_for_selector("#connection[data-state=waiting]")
+        self.shut = False
+        await page.wait_for_selector("#connection[data-state=open]")
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.shut:
+            return writer.transport.abort()
         theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
         self._writers |= {writer, ours}
         for source, sink, is_answer in ((reader, ours, False), (theirs, writer, True)):

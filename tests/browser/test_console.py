@@ -95,9 +95,7 @@ async def test_a_lost_connection_goes_on_where_it_was(server: Server) -> None:
         await slow(page)
         await choose(page, picture())
         await done(page, 3)
-        proxy.cut()
-        await page.wait_for_selector("#connection[data-state=waiting]")
-        await page.wait_for_selector("#connection[data-state=open]")
+        await proxy.away(page)
         await all_done(page)
         assert sorted(await order(page)) == list(range(20))
     # Every slice was worked once: what was under way was neither lost nor sent again.

@@ -59,9 +59,7 @@ async def test_a_connection_that_is_lost_is_taken_up_where_it_was(server: Server
         page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(json.loads(frame))))
         for _ in range(3):
             before = len(sent)
-            proxy.cut()
-            await page.wait_for_selector("#connection[data-state=waiting]")
-            await page.wait_for_selector("#connection[data-state=open]", timeout=PATIENCE)
+            await proxy.away(page)
             await expect(page.locator("#job-cancel")).to_be_enabled()
             asked = [each for each in sent[before:] if each["type"] == "watch"]
             assert [each["id"] for each in asked] == [id]
