@@ -4,6 +4,8 @@ BIN := .venv/bin
 # What the tests run, and the Debian packages that bring it.
 PROGRAMS := chromium redis-server ffmpeg sshd nginx
 DEBIAN := chromium fonts-dejavu-core redis-server ffmpeg openssh-server nginx-light
+# Two files of tests at a time: they mostly wait for the servers that they start.
+PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: install extras run test test-all style types bench clean
 
@@ -26,10 +28,10 @@ run: install
 	$(BIN)/python server.py
 
 test: style types
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-all: style types
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 style: .venv/installed-dev
 	$(BIN)/ruff format --check --quiet .

@@ -78,6 +78,7 @@ async def serve(settings: config.Settings) -> None:
 
     structlog.get_logger().info("draining", connections=len(connections))
     server.stop()
+    connections.refuse_more()
     await works.drain(settings.drain_timeout)
     connections.close_all(RESTARTING, "the server is restarting")
     await connections.all_closed(_GOODBYE)

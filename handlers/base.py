@@ -89,7 +89,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         try:
             self.context.connections.add(self)
         except TooMany as error:
-            raise self.refuse(429, "busy", str(error), "too_many_connections", 5) from None
+            raise self.refuse(error.status, "busy", str(error), error.cause, 5) from None
 
     def _explain(self) -> None:
         """A plain GET: a page for people, 426 for programs that asked for JSON."""

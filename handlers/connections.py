@@ -17,7 +17,15 @@ class Connection(Protocol):
 
 
 class TooMany(Exception):
-    """A cap on connections is reached; the message names it and its setting."""
+    """A cap on connections is reached; the message names it and its setting. ``status`` is HTTP's."""
+
+    status, cause = 429, "too_many_connections"
+
+
+class Leaving(TooMany):
+    """The server is ending and takes no connection more."""
+
+    status, cause = 503, "restarting"
 
 
 class Connections:
@@ -27,10 +35,13 @@ class Connections:
         self._users: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
         self._none_left = asyncio.Event()
+        self._leaving = False
         metrics.watch(metrics.connections, lambda: len(self._open))
 
     def add(self, connection: Connection) -> None:
-        """Counts the connection in. Raises TooMany."""
+        """Counts the connection in. Raises TooMany, or Leaving after ``refuse_more``."""
+        if self._leaving:
+            raise Leaving("the server is restarting")
         if self._users[connection.user_name] >= self._per_user:
             raise TooMany(f"this user has {self._per_user} open connections (connections_per_user)")
         if self._addresses[connection.address] >= self._per_address:
@@ -50,6 +61,10 @@ class Connections:
                 del counter[key]
         if not self._open:
             self._none_left.set()
+
+    def refuse_more(self) -> None:
+        """A proxy that keeps connections still brings new sockets by them, which would end without a close."""
+        self._leaving = True
 
     def close_user(self, name: str, code: int, reason: str) -> None:
         for connection in list(self._open):

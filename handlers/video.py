@@ -168,8 +168,8 @@ class VideoWebSocket(BaseWebSocketHandler):
         try:
             options = actions.check(message.action, message.options) if message.action else {}
             source, wish = self._wish(message, message.fps)
-            wish = replace(wish, action=message.action, options=json.dumps(options, sort_keys=True))
-            wish = replace(wish, paused=message.paused)
+            text = json.dumps(options, sort_keys=True)
+            wish = replace(wish, action=message.action, options=text, paused=message.paused)
             watch = view.watch = await self.works.video.watch(source, wish, ready, tell)
             # A file takes its time to open, and the token may be another by now.
             self.works.video.find(source.name, self.user.name, self.user.scopes)

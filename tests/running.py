@@ -43,9 +43,11 @@ class Server:
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._ready.wait(30), "".join(self.log)
+        in_time = self._ready.wait(30)
         found = re.search(r"ready: http://([\d.]+):(\d+)/", "".join(self.log))
-        assert found, "the server did not start:\n" + "".join(self.log)
+        if not in_time or not found:
+            self.process.kill()
+            raise AssertionError("the server did not start:\n" + "".join(self.log))
         self.port = int(found[2])
         self.url = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"

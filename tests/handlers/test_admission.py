@@ -235,6 +235,7 @@ async def test_who_comes_in_and_who_does_not_is_in_the_log(start: Callable[..., 
         pass
     with pytest.raises(websockets.InvalidStatus):
         await Client.connect(server, token=server.token("mallory", scope="chat"))
+    await until(lambda: len(server.log) >= 3)
     told = [json.loads(line) for line in server.log[1:]]
     assert [(line["event"], line.get("user"), line.get("reason")) for line in told] == [
         ("admitted", "alice", None),

@@ -197,7 +197,9 @@ async def test_an_idle_capture_makes_room_for_one_that_is_wanted(
         await viewer.frame("b")
 
 
-async def test_the_frames_of_an_action_go_through_the_queue_of_the_slices_and_have_what_it_finds(start: Start, camera: Camera) -> None:
+async def test_the_frames_of_an_action_go_through_the_queue_of_the_slices_and_have_what_it_finds(
+    start: Start, camera: Camera
+) -> None:
     server = start(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate", "plain")

@@ -52,6 +52,15 @@ async def fetched(cluster: Cluster, client: Resuming) -> None:
             assert (await http.get(httpx.URL(result["url"]).path)).status_code == 200
 
 
+async def asked(cluster: Cluster, enough: asyncio.Event) -> list[int]:
+    """The status of request after request: what may be asked twice, nginx asks of another server."""
+    answers = []
+    async with httpx.AsyncClient(base_url=cluster.url, timeout=60) as http:
+        while not enough.is_set():
+            answers.append((await http.get("/healthz")).status_code)
+    return answers
+
+
 async def roll(cluster: Cluster, done: asyncio.Event, rounds: int) -> None:
     """Each server is stopped and started again, the next when it is ready."""
     for name in [*cluster.servers] * rounds:
@@ -69,8 +78,10 @@ async def rollout(cluster: Cluster, clients: int, rounds: int) -> None:
     # They go on until the last server has been started again.
     loads = [asyncio.create_task(client.work(range(20), rolled)) for client in under_load]
     await until(lambda: all(client.results for client in under_load), 60)
+    asking = asyncio.create_task(asked(cluster, rolled))
     await roll(cluster, rolled, rounds)
     await asyncio.gather(*loads)
+    assert set(await asking) == {200}
     for client in under_load:
         assert client.faults == []
         assert set(client.closes) <= {1012}
@@ -88,24 +99,6 @@ async def test_in_a_rolling_restart_no_client_sees_an_error(cluster: Cluster) ->
 @pytest.mark.slow
 async def test_in_many_rolling_restarts_no_client_sees_an_error(cluster: Cluster) -> None:
     await rollout(cluster, 40, 5)
-
-
-async def test_pages_are_fetched_through_a_rolling_restart(cluster: Cluster) -> None:
-    """What may be asked twice is asked of another server by nginx."""
-    await cluster.mended()
-    rolled = asyncio.Event()
-
-    async def ask() -> list[int]:
-        answers = []
-        async with httpx.AsyncClient(base_url=cluster.url, timeout=60) as http:
-            while not rolled.is_set():
-                answers.append((await http.get("/healthz")).status_code)
-        return answers
-
-    asking = [asyncio.create_task(ask()) for _ in range(4)]
-    await roll(cluster, rolled, 1)
-    for answers in await asyncio.gather(*asking):
-        assert set(answers) == {200}
 
 
 async def test_slices_come_in_the_order_of_a_viewport_that_moves(cluster: Cluster) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.browser.chromium import console
 from tests.client import Client
@@ -135,6 +136,7 @@ async def test_a_film_is_uploaded_worked_and_played_by_a_browser(start: Start, t
     assert abs(played[2] - 2) < 0.1
 
 
+@pytest.mark.slow
 async def test_a_film_that_is_cancelled_leaves_nothing_on_the_disk(start: Start, tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     clip(tmp_path / "films/a.webm", 300)

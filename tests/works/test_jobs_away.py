@@ -90,7 +90,7 @@ async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_p
             before = away.held
             keeping = asyncio.create_task(leases.keep())
             if not given_up_before_it_is_asked_for:
-                await until(lambda before=before: away.held > before)  # type: ignore[misc]
+                await until(lambda before=before: away.held > before)
             await asyncio.create_task(leases.release("job"))
             away.answers.set()
             await asyncio.wait({keeping}, timeout=0.1)

@@ -40,15 +40,13 @@ class Leases:
         """An answer that does not come is not waited for longer than the lease lasts. One that comes counts even when
         we ask too late: nobody else has the lease, and the story says whether somebody had it meanwhile."""
         third, asked = self.seconds / 3, time.monotonic()
-        if id not in self._until:  # given up since
-            return
         try:
             async with asyncio.timeout(max(until - asked, third)):
                 held = await self._events.hold(_name(id), self._holder, self.seconds)
             until = asked + self.seconds
         except (OSError, TimeoutError):
             held = until - time.monotonic() > third
-        if id not in self._until:  # given up meanwhile, and maybe before it was renewed
+        if id not in self._until:  # given up meanwhile, and maybe before it was held again
             with suppress(OSError):
                 await self._events.let_go(_name(id), self._holder)
         elif held:

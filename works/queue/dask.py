@@ -232,7 +232,8 @@ async def _retire(worker: Worker, bench: Bench, drain: float) -> None:
     """Begins nothing more, ends what it is at, and waits until what it has is fetched. Dask's own way moves what is
     there, and drops what runs."""
     worker.status = Status.paused
-    with suppress(TimeoutError, OSError):
+    # RuntimeError: Dask's, for a scheduler that went at the same moment.
+    with suppress(TimeoutError, OSError, RuntimeError):
         async with asyncio.timeout(drain):
             while bench.at_work or worker.data:  # noqa: ASYNC110 - Dask does not tell when something is fetched
                 await asyncio.sleep(0.02)

@@ -1,0 +1,163 @@
+"""A tall picture in Chromium, by a whole cluster, while one part of it after another dies in mid-picture.
+
+Every slice comes back once, each result can be seen, and the page says how its connection fares, no better and no
+worse.
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from playwright.async_api import Page
+
+from tests.browser.chromium import console
+from tests.browser.test_console import all_done, choose, done, picture, slow
+from tests.cluster import Cluster, cluster_in
+from tests.s3 import S3
+
+# Guards against hanging: a slice may wait for parts that start on a busy machine, and then for its turn.
+pytestmark = pytest.mark.timeout(300)
+_PATIENCE_MS = 120_000
+
+# Notes what the page shows of its connection, and each slice as often as it is shown as done.
+_WATCH = """() => {
+    const connection = document.querySelector("#connection");
+    window.seen = { states: [connection.dataset.state], done: {} };
+    new MutationObserver(() => seen.states.push(connection.dataset.state))
+        .observe(connection, { attributeFilter: ["data-state"] });
+    new MutationObserver((changes) => {
+        const slices = [...document.querySelectorAll(".slice")];
+        for (const { target } of changes) {
+            const index = slices.indexOf(target);
+            if (target.dataset.state === "done") seen.done[index] = (seen.done[index] ?? 0) + 1;
+        }
+    }).observe(document.querySelector("#sheet"), { attributeFilter: ["data-state"], subtree: true });
+}"""
+_ALL_SEEN = """() => [...document.querySelectorAll(".slice img")].every(
+    (image) => image.complete && image.naturalWidth === 800)"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, s3: S3) -> Iterator[Cluster]:
+    with cluster_in(tmp_path_factory.mktemp("cluster"), store=s3) as started:
+        yield started
+
+
+@dataclass
+class Shown:
+    """A picture of which some slices are done."""
+
+    page: Page
+    cluster: Cluster
+    before: dict[str, float]
+
+    def holder(self) -> str:
+        """The server that the picture is with."""
+        now = ended(self.cluster)
+        return max(now, key=lambda name: now[name] - self.before.get(name, 0))
+
+    async def states(self) -> list[str]:
+        """What the page has shown of its connection since the picture was chosen, one after the other."""
+        found: list[str] = await self.page.evaluate("seen.states")
+        return [state for state, _ in itertools.groupby(found)]
+
+    async def is_whole(self) -> None:
+        """Waits until it is; fails where a slice was done twice, or its result cannot be fetched."""
+        await all_done(self.page)
+        slices = await self.page.locator(".slice").count()
+        assert await self.page.evaluate("seen.done") == {str(index): 1 for index in range(slices)}
+        orders = await self.page.locator(".slice").evaluate_all("all => all.map(slice => Number(slice.dataset.order))")
+        assert sorted(orders) == list(range(1, slices + 1))
+        assert await self.page.locator(".slice img").count() == slices
+        await self.page.wait_for_function(_ALL_SEEN)
+        assert await self.page.locator("#connection").get_attribute("data-state") == "open"
+
+
+def ended(cluster: Cluster) -> dict[str, float]:
+    """Of each server, how many slices it has ended."""
+    return {name: server.metric("sluice_slices_total", outcome="done") for name, server in cluster.servers.items()}
+
+
+@asynccontextmanager
+async def on_its_way(cluster: Cluster, height: int = 5000) -> AsyncIterator[Shown]:
+    await cluster.mended()
+    async with console(cluster) as page:  # type: ignore[arg-type]
+        page.set_default_timeout(_PATIENCE_MS)
+        await slow(page)
+        await page.evaluate(_WATCH)
+        before = ended(cluster)
+        await choose(page, picture(height))
+        await done(page, 2)
+        yield Shown(page, cluster, before)
+
+
+async def test_a_worker_that_is_killed_is_not_noticed(cluster: Cluster) -> None:
+    async with on_its_way(cluster) as shown:
+        cluster.kill("worker-1")
+        await shown.is_whole()
+        assert await shown.states() == ["open"]
+
+
+async def test_a_server_that_is_killed_is_told_and_another_goes_on(cluster: Cluster) -> None:
+    async with on_its_way(cluster) as shown:
+        cluster.kill(shown.holder())
+        await shown.is_whole()
+        states = await shown.states()
+        assert states[:3] == ["open", "waiting", "connecting"]
+        assert states[-1] == "open"
+
+
+async def test_nginx_takes_a_new_configuration_and_it_is_not_noticed(cluster: Cluster) -> None:
+    async with on_its_way(cluster) as shown:
+        cluster.nginx.reload()
+        await shown.is_whole()
+        assert await shown.states() == ["open"]
+
+
+async def test_nginx_is_started_anew_and_whichever_server_comes_goes_on(cluster: Cluster) -> None:
+    """The server that had the picture works on; another may have it now."""
+    async with on_its_way(cluster) as shown:
+        cluster.nginx.stop()
+        cluster.nginx.start()
+        await shown.is_whole()
+        states = await shown.states()
+        assert states[:3] == ["open", "waiting", "connecting"]
+        assert states[-1] == "open"
+
+
+async def test_redis_is_killed_and_started_again(cluster: Cluster) -> None:
+    """What was written is there, and what was not waits in the servers."""
+    async with on_its_way(cluster) as shown:
+        cluster.kill("redis")
+        cluster.start("redis")
+        await shown.is_whole()
+        assert "closed" not in await shown.states()
+
+
+async def test_the_scheduler_is_killed_and_started_again(cluster: Cluster) -> None:
+    """The servers keep what they accepted; the page stays connected and waits."""
+    async with on_its_way(cluster) as shown:
+        cluster.kill("scheduler")
+        cluster.start("scheduler")
+        await shown.is_whole()
+        assert await shown.states() == ["open"]
+
+
+@pytest.mark.slow
+async def test_everything_dies_in_turn_under_one_picture(cluster: Cluster) -> None:
+    """Each part twice, with a few slices in between; whoever is gone stays so until it is started again."""
+    async with on_its_way(cluster, 30_000) as shown:
+        for turn in range(2):
+            for number, name in enumerate(["worker-2", "server", "redis", "scheduler", "nginx"], 1):
+                if name == "nginx":
+                    cluster.nginx.stop()
+                    cluster.nginx.start()
+                else:
+                    cluster.kill(shown.holder() if name == "server" else name)
+                await cluster.mended()
+                shown.before = ended(cluster)
+                await done(shown.page, min(5 * (5 * turn + number), 55))
+        await shown.is_whole()
+        assert "closed" not in await shown.states()

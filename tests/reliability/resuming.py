@@ -1,0 +1,127 @@
+"""A client that loses its connection and goes on, by the rules of docs/protocol.md, and remembers all that it was told.
+
+What is temporary is sent again under a new id; what neither ended in the replay nor is worked on, too.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import websockets
+
+from tests.client import Client
+from tests.pictures import small
+
+# Close codes and HTTP statuses after which a client comes back: see docs/protocol.md. 1006: no close at all.
+COMES_BACK = {1006, 1012, 4408, 4508}
+_REFUSED = {429, 502, 503, 504}
+
+
+class Resuming:
+    """``server`` is where it connects, each time: a Server or what stands in for one."""
+
+    def __init__(self, server: Any, name: str = "alice", window: int = 16, **members: Any) -> None:
+        self.results: dict[str, dict[str, Any]] = {}
+        """The result of each slice, by its number and attempt."""
+        self.temporary: Counter[str] = Counter()
+        self.closes: Counter[int] = Counter()
+        self.resumed: Counter[bool] = Counter()
+        """Of the connections after the first, how many were recovered."""
+        self.faults: list[Any] = []
+        """What no client should ever see."""
+        self.tops: list[int] = []
+        """In the order in which the slices ended."""
+        self._server, self._name, self._window, self._members = server, name, window, members
+        self._waiting: list[tuple[int, int]] = []
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._place: dict[str, Any] | None = None
+        self._again: set[asyncio.Task[None]] = set()
+        self._left = 0
+
+    async def work(self, numbers: Sequence[int], enough: asyncio.Event | None = None) -> None:
+        """Sends these slices in this order, and further ones until it is ``enough``; each has ended well then, or
+        there is a fault."""
+        self._enough = enough
+        self._left = len(numbers)
+        self._waiting = [(number, 0) for number in numbers]
+        while self._left and not self.faults:
+            try:
+                client = await Client.connect(self._server, self._name, open_timeout=60)
+            except (OSError, EOFError, TimeoutError, websockets.InvalidHandshake) as error:
+                status = getattr(getattr(error, "response", None), "status_code", 502)
+                if status not in _REFUSED:
+                    self.faults.append(error)
+                await asyncio.sleep(0.05)
+                continue
+            async with client:
+                try:
+                    await self._go_on(client)
+                except websockets.ConnectionClosed:
+                    self.closes[client.socket.close_code or 1006] += 1
+                    if client.socket.close_code not in {None, *COMES_BACK}:
+                        self.faults.append(("close", client.socket.close_code, client.socket.close_reason))
+
+    async def _go_on(self, client: Client) -> None:
+        pending: set[str] = set()
+        if self._place:
+            await client.send("resume", **self._place)
+            resumed = await client.wait_for("resumed", "error")
+            if resumed["type"] == "error":
+                self.faults.append(resumed)
+                return
+            self.resumed[resumed["recovered"]] += 1
+            if resumed["recovered"]:
+                pending = set(resumed["pending"])
+                last = self._place["after"] + resumed["replayed"]
+                while self._place["after"] < last:
+                    self._told(client, await client.receive(60))
+            else:
+                self._place = None
+        if not self._place:
+            self._place = {"session": client.hello["session"], "epoch": client.hello["epoch"], "after": 0}
+        for id in [id for id in self._sent if id not in pending]:
+            number, attempt = self._sent.pop(id)
+            self._waiting.append((number, attempt + 1))
+        while self._left and not self.faults:
+            if self._enough and not self._enough.is_set() and self._left < self._window:
+                first = len(self.tops) + self._left
+                self._waiting += [(number, 0) for number in range(first, first + self._window)]
+                self._left += self._window
+            await self._send(client)
+            with suppress(TimeoutError):
+                self._told(client, await client.receive(0.2 if self._waiting or self._again else 60))
+
+    async def _send(self, client: Client) -> None:
+        while self._waiting and len(self._sent) < self._window:
+            number, attempt = self._waiting.pop(0)
+            id = f"{number}/{attempt}"
+            self._sent[id] = number, attempt
+            await client.slice(id, small(), number * 64, height=64, **self._members)
+
+    def _told(self, client: Client, message: dict[str, Any]) -> None:
+        if "seq" in message and self._place:
+            if message["seq"] != self._place["after"] + 1:
+                self.faults.append(("a gap or a repeat", self._place["after"], message))
+            self._place["after"] = message["seq"]
+        id = message.get("id", "")
+        if message["type"] == "result":
+            if id in self.results:
+                self.faults.append(("a second result", message))
+            self.results[id] = message
+            if self._sent.pop(id, None):
+                self.tops.append(message["offset_top"])
+                self._left -= 1
+        elif message["type"] == "error" and not message["temporary"]:
+            self.faults.append(message)
+        elif message["type"] == "error" and id in self._sent:
+            self.temporary[message["code"]] += 1
+            number, attempt = self._sent.pop(id)
+            pause = asyncio.create_task(self._later(message.get("retry_after_ms", 500) / 1000, (number, attempt + 1)))
+            self._again.add(pause)
+            pause.add_done_callback(self._again.discard)
+
+    async def _later(self, seconds: float, slice: tuple[int, int]) -> None:
+        await asyncio.sleep(seconds)
+        self._waiting.append(slice)
