@@ -15,6 +15,7 @@ from tests.dask import Clusters, Dask, dask_in
 from tests.running import alive, until
 from tests.works.queues import OnDask, at_work, error_of, moderate, on_dask, slow, task
 from works.errors import Busy
+from works.queue.cluster import Cluster
 from works.task import Result, Viewport
 
 
@@ -173,6 +174,26 @@ async def _comes_up(cluster: Dask, queue: OnDask) -> None:
     assert (await queue.submit(task("1"))).name
     cluster.kill(worker)
     await until(lambda: not queue.ready())
+
+
+async def test_what_nobody_foresaw_does_not_end_the_search_for_the_cluster(cluster: Dask) -> None:
+    cluster.add()
+    queue = OnDask(cluster)
+    faults = [RuntimeError("the driver is out of sorts")]
+    connect = queue._connect
+
+    async def connect_at_last() -> Cluster:
+        if faults:
+            raise faults.pop()
+        return await connect()
+
+    queue._connect = connect_at_last
+    await queue.start()
+    try:
+        await until(queue.ready, 60)
+        assert (await queue.submit(task("1"))).name
+    finally:
+        await queue.close(0)
 
 
 async def test_a_worker_told_to_stop_finishes_what_it_is_at(cluster: Dask) -> None:

@@ -116,17 +116,19 @@ class ClusterQueue(BaseQueue):
         while not self._closing:
             try:
                 self._cluster = await self._connect()
-            except (OSError, ValueError) as error:
+            except Exception as error:  # whatever it is, the next try may do
                 if pause == _BACKOFF[0]:
-                    log.warning("cluster away", queue=self._settings.queue, reason=str(error))
+                    unknown = not isinstance(error, (OSError, ValueError))
+                    log.warning("cluster away", queue=self._settings.queue, reason=str(error), exc_info=unknown)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _BACKOFF[1])
                 continue
             pause = _BACKOFF[0]
             try:
                 await self._attend(self._cluster)
-            except Lost as error:
-                log.warning("cluster lost", queue=self._settings.queue, reason=str(error))
+            except Exception as error:
+                unknown = not isinstance(error, Lost)
+                log.warning("cluster lost", queue=self._settings.queue, reason=str(error), exc_info=unknown)
             finally:
                 cluster, self._cluster = self._cluster, None
                 self._resize(0)
