@@ -185,6 +185,12 @@ ENDPOINTS: dict[str, Attempt] = {
     "/chat/presence": refused("GET /chat/presence?room=x"),
     "/upload": refused("POST /upload", {"x": 1}),
     f"/upload/{'0' * 32}.png": upload,
+    # What others' jobs and watches may do is in test_jobs.py, test_jobs_http.py and test_video_rights.py.
+    **{path: page(path) for path in ("/ws/jobs", "/ws/video")},
+    "/jobs": refused("GET /jobs"),
+    "/jobs/0": refused("GET /jobs/0"),
+    **{f"/jobs/0/{what}": refused(f"POST /jobs/0/{what}", {}) for what in ("cancel", "retry", "answer")},
+    **{f"/video/yard/{what}": refused(f"GET /video/yard/{what}") for what in ("snapshot.jpg", "stream.mjpg")},
 }
 
 

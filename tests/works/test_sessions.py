@@ -15,9 +15,11 @@ from tests.works.queues import moderate, task
 from works.errors import Busy, WorkError
 from works.house import Works, open_works
 from works.perform import Limits
+from works.queue.address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.pending import Bounds
 from works.sessions import Session, Slice
+from works.stores import StoreOptions
 from works.task import Task, Viewport
 from works.uploads import UploadSettings
 
@@ -40,9 +42,11 @@ CONNECTION = Connection()
 async def opened(folder: Path, *, grace: float = HOURS, ttl: float = HOURS, tasks: int = 512) -> AsyncIterator[Works]:
     child = ChildSettings(f"file:{folder}/media", Limits(), 1 << 30, 60)
     works = await open_works(
-        child, Bounds(session_tasks=tasks), workers=1, isolation="thread", events=f"sqlite:{folder}/events.db",
+        child, Bounds(session_tasks=tasks), QueueSettings("local:"), workers=1, isolation="thread",
+        events=f"sqlite:{folder}/events.db",
         session_events=1000, session_grace=grace, session_ttl=ttl, media_ttl=HOURS, media_bytes=1 << 30,
-        uploads=UploadSettings(f"file:{folder}/uploads"), frame=str.encode,
+        bucket_rule=False, uploads=UploadSettings(f"file:{folder}/uploads"), uploads_store=StoreOptions(),
+        frame=str.encode,
     )  # fmt: skip
     try:
         yield works
