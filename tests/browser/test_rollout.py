@@ -1,0 +1,37 @@
+"""A rollout over twenty real hosts in Chromium: begun, the page closed, opened again, and nothing of it is missing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.async_api import expect
+
+from tests.browser.chromium import SCREENSHOTS
+from tests.browser.jobs import begin, jobs, saved_log, state
+from tests.handlers.test_rollouts import served
+from tests.running import Server
+from tests.sshd import Fleet, sshd
+from tests.works.rollouts import plan
+
+HOSTS = [f"web{number}" for number in range(1, 21)]
+
+
+async def test_a_rollout_over_twenty_hosts_outlives_its_page(start: Callable[..., Server], tmp_path: Path) -> None:
+    folder = tmp_path / "hosts"
+    folder.mkdir()
+    fleet = Fleet(folder)
+    gate = folder / "gate"
+    work = f'echo "hello $host"; until test -e {gate}; do sleep 0.1; done; echo "done $host"'
+    with sshd(fleet, *HOSTS[:10]), sshd(fleet, *HOSTS[10:]):  # one listens on sixteen ports at most
+        step = f"{{name: work, command: '{work}', timeout: 100}}"
+        server = served(start, fleet, plan(step, stage="forks: 20"))
+        async with jobs(server) as page:
+            id = await begin(page, "rollout", plan="update")
+            await expect(page.locator("#job-lines")).to_contain_text("hello web")
+        gate.touch()
+        async with jobs(server, f"#jobs/{id}") as page:
+            await state(page, "succeeded")
+            log = await saved_log(page)
+            said = [line for host in HOSTS for line in log if line.endswith((f"hello {host}", f"done {host}"))]
+            assert len(said) == len(set(said)) == 40, log
+            await expect(page.locator("#targets [data-state=changed]")).to_have_count(20)
+            await page.screenshot(path=SCREENSHOTS / "rollout-twenty.png")
