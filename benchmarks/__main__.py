@@ -28,6 +28,7 @@ MEASURES = (
     "messages",
     "video",
     "jobs",
+    "cluster",
 )
 
 
