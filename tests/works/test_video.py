@@ -37,6 +37,10 @@ def test_sources_are_named_in_words() -> None:
     assert parse_sources("") == {}
 
 
+def test_a_film_in_memory_is_no_device() -> None:
+    assert parse_sources("film=/dev/shm/clip.mp4")["film"].kind == "file"
+
+
 def test_a_file_is_looked_for_from_where_the_server_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

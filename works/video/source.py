@@ -107,7 +107,7 @@ def _source(name: str, value: Any) -> Source:
 def _kind(name: str, url: str) -> Kind:
     scheme = _SCHEME.match(url)
     if scheme is None:
-        return "live" if url.startswith("/dev/") else "file"
+        return "live" if url.startswith("/dev/") and not url.startswith("/dev/shm/") else "file"
     if scheme[1].lower() not in LIVE:
         known = ", ".join(LIVE)
         raise ValueError(f"sources: {name}: {scheme[1]}: the known kinds are {known}, a device, a file, a folder")
