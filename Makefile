@@ -7,7 +7,7 @@ DEBIAN := chromium fonts-dejavu-core redis-server ffmpeg openssh-server nginx-li
 # Two files of tests at a time: they mostly wait for the servers that they start.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: install extras run test test-all style types bench clean
+.PHONY: install extras run test test-all style types types-js bench clean
 
 install: .venv/installed
 
@@ -30,7 +30,7 @@ run: install
 test: style types
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
-test-all: style types
+test-all: style types types-js
 	$(BIN)/python -m pytest -q $(PARALLEL)
 
 style: .venv/installed-dev
@@ -40,13 +40,23 @@ style: .venv/installed-dev
 types: .venv/installed-dev
 	$(BIN)/mypy
 
-.PHONY: apt
+# The JSDoc types of the page. Not part of make test: that shall not need Node.
+types-js: .cache/typescript/node_modules/.bin/tsc
+	$< --allowJs --checkJs --noEmit --strict --target es2023 --module esnext --moduleResolution bundler static/*.js
+
+.cache/typescript/node_modules/.bin/tsc: | node
+	npm install --silent --no-fund --no-audit --prefix .cache/typescript typescript@5.9.3
+
+.PHONY: node apt
+node:
+	@command -v node >/dev/null && command -v npm >/dev/null || $(MAKE) --no-print-directory apt PACKAGES="nodejs npm"
+
 apt:
 	@s=; [ "$$(id -u)" = 0 ] || s=sudo; \
 	$$s apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$s apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null
 
 bench: .cache/bench/python/installed
-	@command -v node >/dev/null && command -v npm >/dev/null || $(MAKE) --no-print-directory apt PACKAGES="nodejs npm" || true
+	@$(MAKE) --no-print-directory node || true
 	.cache/bench/python/bin/python -m benchmarks $(BENCH)
 
 .cache/bench/python/installed: requirements.txt benchmarks/requirements.txt | install

@@ -1,10 +1,7 @@
 // @ts-check
 /** A room or the conversation with one user: what is known of it. The messages held are one run without a gap. */
 
-/**
- * @typedef {{id: string, url: string, type: string, kind: "image" | "audio" | "video", size: number, width?: number,
- *   height?: number, thumbnail?: string}} Attachment
- */
+/** @typedef {import("./upload.js").Upload} Attachment */
 /**
  * @typedef {{stream: string, offset: number, from: string, at: number, text: string, attachments: Attachment[]}} Message
  */

@@ -101,7 +101,8 @@ export class Connection extends EventTarget {
       return this.#lost(NO_CLOSE_FRAME, String(error));
     }
     this.#socket.binaryType = "arraybuffer";
-    this.#socket.onmessage = ({ data }) => this.#receive(...(typeof data === "string" ? [JSON.parse(data)] : unpack(data)));
+    this.#socket.onmessage = ({ data }) =>
+      typeof data === "string" ? this.#receive(JSON.parse(data)) : this.#receive(...unpack(data));
     this.#socket.onclose = ({ code, reason }) => this.#lost(code, reason);
   }
 

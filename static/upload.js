@@ -2,8 +2,9 @@
 /** Sends a file to a server that speaks one of our sockets, to refer to it there by its id. */
 
 /**
- * What an upload is known by from then on; `kind` is image, audio, video or archive.
- * @typedef {{id: string, url: string, type: string, kind: string, size: number, width?: number, height?: number, thumbnail?: string}} Upload
+ * What an upload is known by from then on.
+ * @typedef {{id: string, url: string, type: string, kind: "image" | "audio" | "video" | "archive", size: number,
+ *   width?: number, height?: number, thumbnail?: string}} Upload
  */
 
 /** One that was refused: an error's code, and for how long (milliseconds) a server that is busy wants to be left alone. */
