@@ -3,17 +3,16 @@
 import time
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from handlers.web import BaseHandler, Refused
+from works.given import Given, faults_in
 
 log = structlog.get_logger()
 
 
-class Kick(BaseModel):
+class Kick(Given):
     """``deny_s``: seconds for which the user is not let in again; 0 only ends what is open."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     user: str = Field(min_length=1, max_length=200)
     deny_s: float = Field(0, ge=0, le=10 * 365 * 24 * 3600)
@@ -25,8 +24,7 @@ class KickUser(BaseHandler):
         try:
             kick = Kick.model_validate_json(self.request.body)
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            raise Refused(400, "bad_message", f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+            raise Refused(400, "bad_message", faults_in(error, "the body")) from None
         try:
             await self.works.denials.deny(kick.user, time.time() + kick.deny_s)
         except OSError as error:

@@ -24,8 +24,9 @@ MAX_LENGTH = 8192
 _TOKEN = re.compile(r"eyJ[\w.%-]*|[\w-]{37,}")
 # Seconds that the clocks of two machines may differ.
 _LEEWAY = 5
-# Seconds that a JWKS document is believed, to wait for it, and between two fetches for the sake of unknown kids.
-_JWKS_LIFETIME, _JWKS_TIMEOUT, _JWKS_COOLDOWN = 300, 5, 30
+# Seconds that a JWKS document is believed, to wait for it, between two fetches for the sake of unknown kids, and
+# after one that failed.
+_JWKS_LIFETIME, _JWKS_TIMEOUT, _JWKS_COOLDOWN, _JWKS_PAUSE = 300, 5, 30, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +80,44 @@ class OneKey:
 
 class Jwks:
     """Keys by ``kid`` from a JWKS document. An unknown kid has it fetched again, so that keys can be rotated, but
-    not within ``cooldown`` seconds of the last time: made-up kids must not set us upon whoever publishes the keys."""
+    not within ``cooldown`` seconds of the last time, or ``pause`` of one that failed, and never twice at once:
+    made-up kids must not set us upon whoever publishes the keys, and nobody whose key is known waits for that."""
 
-    def __init__(self, url: str, cooldown: float = _JWKS_COOLDOWN) -> None:
-        self._client = jwt.PyJWKClient(url, lifespan=_JWKS_LIFETIME, timeout=_JWKS_TIMEOUT, cooldown_duration=cooldown)
+    def __init__(self, url: str, cooldown: float = _JWKS_COOLDOWN, pause: float = _JWKS_PAUSE) -> None:
+        self._client = jwt.PyJWKClient(url, timeout=_JWKS_TIMEOUT)
+        self._cooldown, self._pause = cooldown, pause
+        self._keys: dict[str, Any] = {}
+        self._until = self._not_before = 0.0  # monotonic: when they are no longer believed, may be fetched again
+        self._fault = ""
+        self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, token: str) -> tuple[Any, str]:
+        kid = jwt.get_unverified_header(token).get("kid", "")
+        if kid not in self._keys or time.monotonic() >= self._until:
+            if self._fetching is None and time.monotonic() >= self._not_before:
+                self._fetching = asyncio.create_task(self._fetch())
+            if self._fetching:
+                await asyncio.shield(self._fetching)
+            if self._fault:
+                raise jwt.PyJWKClientConnectionError(self._fault)
         try:
-            key = (await asyncio.to_thread(self._client.get_signing_key_from_jwt, token)).key
-        except OSError as error:  # a connection that is reset; PyJWT sees to the others
-            raise jwt.PyJWKClientConnectionError(str(error)) from None
-        try:
-            return key, _algorithm_of(key)
+            return self._keys[kid], _algorithm_of(self._keys[kid])
+        except KeyError:
+            raise jwt.InvalidKeyError("no such kid") from None
         except ValueError as error:
             raise jwt.InvalidKeyError(str(error)) from None
+
+    async def _fetch(self) -> None:
+        rest, self._fault = self._pause, "not fetched"
+        try:
+            found = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
+            self._keys = {str(key.key_id): key.key for key in reversed(found)}
+            self._until = time.monotonic() + _JWKS_LIFETIME
+            rest, self._fault = self._cooldown, ""
+        except (jwt.PyJWTError, OSError, ValueError, TypeError, RecursionError) as error:
+            self._fault = str(error)
+        finally:
+            self._not_before, self._fetching = time.monotonic() + rest, None
 
 
 def _algorithm_of(key: Any) -> str:

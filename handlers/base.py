@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import structlog
 import tornado.iostream
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from handlers.auth import Scope, TokenError, User, without_tokens
@@ -19,6 +19,7 @@ from handlers.rate import Rate
 from handlers.rfc6455 import Protocol
 from handlers.web import COOKIE, BaseHandler, Refused
 from works.errors import WorkError
+from works.given import Given, faults_in
 
 log = structlog.get_logger()
 
@@ -33,10 +34,8 @@ _SOON = 0.005
 _EXPIRING = 60.0
 
 
-class Message(BaseModel):
-    """A message of the client. Unknown members are refused: a misspelt one would be silently without effect."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+class Message(Given):
+    """A message of the client."""
 
     type: str
 
@@ -81,9 +80,6 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             raise self.refuse(403, "forbidden", "a connection that goes by cookie must say its Origin")
         self.user = await self.admit(self.scope)
         self.user_name = self.user.name
-        self._count_in()
-
-    def _count_in(self) -> None:
         if self._is_gone:
             raise Refused(400, "bad_message", "the client did not wait")
         try:
@@ -94,7 +90,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
     def _explain(self) -> None:
         """A plain GET: a page for people, 426 for programs that asked for JSON."""
         if "application/json" in self.request.headers.get("Accept", ""):
-            raise Refused(426, "bad_message", f"this is a WebSocket; it speaks {SUBPROTOCOL}")
+            raise Refused(426, "bad_message", f"this is a WebSocket. {self.speaks}")
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{self.request.path} is a WebSocket.\n\n{self.speaks}\n")
 
@@ -123,8 +119,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         try:
             await self.opened()
         except OSError as error:
-            log.error("failed", path=self.request.path, reason=str(error))
-            return self.close(RESTARTING, "what this needs cannot be reached; come back")
+            return self._come_back(error)
         except Exception:
             # Tornado calls no on_close after an open that failed.
             self.on_connection_close()
@@ -171,9 +166,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         try:
             return schema.model_validate(members)
         except ValidationError as error:
-            faults = error.errors(include_url=False, include_input=False)[:5]
-            text = "; ".join(f"{'.'.join(map(str, fault['loc'])) or kind}: {fault['msg']}" for fault in faults)
-            raise WorkError("bad_message", text[:500]) from None
+            raise WorkError("bad_message", faults_in(error, str(kind))) from None
 
     def within_rate(self) -> bool:
         """Counts a message; closes when there are too many."""
@@ -220,9 +213,16 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception():
-            log.error("failed", path=self.request.path, exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OSError):
+            self._come_back(error)
+        elif error:
+            log.error("failed", path=self.request.path, exc_info=error)
             self.close(1011, "internal error")
+
+    def _come_back(self, error: OSError) -> None:
+        log.error("failed", path=self.request.path, reason=str(error))
+        self.close(RESTARTING, "what this needs cannot be reached; come back")
 
     def send(self, message: dict[str, Any] | str | bytes) -> "asyncio.Future[None] | None":
         """Sends now, or closes the socket when its outbox is full. The future: when all of it has left."""

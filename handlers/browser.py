@@ -1,33 +1,35 @@
 """/ws: the 150-character protocol, for front ends that already speak it.
 
-A text message is 150 characters of JSON, padded with spaces, then the picture in base64 in which a space means ``+``.
+A text message is 150 characters (code points) of JSON, padded with spaces, then the picture in base64 in which a space
+means ``+``.
 Answers are ``{"text": <JSON document in a string>}``. The token comes in the query and is checked after the upgrade.
 """
 
 import binascii
 import json
+import math
 import secrets
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from handlers.auth import Scope, User
 from handlers.base import BaseWebSocketHandler
 from handlers.web import Refused
 from works import actions
 from works.errors import WorkError
+from works.given import Given, faults_in
 from works.task import Result, Task
 
 HEADER_LENGTH = 150
 _TOKEN_ERRORS = {"ip_mismatch": "ip mismatch", "expired": "token expired"}
 
 
-class SliceHeader(BaseModel):
+class SliceHeader(Given):
     """``offset_top`` and ``zoom`` may be numbers or numeric strings; unknown keys are ignored."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore")
 
-    uuid: str | int | float
     offset_top: float
     zoom: float = Field(gt=0)
     rType: str = "rl"  # noqa: N815  a name on the wire
@@ -81,19 +83,28 @@ class BrowserWebSocket(BaseWebSocketHandler):
             if isinstance(message, bytes):
                 raise WorkError("bad_message", "this protocol has text messages only")
             members = self._parse(message[:HEADER_LENGTH])
-            uuid = members["uuid"] if isinstance(members.get("uuid"), str | int) else None
+            uuid = self._uuid(members)
             header = self._header(members)
-            self.spawn(self._work(header, self._task(header, message)))
+            self.spawn(self._work(uuid, self._task(header, message)))
         except WorkError as error:
             self._fail(error, uuid)
+
+    @staticmethod
+    def _uuid(members: dict[str, Any]) -> str | int | float:
+        """What the front end knows its message again by, said back as it came."""
+        match members.get("uuid"):
+            case str() | int() as uuid if not isinstance(uuid, bool):
+                return uuid
+            case float() as uuid if math.isfinite(uuid):
+                return uuid
+        raise WorkError("bad_message", "uuid: must be text or a number")
 
     @staticmethod
     def _header(members: dict[str, Any]) -> SliceHeader:
         try:
             return SliceHeader.model_validate(members)
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            raise WorkError("bad_message", f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+            raise WorkError("bad_message", faults_in(error, "header", most=1)) from None
 
     def _task(self, header: SliceHeader, message: str) -> Task:
         try:
@@ -124,15 +135,15 @@ class BrowserWebSocket(BaseWebSocketHandler):
             raise WorkError("bad_options", f"{action.name} gives no data; ask for the responseType url")
         return "data"
 
-    async def _work(self, header: SliceHeader, task: Task) -> None:
+    async def _work(self, uuid: str | int | float, task: Task) -> None:
         try:
             result: Result = await self.works.queue.submit(task)
         except WorkError as error:
-            return self._fail(error, header.uuid)
+            return self._fail(error, uuid)
         if task.deliver == "store":
-            self.say({"url": f"{self.base_url}/media/{result.name}", "uuid": header.uuid})
+            self.say({"url": f"{self.base_url}/media/{result.name}", "uuid": uuid})
         else:
-            self.say({**(result.data or {}), "uuid": header.uuid})
+            self.say({**(result.data or {}), "uuid": uuid})
 
     def _fail(self, error: WorkError, uuid: object) -> None:
         self.works.metrics.refusals.labels(error.code).inc()

@@ -7,9 +7,11 @@ stream; this connection reads that stream and sends each event as it comes, so a
 import asyncio
 import binascii
 import json
+import re
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from handlers.auth import Scope
 from handlers.base import RESTARTING, SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
@@ -33,10 +35,17 @@ class SliceMessage(Message):
     action: str = "resize"
     options: dict[str, Any] = Field(default_factory=dict)
     zoom: float = Field(1.0, gt=0)
-    fit: str | None = Field(None, pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")
+    fit: str | None = None
     respond: Literal["url", "data", "bytes"] = "url"
     format: Format = "auto"
     data: str | None = None
+
+    @field_validator("fit")
+    @classmethod
+    def _box(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}", value):
+            raise PydanticCustomError("fit", "Input should be like 512x512, a width and a height in pixels")
+        return value
 
     def task(self, session: str, payload: bytes | memoryview, kept: Deliver = "store") -> Task:
         """Raises WorkError unknown_action or bad_options."""

@@ -13,6 +13,7 @@ from tornado.http1connection import HTTP1Connection
 from handlers.images import SliceMessage
 from handlers.web import BaseHandler, Refused
 from works.errors import WorkError
+from works.given import faults_in
 from works.task import Result, Task
 
 # Decimal digits of a length that are looked at: that many are too long already, and Python takes no thousands of them.
@@ -76,11 +77,10 @@ class Process(BaseHandler):
         try:
             given["options"] = json.loads(given.get("options", "{}"))
             message = SliceMessage(type="slice", id=self._id, offset_top=0, **given)
-        except ValueError as error:
-            faults = (
-                error.errors() if isinstance(error, ValidationError) else [{"loc": ("options",), "msg": "not JSON"}]
-            )
-            raise WorkError("bad_message", f"{faults[0]['loc'][0]}: {faults[0]['msg']}") from None
+        except ValidationError as error:
+            raise WorkError("bad_message", faults_in(error, "query")) from None
+        except (ValueError, RecursionError):
+            raise WorkError("bad_message", "options: not JSON") from None
         return message.task(self._lane, bytes(self._body), "inline")
 
     def options(self) -> None:

@@ -3,20 +3,19 @@
 from typing import TypeVar
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from handlers.web import BaseHandler, Refused
 from works.chat import direct, room
+from works.given import Given, faults_in
 
 log = structlog.get_logger()
 
-B = TypeVar("B", bound=BaseModel)
+B = TypeVar("B", bound=Given)
 _ROOM = r"^[^\s/]+$"
 
 
-class Announcement(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Announcement(Given):
     text: str = Field(min_length=1, max_length=4000)
 
 
@@ -36,8 +35,7 @@ class BackEndHandler(BaseHandler):
         try:
             return schema.model_validate_json(self.request.body)
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            raise Refused(400, "bad_message", f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+            raise Refused(400, "bad_message", faults_in(error, "the body")) from None
 
 
 class Publish(BackEndHandler):

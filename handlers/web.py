@@ -134,14 +134,16 @@ class BaseHandler(tornado.web.RequestHandler):
     @cached_property
     def base_url(self) -> str:
         """Where the client reaches this server, for absolute URLs."""
-        policy = self.context.policy
-        if policy.public_url:
-            return policy.public_url.rstrip("/")
-        protocol = self.request.protocol
+        public = self.context.policy.public_url
+        return public.rstrip("/") if public else f"{self.scheme}://{self.request.host}"
+
+    @property
+    def scheme(self) -> str:
+        """http or https: how the client reached us, or what a trusted proxy says of that."""
         forwarded = self.request.headers.get("X-Forwarded-Proto")
-        if forwarded in ("http", "https") and within(str(self.request.remote_ip), policy.trusted_proxies):
-            protocol = forwarded
-        return f"{protocol}://{self.request.host}"
+        if forwarded in ("http", "https") and within(str(self.request.remote_ip), self.context.policy.trusted_proxies):
+            return forwarded
+        return self.request.protocol
 
     @property
     def token(self) -> str:
@@ -178,8 +180,14 @@ class BaseHandler(tornado.web.RequestHandler):
         return user
 
     def own(self, origin: str) -> bool:
-        """Whether pages of that origin may speak to us: ours, and those allowed."""
-        return origin.partition("://")[2] == self.request.host or origin in self.context.policy.allow_origins
+        """Whether pages of that origin may speak to us: ours, and those allowed.
+
+        Ours has our host and port. Over TLS it is not the same host's http, into which anybody on the way may write;
+        the other way round a proxy has ended the TLS, whether or not it says so.
+        """
+        scheme, _, host = origin.partition("://")
+        ours = host == self.request.host and (scheme, self.scheme) != ("http", "https")
+        return ours or origin in self.context.policy.allow_origins
 
     def refuse(
         self, status: int, code: Code, message: str, cause: str = "", retry_after_s: int | None = None

@@ -10,7 +10,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.pictures import small
-from tests.running import Server, until
+from tests.running import GUARD, Server, until
 
 # Members of a slice that takes a worker far longer than any test: 50 megapixels, blurred.
 PLUG: dict[str, Any] = {"action": "blur", "options": {"radius": 50}, "zoom": 78}
@@ -38,8 +38,12 @@ class Client:
             **options,
         )
         client = cls(server, socket)
-        client.hello = await client.receive()
-        assert client.hello["type"] == "hello"
+        try:
+            client.hello = await client.receive()
+            assert client.hello["type"] == "hello"
+        except BaseException:
+            client.abort()
+            raise
         return client
 
     async def __aenter__(self) -> "Client":
@@ -56,7 +60,7 @@ class Client:
         header = json.dumps({"type": "slice", "id": id, "offset_top": offset_top, **members}).encode()
         await self.socket.send(struct.pack(">I", len(header)) + header + payload)
 
-    async def receive(self, seconds: float = 20) -> dict[str, Any]:
+    async def receive(self, seconds: float = GUARD) -> dict[str, Any]:
         """The next message; the payload of a binary one is its member ``payload``."""
         message = await asyncio.wait_for(self.socket.recv(), seconds)
         if isinstance(message, str):
@@ -84,7 +88,7 @@ class Client:
         """The close code, once the server has closed."""
         try:
             while True:
-                await asyncio.wait_for(self.socket.recv(), 20)
+                await asyncio.wait_for(self.socket.recv(), GUARD)
         except websockets.ConnectionClosed:
             return self.socket.close_code or 1006
 

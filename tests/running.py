@@ -18,19 +18,29 @@ import httpx
 import psutil
 
 from handlers.auth import issue
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 SECRET = "0123456789abcdef0123456789abcdef-for-the-tests"
+# Where a test says nothing else, a server is patient with a machine so busy that processes stand still for seconds.
+# Nor does it ping: many a client of the tests is one that says nothing by itself.
+PATIENT = {"slice_timeout": 60, "header_timeout": 100, "ping_interval": 600, "video_watchdog": 60, "video_grace": 60}
+# Seconds for whatever is waited for: only against hanging. No test is about how long this is.
+GUARD = 60
 
 
 class Server:
-    """Started with settings as keyword arguments; ``url`` is http://127.0.0.1:PORT. ``secret`` None: no jwt_secret."""
+    """Started with settings as keyword arguments; ``url`` is http://127.0.0.1:PORT. ``secret`` None: no jwt_secret.
 
-    def __init__(self, folder: Path, port: int = 0, secret: str | None = SECRET, **settings: object) -> None:
+    Its port is the tests' own, also when it has ended and is to be started again on it.
+    """
+
+    def __init__(self, folder: Path, port: int | None = None, secret: str | None = SECRET, **settings: object) -> None:
         self.folder = folder
         self.media = folder / "media"
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in (PATIENT | settings).items()]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+        port = free_port() if port is None else port
         self.log: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "server.py"), f"--port={port}", *flags],
@@ -43,7 +53,7 @@ class Server:
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        in_time = self._ready.wait(30)
+        in_time = self._ready.wait(GUARD)
         found = re.search(r"ready: http://([\d.]+):(\d+)/", "".join(self.log))
         if not in_time or not found:
             self.process.kill()
@@ -56,7 +66,7 @@ class Server:
         assert self.process.stdout
         for line in self.process.stdout:
             self.log.append(line)
-            if "ready" in line:
+            if "ready: http" in line:
                 self._ready.set()
         self._ready.set()
 
@@ -84,8 +94,13 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """The exit status, after SIGTERM or another signal."""
         self.process.send_signal(number)
-        status = self.process.wait(30)
-        self._reader.join(5)
+        return self.ended()
+
+    def ended(self) -> int:
+        """The exit status of one that was told to stop. Told twice, it may be at its very end, and die of that."""
+        status = self.process.wait(GUARD)
+        # To its last word: closed while it is read, the log would end in an error of the thread's.
+        self._reader.join(GUARD)
         assert self.process.stdout
         self.process.stdout.close()
         return status
@@ -98,12 +113,15 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-async def until(condition: Any, seconds: float = 30) -> None:
-    """Waits for a condition, asking every 10 ms; ``seconds`` is only a guard against hanging."""
+async def until(condition: Any, seconds: float = GUARD, *, pause: float = 0.01) -> None:
+    """Waits for a condition, asking every 10 ms; ``seconds`` is only a guard against hanging.
+
+    With ``pause`` 0 it asks at each turn of the loop: what it waits for is seen before anything can come of it.
+    """
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause)
 
 
 @contextmanager

@@ -29,23 +29,20 @@ def perform(task: Task, media: MediaStore, limits: Limits) -> Result:
     header = probe(task.payload)
     check(header, limits)
     size = target_size(header, task.zoom, task.fit)
-    check_size("the result", size, limits)
+    check_size("the result would be", size, limits)
 
     image = decode(task.payload, header, size)
     done = actions.work(task.action, image, task.options)
 
     data = None
     if isinstance(done, actions.Found):
-        data = located(done, header, size, task.offset_top)
-        image = done.image
-    else:
-        image = done
+        data, done = located(done, header, size, task.offset_top), done.image
     form, body = header.format, b""
     if task.deliver != "data":
-        body, form = encode(image, task.format, header.format)
+        body, form = encode(done, task.format, header.format)
     name = media.put(body, SUFFIX[form]) if task.deliver == "store" else ""
 
-    width, height = size_of(image)
+    width, height = size_of(done)
     return Result(
         width=width,
         height=height,
@@ -65,19 +62,17 @@ def check(header: Header, limits: Limits) -> None:
         raise WorkError(
             "unsupported_format", f"the picture has {header.frames} frames, at most {limits.max_frames} is accepted"
         )
-    check_size("the picture", (header.width, header.height), limits)
+    check_size("the picture is", (header.width, header.height), limits)
 
 
 def check_size(what: str, size: tuple[int, int], limits: Limits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         raise WorkError(
-            "too_many_pixels", f"{what} would be {width} x {height}; at most {limits.max_pixels:,} pixels are worked"
+            "too_many_pixels", f"{what} {width} x {height}; at most {limits.max_pixels:,} pixels are worked"
         )
     if max(size) > limits.max_side:
-        raise WorkError(
-            "too_many_pixels", f"{what} would be {width} x {height}; a side is at most {limits.max_side:,} pixels"
-        )
+        raise WorkError("too_many_pixels", f"{what} {width} x {height}; a side is at most {limits.max_side:,} pixels")
 
 
 def located(found: actions.Found, header: Header, size: tuple[int, int], offset_top: float) -> dict[str, Any]:

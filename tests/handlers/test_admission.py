@@ -174,6 +174,22 @@ async def test_what_is_forwarded_is_believed_from_trusted_proxies_only(
         assert (status, "another address" in error["message"]) == (401, True)
 
 
+@pytest.mark.parametrize(
+    ("told", "page", "let_in"),
+    [("https", "https", True), ("https", "http", False), ("http", "http", True), ("http", "https", True)],
+)
+async def test_over_tls_a_page_of_the_same_host_that_came_in_the_clear_is_foreign(
+    start: Callable[..., Server], told: str, page: str, let_in: bool
+) -> None:
+    """A proxy that has ended the TLS may not say so, and its pages are ours all the same."""
+    server = start(trusted_proxies="127.0.0.1")
+    headers = bearer(server.token()) | {"X-Forwarded-Proto": told, "Origin": f"{page}://127.0.0.1:{server.port}"}
+    if let_in:
+        await (await knock(server, headers)).close()
+    else:
+        assert (await refusal(server, headers))[0] == 403
+
+
 @pytest.mark.parametrize("path", ["/ws/images", "/ws"])
 async def test_a_plain_get_of_a_socket_says_what_it_is(server: Server, path: str) -> None:
     page = httpx.get(server.url + path)
@@ -183,6 +199,7 @@ async def test_a_plain_get_of_a_socket_says_what_it_is(server: Server, path: str
     assert answer.status_code == 426
     assert answer.headers["Upgrade"] == "websocket"
     assert answer.json()["error"]["code"] == "bad_message"
+    assert ("sluice.v2" in answer.json()["error"]["message"]) == (path == "/ws/images")
 
 
 async def test_a_connection_that_ends_before_it_is_open_gives_its_place_back(start: Callable[..., Server]) -> None:

@@ -62,7 +62,7 @@ class Answer(BaseHTTPRequestHandler):
             os.close(self.connection.detach())
             return
         if self.server.fault == "waits":
-            assert self.server.go_on.wait(20)
+            assert self.server.go_on.wait(60)
         self.send_response(self.server.status)
         self.end_headers()
         self.wfile.write(self.server.body)
@@ -129,6 +129,28 @@ async def test_made_up_kids_do_not_have_the_keys_fetched_again_and_again(publish
     assert publisher.asked == 1
 
 
+async def test_made_up_kids_do_not_beset_a_publisher_that_stumbles(publisher: Publisher) -> None:
+    publisher.fault = "resets"
+    verifier = Verifier(Jwks(publisher.url, pause=3600))
+    for number in range(20):
+        assert "the keys cannot be fetched" in await refusal(verifier, token("RS256", f"made up {number}"))
+    assert publisher.asked == 1
+
+
+async def test_while_the_keys_are_fetched_for_made_up_kids_nobody_else_waits(publisher: Publisher) -> None:
+    publisher.publish(known="RS256")
+    verifier = Verifier(Jwks(publisher.url, cooldown=0))
+    assert await verifier.verify(token("RS256", "known"), "192.0.2.1")
+    publisher.fault = "waits"
+    strangers = [asyncio.create_task(refusal(verifier, token("RS256", f"made up {n}"))) for n in range(20)]
+    await until(lambda: publisher.asked == 2)
+    assert (await verifier.verify(token("RS256", "known"), "192.0.2.1")).name == "alice"
+    assert not any(stranger.done() for stranger in strangers)
+    publisher.go_on.set()
+    await asyncio.gather(*strangers)
+    assert publisher.asked == 2, "once for all who asked meanwhile"
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [(500, b""), (302, b""), (200, b"no JSON"), (200, b"\xff"), (200, b"[]"), (200, b'{"keys": []}'),
@@ -138,7 +160,7 @@ async def test_a_document_without_good_keys_lets_nobody_in_until_it_is_mended(
     publisher: Publisher, status: int, body: bytes
 ) -> None:
     publisher.status, publisher.body = status, body
-    verifier = Verifier(Jwks(publisher.url, cooldown=0))
+    verifier = Verifier(Jwks(publisher.url, pause=0))
     await refusal(verifier, token("RS256", "k"))
     publisher.status = 200
     publisher.publish(k="RS256")
@@ -155,7 +177,7 @@ async def test_a_symmetric_key_in_the_document_signs_for_nobody(publisher: Publi
 
 @pytest.mark.parametrize("fault", ["breaks off", "resets"])
 async def test_a_publisher_that_stumbles_is_no_fault_of_the_token(publisher: Publisher, fault: str) -> None:
-    verifier = Verifier(Jwks(publisher.url))
+    verifier = Verifier(Jwks(publisher.url, pause=0))
     publisher.publish(k="RS256")
     publisher.fault = fault
     assert "the keys cannot be fetched" in await refusal(verifier, token("RS256", "k"))

@@ -31,7 +31,7 @@ async def greeted(server: Server) -> ClientConnection:
 
 def message(picture: bytes = b"", **header: Any) -> str:
     """The header padded to 150 characters, the picture in base64."""
-    text = json.dumps({"uuid": "a", "offset_top": 0, "zoom": 1} | header)
+    text = json.dumps({"uuid": "a", "offset_top": 0, "zoom": 1} | header, ensure_ascii=False)
     assert len(text) <= 150
     return text.ljust(150) + base64.b64encode(picture or small()).decode()
 
@@ -94,8 +94,8 @@ async def test_the_keys_of_the_header_are_read_as_ever(
         assert decoded(httpx.get(found["url"]).content).shape[1::-1] == size
 
 
-@pytest.mark.parametrize("uuid", ["a-b-c", "", "\u00e9\u4e16", 7, -1])
-async def test_the_uuid_comes_back_as_it_was(server: Server, uuid: str | int) -> None:
+@pytest.mark.parametrize("uuid", ["a-b-c", "", "\u00e9\u4e16", "\U0001f600", 7, -1, 1.5, 10**60])
+async def test_the_uuid_comes_back_as_it_was(server: Server, uuid: str | float) -> None:
     async with await greeted(server) as page:
         await page.send(message(uuid=uuid))
         assert (await answer(page))["uuid"] == uuid
@@ -122,9 +122,16 @@ BROKEN: dict[str, tuple[str | bytes, str, Any]] = {
     "no uuid": ('{"offset_top": 0, "zoom": 1}'.ljust(150) + "AAAA", "uuid", None),
     "a uuid that is an object": (message(uuid={"a": 1}), "uuid", None),
     "a uuid that is no number": (message(uuid=float("nan")), "uuid", None),
+    "a uuid beyond all numbers": (message(uuid=float("inf")), "uuid", None),
+    "a uuid that is true": (message(uuid=True), "uuid", None),
+    # The 150 characters are code points; JavaScript's padEnd takes an emoji for two.
+    "an emoji that is counted twice": (message(uuid="\U0001f600")[:149] + message()[150:], "not JSON", None),
     "no zoom": ('{"uuid": "a", "offset_top": 0}'.ljust(150) + "AAAA", "zoom", "a"),
     "zoom 0": (message(zoom=0), "zoom", "a"),
+    "zoom 0 and a uuid with a fraction": (message(zoom=0, uuid=1.5), "zoom", 1.5),
     "a negative zoom": (message(zoom="-1"), "zoom", "a"),
+    "zoom true": (message(zoom=True), "zoom", "a"),
+    "an offset that is true": (message(offset_top=True), "offset_top", "a"),
     "zoom NaN": (message(zoom=float("nan")), "zoom", "a"),
     "zoom NaN in words": (message(zoom="nan"), "zoom", "a"),
     "zoom 1e9": (message(zoom=1e9), "pixels", "a"),
@@ -191,13 +198,19 @@ async def test_pages_of_other_origins_are_refused_before_the_upgrade(server: Ser
 
 async def test_slices_are_worked_from_the_top_and_dropped_with_the_connection(start: Callable[..., Server]) -> None:
     server = start(workers=1, slice_timeout=60)
+    await until(lambda: len(server.children()) == 1)
+    (decoder,) = server.children()
     async with await greeted(server) as page:
-        await page.send(message(uuid="first", rType="denoise", zoom=20))
+        decoder.suspend()  # so that the first is at work until all have come, however long that takes
+        await page.send(message(uuid="first"))
         await until(lambda: server.metric("sluice_running") == 1)
         for top in (300, 100, 200):
             await page.send(message(uuid=top, offset_top=top))
+        await until(lambda: server.metric("sluice_queue_depth") == 3)
+        decoder.resume()
         assert [(await answer(page))["uuid"] for _ in range(4)] == ["first", 100, 200, 300]
-        await page.send(message(uuid="left", rType="denoise", zoom=78))
+        decoder.suspend()
+        await page.send(message(uuid="left"))
         await page.send(message(uuid="behind"))
         await until(lambda: server.metric("sluice_queue_depth") == 1 and server.metric("sluice_running") == 1)
     await until(lambda: server.metric("sluice_queue_depth") == 0 and server.metric("sluice_running") == 0)
@@ -206,7 +219,7 @@ async def test_slices_are_worked_from_the_top_and_dropped_with_the_connection(st
 
 
 def test_the_handshake_and_the_greeting_byte_by_byte(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(upgrade(f"/ws?query_string={server.token()}"))
         said = b""
         while not said.endswith(b'\x81\x0e{"text": "{}"}'):

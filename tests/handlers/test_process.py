@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ def post(
 ) -> httpx.Response:
     bearer = {"Authorization": f"Bearer {server.token()}"}
     return httpx.post(
-        f"{server.url}/process", content=content, params=query, headers=bearer | (headers or {}), timeout=30
+        f"{server.url}/process", content=content, params=query, headers=bearer | (headers or {}), timeout=60
     )
 
 
@@ -84,6 +85,8 @@ def test_data_come_back_as_json(server: Server) -> None:
         (small(), {"action": "blur", "options": '{"radius": -1}'}, 400, "bad_options", "radius"),
         (small(), {"options": "{nope"}, 400, "bad_message", "options"),
         (small(), {"options": "[1]"}, 400, "bad_message", "options"),
+        (small(), {"options": "[" * 9000}, 400, "bad_message", "options: not JSON"),
+        (small(), {"options": '{"radius": true}', "action": "blur"}, 400, "bad_options", "radius"),
         (small(), {"colour": "red"}, 400, "bad_message", "colour"),
         (small(), {"session": "x"}, 400, "bad_message", "session"),
     ],
@@ -114,7 +117,7 @@ def test_who_may_not_is_told_so(server: Server) -> None:
 def raw(server: Server, *parts: bytes) -> bytes:
     """What is answered to these bytes, until the connection ends."""
     said = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         with contextlib.suppress(ConnectionError):
             for part in parts:
                 connection.sendall(part)
@@ -177,23 +180,36 @@ def test_a_page_of_an_allowed_origin_may_post(start: Callable[..., Server]) -> N
 
 
 async def test_what_cannot_be_worked_now_says_when(start: Callable[..., Server]) -> None:
-    server = start(workers=1, queue_bytes=len(small()) + 10, slice_timeout=2)
-    slow = {**PLUG, "options": json.dumps(PLUG["options"])}
+    server = start(workers=1, queue_bytes=len(small()) + 10)
+    await until(server.children)
+    (decoder,) = server.children()
     with ThreadPoolExecutor() as pool:
-        running = pool.submit(post, server, small(), **slow)
+        decoder.suspend()  # the first is at work until the others have come, however long that takes
+        running = pool.submit(post, server, small())
         await until(lambda: server.metric("sluice_running") == 1)
         waiting = pool.submit(post, server, small())
         await until(lambda: server.metric("sluice_queue_depth") == 1)
         busy = post(server, small())
         assert (busy.status_code, busy.json()["error"]["code"]) == (503, "busy")
         assert int(busy.headers["Retry-After"]) >= 1
-        assert (running.result().status_code, running.result().json()["error"]["code"]) == (504, "timeout")
-        assert waiting.result().status_code == 200
+        decoder.resume()
+        assert [each.result().status_code for each in (running, waiting)] == [200, 200]
+
+
+def test_what_takes_too_long_is_told_as_a_timeout(start: Callable[..., Server]) -> None:
+    answer = post(start(workers=1, slice_timeout=1), small(), **_endless())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+
+
+def _endless() -> dict[str, Any]:
+    """The query for work that takes far longer than any test."""
+    return {**PLUG, "options": json.dumps(PLUG["options"])}
 
 
 async def test_a_client_that_leaves_is_not_worked_for(start: Callable[..., Server]) -> None:
     server = start(workers=1, slice_timeout=60)
-    line = head(server, f"Content-Length: {len(small())}").replace(b"/process", b"/process?action=denoise&zoom=78", 1)
+    asked = f"/process?{urlencode(_endless())}".encode()
+    line = head(server, f"Content-Length: {len(small())}").replace(b"/process", asked, 1)
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(line + small())
         await until(lambda: server.metric("sluice_running") == 1)

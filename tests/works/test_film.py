@@ -185,6 +185,8 @@ async def test_a_film_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) ->
         ({"upload": "x", "folder": "scans", "file": "a"}, "say either upload"),
         ({"upload": "x", "start": 5, "end": 5}, "must be later than start"),
         ({"upload": "x", "every": 0}, "every"),
+        ({"upload": "x", "every": True}, "every"),
+        ({"upload": "x", "max_failed": False}, "max_failed"),
         ({"upload": "x", "action": "explode"}, "no action 'explode'"),
     ],
 )

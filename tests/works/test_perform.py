@@ -36,7 +36,7 @@ def refused(folder: Path, payload: bytes, limits: Limits | None = None, **member
 
 LIMITS: list[tuple[bytes, Limits, float, str, str]] = [
     (CAT, Limits(max_pixels=451 * 300 - 1), 1, "too_many_pixels", "451 x 300; at most 135,299 pixels"),
-    (CAT, Limits(max_pixels=451 * 300 - 1), 0.5, "too_many_pixels", "the picture would be 451 x 300"),
+    (CAT, Limits(max_pixels=451 * 300 - 1), 0.5, "too_many_pixels", "the picture is 451 x 300"),
     (CAT, Limits(max_pixels=451 * 300), 1.01, "too_many_pixels", "the result would be 455 x 303"),
     (CAT, Limits(max_side=450), 1, "too_many_pixels", "a side is at most 450"),
     (CAT, Limits(max_side=451), 1.01, "too_many_pixels", "a side is at most 451"),

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import ValidationError, create_model
 
 from works.errors import WorkError
+from works.given import Given, faults_in
 from works.pixels import Image
 
 
@@ -38,7 +39,7 @@ F = TypeVar("F", bound=Function)
 class Action:
     name: str
     function: Function
-    options: type[BaseModel]
+    options: type[Given]
     help: str
     gives_data: bool
     missing: str = ""
@@ -75,7 +76,7 @@ def action(*, alias: str = "", needs: str = "") -> Callable[[F], F]:
             for option in signature.parameters.values()
             if option.kind is option.KEYWORD_ONLY
         }
-        options = create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+        options = create_model(name, __base__=Given, **fields)
         if name in _registry.actions:
             raise ValueError(f"two actions are called {name!r}")
         _registry.actions[name] = Action(
@@ -114,8 +115,7 @@ def check(name: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
         return known.options.model_validate(options).model_dump()
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5]]
-        raise WorkError("bad_options", f"{known.name}: {'; '.join(faults)[:500]}") from None
+        raise WorkError("bad_options", f"{known.name}: {faults_in(error, 'options')}") from None
 
 
 def work(name: str, image: Image, options: dict[str, Any]) -> Image | Found:

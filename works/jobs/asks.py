@@ -2,24 +2,20 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from works.given import Given
 
 State = Literal["running", "cancelling", "succeeded", "failed", "cancelled", "interrupted"]
 
 
-class Ask(BaseModel):
-    """Unknown members are refused: a misspelt one would be silently without effect."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
-
-
-class Start(Ask):
+class Start(Given):
     job: str = Field(max_length=100)
     params: dict[str, Any] = Field(default_factory=dict)
     client_id: str = Field(min_length=1, max_length=100)
 
 
-class List(Ask):
+class List(Given):
     filter: Literal["mine", "all"] = "mine"
     state: State | None = None
     job: str | None = Field(None, max_length=100)
@@ -27,12 +23,12 @@ class List(Ask):
     limit: int = Field(50, ge=1, le=100)
 
 
-class Retry(Ask):
+class Retry(Given):
     only: Literal["failed", "unreachable", "not_started", "cancelled", "unfinished"]
     client_id: str = Field(min_length=1, max_length=100)
 
 
-class Answer(Ask):
+class Answer(Given):
     approval: str = Field(max_length=100)
     ok: bool
     text: str = Field("", max_length=1000)

@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from works import actions
 from works.errors import WorkError
+from works.given import Given
 from works.jobs import JobContext, JobFailed, job
 from works.jobs.archive import ArchiveBounds, open_archive
 from works.jobs.harvest import Harvest, Outcome, keep_all
@@ -23,10 +24,10 @@ from works.studio.sheet import PICTURE
 from works.task import Format, Task
 
 
-class ActionParams(BaseModel):
+class ActionParams(Given):
     """An action and its options, checked before a job begins."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=False)
 
     action: str = Field("resize", description="what is done to each picture")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the action")
@@ -42,10 +43,11 @@ class ActionParams(BaseModel):
 
 
 class BatchParams(ActionParams):
-    folder: str = Field("", description="a folder of the server, by its name")
+    folder: str = Field("", description="a folder of the server", json_schema_extra={"from": "folders"})
     match: str = Field("*", max_length=200, description="of a folder, the pictures whose names match, as *.jpg")
     zip: str = Field("", description="an uploaded zip, by its id")
-    uploads: list[str] = Field([], max_length=10_000, description="uploaded pictures, by their ids")
+    # As many as there is room for in the parameters of a job.
+    uploads: list[str] = Field([], max_length=1800, description="uploaded pictures, by their ids; more come as a zip")
     zoom: float = Field(1.0, gt=0)
     fit: str = Field("", pattern=r"^([1-9]\d{0,4}x[1-9]\d{0,4})?$", description="a box to fit into, as 800x600")
     format: Format = "auto"
