@@ -37,6 +37,7 @@ class Limits(BaseSettings):
     chat_text: Count = Field(4000, description="characters of a chat message")
     video_watches: Count = Field(16, description="watches of a video socket; a wall of sources has as many")
     video_viewers: Count = Field(200, description="watches of a video source, unless it says otherwise")
+    video_viewers_per_user: Count = Field(100, description="of these a user's, so that others can watch it too")
     video_captures: Count = Field(32, description="video captures open at once, each a process of some 50 MiB")
     video_captures_per_user: Count = Field(16, description="recordings a user has open at once, so that others can too")
     video_sizes: Count = Field(6, description="widths and qualities that a capture is encoded in; the nearest beyond")

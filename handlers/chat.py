@@ -5,7 +5,6 @@ the user has read on, one stream after the other and no faster than the socket t
 """
 
 import asyncio
-import json
 import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Literal
@@ -14,13 +13,13 @@ from pydantic import Field
 
 from handlers.auth import Scope
 from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
-from works.chat import EVERYBODY, Place, direct, named, room, written
+from works.chat import EVERYBODY, Place, direct, named, room
 from works.errors import Busy, WorkError
 from works.events import Event
 from works.hubs import Hub
 from works.inbox import Inbox
 
-# Messages of a client that wait for the log; at the rate they are let in, more than a second's.
+# Messages of a client that wait for the log, and questions; at the rate they are let in, more than a second's of each.
 _UNSENT = 100
 
 Name = Field(min_length=1, max_length=100, pattern=r"^[^\s/]+$")
@@ -36,21 +35,18 @@ class Join(Message):
     epoch: str | None = None
 
 
-class Leave(Message):
-    type: Literal["leave"]
+class InRoom(Message):
+    """``leave``, ``presence``."""
+
     room: str = Name
 
 
 class Typing(Message):
-    type: Literal["typing"]
     room: str | None = None
     to: str | None = User
 
 
-class Send(Message):
-    type: Literal["send"]
-    room: str | None = None
-    to: str | None = User
+class Send(Typing):
     client_id: str = Field(min_length=1, max_length=100)
     text: str = ""
     attachments: list[str] = Field(default=[], max_length=10)
@@ -69,11 +65,6 @@ class History(Message):
     limit: int = Field(50, ge=1, le=100)
 
 
-class Presence(Message):
-    type: Literal["presence"]
-    room: str = Name
-
-
 class Broadcast(Message):
     type: Literal["broadcast"]
     text: str = Field(min_length=1, max_length=4000)
@@ -83,8 +74,8 @@ class ChatWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
     speaks = f"It speaks {SUBPROTOCOL}: join rooms, send messages to them or to a user; docs/messaging.md tells it all."
     accepts: ClassVar[dict[str, type[Message]]] = {
-        "join": Join, "leave": Leave, "typing": Typing, "send": Send, "read": Read, "history": History,
-        "presence": Presence, "broadcast": Broadcast,
+        "join": Join, "leave": InRoom, "typing": Typing, "send": Send, "read": Read, "history": History,
+        "presence": InRoom, "broadcast": Broadcast,
     }  # fmt: skip
 
     names: ClassVar[tuple[str, ...]] = ("client_id", "room", "stream")
@@ -95,7 +86,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._connection = secrets.token_hex(8)
         self._hubs: dict[str, Hub] = {}  # what this connection hears of, by stream
         self._joined: dict[str, asyncio.Task[None]] = {}  # by room: what joins it
-        self._turn = asyncio.Lock()
+        self._turn, self._asked = asyncio.Lock(), 0
         self._sends: asyncio.Queue[tuple[Place, Send]] = asyncio.Queue(_UNSENT)
         policy, chat = self.context.policy, self.works.chat
         self._inbox = Inbox(chat, self.user.name, self._connection, self.send, self.deliver, self.lost, self._joined)
@@ -104,7 +95,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         try:
             everybody = await self._listen(EVERYBODY, _as_it_is)
             everybody.members[self] = everybody.offset
-            await self._inbox.begin(self.user.may_enter, policy.chat_rooms)
+            await self._inbox.begin(lambda name: self.user.may_enter(name), policy.chat_rooms)
         except BaseException:
             self.closed()
             raise
@@ -170,11 +161,18 @@ class ChatWebSocket(BaseWebSocketHandler):
         hub.members[self] = max(start, hub.offset)
         self._inbox.unwatch(place)
 
-    def on_leave(self, message: Leave, payload: memoryview) -> None:
+    def on_leave(self, message: InRoom, payload: memoryview) -> None:
         place = self._in(message.room)
         self._joined[message.room].cancel()
         self._depart(place)
         self.works.chat.later(self.works.chat.unfollow(place, self.user.name))
+
+    async def _renew(self, token: str) -> None:
+        await super()._renew(token)
+        for name in [name for name in self._joined if not self.user.may_enter(name)]:
+            self._joined[name].cancel()
+            self._depart(room(name))
+            self.reply_error(WorkError("forbidden", f"the new token's rooms do not include {name!r}"), {"room": name})
 
     def _depart(self, place: Place) -> None:
         self._joined.pop(place.room, None)
@@ -205,8 +203,6 @@ class ChatWebSocket(BaseWebSocketHandler):
         try:
             attached = await self.works.uploads.attach(me, message.attachments) if message.attachments else []
             offset = await chat.post(place, me, message.text, attached, message.client_id)
-            if not self._is_gone and place.room and place.room not in self._joined:
-                await chat.log.unmark(place.stream, me)  # left since: the post has marked it again
         except WorkError as error:
             self.reply_error(error, {"client_id": message.client_id})
         except OSError:
@@ -218,21 +214,17 @@ class ChatWebSocket(BaseWebSocketHandler):
 
     def on_read(self, message: Read, payload: memoryview) -> None:
         place = self._known(message.stream)
-        reading = self.works.chat.read(place, self.user.name, message.offset)
-        self.spawn(self._tried(reading, stream=message.stream))
+        self._ask(self.works.chat.read(place, self.user.name, message.offset), stream=message.stream)
 
     def on_history(self, message: History, payload: memoryview) -> None:
-        self.spawn(self._tried(self._history(message, self._known(message.stream)), stream=message.stream))
+        self._ask(self._history(message, self._known(message.stream)), stream=message.stream)
 
     async def _history(self, message: History, place: Place) -> None:
-        events = await self.works.chat.history(place, message.before, message.limit)
-        texts = ",".join(written(message.stream, event) for event in events)
-        more = json.dumps(bool(events) and events[0].offset > 1)
-        stream = json.dumps(message.stream)
-        await self.deliver(f'{{"type":"history","stream":{stream},"more":{more},"messages":[{texts}]}}')
+        most = self.context.policy.outbox // 2
+        await self.deliver(await self.works.chat.page(place, message.stream, message.before, message.limit, most))
 
-    def on_presence(self, message: Presence, payload: memoryview) -> None:
-        self.spawn(self._tried(self._presence(self._in(message.room)), room=message.room))
+    def on_presence(self, message: InRoom, payload: memoryview) -> None:
+        self._ask(self._presence(self._in(message.room)), room=message.room)
 
     async def _presence(self, place: Place) -> None:
         present = await self.works.chat.log.present(place.live)
@@ -245,21 +237,29 @@ class ChatWebSocket(BaseWebSocketHandler):
             told = chat.pass_on(place.live, {"type": "typing", "stream": place.seen_by(me), "from": me})
         else:
             told = chat.tell(str(message.to), {"type": "typing", "stream": place.seen_by(str(message.to)), "from": me})
-        self.spawn(self._tried(told))
+        self._ask(told)
 
     def on_broadcast(self, message: Broadcast, payload: memoryview) -> None:
         if "admin" not in self.user.scopes:
             raise WorkError("forbidden", "the token's scope must include 'admin'")
-        self.spawn(self._tried(self.works.chat.announce(self.user.name, message.text)))
+        self._ask(self.works.chat.announce(self.user.name, message.text))
 
-    async def _tried(self, work: Coroutine[Any, Any, None], **named: str) -> None:
+    def _ask(self, work: Coroutine[Any, Any, None], **named: str) -> None:
         """One after the other: who asks for the history after having said what is read finds it read."""
+        if self._asked >= _UNSENT:
+            work.close()
+            raise Busy(f"{_UNSENT} requests of this connection wait already", 1000)
+        self._asked += 1
+        self.spawn(self._tried(work, named))
+
+    async def _tried(self, work: Coroutine[Any, Any, None], named: dict[str, str]) -> None:
         try:
             async with self._turn:
                 await work
         except OSError:
             self.reply_error(WorkError("internal", "the log cannot be reached; try again", temporary=True), named)
         finally:
+            self._asked -= 1
             work.close()  # the connection may have closed before its turn
 
     def _in(self, name: str | None) -> Place:
@@ -267,7 +267,7 @@ class ChatWebSocket(BaseWebSocketHandler):
             raise WorkError("not_found", f"room: join {str(name)[:100]!r} first")
         return room(name)
 
-    def _place(self, message: Send | Typing) -> Place:
+    def _place(self, message: Typing) -> Place:
         if (message.room is None) == (message.to is None):
             raise WorkError("bad_message", f"{message.type}: say either room or to")
         return direct(self.user.name, message.to) if message.to else self._in(message.room)

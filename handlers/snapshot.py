@@ -96,7 +96,7 @@ class Stream(VideoHandler):
         try:
             self.context.connections.add(self)
         except TooMany as error:
-            raise self.refuse(429, "busy", str(error), "too_many_connections", 5) from None
+            raise self.refuse(error.status, "busy", str(error), error.cause, 5) from None
         expiry = asyncio.get_running_loop().call_later(max(user.expires_at - time.time(), 0), self.close)
         try:
             source = self.works.video.find(name, user.name, user.scopes)

@@ -6,6 +6,7 @@ Frames wait in their watches, one in each, and go out in turn whenever the socke
 import asyncio
 import json
 import socket
+import time
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -136,16 +137,18 @@ class VideoWebSocket(BaseWebSocketHandler):
                 "user": self.user.name,
                 "expires_at": self.user.expires_at,
                 "limits": {"video_watches": self.context.policy.video_watches, **limits},
-                "sources": self._listed(),
+                **self._listed(),
                 "actions": actions.offered(),
             }
         )
 
-    def _listed(self) -> list[dict[str, str]]:
-        return self.works.video.listed(self.user.name, self.user.scopes)
+    def _listed(self) -> dict[str, Any]:
+        """With the time by the clock of ``captured_at``: a page's own may be another."""
+        sources = self.works.video.listed(self.user.name, self.user.scopes)
+        return {"now": int(time.time() * 1000), "sources": sources}
 
     def on_sources(self, message: Sources, payload: memoryview) -> None:
-        self.send({"type": "sources", "sources": self._listed()})
+        self.send({"type": "sources", **self._listed()})
 
     def on_watch(self, message: WatchMessage, payload: memoryview) -> None:
         most = self.context.policy.video_watches

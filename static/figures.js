@@ -14,12 +14,16 @@ export class Figures {
   #frames = [];
   #begun = 0;
 
-  /** A frame is painted now. @param {{captured_at: number, width: number, height: number}} frame */
-  count({ captured_at, width, height }) {
+  /**
+   * A frame is painted now.
+   * @param {{captured_at: number, width: number, height: number}} frame
+   * @param {number} ahead Milliseconds by which the clock of `captured_at` is ahead of this one.
+   */
+  count({ captured_at, width, height }, ahead) {
     [this.at, this.width, this.height] = [Date.now(), width, height];
     this.#forget();
     if (!this.#frames.length) this.#begun = this.at;
-    this.#frames.push({ at: this.at, delay: this.at - captured_at });
+    this.#frames.push({ at: this.at, delay: this.at + ahead - captured_at });
   }
 
   get fps() {
@@ -28,20 +32,18 @@ export class Figures {
     return this.#frames.length / (span / 1000);
   }
 
-  /** The median of the milliseconds from capture to paint; null when nothing came, NaN when this clock is behind the server's. */
+  /** The median of the milliseconds from capture to paint; null when nothing came. */
   get delay() {
     this.#forget();
     if (!this.#frames.length) return null;
     const delays = this.#frames.map(({ delay }) => delay).sort((one, other) => one - other);
-    const delay = delays[delays.length >> 1];
-    return delay < 0 ? NaN : delay;
+    return Math.max(0, Math.round(delays[delays.length >> 1]));
   }
 
   /** `delay` in words. */
   get delayed() {
     const { delay } = this;
     if (delay === null) return "–";
-    if (Number.isNaN(delay)) return "clocks differ";
     return delay < 1000 ? `${delay} ms` : `${(delay / 1000).toFixed(1)} s`;
   }
 

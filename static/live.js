@@ -27,6 +27,8 @@ export { Watch };
 export class Live extends Connection {
   /** @type {Source[]} What this user may watch. */
   sources = [];
+  /** Milliseconds by which the server's clock is ahead of the page's, as far as the quickest answer has shown. */
+  ahead = 0;
   /** @type {Set<Watch>} Those that were begun and not closed. */
   watches = new Set();
   /** @type {Map<string, Watch>} By their names on this connection. */
@@ -34,6 +36,9 @@ export class Live extends Connection {
   /** @type {Map<string, {resolve: (shot: Snapshot) => void, reject: (error: Error) => void}>} */
   #snapshots = new Map();
   #names = 0;
+  /** @type {number[]} When the page asked what may be watched, for each time that was not answered. */
+  #asked = [];
+  #quickest = Infinity;
 
   /**
    * Watches a source until `close`: every frame is given to `show`. One that is held begins with `hold(false)`.
@@ -61,6 +66,8 @@ export class Live extends Connection {
 
   /** Asks what may be watched, and how it fares; "sources" tells. */
   ask() {
+    if (this.state !== "open") return;
+    this.#asked.push(Date.now());
     this.tell({ type: "sources" });
   }
 
@@ -88,6 +95,8 @@ export class Live extends Connection {
   /** @param {Record<string, any>} hello */
   greet(hello) {
     this.become("open");
+    this.ahead = hello.now - Date.now();
+    this.ask(); // how long the greeting has taken is not known
     this.#list(hello.sources);
     for (const watch of this.watches) watch.begin();
   }
@@ -104,13 +113,25 @@ export class Live extends Connection {
     for (const watch of this.watches) watch.lost();
     for (const { reject } of this.#snapshots.values()) reject(new Error("the connection was lost"));
     this.#snapshots.clear();
+    this.#asked = [];
+    this.#quickest = Infinity;
   }
 
   /** @param {Record<string, any>} message @param {Uint8Array<ArrayBuffer>} [payload] */
   receive(message, payload) {
-    if (message.type === "sources") this.#list(message.sources);
-    else if (message.id) this.#shot(message, payload);
+    if (message.type === "sources") {
+      this.#compare(message.now, this.#asked.shift() ?? NaN);
+      this.#list(message.sources);
+    } else if (message.id) this.#shot(message, payload);
     else this.#named.get(message.watch)?.receive(message, payload);
+  }
+
+  /** The answer says the server's time, taken for that of the middle of its way. @param {number} now @param {number} asked */
+  #compare(now, asked) {
+    const took = Date.now() - asked;
+    if (!(took < this.#quickest)) return;
+    this.#quickest = took;
+    this.ahead = now - asked - took / 2;
   }
 
   /** @param {Source[]} sources */

@@ -137,7 +137,7 @@ export class Monitor {
     if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
     canvas.getContext("2d")?.drawImage(bitmap, 0, 0);
     this.found = frame.data;
-    this.figures.count(frame);
+    this.figures.count(frame, this.live.ahead);
   }
 }
 

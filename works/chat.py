@@ -104,16 +104,15 @@ class Chat:
     ) -> int:
         """Says it; its offset, when it would survive a kill -9. The same ``client_id`` again is the same message.
 
-        Who says something has read what was said before. Raises OSError: then it may have been said or not, and
-        saying it again with the same ``client_id`` makes it sure.
+        Who says something has read what was said before, where that is counted for them. Raises OSError: then it may
+        have been said or not, and saying it again with the same ``client_id`` makes it sure.
         """
         for user in place.users:
             await self.log.mark(place.stream, user, 0)
         message = {"from": sender, "at": round(time.time() * 1000), "text": text, "attachments": attachments}
         id = None if client_id is None else f"{_quoted(sender)}/{client_id}"
         offset = await self.log.append(place.stream, json.dumps(message, separators=(",", ":")), id=id)
-        if sender in place.users or place.room:
-            await self.log.mark(place.stream, sender, offset)
+        await self.log.advance(place.stream, sender, offset)
         for user in place.users:
             await self.tell(user, {"stream": place.stream})
         return offset
@@ -173,6 +172,22 @@ class Chat:
         end = head if before is None else min(before - 1, head)
         events = await self.log.read(place.stream, max(end - limit, 0), limit)
         return [event for event in events if event.offset <= end]
+
+    async def page(self, place: Place, wire: str, before: int | None, limit: int, most: int) -> str:
+        """A page of history as it goes over the wire. The newest of it, if its messages have more than ``most`` bytes;
+        one in any case."""
+        epoch = (await self.log.position(place.stream)).epoch
+        texts: list[str] = []
+        first = size = 0
+        for event in reversed(await self.history(place, before, limit)):
+            text = written(wire, event)
+            size += len(text)
+            if texts and size > most:
+                break
+            texts.append(text)
+            first = event.offset
+        head = {"type": "history", "stream": wire, "epoch": epoch, "more": first > 1}
+        return f'{json.dumps(head, separators=(",", ":"))[:-1]},"messages":[{",".join(reversed(texts))}]}}'
 
     async def marks(self, user: str) -> dict[Place, Mark]:
         """Every room and conversation of the user, and how far they have read it."""

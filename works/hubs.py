@@ -53,11 +53,14 @@ class Hub:
         self._running = asyncio.create_task(self._run())
 
     async def replay(self, after: int) -> AsyncIterator[str]:
-        """What a listener at ``after`` has missed. When it ends, nothing is awaited before the listener may join."""
+        """What a listener at ``after`` has missed. When it ends, nothing is awaited before the listener may join.
+
+        Raises OSError when it cannot be had: the oldest of it may go while somebody reads slowly.
+        """
         while after < self.offset:
             events = await self._log.read(self.stream, after, min(_PAGE, self.offset - after))
-            if not events:
-                return
+            if not events or events[0].offset != after + 1:
+                raise OSError(f"events after {after} are no longer kept")
             after = events[-1].offset
             for event in events:
                 yield self._write(event)

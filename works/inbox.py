@@ -50,9 +50,8 @@ class Inbox:
         own = await self._chat.hubs.open(self._own, lambda event: event.data, self)
         own.members[self] = own.offset
         marks = await self._chat.marks(self._user)
-        self._send(
-            {"type": "unread", "streams": {place.seen_by(self._user): mark.unread for place, mark in marks.items()}}
-        )
+        counted = {place.seen_by(self._user): mark.unread for place, mark in marks.items() if self._may_see(place)}
+        self._send({"type": "unread", "streams": counted})
         for place, mark in marks.items():
             if place.users:
                 self._sent_to[place.stream] = mark.offset
@@ -114,8 +113,14 @@ class Inbox:
                 await asyncio.sleep(_RETRY)
                 continue
             changed, self._changed = self._changed, set()
-            unread = {place.seen_by(self._user): marks[place].unread if place in marks else None for place in changed}
-            self._send({"type": "unread", "streams": unread})
+            told = (place for place in changed if self._may_see(place))
+            unread = {place.seen_by(self._user): marks[place].unread if place in marks else None for place in told}
+            if unread:
+                self._send({"type": "unread", "streams": unread})
+
+    def _may_see(self, place: Place) -> bool:
+        """What is unread in a room that the user may no longer enter could never be read."""
+        return bool(place.users) or self._may_enter(place.room)
 
     def push(self, text: str, frame: bytes) -> None:
         """Something that concerns the user has happened: on a stream of theirs, or in passing."""

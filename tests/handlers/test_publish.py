@@ -35,6 +35,20 @@ async def test_a_back_end_speaks_in_a_room_and_to_a_user_who_is_away(server: Ser
         assert await bob.hear(1) == [(1, "your scan is ready")]
 
 
+async def test_what_a_back_end_says_in_somebodys_name_is_counted_for_them_only_where_they_have_joined(
+    server: Server,
+) -> None:
+    async with await Chatter.enter(server, "alice") as alice:
+        await alice.join("harbour")
+        await alice.send("leave", room="harbour")
+        await alice.counted("room/harbour", None)
+        await alice.join("vault")
+    for room in ("harbour", "vault", "nowhere"):
+        await ask(server, "/chat/publish", {"room": room, "text": "x", "from": "alice"})
+    async with await Chatter.enter(server, "alice") as alice:
+        assert alice.unread == {"room/vault": 0}
+
+
 async def test_a_back_end_tells_everybody_and_asks_who_is_there(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")

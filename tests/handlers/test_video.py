@@ -25,7 +25,9 @@ def trap() -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="module")
-def house(trap: socket.socket, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def house(
+    trap: socket.socket, clip: Path, long_clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server with recordings of every kind, good and bad."""
     folder = tmp_path_factory.mktemp("recordings")
     album = folder / "album"
@@ -42,7 +44,8 @@ def house(trap: socket.socket, clip: Path, tmp_path_factory: pytest.TempPathFact
     (folder / "empty").mkdir()
     named = {name: folder / name for name in ("album", "text", "playlist", "sound", "torn", "empty", "missing")}
     named["playlist"] = folder / "playlist.m3u8"
-    running = Server(folder, sources=sources(yard=clip, **named), connections_per_user=100, video_captures=8)
+    places = sources(yard=clip, road=long_clip, **named)
+    running = Server(folder, sources=places, connections_per_user=100, video_captures=8)
     yield running
     running.stop()
 
@@ -73,7 +76,9 @@ async def test_a_file_is_shown_from_its_beginning_frame_by_frame(viewer: Viewer)
 async def test_hello_tells_the_sources_and_so_does_the_server_when_asked(viewer: Viewer) -> None:
     assert {"name": "yard", "kind": "file", "state": "idle"} in viewer.hello["sources"]
     await viewer.send("sources")
-    assert (await viewer.wait_for("sources"))["sources"] == viewer.hello["sources"]
+    told = await viewer.wait_for("sources")
+    assert told["sources"] == viewer.hello["sources"]
+    assert 1_700_000_000_000 < viewer.hello["now"] <= told["now"]
 
 
 async def test_after_a_seek_nothing_comes_from_before_it(viewer: Viewer) -> None:
@@ -136,9 +141,9 @@ async def test_the_end_can_be_sought_to_and_left_again(viewer: Viewer) -> None:
 
 
 async def test_a_changed_speed_loses_no_place(viewer: Viewer) -> None:
-    await viewer.watch("yard", fps=240)
+    await viewer.watch("road", fps=240)
     seen = await viewer.numbers(2)
-    for factor in (16, 0.1, 0.5, 16):
+    for factor in (4, 0.1, 0.5, 16):
         await viewer.send("speed", watch="w", factor=factor)
         assert (await viewer.state("playing", "ended"))["factor"] == factor
         seen += await viewer.numbers(2)
@@ -273,9 +278,10 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 async def test_bad_input_is_refused_and_changes_nothing(
     viewer: Viewer, type: str, members: dict[str, Any], code: str
 ) -> None:
-    await viewer.watch("yard")
+    await viewer.watch("yard", paused=True)
     refusal = await viewer.refusal(type, **members)
     assert refusal["code"] == code
     assert {refusal.get("watch"), refusal.get("id")} == {members.get("watch"), members.get("id")}
+    await viewer.send("play", watch="w")
     first, second = await viewer.numbers(2)
     assert first < second

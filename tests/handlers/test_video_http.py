@@ -1,12 +1,14 @@
 """Snapshots and streams over plain HTTP: for ``<img>``, and for programs that know nothing of us."""
 
 import re
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.client import Client
 from tests.handlers.watching import Start, Viewer, sources
 from tests.running import Server, until
 from tests.streams import Camera, number_in
@@ -53,8 +55,11 @@ async def test_a_snapshot_is_a_picture_and_says_how_old_it_is(server: Server, ca
     assert answer.headers["Cache-Control"] == "no-store"
     assert 0 <= int(answer.headers["Age"]) <= 60
     assert number_in(answer.content) >= 0
-    again = get(server, "/video/gate/snapshot.jpg?width=160&max_age=3600")
-    assert again.content == answer.content
+
+    def kept() -> bytes:
+        return get(server, "/video/gate/snapshot.jpg?width=160&max_age=3600").content
+
+    await until(lambda: kept() == kept())  # those that were on their way with the first are newer than it
     assert camera.opened == 1
 
 
@@ -97,7 +102,7 @@ async def test_a_stream_is_one_picture_after_the_other_and_ends_with_the_file(fi
     async with httpx.AsyncClient(timeout=60) as http, http.stream("GET", url, headers=bearer(files)) as answer:
         assert answer.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=sluice"
         numbers = [number_in(picture) async for picture in pictures(answer)]
-    assert numbers[0] == 225
+    assert numbers[0] >= 225, "the newest: a busy server may pass over the first"
     assert numbers[-1] == 249
     assert numbers == sorted(set(numbers))
 
@@ -164,3 +169,20 @@ async def test_an_administrator_ends_a_stream(server: Server) -> None:
         kicked = await http.post(f"{server.url}/admin/kick", headers=bearer(server, "admin"), json={"user": "alice"})
         assert kicked.status_code < 300
         assert (await answer.aread()).endswith(b"--sluice--\r\n")
+
+
+async def test_while_the_server_ends_a_stream_is_refused_as_every_socket_is(start: Start, clip: Path) -> None:
+    server = start(sources=sources(yard=clip), workers=1, slice_timeout=60, drain_timeout=60, header_timeout=60)
+    async with (
+        await Client.connect(server) as client,
+        httpx.AsyncClient(base_url=server.url, headers=bearer(server), timeout=60) as kept,
+    ):
+        await kept.get("/healthz")
+        await client.plug()
+        server.process.send_signal(signal.SIGTERM)
+        await until(lambda: any("draining" in line for line in server.log))
+        answer = await kept.get("/video/yard/stream.mjpg")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert "restarting" in answer.json()["error"]["message"]
+        await client.send("cancel", id="plug")
+        assert await client.closed() == 1012

@@ -15,7 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.running import full_disk, until
-from tests.works.logs import OPENERS, opened
+from tests.works.logs import OPENERS, fill, opened
+from tests.works.test_hubs import Ear
 from works.chat import Chat, Place, direct, named, of_stream, of_user, room, written
 from works.errors import WorkError
 from works.events import Event, Mark
@@ -133,6 +134,24 @@ async def test_history_is_what_stands_before(
         assert [event.offset for event in await chat.history(harbour, before, limit)] == expected
 
 
+@every_kind
+async def test_a_page_of_history_says_its_epoch_and_has_the_newest_that_fit(tmp_path: Path, kind: str) -> None:
+    async with opened(kind, tmp_path) as log:
+        chat, place = Chat(log, str.encode), direct("alice", "bob")
+        for number in range(10):
+            await chat.post(place, "alice", f"{number}", [], None)
+        epoch = (await log.position(place.stream)).epoch
+        two = 2 * len(written("direct/bob", (await chat.history(place, None, 1))[0]))
+        for before, limit, bytes, expected in (
+            (None, 100, 10**6, [*range(1, 11)]), (None, 3, 10**6, [8, 9, 10]), (None, 100, 1, [10]), (4, 100, 1, [3]),
+            (1, 100, 10**6, []), (None, 100, two, [9, 10]),
+        ):  # fmt: skip
+            page = json.loads(await chat.page(place, "direct/bob", before, limit, bytes))
+            assert [message["offset"] for message in page.pop("messages")] == expected
+            more = bool(expected) and expected[0] > 1
+            assert page == {"type": "history", "stream": "direct/bob", "epoch": epoch, "more": more}
+
+
 async def test_what_could_not_be_stored_is_said_again_under_its_id_and_stands_once(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as log:
         chat, place = Chat(log, str.encode), direct("alice", "bob")
@@ -192,8 +211,18 @@ async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, k
         await inbox.begin(lambda name: True, 100)
         running = asyncio.create_task(inbox.run())
         try:
-            await until(lambda: told == {f"room/{place.room}": 1 for place in rooms}, 5)
+            await until(lambda: told == {f"room/{place.room}": 1 for place in rooms})
         finally:
             running.cancel()
             inbox.close()
             await chat.settle()
+
+
+async def test_who_reads_a_room_too_slowly_to_have_it_all_is_told(tmp_path: Path) -> None:
+    async with opened("sqlite", tmp_path, keep=300) as log:
+        chat, harbour, ear = Chat(log, str.encode), room("harbour"), Ear()
+        await fill(log, harbour.stream, 350, durable=True)
+        hub = await chat.hubs.open(harbour.stream, lambda event: event.data, ear)
+        with pytest.raises(OSError, match="no longer kept"):
+            assert [text async for text in hub.replay(0)] == []
+        chat.hubs.leave(hub, ear)

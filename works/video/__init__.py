@@ -14,6 +14,7 @@ class VideoSettings:
     """The bounds; config.py says what each means. Times are in seconds, memory in bytes, widths in pixels."""
 
     video_viewers: int = 200
+    video_viewers_per_user: int = 100
     video_captures: int = 32
     video_captures_per_user: int = 16
     video_sizes: int = 6

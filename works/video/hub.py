@@ -29,6 +29,7 @@ class Video:
         self._live: dict[str, Capture] = {}
         self._grace: dict[Capture, asyncio.TimerHandle] = {}
         self._watching: Counter[str] = Counter()
+        self._watching_of: Counter[tuple[str, str]] = Counter()  # by source and user
         self._serial = itertools.count()
         self._counts = {
             name: Counts(
@@ -76,7 +77,10 @@ class Video:
         most = self.settings.video_viewers if source.viewers is None else source.viewers
         if self._watching[source.name] >= most:
             raise Busy(f"{source.name} has {most} viewers (video_viewers)", _RETRY_AFTER)
-        self._watching[source.name] += 1
+        most = self.settings.video_viewers_per_user
+        if self._watching_of[source.name, wish.user] >= most:
+            raise Busy(f"this user watches {source.name} {most} times (video_viewers_per_user)", _RETRY_AFTER)
+        self._count(source, wish.user, 1)
         watch = Watch(wish, ready, tell, self._counts[source.name])
         capture = None
         try:
@@ -86,7 +90,7 @@ class Video:
                 check_position(wish.position, capture.duration)
             capture.feeds.attach(watch, wish)
         except BaseException:
-            self._watching[source.name] -= 1
+            self._count(source, wish.user, -1)
             if capture:
                 self._leave(capture)
             raise
@@ -97,6 +101,12 @@ class Video:
         capture.rewant()
         capture.greet(watch)
         return watch
+
+    def _count(self, source: Source, user: str, more: int) -> None:
+        self._watching[source.name] += more
+        self._watching_of[source.name, user] += more
+        if not self._watching_of[source.name, user]:
+            del self._watching_of[source.name, user]
 
     def _open(self, source: Source, wish: Wish) -> Capture:
         owner = wish.user if source.kind == "file" else None
@@ -119,7 +129,7 @@ class Video:
         return capture
 
     def _release(self, watch: Watch) -> None:
-        self._watching[watch.capture.source.name] -= 1
+        self._count(watch.capture.source, watch.user, -1)
         watch.capture.watches.pop(watch, None)
         watch.capture.feeds.detach(watch)
         watch.capture.rewant()

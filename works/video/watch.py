@@ -39,7 +39,7 @@ class Watch:
     """
 
     def __init__(self, wish: Wish, ready: Ready, tell: Tell, counts: Counts) -> None:
-        self.fps, self.paused = wish.fps, False
+        self.user, self.fps, self.paused = wish.user, wish.fps, False
         self.dropped = 0
         self.newest: Frame | None = None
         self.capture: Capture
