@@ -17,7 +17,7 @@ from handlers.auth import Scope
 from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
 from works.hubs import Hub
-from works.jobs import asks, offered
+from works.jobs import asks
 from works.jobs.desk import Who
 from works.jobs.story import stream_of, written
 
@@ -99,13 +99,13 @@ class JobsWebSocket(BaseWebSocketHandler):
 
     async def opened(self) -> None:
         self._watched: dict[str, Watching] = {}
-        self._asked = 0
+        self._asked: set[asyncio.Task[None]] = set()
         told = ("jobs_running_per_user", "job_watches", "job_log_bytes", "job_targets", "job_ttl")
-        settings = self.works.jobs.settings
+        settings, offers = self.works.jobs.settings, self.works.jobs.offers
         self.send(
             {
                 "type": "hello", "user": self.user.name, "admin": self._who.is_admin,
-                "expires_at": self.user.expires_at, "jobs": offered(self.user.scopes),
+                "expires_at": self.user.expires_at, "jobs": await offers.of(self.user.scopes),
                 "limits": {name: getattr(settings, name) for name in told},
             }
         )  # fmt: skip
@@ -116,20 +116,16 @@ class JobsWebSocket(BaseWebSocketHandler):
 
     def _ask(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
         """Does it beside the socket, a bounded number at once; an error says the names it was asked by."""
-        if self._asked >= _MOST_ASKED:
+        if len(self._asked) >= _MOST_ASKED:
             work.close()
             raise Busy(f"{_MOST_ASKED} requests of this connection are under way already", 1000)
         self._try(message, work)
 
     def _try(self, message: Message, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        self._asked += 1
         trying = self.spawn(self._tried(message, work))
-        trying.add_done_callback(self._answered)
+        self._asked.add(trying)
+        trying.add_done_callback(self._asked.discard)
         return trying
-
-    def _answered(self, tried: "asyncio.Task[None]") -> None:
-        """Also one that was cancelled before its first step, of which nothing has run."""
-        self._asked -= 1
 
     async def _tried(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
         given = ((name, getattr(message, name, None)) for name in self.names)
@@ -229,6 +225,7 @@ class JobsWebSocket(BaseWebSocketHandler):
             self.works.jobs.hubs.leave(watching.hub, watching)
             watching.hub = None
         if watching.begun and watching.begun is not asyncio.current_task():
+            self._asked.discard(watching.begun)  # now: what is asked behind it may be read before it has ended
             watching.begun.cancel()
 
     def closed(self) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from handlers.web import BaseHandler, Refused
 from works.errors import WorkError
 from works.events import Lost
-from works.jobs import asks, offered
+from works.jobs import asks
 from works.jobs.desk import Who
 from works.jobs.story import stream_of, written
 
@@ -60,7 +60,7 @@ class Jobs(JobsHandler):
         """The kinds of jobs, and a page of those there are."""
         given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         listed = await self.tried(self.works.jobs.list(self.who, self.asked(asks.List, given)))
-        self.answer(200, {**listed, "kinds": offered(self.who.scopes)})
+        self.answer(200, {**listed, "kinds": await self.works.jobs.offers.of(self.who.scopes)})
 
     async def post(self) -> None:
         ask = self.asked(asks.Start, self.request.body)

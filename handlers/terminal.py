@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
+from urllib.parse import urlsplit
 
 import tornado.httpclient
 import tornado.websocket
@@ -17,6 +18,8 @@ from handlers.base import RESTARTING, SUBPROTOCOL, TOO_SLOW
 
 # Seconds between attempts to connect, and for which they are made.
 _PAUSE, _PATIENCE = 1.0, 300.0
+# Seconds between pings, and for a pong: a server that has lost its power closes no connection.
+_PING = 30.0
 # Bytes of a message: a snapshot of the largest job has fewer.
 _MOST = 32 << 20
 _STATUS = {"succeeded": 0}
@@ -36,6 +39,15 @@ class Screen:
     def show(self, line: str) -> None:
         wipe = "\r\x1b[K" if self._bar else ""
         self._out.write(f"{wipe}{line}\n{self._bar}")
+        self._out.flush()
+
+    def note(self, line: str) -> None:
+        """Of us and not of the job: it stays out of what is written to a file."""
+        if self._bar:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+        print(f"sluice: {line}", file=sys.stderr, flush=True)
+        self._out.write(self._bar)
         self._out.flush()
 
     def stage(self, name: str) -> None:
@@ -85,31 +97,36 @@ class Screen:
 
 
 class Desk:
-    """The server's socket for jobs, opened anew when it is lost."""
+    """The server's socket for jobs, opened anew when it is lost. Raises Refused for what is no server's URL."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self._url, self._token = url.rstrip("/").replace("http", "ws", 1) + "/ws/jobs", token
+    def __init__(self, url: str, token: str, screen: Screen) -> None:
+        self._url, self._token, self._screen = _socket_of(url), token, screen
         self._socket: tornado.websocket.WebSocketClientConnection | None = None
 
     async def connect(self) -> None:
         """Raises Refused, at once when the server says no, else when it cannot be reached for a while."""
         headers = {"Authorization": f"Bearer {self._token}"}
         request = tornado.httpclient.HTTPRequest(self._url, headers=headers, connect_timeout=10, request_timeout=20)
-        end = asyncio.get_running_loop().time() + _PATIENCE
+        end, told = asyncio.get_running_loop().time() + _PATIENCE, False
         while True:
             try:
                 self._socket = await tornado.websocket.websocket_connect(
-                    request, subprotocols=[SUBPROTOCOL], max_message_size=_MOST
-                )
+                    request, subprotocols=[SUBPROTOCOL], max_message_size=_MOST,
+                    ping_interval=_PING, ping_timeout=_PING,
+                )  # fmt: skip
                 return
             except tornado.httpclient.HTTPClientError as error:
                 if error.code < 500 and error.code != 429:
-                    raise Refused(f"{self._url}: {error.code} {error.message}; is the token right (jobs)?") from None
+                    hint = "the token right (jobs)" if error.code in (401, 403) else "this the address of a Sluice"
+                    raise Refused(f"{self._url}: {error.code} {error.message}; is {hint}?") from None
                 fault = str(error)
             except (OSError, tornado.websocket.WebSocketError) as error:
                 fault = str(error)
             if asyncio.get_running_loop().time() > end:
                 raise Refused(f"{self._url} cannot be reached: {fault}")
+            if not told:
+                self._screen.note(f"{self._url} cannot be reached: {fault}; trying again for {_PATIENCE:g} s")
+            told = True
             await asyncio.sleep(_PAUSE)
 
     async def receive(self) -> dict[str, Any] | None:
@@ -155,6 +172,17 @@ class Desk:
                     if "ended" in message:
                         return
             self._socket = None
+
+
+def _socket_of(url: str) -> str:
+    try:
+        parts = urlsplit(url.rstrip("/"))
+        scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}[parts.scheme]
+        if not parts.hostname or parts.port == 0:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise Refused(f"--url {url!r}: must be like http://HOST:PORT or https://HOST") from None
+    return f"{scheme}://{parts.netloc}{parts.path}/ws/jobs"
 
 
 async def watch(desk: Desk, id: str, after: int, screen: Screen) -> int:
@@ -233,7 +261,7 @@ def main(arguments: Sequence[str], token: str) -> int:
     given = parser().parse_args(arguments)
     screen = Screen(sys.stdout)
     try:
-        return asyncio.run(do(given, Desk(given.url, given.token or token), screen))
+        return asyncio.run(do(given, Desk(given.url, given.token or token, screen), screen))
     except Refused as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 2

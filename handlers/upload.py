@@ -1,7 +1,7 @@
 """POST /upload: a picture, sound or film in the body, streamed to the disk; what messages may then refer to, as JSON.
 
 It is refused as soon as it can be: before the body for who sends it and how long it says it is, amid the body for how
-long it gets, after it for what it is. A body that stops midway leaves nothing behind.
+long it gets, after it for what it is. A body that stops midway leaves nothing behind. ``?name=`` is what jobs call it.
 """
 
 import json
@@ -30,7 +30,8 @@ class UploadFile(BaseHandler):
         length = self.request.headers.get("Content-Length", "0")
         uploads = self.works.uploads
         try:
-            self._upload = uploads.begin(user.name, int(length[:_DIGITS]) if length.isdecimal() else 0)
+            size = int(length[:_DIGITS]) if length.isdecimal() else 0
+            self._upload = uploads.begin(user.name, size, self.get_query_argument("name", ""))
         except WorkError as error:
             raise self._refused(error) from None
         connection = cast(HTTP1Connection, self.request.connection)

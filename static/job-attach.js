@@ -46,7 +46,8 @@ export class Attach {
       this.#input.value = "";
     };
     this.#count.setAttribute("role", "status");
-    this.#labelled = labelled(name, schema, this.#input, this.#isMany ? "choose them, or drop them anywhere" : "choose it, or drop it anywhere");
+    const most = schema.maxItems ? `; at most ${schema.maxItems.toLocaleString()}, more come as a zip` : "";
+    this.#labelled = labelled(name, schema, this.#input, this.#isMany ? `choose them, or drop them anywhere${most}` : "choose it, or drop it anywhere");
     this.#labelled.node.append(this.#count, this.#list);
   }
 

@@ -9,7 +9,7 @@ import { element } from "./dom.js";
 /**
  * @typedef {{type?: string, title?: string, description?: string, default?: any, enum?: any[], const?: any, anyOf?: Schema[], allOf?: Schema[],
  *   $ref?: string, $defs?: Record<string, Schema>, items?: Schema, properties?: Record<string, Schema>, required?: string[],
- *   additionalProperties?: boolean | Schema, minimum?: number, maximum?: number, exclusiveMinimum?: number, exclusiveMaximum?: number}} Schema
+ *   additionalProperties?: boolean | Schema, minimum?: number, maximum?: number, exclusiveMinimum?: number, exclusiveMaximum?: number, maxItems?: number, examples?: any[]}} Schema
  */
 /**
  * `read`: the value, undefined for one that is left to the server. `write`: shows a value. `fault`: shows what is wrong
@@ -107,6 +107,11 @@ function entry(name, schema, isNullable) {
   // Not the type `number`: of what is no number a browser would say nothing, not even what it is.
   if (isNumber) input.inputMode = schema.type === "integer" ? "numeric" : "decimal";
   const { node, clear, fault } = labelled(name, schema, input);
+  if (schema.examples?.length) {
+    const list = element("datalist", { id: `${input.id}-list` }, ...schema.examples.map((each) => new Option(String(each))));
+    input.setAttribute("list", list.id);
+    node.append(list);
+  }
   /** @param {any} value */
   const write = (value) => (input.value = value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value));
   write(schema.default);

@@ -77,10 +77,10 @@ export class JobPage {
 
   /** @param {Story} story */
   #facts(story) {
-    const { user, at, ended_at, retryOf, only, params } = story;
+    const { user, at, ended_at, retryOf, onlyCount, params } = story;
     const parts = [`Started by ${user}, ${new Date(at).toLocaleString()}`];
     if (ended_at) parts.push(`took ${durationOf((ended_at - at) / 1000)}`);
-    if (only) parts.push(`over ${only.length.toLocaleString()} of the targets`);
+    if (onlyCount) parts.push(`over ${onlyCount.toLocaleString()} of the targets`);
     const again = retryOf ? [" · ", element("a", { href: `#jobs/${retryOf}` }, "a retry of this one")] : [];
     const text = parts.join(" · ");
     const facts = byId("job-facts");

@@ -28,8 +28,8 @@ export class Story {
   params = {};
   /** @type {string | null} */
   retryOf = null;
-  /** Names of targets, of a job that does not do all. @type {string[] | null} */
-  only = null;
+  /** How many targets it is to do, of a job that does not do all. @type {number | null} */
+  onlyCount = null;
   /** What the job asks and waits for. @type {{approval: string, question: string, [more: string]: any} | null} */
   approval = null;
   /** Who has cancelled it, and why; `by` is null when the server is stopping. @type {{by: string | null, reason: string} | null} */
@@ -88,8 +88,8 @@ export class Story {
 
   /** @param {Message} snapshot @param {number} offset */
   #load(snapshot, offset) {
-    const { state, ended_at, stage, progress, params, retry_of, only, approval, end, log, states, brief } = snapshot;
-    Object.assign(this, { state, stage, progress, params, only, approval, end, offset });
+    const { state, ended_at, stage, progress, params, retry_of, only_count, approval, end, log, states, brief } = snapshot;
+    Object.assign(this, { state, stage, progress, params, onlyCount: only_count, approval, end, offset });
     this.ended_at = ended_at ?? 0;
     this.retryOf = retry_of;
     this.lines = [...log];
@@ -106,7 +106,7 @@ export class Story {
     if (type === "log") this.lines.push({ at, target: event.target, line: event.line, isNote: event.cut });
     else if (type === "target") this.#target(event.name, /** @type {any} */ (event));
     else if (type === "progress") this.progress = event;
-    else if (type === "stage") this.#note(at, `stage: ${(this.stage = event.name)}`);
+    else if (type === "stage") this.#stage(/** @type {any} */ (event), at);
     else if (type === "started") this.#started(event, at);
     else if (type === "approval") this.#ask(/** @type {any} */ (event), at);
     else if (type === "answered") this.#answered(event, at);
@@ -114,9 +114,16 @@ export class Story {
     else if (ENDED.includes(type)) this.#end(type, event, at);
   }
 
+  /** The time that was left is of the stage before. @param {{name: string}} event @param {number} at */
+  #stage({ name }, at) {
+    this.stage = name;
+    this.progress = { ...this.progress, eta_s: null };
+    this.#note(at, `stage: ${name}`);
+  }
+
   /** @param {Message} event @param {number} at */
-  #started({ job, user, params, retry_of, only }, at) {
-    Object.assign(this, { job, user, params, only, at, retryOf: retry_of });
+  #started({ job, user, params, retry_of, only_count }, at) {
+    Object.assign(this, { job, user, params, onlyCount: only_count, at, retryOf: retry_of });
   }
 
   /** @param {{approval: string, question: string}} event @param {number} at */

@@ -97,9 +97,9 @@ export class Jobs extends Connection {
     this.#asks.ask(id, () => ({ type: "unwatch", id }), { isRepeatable: false }).catch(() => {}); // a lost connection watches nothing
   }
 
-  /** Sends a file for a job to work on. @param {Blob} file @param {AbortSignal} [signal] */
+  /** Sends a file for a job to work on, which has its name in what comes of it. @param {Blob} file @param {AbortSignal} [signal] */
   upload(file, signal) {
-    return upload(this, file, signal);
+    return upload(this, file, signal, file instanceof File ? file.name : undefined);
   }
 
   /** @param {Story} story */

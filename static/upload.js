@@ -20,10 +20,12 @@ export class UploadError extends Error {
 /**
  * Raises UploadError, or what `fetch` does for a server that cannot be reached.
  * @param {import("./socket.js").Connection} connection Whose server and token are used. @param {Blob} file @param {AbortSignal} [signal]
+ * @param {string} [name] What jobs call it.
  * @returns {Promise<Upload>}
  */
-export async function upload({ url, token }, file, signal) {
+export async function upload({ url, token }, file, signal, name) {
   const address = new URL("/upload", url);
+  if (name) address.searchParams.set("name", name);
   address.protocol = address.protocol.replace("ws", "http");
   const given = typeof token === "function" ? await token() : token;
   const headers = given ? { Authorization: `Bearer ${given}` } : undefined;

@@ -2,7 +2,8 @@
 
 On a folder ``ID.draft`` is the record of an upload that nobody has referred to, ``ID.kept`` of one that somebody has;
 their age is that of the file. It is written last, when all else is on the disk; files without one are debris. So any
-number of processes may share the folder, and a restart changes nothing. No name holds a word of a user's.
+number of processes may share the folder, and a restart changes nothing. No name of a file holds a word of a
+user's; what they called it stands in the record.
 """
 
 import json
@@ -32,7 +33,10 @@ ABANDONED = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An upload as messages refer to it; ``width`` and ``height`` in pixels, as seen, of pictures."""
+    """An upload as messages refer to it; ``width`` and ``height`` in pixels, as seen, of pictures.
+
+    ``called`` is what its owner called it, as it was sent: told to nobody, used by the owner's jobs.
+    """
 
     id: str
     suffix: str
@@ -40,6 +44,7 @@ class Attachment:
     width: int | None = None
     height: int | None = None
     has_thumbnail: bool = False
+    called: str = ""
 
     @property
     def name(self) -> str:
@@ -79,14 +84,16 @@ def headers_of(name: str) -> dict[str, str]:
 
 
 def record_of(owner: str, attachment: Attachment) -> bytes:
-    return json.dumps({"owner": owner, "attachment": asdict(attachment)}).encode()
+    attached = asdict(attachment)
+    # Beside the rest: servers of an earlier version read only what they know of the others.
+    return json.dumps({"owner": owner, "called": attached.pop("called"), "attachment": attached}).encode()
 
 
 def parse_record(data: bytes) -> tuple[str, Attachment]:
     """Raises ValueError for what is none."""
     record = json.loads(data)
     try:
-        return str(record["owner"]), Attachment(**record["attachment"])
+        return str(record["owner"]), Attachment(**record["attachment"], called=str(record.get("called", "")))
     except (TypeError, KeyError) as error:
         raise ValueError(f"no record: {error}") from None
 

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 THUMBNAIL = (512, 512)
 # Bytes collected before a thread is asked to write them.
 _AT_ONCE = 256 << 10
+# Characters that are kept of what a user calls a file.
+_LONGEST_NAME = 200
 # Milliseconds after which to ask again: when an upload may have ended; when what nobody refers to may be swept.
 _SOON, _LATER = 1000, 60_000
 
@@ -90,12 +92,15 @@ class Uploads:
     def place(self) -> "Path | Bucket":
         return self.shelf.place
 
-    def begin(self, owner: str, length: int = 0) -> "Upload":
-        """An upload of, it is said, so many bytes; ``discard`` must follow. Raises Busy, or WorkError too_large."""
+    def begin(self, owner: str, length: int = 0, called: str = "") -> "Upload":
+        """An upload of, it is said, so many bytes, of a file that the owner calls so; ``discard`` must follow.
+
+        Raises Busy, or WorkError too_large.
+        """
         most = self.settings.uploads_per_user
         if self.coming.count_of(owner) >= most:
             raise Busy(f"{most} uploads of this user are under way (uploads_per_user)", _SOON)
-        upload = Upload(self, owner)
+        upload = Upload(self, owner, called[-_LONGEST_NAME:])
         self.check_room(upload, length)
         self.coming.set(upload.id, Held(owner, 0))
         return upload
@@ -164,8 +169,9 @@ class Uploads:
 class Upload:
     """One that is coming in: written piece by piece, finished, and in every case discarded, which ends it."""
 
-    def __init__(self, uploads: Uploads, owner: str) -> None:
+    def __init__(self, uploads: Uploads, owner: str, called: str) -> None:
         self.owner, self.id, self.size = owner, secrets.token_hex(16), 0
+        self._called = called
         self._uploads, self._shelf = uploads, uploads.shelf
         # All of a user's thumbnails take turns with other sessions as one, and share one session's bounds.
         self._lane = f"upload/{owner}"
@@ -199,6 +205,7 @@ class Upload:
         attachment, thumbnail = Attachment(self.id, kind.suffix, self.size), b""
         if kind.group == "image":
             attachment, thumbnail = await self._picture(kind)
+        attachment = replace(attachment, called=self._called)
         await self._in_thread(self._shelf.add, self.owner, attachment, thumbnail)
         self._uploads.there.set(self.id, Held(self.owner, self.size + len(thumbnail)))
         return attachment

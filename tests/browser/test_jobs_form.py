@@ -131,7 +131,7 @@ async def test_a_batch_over_uploads_ends_with_its_contact_sheet(server: Server) 
         assert len(set(sent["uploads"])) == 8  # type: ignore[call-overload]
         await expect(page.locator("#targets-states button[value=ok]")).to_have_text("8 ok")
         sheet = page.locator(".job-result img")
-        await expect(sheet).to_have_js_property("complete", True)
+        await expect(sheet).not_to_have_js_property("naturalWidth", 0)
         assert await sheet.evaluate("(image) => image.naturalWidth") > 100
         names = await page.locator(".job-files a").all_inner_texts()
         assert names == ["table.csv", "table.json", "results.zip", "sheet-1.jpg"]
@@ -139,6 +139,7 @@ async def test_a_batch_over_uploads_ends_with_its_contact_sheet(server: Server) 
             await page.click(".job-files a:text-is('table.csv')")
         table = Path(await (await download.value).path()).read_text()
         assert table.count('"ok"') == 8
+        assert all(f',"{number}.jpg","ok","{number}.jpg",' in table for number in range(1, 8)), table
         await sheet.click()
         await expect(page.locator("#whole img")).to_be_visible()
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.handlers.watchers import KINDS, Start, Watcher
+from tests.ports import free_port
 from tests.running import ROOT, Server, until
 
 
@@ -61,6 +63,29 @@ def test_how_it_ends_is_the_exit_status(jobs: Server) -> None:
     assert (refused.returncode, "401" in refused.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://here", "http://", "http://here:99999", "here", ""])
+def test_what_is_no_url_of_a_server_is_told_as_such(jobs: Server, url: str) -> None:
+    done = job(jobs, "--url", url, "list")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"sluice: --url {url!r}: must be like http://HOST:PORT or https://HOST\n"
+
+
+def test_a_server_that_is_away_is_told_at_once_and_waited_for(start: Start) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    token = {"SLUICE_TOKEN": "none", "PYTHONUNBUFFERED": "1"}
+    words = [sys.executable, str(ROOT / "server.py"), "job", "--url", url, "list"]
+    with subprocess.Popen(words, env=os.environ | token, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        said = process.stderr.readline()
+        start(port=port)
+        refused = process.stderr.read()
+    assert f"{port}/ws/jobs cannot be reached: " in said
+    assert "trying again for 300 s" in said
+    assert "401 Unauthorized; is the token right (jobs)?" in refused
+    assert process.returncode == 2
+
+
 async def test_what_it_asks_is_answered_and_what_runs_is_cancelled(jobs: Server) -> None:
     id = job(jobs, "start", "asking", "--detach").stdout.strip()
     with running(jobs, "watch", id) as watch:
@@ -108,6 +133,9 @@ async def test_watching_outlives_the_server(start: Start) -> None:
     server = start(job_modules=KINDS)
     id = job(server, "start", "waiting", "--detach").stdout.strip()
     with running(server, "watch", id) as watch:
+        headers = {"Authorization": f"Bearer {server.token('alice', 'jobs')}"}
+        shown = f"{server.url}/jobs/{id}"
+        await until(lambda: "never" in httpx.get(shown, headers=headers).json()["job"]["states"])
         await until(lambda: server.metric("sluice_connections") >= 1)
         server.stop(signal.SIGKILL)
         start(job_modules=KINDS, port=server.port)

@@ -57,6 +57,29 @@ def last_states(events: list[dict[str, Any]]) -> dict[str, str]:
     return {event["name"]: event["state"] for event in events if event["type"] == "target"}
 
 
+async def test_the_plans_and_folders_that_there_are_are_offered_and_no_longer_when_they_are_gone(
+    start: Start, fleet: Fleet
+) -> None:
+    text = plan("{name: one, command: 'true'}", top="params: {version: {choices: ['1']}}")
+    house = prepare(fleet, text).house
+    server = start(plans=house.settings.plans, folders=f"films={fleet.folder},art={fleet.folder}")
+
+    async def offered(kind: str, field: str) -> tuple[list[str], str]:
+        async with await connect(server) as client:
+            schema = client.hello["jobs"][kind]["params"]["properties"][field]
+        assert "from" not in schema
+        return schema["examples"], schema["description"]
+
+    assert await offered("rollout", "plan") == (["update"], "the name of a plan: update (version)")
+    assert await offered("batch", "folder") == (["art", "films"], "a folder of the server: art, films")
+    assert house.plans
+    for broken in ("plans: [", ""):
+        house.plans.write_text(broken)
+        assert await offered("rollout", "plan") == ([], "the name of a plan: there are none")
+    house.plans.unlink()
+    assert (await offered("rollout", "plan"))[0] == []
+
+
 async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(start: Start, fleet: Fleet) -> None:
     flag = fleet.folder / "mended"
     work = f'printf "\\033[31mhello $host\\n"; test $host != b || test -e {flag}'
@@ -107,7 +130,7 @@ async def test_a_cancel_over_the_socket_ends_what_runs_on_the_hosts(start: Start
         assert events[-1]["type"] == "cancelled"
         assert events[-1]["result"]["not_known"] == []
         assert sorted(last_states(events).values()) == ["cancelled", "cancelled", "not_started"]
-        assert all(map(gone, pids()))
+        await until(lambda: all(map(gone, pids())))
 
 
 async def test_a_person_who_watches_says_yes(start: Start, fleet: Fleet) -> None:

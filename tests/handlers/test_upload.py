@@ -25,13 +25,20 @@ def post(
     server: Server, content: bytes | Iterator[bytes], name: str = "alice", path: str = "/upload", **headers: str
 ) -> httpx.Response:
     bearer = {"Authorization": f"Bearer {server.token(name, 'chat')}"}
-    return httpx.post(server.url + path, content=content, headers=bearer | headers, timeout=30)
+    return httpx.post(server.url + path, content=content, headers=bearer | headers, timeout=60)
 
 
 def sent(server: Server, content: bytes) -> dict[str, Any]:
     answer = post(server, content)
     assert answer.status_code == 201, answer.text
     return dict(answer.json())
+
+
+def test_what_a_file_is_called_is_told_to_nobody(server: Server) -> None:
+    answer = post(server, encoded(photograph()), path="/upload?name=private%20affairs.jpg")
+    assert answer.status_code == 201
+    assert "private" not in answer.text + str(answer.headers) + str(uploads(server))
+    assert post(server, small(), path="/upload?name=%ff%fe").status_code == 400
 
 
 def uploads(server: Server) -> list[str]:
@@ -47,7 +54,7 @@ def head(server: Server, *lines: str) -> bytes:
 def raw(server: Server, *parts: bytes) -> bytes:
     """What is answered to these bytes, until the connection ends."""
     said = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         with suppress(ConnectionError):
             for part in parts:
                 connection.sendall(part)
@@ -186,7 +193,7 @@ async def test_a_large_body_is_never_in_memory_as_a_whole(start: Start) -> None:
     sent(server, sound(".wav"))
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(head(server, f"Content-Length: {len(content)}", "Connection: close") + content[:-1])
         await until(
             lambda: sum(path.stat().st_size for path in (server.folder / "var/uploads").glob("*.part")) > 23 * MIB
@@ -206,7 +213,7 @@ async def test_a_body_that_stops_midway_leaves_nothing(start: Start, ending: str
         await until(lambda: uploads(server))
         assert post(server, sound(".wav")).status_code == 503, "one at a time"
     await until(lambda: not uploads(server))
-    assert post(server, sound(".wav")).status_code == 201
+    await until(lambda: post(server, sound(".wav")).status_code == 201)
     assert server.stop() == 0
     assert "Traceback" not in "".join(server.log)
 
@@ -215,7 +222,13 @@ async def test_a_body_that_does_not_go_on_is_not_waited_for(start: Start) -> Non
     server = start(upload_timeout=0.5)
     assert raw(server, head(server, "Content-Length: 900000") + bytes(300_000)) == b""
     await until(lambda: not uploads(server))
-    assert sent(server, sound(".wav"))
+
+    def is_taken() -> bool:
+        with suppress(httpx.TransportError):  # a busy machine may take half a second itself, though not each time
+            return post(server, sound(".wav")).status_code == 201
+        return False
+
+    await until(is_taken)
 
 
 async def test_what_cannot_be_worked_now_says_when_and_is_not_kept(start: Start) -> None:

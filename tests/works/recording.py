@@ -108,9 +108,9 @@ class Recording:
             assert file.testzip() is None
             return {name: file.read(name) for name in file.namelist()}
 
-    async def upload(self, data: bytes, owner: str = "alice") -> str:
+    async def upload(self, data: bytes, owner: str = "alice", called: str = "") -> str:
         """Its id."""
-        upload = self.house.uploads.begin(owner)
+        upload = self.house.uploads.begin(owner, called=called)
         try:
             await upload.write(data)
             return (await upload.finish()).id

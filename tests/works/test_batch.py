@@ -5,11 +5,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 
 from tests.pictures import encoded, photograph, scan
 from tests.running import full_disk, until
+from tests.works.queues import kill_all, running_module
 from tests.works.recording import recording
 from tests.works.zips import zipped
 from works.errors import WorkError
@@ -67,6 +67,26 @@ async def test_uploads_are_worked_and_held_for_as_long_as_those_of_messages(tmp_
         result = await job.do("batch", uploads=ids)
         assert list(job.unzipped(result)) == sorted((f"{id}.jpg" for id in ids), key=lambda name: ids.index(name[:32]))
         assert all((tmp_path / "uploads" / f"{id}.kept").exists() for id in ids)
+
+
+async def test_what_comes_of_uploads_has_the_names_that_they_were_sent_by_each_once(tmp_path: Path) -> None:
+    called = {
+        "beach.jpg": "beach.jpg", "C:\\Pictures\\BEACH.JPG": "BEACH-2.JPG", "../../up/beach.jpg": "beach-3.jpg",
+        "": "", "words": "words.jpg", "..": "", "a\0\u202eb.png": "a\ufffd\ufffdb.jpg", "C:": "",
+        "\N{CYRILLIC SMALL LETTER YA}.jpg": "\N{CYRILLIC SMALL LETTER YA}.jpg",
+    }  # fmt: skip
+    async with recording(tmp_path) as job:
+        ids = [await job.upload(encoded(photograph()), called=name) for name in called]
+        expected = [name or f"{id}.jpg" for id, name in zip(ids, called.values(), strict=True)]
+        result = await job.do("batch", uploads=ids, sheet=False)
+        assert list(job.unzipped(result)) == expected
+        assert [row["result"] for row in job.rows(result)] == expected
+        job.only = frozenset({"BEACH-2.JPG"})
+        assert list(job.unzipped(await job.do("batch", uploads=ids, sheet=False))) == ["BEACH-2.JPG"]
+        same = [await job.upload(encoded(photograph()), called="x" * 300 + ".jpg") for _ in range(3)]
+        job.only = None
+        await job.do("batch", uploads=same, sheet=False)
+        assert all(len(name) <= 200 for name in job.states)
 
 
 async def test_another_users_uploads_are_not_found(tmp_path: Path) -> None:
@@ -178,6 +198,7 @@ async def test_the_sheet_shows_every_picture_in_order_and_in_pages(tmp_path: Pat
         ({"folder": "scans", "action": "blur", "options": {"radius": "much"}}, "radius"),
         ({}, "say one of folder, zip, uploads"),
         ({"folder": "scans", "zip": "x"}, "say one of folder, zip, uploads"),
+        ({"uploads": ["x"] * 1801}, "List should have at most 1800 items"),
         ({"folder": "scans", "pictures": False}, "leave pictures on"),
         ({"folder": "scans", "fit": "big"}, "fit"),
         ({"folder": "scans", "path": "/etc"}, "path"),
@@ -225,9 +246,8 @@ async def test_a_sheet_that_cannot_be_made_does_not_end_it(tmp_path: Path) -> No
 
         async def killing(task: Task) -> Result:
             if task.id == "3":
-                (studio,) = [each for each in psutil.Process().children() if "works.studio.child" in each.cmdline()]
-                for child in studio.children():
-                    child.kill()
+                (studio,) = running_module("works.studio.child")
+                kill_all(studio.children())
             return await run(task)
 
         job.run = killing  # type: ignore[method-assign]

@@ -9,7 +9,9 @@ import pytest
 from tests.works import kinds_of_jobs
 from tests.works.jobs import ALICE, end, groups, opened, start, told, until_told
 from tests.works.logs import OPENERS
-from works.jobs.asks import Answer
+from works.events import Event
+from works.jobs.asks import Answer, Retry
+from works.jobs.story import Story, dumps, group
 
 every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 
@@ -92,6 +94,28 @@ async def test_a_snapshot_of_too_much_is_brief_and_has_every_state(tmp_path: Pat
         assert (shot["brief"], shot["states"]["13"]["output"]) == (False, "x" * 3900)
 
 
+async def test_however_long_the_names_of_its_targets_a_job_and_its_retry_fit_into_an_outbox(tmp_path: Path) -> None:
+    """The default outbox is 4 MiB; a letter that is not of ASCII has six characters on the wire."""
+    letter = "\N{CYRILLIC SMALL LETTER YA}"
+    name = letter * 190
+    async with opened("sqlite", tmp_path) as jobs:
+        id = await start(jobs, "telling", targets=[{"name": name, "state": "failed"}], times=4000)
+        await end(jobs, id)
+        shot = (await jobs.look(ALICE, id)).snapshot()
+        assert (shot["brief"], shot["targets"]) == (True, {"failed": 4000})
+        assert list(shot["states"])[:2] == [name, f"{name}-1"]
+        assert len(dumps(shot)) < 2 << 20
+        again, _ = await jobs.retry(ALICE, id, Retry(only="failed", client_id="again"))
+        first = (await groups(jobs, again))[0]["events"][0]
+        assert (first["only"][:2], first["only_count"]) == ([name, f"{name}-1"], 4000)
+        assert len(dumps(first)) < 256 << 10
+        loud = await start(jobs, "loud", lines=100, text=letter * 3990)
+        await end(jobs, loud)
+        shot = (await jobs.look(ALICE, loud)).snapshot()
+        assert shot["log"][-1]["line"].startswith("99 ")
+        assert len(dumps(shot)) < 1 << 20
+
+
 async def test_controls_and_long_texts_do_not_get_through(tmp_path: Path) -> None:
     texts = ["\x1b[31mred\x1b[0m\x07!", "x" * 5000, "one\ntwo\r\nthree", "left \u202e right", "", "\x1b]0;title\x07end"]
     targets = [
@@ -153,6 +177,17 @@ async def test_what_a_job_leaves_behind_cannot_go_on_telling(tmp_path: Path) -> 
     async with opened("sqlite", tmp_path) as jobs:
         assert (await end(jobs, await start(jobs, "late")))["type"] == "succeeded"
         (task,) = kinds_of_jobs.TASKS
-        await asyncio.wait({task}, timeout=30)
+        await asyncio.wait({task}, timeout=60)
         kinds_of_jobs.TASKS.clear()
         assert task.cancelled()
+
+
+def test_the_time_that_is_left_is_of_a_stage_and_not_of_the_next() -> None:
+    """While a job waits for an answer, or packs, nobody is to read of three seconds."""
+    story = Story("id")
+    progress = {"type": "progress", "done": 6, "failed": 0, "total": 12, "eta_s": 3.5}
+    for offset, event in enumerate((progress, {"type": "stage", "name": "packing"}), 1):
+        story.add(Event(offset, group([dumps(event)])))
+    assert story.progress == {"done": 6, "failed": 0, "total": 12, "eta_s": None}
+    story.add(Event(3, group([dumps(progress)])))
+    assert story.progress["eta_s"] == 3.5

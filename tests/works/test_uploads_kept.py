@@ -1,6 +1,8 @@
 """Uploads: only their owner refers to them, and they stay while something does, over restarts and in two servers."""
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from tests.films import sound
 from tests.pictures import small
 from tests.works.uploads import HOUR, MONTH, age, names, opened, refused, send, unknown
-from works.shelf import FolderShelf
+from works.shelf import Attachment, FolderShelf, parse_record, record_of
 
 
 async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers_are(tmp_path: Path) -> None:
@@ -27,6 +29,17 @@ async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers
         age(uploads, mine.id, HOUR + 1)
         await uploads.sweep()
         assert "no upload of yours" in await unknown(uploads, "alice", mine.id), "a failed attach keeps nothing"
+
+
+def test_records_of_earlier_and_later_servers_are_read_by_both() -> None:
+    """While servers are replaced one by one, each has to find what the others have taken."""
+    attachment = Attachment("0" * 32, ".jpg", 7, 2, 3, True, called="sea.jpg")
+    assert parse_record(record_of("alice", attachment)) == ("alice", attachment)
+    record = json.loads(record_of("alice", attachment))
+    known = {"id", "suffix", "size", "width", "height", "has_thumbnail"}
+    assert set(record["attachment"]) == known, "an earlier one takes no others"
+    del record["called"]
+    assert parse_record(json.dumps(record).encode())[1] == replace(attachment, called="")
 
 
 @pytest.mark.parametrize("id", ["", ".", "../uploads/x", "/etc/passwd", "\0", "A" * 32, "x" * 5000, "0" * 32 + "\n"])

@@ -16,6 +16,7 @@ from works.hubs import Hubs
 from works.jobs import find
 from works.jobs.asks import Answer, List, Retry, Start
 from works.jobs.house import JobHouse
+from works.jobs.offers import Offers
 from works.jobs.runner import Runner
 from works.jobs.stories import Stories
 from works.jobs.story import ALL, END, Story, dumps, group, id_of, is_id, new_id, started_by, starts_of, stream_of
@@ -50,6 +51,7 @@ class Jobs:
         self.settings = house.settings
         self.hubs = Hubs(events, frame)
         self.stories = Stories(events)
+        self.offers = Offers(house)
         self.runner = Runner(events, queue, house, self.stories)
         self.events = events
 

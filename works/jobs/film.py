@@ -28,8 +28,8 @@ _COLUMNS = ("frame", "seconds", "state", "found", "data", "code", "message")
 
 class FilmParams(ActionParams):
     upload: str = Field("", description="an uploaded video, by its id")
-    folder: str = Field("", description="or a folder of the server, by its name,")
-    file: str = Field("", max_length=1000, description="and the video in it")
+    folder: str = Field("", description="or a folder of the server", json_schema_extra={"from": "folders"})
+    file: str = Field("", max_length=1000, description="and the video in that folder")
     every: int = Field(1, ge=1, le=100_000, description="of so many frames the first")
     start: float = Field(0, ge=0, description="seconds into the film to begin at")
     end: float | None = Field(None, gt=0, description="seconds into the film to end at")

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class RolloutParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    plan: str = Field(min_length=1, max_length=100, description="the name of a plan in the file of plans")
+    plan: str = Field(
+        min_length=1, max_length=100, description="the name of a plan", json_schema_extra={"from": "plans"}
+    )
     params: dict[str, bool | int | str] = Field(
         default={}, max_length=100, description="the plan's parameters; it says which values they may have"
     )

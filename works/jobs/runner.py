@@ -21,7 +21,7 @@ from works.jobs.house import JobHouse
 from works.jobs.lease import Leases
 from works.jobs.running import Running
 from works.jobs.stories import Stories
-from works.jobs.story import ALL, END, RUNNING, Story, dumps, group, id_of, is_id, started_by, stream_of
+from works.jobs.story import ALL, END, RUNNING, Story, as_told, dumps, group, id_of, is_id, started_by, stream_of
 from works.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ class Runner:
         stream = stream_of(id)
         for reader in (RUNNING, ALL, started_by(user)):
             await self._events.mark(stream, reader, 0)
-        await self._events.append(stream, group([dumps(started)]), id="started", unless=(END,))
+        await self._events.append(stream, group([dumps(as_told(started))]), id="started", unless=(END,))
         story = await self._stories.first(id)
         if story is None:
             raise OSError("the job's story cannot be read")

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,8 @@ UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff
 """Controls, marks that turn the direction of writing, and what is no text."""
 
 _LONGEST_NAME = 200
+# What of a name leads to a file, as any system writes it.
+_FOLDERS = re.compile(r"^.*[/\\]|^[A-Za-z]:", re.DOTALL)
 # Bytes that are copied at once.
 _PIECE = 8 << 20
 
@@ -105,7 +108,24 @@ async def uploaded_pictures(context: JobContext, ids: Sequence[str]) -> Pictures
     if other := [each.name for each in attachments if not is_picture(each.name)]:
         raise WorkError("unsupported_format", f"uploads: {other[0]} is no picture")
     most, uploads = context.house.settings.max_slice_bytes, context.house.uploads
-    return Pictures([Picture(each.name, partial(_read_upload, uploads, each, most)) for each in attachments])
+    named = zip(_called(attachments), attachments, strict=True)
+    return Pictures([Picture(name, partial(_read_upload, uploads, each, most)) for name, each in named])
+
+
+def _called(attachments: Sequence[Attachment]) -> list[str]:
+    """What their user called them, as pictures and without folders, no two the same where case is not told."""
+    counts: Counter[str] = Counter()
+    names: dict[str, str] = {}
+    for each in attachments:
+        name = safe(_FOLDERS.sub("", each.called)).strip(" .") or each.name
+        name = name if is_picture(name) else name + each.suffix
+        stem, _, suffix = name.rpartition(".")
+        stem, unique = stem[: _LONGEST_NAME - 20], name
+        while unique.casefold() in names:
+            counts[name.casefold()] += 1
+            unique = f"{stem}-{counts[name.casefold()] + 1}.{suffix}"
+        names[unique.casefold()] = unique
+    return list(names.values())
 
 
 def _read_upload(uploads: Uploads, attachment: Attachment, most: int) -> bytes:

@@ -9,9 +9,9 @@ import re
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from works.events import Event
@@ -24,11 +24,16 @@ _ID = re.compile(r"[0-9a-f]{27}")
 _STREAM = "jobs/of/"
 # Readers whose marks are lists of jobs: a mark is durable, and goes with its stream.
 RUNNING, ALL = "jobs/running", "jobs/all"
-# Lines of the log that a snapshot has, and characters beyond which it says only the states of its targets.
-_LINES = 200
-_LONGEST_SNAPSHOT = 1 << 20
+# Lines of the log that a snapshot has, and characters of them; characters beyond which it says only the states of its
+# targets, and of these. A letter that is not of ASCII has six.
+_LINES, _LONGEST_LOG = 200, 256 << 10
+_LONGEST_STATES = 1 << 20
+# Characters of the names that a story tells of those that a job is to do.
+_LONGEST_ONLY = 64 << 10
 # Names in a list of targets whose state is not known.
 _MOST_NAMES = 100
+
+T = TypeVar("T")
 
 
 def new_id() -> str:
@@ -69,6 +74,23 @@ def group(events: Iterable[str], **first: str) -> str:
     """A stream's event of these, each JSON already. ``first`` is ``told`` or ``ended``."""
     head = dumps({**first, "at": round(time.time() * 1000)})
     return f'{head[:-1]},"events":[{",".join(events)}]}}'
+
+
+def fitting(things: Iterable[T], most: int) -> Iterator[T]:
+    """The first of these, as many as have so many characters as JSON."""
+    for thing in things:
+        most -= len(dumps(thing)) + 1
+        if most < 0:
+            return
+        yield thing
+
+
+def as_told(started: dict[str, Any]) -> dict[str, Any]:
+    """The first event of a story, which has to fit into an outbox: many names in ``only`` are counted alone."""
+    only = started["only"]
+    if only is None:
+        return {**started, "only_count": None}
+    return {**started, "only": list(fitting(only, _LONGEST_ONLY)), "only_count": len(only)}
 
 
 def written(id: str, event: Event) -> str:
@@ -130,12 +152,14 @@ class Story:
             self.lines.append({"target": event["target"], "line": event["line"]})
         elif kind == "target":
             target = {name: value for name, value in event.items() if name not in ("type", "name")}
-            self._weight += _weight(target) - _weight(self.targets.get(event["name"]))
+            before = self.targets.get(event["name"])
+            self._weight += _weight(event["name"], target) - (_weight(event["name"], before) if before else 0)
             self.targets[event["name"]] = target
         elif kind == "progress":
             self.progress = {name: value for name, value in event.items() if name != "type"}
         elif kind == "stage":
             self.stage = event["name"]
+            self.progress = {**self.progress, "eta_s": None} if self.progress else {}  # it was of the stage before
         elif kind == "started":
             self.started, self.at = event, at
         elif kind == "approval":
@@ -181,15 +205,19 @@ class Story:
         }  # fmt: skip
 
     def snapshot(self) -> dict[str, Any]:
-        """All there is to know, as of ``offset``. ``brief``: there is too much to say of the targets but states."""
-        brief = self._weight > _LONGEST_SNAPSHOT
-        states = {name: {"state": target["state"]} for name, target in self.targets.items()} if brief else self.targets
+        """All there is to know, as of ``offset``. ``brief``: there is too much to say of the targets but states, and
+        of these the first that there is room for."""
+        brief = self._weight > _LONGEST_STATES
+        bare = ((name, {"state": target["state"]}) for name, target in self.targets.items())
+        states = dict(fitting(bare, _LONGEST_STATES)) if brief else self.targets
+        log = list(fitting(reversed(self.lines), _LONGEST_LOG))[::-1]
         return {
             **self.summary(), "params": self.started.get("params"), "only": self.started.get("only"),
-            "approval": self.approval, "end": self.end, "log": list(self.lines), "states": states, "brief": brief,
+            "only_count": self.started.get("only_count"), "approval": self.approval, "end": self.end, "log": log,
+            "states": states, "brief": brief,
         }  # fmt: skip
 
 
-def _weight(target: dict[str, Any] | None) -> int:
-    """About how many characters it takes to tell of a target."""
-    return sum(len(name) + len(str(value)) + 6 for name, value in target.items()) + 20 if target else 0
+def _weight(name: str, target: dict[str, Any]) -> int:
+    """How many characters it takes to tell of a target."""
+    return len(dumps(name)) + len(dumps(target)) + 2

@@ -1,0 +1,73 @@
+"""What may be started on this server, as a form needs it: the schemas, with the plans and folders that there are.
+
+A parameter whose schema has ``from`` (``plans`` or ``folders``) is given as its ``examples`` what may be said there.
+"""
+
+import asyncio
+import copy
+from typing import Any
+
+from works.jobs import offered
+from works.jobs.house import JobHouse
+from works.jobs.sources import folders
+
+# Names that a form is given, and characters of them in the words beside its field.
+_MOST, _LONGEST = 200, 1000
+
+
+class Offers:
+    def __init__(self, house: JobHouse) -> None:
+        self._house = house
+        self._plans: dict[str, str] = {}
+        # Of the file of plans as it was when it was read: when it was written, and how long it is.
+        self._stamp: tuple[int, int] | None = None
+        self._reading = asyncio.Lock()
+
+    async def of(self, scopes: frozenset[str]) -> dict[str, dict[str, Any]]:
+        """Name -> description of every kind of job that a token with these scopes may start."""
+        kinds = copy.deepcopy(offered(scopes))
+        for kind in kinds.values():
+            for schema in kind["params"].get("properties", {}).values():
+                if source := schema.pop("from", ""):
+                    self._fill(schema, await self._there(source))
+        return kinds
+
+    def _fill(self, schema: dict[str, Any], there: dict[str, str]) -> None:
+        """``there``: names, and what is said of each."""
+        words = ", ".join(name + said for name, said in there.items())
+        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
+        schema["examples"] = list(there)[:_MOST]
+        schema["description"] = f"{schema.get('description', '')}: {words or 'there are none'}"
+
+    async def _there(self, source: str) -> dict[str, str]:
+        if source == "folders":
+            return dict.fromkeys(sorted(folders(self._house.settings.folders)), "")
+        async with self._reading:
+            return await asyncio.to_thread(self._read_plans)
+
+    def _read_plans(self) -> dict[str, str]:
+        """Each with its parameters; none of a file that cannot be used, which a rollout tells all about."""
+        settings, path = self._house.settings, self._house.plans
+        if path is None:
+            return {}
+        try:
+            from works.jobs.plans import Bounds, PlansError, load
+
+            stat = path.stat()
+            stamp = stat.st_mtime_ns, stat.st_size
+            if stamp != self._stamp:
+                try:
+                    plans = load(
+                        path, Bounds(settings.rollout_hosts, settings.rollout_forks, settings.rollout_deadline)
+                    )
+                    self._plans = {name: _with(list(plan.params)) for name, plan in plans.plans.items()}
+                except PlansError:
+                    self._plans = {}
+                self._stamp = stamp
+        except (OSError, ModuleNotFoundError):
+            return {}
+        return self._plans
+
+
+def _with(params: list[str]) -> str:
+    return f" ({', '.join(params)})" if params else ""
