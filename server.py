@@ -22,7 +22,7 @@ from tornado.web import Application
 import config
 from handlers import auth, frames, health, logs, routes, terminal
 from handlers.base import FORBIDDEN, RESTARTING
-from handlers.connections import Connections
+from handlers.connections import Connections, hang_up
 from handlers.web import Context, NotFound, Policy
 from works.house import Works, open_works
 from works.jobs.house import JobSettings
@@ -78,10 +78,13 @@ async def serve(settings: config.Settings) -> None:
 
     structlog.get_logger().info("draining", connections=len(connections))
     server.stop()
+    # A proxy that keeps connections goes to another server with its next request, or the one after it.
+    server.conn_params.no_keep_alive = True
     connections.refuse_more()
     await works.drain(settings.drain_timeout)
     connections.close_all(RESTARTING, "the server is restarting")
     await connections.all_closed(_GOODBYE)
+    await hang_up(server, _GOODBYE)
     for chore in chores:
         chore.cancel()
     await works.close()

@@ -2,9 +2,15 @@
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from typing import Protocol
 
+from tornado.httpserver import HTTPServer
+
 from works.metrics import Metrics
+
+# Seconds between two looks at whether an answer has left: Tornado does not tell.
+_LOOK = 0.02
 
 
 class Connection(Protocol):
@@ -83,3 +89,22 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+
+async def hang_up(server: HTTPServer, seconds: float) -> None:
+    """Closes the connections that speak HTTP, once all answers have left, or after that long.
+
+    Else the end of the loop would cancel requests, and Tornado answers a cancelled one with 500: one that has just come
+    by a connection that a proxy keeps. Closed without an answer, it may be sent to another server.
+    """
+    streams = [connection.stream for connection in server._connections]
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    # What neither reads nor is closed works at its answer; what waits for a request, or for the rest of one, reads.
+    while loop.time() < until and any(one.writing() or not (one.reading() or one.closed()) for one in streams):  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK)
+    for connection in list(server._connections):
+        connection.stream.close()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await server.close_all_connections()

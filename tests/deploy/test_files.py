@@ -40,7 +40,7 @@ def test_systemd_takes_the_unit(path: Path, tmp_path: Path) -> None:
     (program,) = re.findall(r"^ExecStart=(\S+)", text, re.MULTILINE)
     unit.write_text(text.replace(program, "/bin/true"))
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=200
     )
     faults = [line for line in done.stderr.splitlines() if path.stem.split("@")[0] in line]
     assert faults == []

@@ -21,14 +21,14 @@ from tests.client import Client
 from tests.films import film
 from tests.nginx import SHIPPED, Nginx, nginx_before
 from tests.pictures import decoded, encoded, photograph, small
-from tests.running import ROOT, Server, until
+from tests.running import GUARD, ROOT, Server, until
 
 HELD = {"trusted_proxies": "127.0.0.1", "accel_redirect": "/_files/"}
 
 
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("behind"), ping_interval=1, pong_timeout=1, **HELD)
+    running = Server(tmp_path_factory.mktemp("behind"), ping_interval=10, pong_timeout=10, **HELD)
     yield running
     running.stop()
 
@@ -67,6 +67,8 @@ def test_it_waits_longer_than_the_server_does(nginx: Nginx) -> None:
     assert waits > settings["ping_interval"].default + settings["pong_timeout"].default
     (taken,) = re.findall(r"client_max_body_size (\d+)m;", text)
     assert int(taken) << 20 > max(settings["upload_bytes"].default, settings["max_slice_bytes"].default)
+    (kept,) = re.findall(r"^    keepalive_timeout (\d+)s;", text, re.MULTILINE)
+    assert int(kept) < settings["header_timeout"].default
     (upload,) = re.findall(r"location = /upload \{[^}]*proxy_read_timeout (\d+)s;", text)
     assert int(upload) >= settings["upload_timeout"].default
 
@@ -98,7 +100,8 @@ async def test_pings_go_through_both_ways(nginx: Nginx, behind: Server) -> None:
     wire.addHandler(logging.NullHandler())
     wire.addFilter(lambda record: bool(seen.append(record.getMessage())) or True)
     async with await through(nginx, behind, logger=wire) as client:
-        await until(lambda: sum("< PING" in line for line in seen) >= 3)
+        # Unanswered for ten seconds, the first would have ended it.
+        await until(lambda: sum("< PING" in line for line in seen) >= 2)
         await (await client.socket.ping())
         await client.slice("a", small())
         assert (await client.wait_for("result"))["id"] == "a"
@@ -171,7 +174,7 @@ async def test_an_upload_reaches_the_server_while_it_is_still_being_sent(nginx: 
     content = film(".mp4") + bytes(1 << 20)
     lines = ["POST /upload HTTP/1.1", "Host: x", f"Authorization: Bearer {behind.token(scope='chat')}"]
     head = "\r\n".join([*lines, f"Content-Length: {len(content)}", "Connection: close", "", ""]).encode()
-    with socket.create_connection(("127.0.0.1", nginx.port), timeout=60) as sender:
+    with socket.create_connection(("127.0.0.1", nginx.port), timeout=GUARD) as sender:
         sender.sendall(head + content[:-1])
         parts = behind.folder / "var/uploads"
         await until(lambda: sum(path.stat().st_size for path in parts.glob(".*.part")) > len(content) // 2)

@@ -235,7 +235,8 @@ async def _retire(worker: Worker, bench: Bench, drain: float) -> None:
     # RuntimeError: Dask's, for a scheduler that went at the same moment.
     with suppress(TimeoutError, OSError, RuntimeError):
         async with asyncio.timeout(drain):
-            while bench.at_work or worker.data:  # noqa: ASYNC110 - Dask does not tell when something is fetched
+            # What has left the bench is still executing, to Dask, until it is among what the worker has.
+            while worker.state.executing or bench.at_work or worker.data:  # noqa: ASYNC110 - nor is it told when fetched
                 await asyncio.sleep(0.02)
         async with asyncio.timeout(_CLOSE):
             await worker.close_gracefully()

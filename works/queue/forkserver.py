@@ -18,6 +18,8 @@ from pathlib import Path
 _REQUEST = struct.Struct("!cI")  # b"F" with a socket: fork; b"K": kill; then the serial number
 _FORK, _KILL = b"F", b"K"
 _LENGTH = struct.Struct("!I")
+# Seconds for the process to end, and its children with it. Killed before that, it could not kill them.
+_PATIENCE = 10.0
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONHASHSEED", "VIRTUAL_ENV")
 
 
@@ -88,7 +90,7 @@ class Forkserver:
             self._control = None
         if self._process:
             try:
-                self._process.wait(2.0)
+                self._process.wait(_PATIENCE)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
