@@ -16,13 +16,18 @@ import psutil
 
 from tests.dask import Dask
 from tests.nginx import Nginx
-from tests.redis import Redis, free_port, url_in
+from tests.ports import free_port
+from tests.redis import Redis, url_in
 from tests.running import Server, until
 from tests.s3 import KEY, S3
 from tests.s3 import SECRET as STORE_SECRET
 
 # The key of the store as a provider's own variables say it: workers and servers take it from there.
 _PROVIDERS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": STORE_SECRET}
+
+
+# No slice fails because a worker was long in getting its turn.
+PATIENT = {"slice_timeout": 60}
 
 
 class Cluster:
@@ -41,10 +46,11 @@ class Cluster:
         self._parts: dict[str, Server | Popen[bytes]] = {}
         self._ends = ExitStack()
         media, uploads = folder / "media", folder / "uploads"
-        self._shared: dict[str, object] = {"media": f"file:{media}"}
+        self._shared: dict[str, object] = {"media": f"file:{media}", **PATIENT}
         if store:
             # By the servers, since a page in a test fetches nothing from other hosts.
-            self._shared = {"media": store.media, "store_endpoint": store.url, "store_region": "us-east-1"}
+            self._shared = {**PATIENT, "media": store.media, "store_endpoint": store.url, "store_region": "us-east-1"}
+            self._shared["store_timeout"] = 25
             settings = {"store_serve": "stream"} | settings
         else:
             settings = {"uploads": f"file:{uploads}", "accel_redirect": "/_files/"} | settings
@@ -56,7 +62,8 @@ class Cluster:
             self._ends.callback(self.dask.close)
             self._settings = {
                 "queue": self.dask.url, "events": url_in(folder), "trusted_proxies": "127.0.0.1",
-                "connections_per_user": 1000, "connections_per_address": 1000, **self._shared, **settings,
+                "connections_per_user": 1000, "connections_per_address": 1000, "queue_patience": 100,
+                **self._shared, **settings,
             }  # fmt: skip
             for number in range(1, workers + 1):
                 self.start(f"worker-{number}")
@@ -116,7 +123,7 @@ class Cluster:
         for name, part in list(self._parts.items()):
             if (part.process if isinstance(part, Server) else part).poll() is not None:
                 self.start(name)
-        await until(self.whole, 90)
+        await until(self.whole, 120)
 
     def whole(self) -> bool:
         """Whether every server says that it can do work, and every worker is with the scheduler."""
@@ -126,7 +133,7 @@ class Cluster:
                 ends = psutil.Process(worker.pid).net_connections("tcp")
                 if not any(end.raddr and end.raddr.port == port and end.status == "ESTABLISHED" for end in ends):
                     return False
-            answers = [httpx.get(f"{server.url}/readyz", timeout=30) for server in self.servers.values()]
+            answers = [httpx.get(f"{server.url}/readyz", timeout=60) for server in self.servers.values()]
         except (httpx.TransportError, psutil.Error):
             return False
         return all(answer.status_code == 200 for answer in answers)

@@ -3,12 +3,23 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+import websockets
+from hypothesis import HealthCheck, settings
 
 from tests.redis import Redis, redis_in
-from tests.running import Server
+from tests.running import GUARD, Server
 from tests.s3 import S3, s3_in
 from tests.streams import Camera, make_clip
+
+# Both libraries give up after 5 to 20 s unless told otherwise, each time. A busy machine may take longer.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, GUARD)
+websockets.connect.__init__.__kwdefaults__ |= {"open_timeout": GUARD, "ping_timeout": GUARD}
+# Hypothesis fails an example that takes 200 ms, and one test in many runs by what it happens to draw.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

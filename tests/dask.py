@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.redis import free_port
+from tests.ports import free_port
 from tests.running import ROOT, alive
 
 

@@ -44,12 +44,12 @@ async def serving(folder: Path, *routes: tuple[str, type[Any]]) -> AsyncIterator
 
 async def connect(url: str) -> ClientConnection:
     """A connection of alice, who may do everything."""
-    headers = {"Authorization": f"Bearer {issue(SECRET, 'alice', ' '.join(SCOPES), 60)}"}
+    headers = {"Authorization": f"Bearer {issue(SECRET, 'alice', ' '.join(SCOPES), 600)}"}
     return await websockets.connect(url, additional_headers=headers, proxy=None)
 
 
 async def closed(socket: ClientConnection) -> tuple[int, str]:
     """Code and reason of the server's close."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await socket.wait_closed()
     return socket.close_code or 1006, socket.close_reason or ""

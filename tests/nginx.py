@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.redis import free_port
-from tests.running import ROOT
+from tests.ports import free_port
+from tests.running import GUARD, ROOT
 
 SHIPPED = ROOT / "deploy" / "nginx.conf"
 # What Debian's own nginx.conf has around it, in a folder of the test's.
@@ -76,14 +76,14 @@ class Nginx:
 
     def check(self) -> str:
         """What ``nginx -t`` says of the configuration."""
-        done = subprocess.run(self.command("-t"), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(self.command("-t"), capture_output=True, text=True, timeout=2 * GUARD)
         return done.stderr
 
     def start(self) -> None:
         """Until it answers."""
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
-        end = time.monotonic() + 30
+        end = time.monotonic() + GUARD
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.stop()
@@ -92,7 +92,7 @@ class Nginx:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=30).status_code == 404
+            return httpx.get(f"{self.url}/readyz", timeout=GUARD).status_code == 404
         except httpx.TransportError:
             return False
 
@@ -103,7 +103,7 @@ class Nginx:
     def stop(self) -> None:
         """At once, sockets and all."""
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(GUARD)
 
 
 @contextmanager

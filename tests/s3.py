@@ -18,6 +18,8 @@ from xml.etree import ElementTree
 
 import httpx
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).parent.parent
 KEY, SECRET = "AKIATESTTESTTESTTEST", "a-secret-that-must-be-seen-nowhere"
 
@@ -26,11 +28,11 @@ class S3:
     """``url`` is where it listens; ``media`` is a store's URL in its bucket."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, 0
+        self.folder, self.port = folder, free_port()
         self.start()
 
     def start(self) -> None:
-        """Until it listens and has an empty bucket; on the port it had before."""
+        """Until it listens and has an empty bucket; on its old port when it is started again."""
         with (self.folder / "s3.log").open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.s3", str(self.port)],
@@ -47,7 +49,7 @@ class S3:
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The answer to a request about the bucket or, with a path, something in it."""
         signed = {"Authorization": f"AWS {KEY}:as-good-as-any"}
-        answer = httpx.request(method, f"{self.url}/bucket{path}", headers=signed, timeout=30, **options)
+        answer = httpx.request(method, f"{self.url}/bucket{path}", headers=signed, timeout=60, **options)
         assert answer.status_code < 300, answer.text
         return answer
 
@@ -75,11 +77,11 @@ class S3:
 
     def age(self, part: str, seconds: float) -> None:
         """Everything with this in its key is as if that much older."""
-        httpx.post(f"{self.url}/-/age", params={"part": part, "seconds": seconds}).raise_for_status()
+        httpx.post(f"{self.url}/-/age", params={"part": part, "seconds": seconds}, timeout=60).raise_for_status()
 
     def refuse(self, status: int, code: str) -> None:
         """From now on every request is answered so; status 0: no longer."""
-        httpx.post(f"{self.url}/-/refuse", params={"status": status, "code": code}).raise_for_status()
+        httpx.post(f"{self.url}/-/refuse", params={"status": status, "code": code}, timeout=60).raise_for_status()
 
     def deny(self, *actions: str) -> None:
         """The bucket's policy denies these actions to everybody."""
@@ -97,7 +99,7 @@ class S3:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
         if self.process.stdout:
             self.process.stdout.close()
 

@@ -18,6 +18,8 @@ from pathlib import Path
 import asyncssh
 import psutil
 
+from tests.ports import free_port
+
 USER = pwd.getpwuid(os.geteuid()).pw_name
 _CONFIG = """
 AuthorizedKeysFile {folder}/key.pub
@@ -45,15 +47,6 @@ def make_key(path: Path) -> str:
     return key.export_public_key().decode().strip()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that were all free at the same moment."""
-    found = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in found]
-    for each in found:
-        each.close()
-    return ports
-
-
 class Sshd:
     """An OpenSSH server that listens on up to 16 ports: as many hosts, as far as a client can tell."""
 
@@ -70,7 +63,7 @@ class Sshd:
         self.log = folder / f"{name}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen([program, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not all(map(_answers, ports)):
             if self.process.poll() is not None or time.monotonic() > end:
                 self.stop()
@@ -79,12 +72,12 @@ class Sshd:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 def _answers(port: int) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
@@ -129,10 +122,10 @@ def gone(group: int) -> bool:
 @contextmanager
 def sshd(fleet: Fleet, *names: str, known: bool = True) -> Iterator[Sshd]:
     """A real sshd with a port for each of these hosts."""
-    server = Sshd(fleet.folder, free_ports(len(names)), f"sshd-{names[0]}")
+    server = Sshd(fleet.folder, [free_port() for _ in names], f"sshd-{names[0]}")
     while "Address already in use" in server.log.read_text():  # somebody was quicker
         server.stop()
-        server = Sshd(fleet.folder, free_ports(len(names)), f"sshd-{names[0]}")
+        server = Sshd(fleet.folder, [free_port() for _ in names], f"sshd-{names[0]}")
     for name, port in zip(names, server.ports, strict=True):
         fleet.add(name, port, server.public if known else "")
     try:

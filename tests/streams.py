@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
+from tests.ports import free_port
+
 BITS, ACROSS, BLOCK = 16, 8, 40
 WIDTH, HEIGHT = ACROSS * BLOCK, 2 * BLOCK + 100
 
@@ -65,12 +67,6 @@ def publish(clip: Path, url: str) -> "subprocess.Popen[bytes]":
     form = "flv" if url.startswith("rtmp") else "mpegts"
     command = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(clip), "-c", "copy", "-f", form]
     return subprocess.Popen([*command, "-listen", "1", url], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class Camera:

@@ -11,8 +11,10 @@ from playwright.async_api import Page, async_playwright, expect
 
 from tests.running import Server
 
-# A guard against hanging; by default it is five seconds, which a busy machine may take.
-expect.set_options(timeout=30_000)
+# Milliseconds, only a guard against hanging; by default it is five seconds, which a busy machine may take. A page that
+# has lost its server may wait for 22 s before it tries again.
+PATIENCE = 90_000
+expect.set_options(timeout=PATIENCE)
 
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 FLAGS = [
@@ -36,9 +38,10 @@ async def console(
     faults: list[str] = []
     base = url or server.url
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS, timeout=PATIENCE)
         context = await browser.new_context(viewport={"width": width, "height": height}, **options)
         page = await context.new_page()
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: None if _ours(request.url, base) else faults.append(request.url))
         await page.goto(f"{base}/?token={token or server.token()}{fragment}")
@@ -68,10 +71,12 @@ async def order(page: Page) -> list[int]:
 class Proxy:
     """Passes bytes on to the server until ``cut``, which ends every connection without a word.
 
-    While it is ``deaf``, what the server says is lost; while it is ``shut``, whoever connects is hung up on.
+    ``heard`` counts the bytes of clients that were passed on. While it is ``deaf``, what the server says is lost; while
+    it is ``shut``, whoever connects is hung up on.
     """
 
     deaf = shut = False
+    heard = 0
 
     def __init__(self, server: Server) -> None:
         self._port = server.port
@@ -117,6 +122,7 @@ class Proxy:
             while data := await source.read(1 << 16):
                 if not (self.deaf and is_answer):
                     sink.write(data)
+                    self.heard += 0 if is_answer else len(data)
                     await sink.drain()
         except OSError:
             pass

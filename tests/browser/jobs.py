@@ -10,8 +10,8 @@ from tests.browser.chromium import console
 from tests.running import Server
 
 KINDS = "tests.browser.kinds_of_jobs,tests.works.kinds_of_jobs"
-# For what a job does: expectations wait five seconds otherwise.
-PATIENCE = 60_000
+# For what a job does.
+PATIENCE = 120_000
 
 
 def jobs(
@@ -34,7 +34,7 @@ async def begin(page: Page, kind: str, **params: object) -> str:
 async def opened(page: Page) -> str:
     """The id of the job that is shown, once there is one."""
     await expect(page.locator("#job-known")).to_be_visible()
-    await page.wait_for_function(r"/^#jobs\/[0-9a-f]{27}$/.test(location.hash)")
+    await page.wait_for_function(r"() => /^#jobs\/[0-9a-f]{27}$/.test(location.hash)")
     found = re.search(r"#jobs/(\w+)", page.url)
     assert found
     return found[1]

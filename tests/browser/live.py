@@ -17,9 +17,6 @@ from tests.pictures import photograph
 from tests.running import Server
 from tests.streams import ACROSS, BITS
 
-# Milliseconds, only a guard against hanging.
-expect.set_options(timeout=30_000)
-
 # -1 stands for a picture that says no number.
 RECORD = f"""() => {{
     const draw = CanvasRenderingContext2D.prototype.drawImage;
@@ -67,9 +64,9 @@ async def shown(page: Page, source: str) -> list[int]:
     return numbers
 
 
-async def more_shown(page: Page, source: str, count: int = 5) -> list[int]:
-    """Those painted from now on, when there are as many."""
-    before = len(await shown(page, source))
+async def more_shown(page: Page, source: str, count: int = 5, before: int | None = None) -> list[int]:
+    """Those painted from now on, or after the first ``before`` of them, when there are as many."""
+    before = len(await shown(page, source)) if before is None else before
     script = "([name, count]) => (window.shown[name] ?? []).length >= count"
     await page.wait_for_function(script, arg=[source, before + count])
     return (await shown(page, source))[before:]
@@ -81,7 +78,7 @@ async def at(page: Page, source: str, number: int, most: int | None = None) -> N
     await page.wait_for_function(script, arg=[source, number, number if most is None else most])
 
 
-async def state(page: Page, *labels: str, timeout: float = 30) -> None:
+async def state(page: Page, *labels: str, timeout: float = 90) -> None:
     """Waits until the enlarged source says that it is in one of these states."""
     script = "(labels) => labels.includes(document.querySelector('#stage-label').textContent)"
     await page.wait_for_function(script, arg=labels, timeout=timeout * 1000)

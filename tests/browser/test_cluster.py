@@ -72,7 +72,11 @@ class Shown:
         assert sorted(orders) == list(range(1, slices + 1))
         assert await self.page.locator(".slice img").count() == slices
         await self.page.wait_for_function(_ALL_SEEN)
-        assert await self.page.locator("#connection").get_attribute("data-state") == "open"
+        await self.page.wait_for_selector("#connection[data-state=open]")
+
+    async def was_lost(self) -> None:
+        """Waits until the page has noticed that its connection is gone; it may have had all slices before."""
+        await self.page.wait_for_function("() => seen.states.includes('waiting')")
 
 
 def ended(cluster: Cluster) -> dict[str, float]:
@@ -103,6 +107,7 @@ async def test_a_worker_that_is_killed_is_not_noticed(cluster: Cluster) -> None:
 async def test_a_server_that_is_killed_is_told_and_another_goes_on(cluster: Cluster) -> None:
     async with on_its_way(cluster) as shown:
         cluster.kill(shown.holder())
+        await shown.was_lost()
         await shown.is_whole()
         states = await shown.states()
         assert states[:3] == ["open", "waiting", "connecting"]
@@ -121,6 +126,7 @@ async def test_nginx_is_started_anew_and_whichever_server_comes_goes_on(cluster:
     async with on_its_way(cluster) as shown:
         cluster.nginx.stop()
         cluster.nginx.start()
+        await shown.was_lost()
         await shown.is_whole()
         states = await shown.states()
         assert states[:3] == ["open", "waiting", "connecting"]

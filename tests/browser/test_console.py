@@ -8,10 +8,13 @@ import pytest
 from playwright.async_api import Page
 
 from tests.browser.chromium import SCREENSHOTS, Proxy, console, order, states
-from tests.pictures import encoded, tall
+from tests.client import PLUG, Client
+from tests.pictures import encoded, small, tall
 from tests.running import Server, until
 
 Start = Callable[..., Server]
+# Slices that a page has on their way at once.
+IN_FLIGHT = 16
 
 
 @cache
@@ -48,44 +51,56 @@ async def done(page: Page, at_least: int) -> None:
     await page.wait_for_selector(f":nth-match(.slice[data-state=done], {at_least})")
 
 
-async def test_a_dropped_picture_is_worked_from_the_top(server: Server) -> None:
-    async with console(server) as page:
+async def sent(server: Server, count: int) -> None:
+    """So many wait for the one worker, who is plugged."""
+    await until(lambda: server.metric("sluice_queue_depth") == count)
+
+
+async def test_a_dropped_picture_is_worked_from_the_top(start: Start) -> None:
+    server = start(workers=1)
+    async with await Client.connect(server) as other, console(server) as page:
+        await other.plug()
         await drop(page, picture())
+        await sent(server, IN_FLIGHT)
+        await other.send("cancel", id="plug")
         await all_done(page)
-        worked = await order(page)
-        assert len(worked) == 20
-        # As many as there are workers are worked at once, and a browser may be late to hear of one.
-        assert all(abs(place - index) <= 4 for place, index in enumerate(worked)), worked
+        assert await order(page) == list(range(20))
         assert await page.locator(".slice img").evaluate_all(
             "images => images.every(image => image.naturalWidth === 400)"
         )
 
 
-async def test_scrolling_while_it_works_changes_the_order(server: Server) -> None:
-    async with console(server) as page:
-        await slow(page)
+async def test_scrolling_while_it_works_changes_the_order(start: Start) -> None:
+    server = start(workers=1)
+    async with await Client.connect(server) as other, Proxy(server) as proxy, console(server, proxy.url) as page:
+        await other.plug()
         await choose(page, picture())
-        await done(page, 2)
+        await sent(server, IN_FLIGHT)
+        heard = proxy.heard
         await page.evaluate("scrollTo(0, document.body.scrollHeight)")
-        await page.wait_for_selector(".slice[data-state=done] >> nth=-1")
+        await until(lambda: proxy.heard > heard)
+        await other.send("cancel", id="plug")
         await all_done(page)
         worked = await order(page)
-        last = worked.index(max(worked))
-        assert last < len(worked) - 4, f"the end was in view and yet came late: {worked}"
-        assert worked[0] in (0, 1)
+        assert worked[0] == IN_FLIGHT - 1, f"the nearest to the end, which was in view, was not the first: {worked}"
 
 
-async def test_cancelling_stops_the_work_and_retrying_goes_on(server: Server) -> None:
-    async with console(server) as page:
-        await slow(page)
+async def test_cancelling_stops_the_work_and_retrying_goes_on(start: Start) -> None:
+    server = start(workers=1)
+    async with await Client.connect(server) as other, console(server) as page:
+        await other.plug()
+        await other.slice("second plug", small(), **PLUG)
         await choose(page, picture())
+        await sent(server, IN_FLIGHT + 1)
+        await other.send("cancel", id="plug")  # one slice has its turn, and then the second plug
         await done(page, 1)
         await page.click("#cancel")
         found = await states(page)
         assert {"done", "cancelled"} == set(found)
-        await until(lambda: server.metric("sluice_queue_depth") == 0)
+        await sent(server, 0)
         assert await page.is_disabled("#cancel")
         await page.click("#start")
+        await other.send("cancel", id="second plug")
         await all_done(page)
 
 

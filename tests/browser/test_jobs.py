@@ -10,7 +10,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.chromium import Proxy, console
 from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, last_line, lines, numbered, opened, saved_log, state
-from tests.running import Server
+from tests.running import Server, until
 
 Start = Callable[..., Server]
 
@@ -61,6 +61,7 @@ async def test_a_connection_that_is_lost_is_taken_up_where_it_was(server: Server
             before = len(sent)
             await proxy.away(page)
             await expect(page.locator("#job-cancel")).to_be_enabled()
+            await until(lambda before=before: any(each["type"] == "watch" for each in sent[before:]))
             asked = [each for each in sent[before:] if each["type"] == "watch"]
             assert [each["id"] for each in asked] == [id]
             assert asked[0]["after"] != 0, "it was told from the beginning again"
@@ -150,7 +151,8 @@ async def test_of_a_long_log_a_window_is_in_the_page(server: Server, tmp_path: P
         await page.click("#job-log-end")
         await last_line(page, "line 3500")
         await expect(page.locator("#job-lines li").last).to_be_in_viewport()
-        assert await lines(page) == numbered(3500)[-len(await lines(page)) :]
+        window = await lines(page)
+        assert window == numbered(3500)[-len(window) :]
         said = [line.split(" ", 2)[2] for line in await saved_log(page) if " -- " not in line]
         assert said == numbered(3500)
 
@@ -166,7 +168,8 @@ async def test_a_log_that_grows_stays_at_its_end_and_within_its_window(server: S
         await last_line(page, "line 900")
         assert await shown(page) <= 600
         await page.wait_for_function(AT_END)
-        assert await lines(page) == numbered(900)[-len(await lines(page)) :]
+        window = await lines(page)
+        assert window == numbered(900)[-len(window) :]
 
 
 async def shown(page: Page) -> int:

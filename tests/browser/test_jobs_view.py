@@ -43,6 +43,8 @@ async def test_two_hundred_targets_are_told_by_colour_and_by_word(server: Server
         await expect(page.locator(f"{cells} >> nth=100")).to_have_text("web101.example.orgrunning")
         gate.touch()
         await state(page, "succeeded")
+        for ended, count in {"ok": 80, "changed": 80, "failed": 20, "unreachable": 20}.items():
+            await expect(page.locator(f"{cells}[data-state={ended}]")).to_have_count(count)
         words = await page.locator(f"{cells} small").all_inner_texts()
         assert {word: words.count(word) for word in words} == {"ok": 80, "changed": 80, "failed": 20, "unreachable": 20}
         await page.click("#targets-states button[value=failed]")

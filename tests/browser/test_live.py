@@ -28,9 +28,16 @@ def yard(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Iterator[Serve
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def long_yard(tmp_path_factory: pytest.TempPathFactory, long_clip: Path) -> Iterator[Server]:
+    """The same with a hundred seconds, for those who must not come to the end however slow the machine is."""
+    server = Server(tmp_path_factory.mktemp("yard"), sources=sources(yard=long_clip), connections_per_user=50)
+    yield server
+    server.stop()
+
+
 async def test_a_recording_plays_in_order_to_its_end_and_can_be_sought_in_and_begun_again(yard: Server) -> None:
     async with watching(yard, "yard") as page:
-        await state(page, "playing")
         await expect(page.locator("#time")).to_contain_text("/ 0:10")
         await page.select_option("#speed", "2")
         await state(page, "ended")
@@ -46,15 +53,15 @@ async def test_a_recording_plays_in_order_to_its_end_and_can_be_sought_in_and_be
         sought = (await shown(page, "yard"))[before:]
         assert sought[0] == 9 * FPS
         assert sought == sorted(set(sought))
+        until_then = len(await shown(page, "yard"))
         await page.click("#play")
-        await state(page, "playing")
-        again = [number for number in await more_shown(page, "yard") if number < FRAMES - 3]
+        again = [number for number in await more_shown(page, "yard", before=until_then) if number < FRAMES - 3]
         assert again
         assert again == sorted(set(again))
 
 
-async def test_a_paused_recording_stays_still_and_goes_on_where_it_was(yard: Server) -> None:
-    async with watching(yard, "yard") as page:
+async def test_a_paused_recording_stays_still_and_goes_on_where_it_was(long_yard: Server) -> None:
+    async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard")
         await page.click("#play")
         await state(page, "paused")
@@ -64,19 +71,19 @@ async def test_a_paused_recording_stays_still_and_goes_on_where_it_was(yard: Ser
         assert await shown(page, "yard") == still
         await expect(page.locator("#play")).to_have_text("Play")
         await page.click("#play")
-        went_on = await more_shown(page, "yard")
+        went_on = await more_shown(page, "yard", before=len(still))
         assert went_on == sorted(set(went_on))
         assert still[-1] < went_on[0] <= still[-1] + FPS
 
 
-async def test_a_seek_shows_what_stands_there_paused_or_not(yard: Server) -> None:
-    async with watching(yard, "yard") as page:
+async def test_a_seek_shows_what_stands_there_paused_or_not(long_yard: Server) -> None:
+    async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard")
         await page.click("#play")
         await state(page, "paused")
         await drag(page, 7.0)
         await at(page, "yard", 7 * FPS)
-        await expect(page.locator("#time")).to_have_text("0:07 / 0:10")
+        await expect(page.locator("#time")).to_have_text("0:07 / 1:40")
         # As fast as a hand drags: some are left out, none comes late, the last is shown.
         positions = [tenth / 10 for tenth in range(70, 10, -1)]
         before = await drag(page, *positions)
@@ -87,33 +94,32 @@ async def test_a_seek_shows_what_stands_there_paused_or_not(yard: Server) -> Non
         assert (await shown(page, "yard"))[before:] == dragged
 
 
-async def test_what_comes_before_a_seek_is_answered_is_not_shown(yard: Server) -> None:
-    async with watching(yard, "yard") as page:
+async def test_what_comes_before_a_seek_is_answered_is_not_shown(long_yard: Server) -> None:
+    async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard")
         await page.evaluate(HOLD_SEEKS)
-        before = await drag(page, 5.0)
-        sent = yard.metric("sluice_video_sent_total", source="yard")
-        await until(lambda: yard.metric("sluice_video_sent_total", source="yard") >= sent + 5)
+        before = await drag(page, 60.0)
+        sent = long_yard.metric("sluice_video_sent_total", source="yard")
+        await until(lambda: long_yard.metric("sluice_video_sent_total", source="yard") >= sent + 5)
         await page.evaluate("() => window.letGo()")
-        await more_shown(page, "yard")
+        await more_shown(page, "yard", before=before)
         played = (await shown(page, "yard"))[before:]
-        assert played[0] == 5 * FPS
+        assert 60 * FPS <= played[0] < 62 * FPS, "the newest: a busy page may pass over the first"
         assert played == sorted(set(played))
 
 
-async def test_stopping_frees_it_and_playing_begins_anew(yard: Server) -> None:
-    async with watching(yard, "yard") as page:
+async def test_stopping_frees_it_and_playing_begins_anew(long_yard: Server) -> None:
+    async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard", 20)
         await page.click("#stop")
         await state(page, "stopped")
-        await expect(page.locator("#time")).to_have_text("0:00 / 0:10")
+        await expect(page.locator("#time")).to_have_text("0:00 / 1:40")
         await round_trip(page)
-        await until(lambda: yard.metric("sluice_video_watches") == 0)
+        await until(lambda: long_yard.metric("sluice_video_watches") == 0)
         before = len(await shown(page, "yard"))
         await page.click("#play")
         await state(page, "playing")
-        await more_shown(page, "yard", 1)
-        assert (await shown(page, "yard"))[before] < 10
+        assert (await more_shown(page, "yard", 1, before))[0] < 2 * FPS
 
 
 async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start: Start, camera: Camera) -> None:
@@ -124,6 +130,7 @@ async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start: 
         await expect(alice.locator("#speed")).to_be_hidden()
         await alice.click("#play")
         await state(alice, "paused")
+        await round_trip(alice)
         still = await shown(alice, "gate")
         seen_by_bob = await more_shown(bob, "gate", 8)
         assert await shown(alice, "gate") == still
@@ -140,6 +147,7 @@ async def test_what_is_wished_of_the_frames_is_what_comes(start: Start, tmp_path
         await page.reload()
         await page.evaluate("location.hash = '#live/wide'")
         await expect(page.locator("#size")).to_have_text("1280 by 720")
+        await page.wait_for_function("() => Number(document.querySelector('#bar').value) > 0.5")
         await page.select_option("#frame-width", "320")
         await expect(page.locator("#size")).to_have_text("320 by 180")
         await page.fill("#frame-quality", "10")
@@ -199,8 +207,8 @@ async def test_what_an_action_finds_is_told(start: Start, tmp_path: Path) -> Non
         await expect(page.locator("#found-now")).to_contain_text("faces: ")
 
 
-async def test_a_snapshot_is_the_picture_that_stands_there(yard: Server) -> None:
-    async with watching(yard, "yard") as page:
+async def test_a_snapshot_is_the_picture_that_stands_there(long_yard: Server) -> None:
+    async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard")
         await page.click("#play")
         await state(page, "paused")
@@ -216,8 +224,8 @@ async def test_a_snapshot_is_the_picture_that_stands_there(yard: Server) -> None
         assert (await download.value).suggested_filename.startswith("yard-")
 
 
-async def test_it_works_by_keyboard_and_by_ear(yard: Server) -> None:
-    async with watching(yard) as page:
+async def test_it_works_by_keyboard_and_by_ear(long_yard: Server) -> None:
+    async with watching(long_yard) as page:
         await more_shown(page, "yard", 1)
         await page.focus("nav[aria-label=Views] a[href='#live']")
         tile = page.get_by_role("link", name="Enlarge yard")
@@ -229,12 +237,13 @@ async def test_it_works_by_keyboard_and_by_ear(yard: Server) -> None:
         await page.keyboard.press("Space")
         await state(page, "paused")
         await expect(page.get_by_role("status").filter(has_text="paused")).to_have_count(1)
-        before = await page.locator("#bar").input_value()
+        before = float(await page.locator("#bar").input_value())
         await page.keyboard.press("ArrowRight")
-        await at(page, "yard", 5 * FPS, FRAMES)
+        await at(page, "yard", round((before + 4) * FPS), 100 * FPS)
         bar = page.get_by_role("slider", name="Position")
-        assert float(await bar.input_value()) > float(before) + 4
-        await expect(bar).to_have_attribute("aria-valuetext", "0:05 of 0:10")
+        now = float(await bar.input_value())
+        assert now > before + 4
+        await expect(bar).to_have_attribute("aria-valuetext", f"{int(now) // 60}:{int(now) % 60:02} of 1:40")
         for name in ("Play", "Stop", "Snapshot"):
             await expect(page.get_by_role("button", name=name, exact=True)).to_be_visible()
         await page.keyboard.press("Escape")

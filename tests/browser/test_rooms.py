@@ -1,5 +1,6 @@
 """The Rooms view in Chromium: people talk, leave, and come back to what they missed."""
 
+import asyncio
 import re
 from collections.abc import Callable
 
@@ -21,6 +22,12 @@ AT_TOP = """() => {
     const item = document.querySelector("#messages > li .text");
     return [item.textContent, item.getBoundingClientRect().top];
 }"""
+# It is shown for a few seconds only.
+NOTE_TYPING = """() => {
+    const shown = document.querySelector("#typing");
+    window.typing = [];
+    new MutationObserver(() => typing.push(shown.textContent)).observe(shown, { childList: true, subtree: true });
+}"""
 PLACE = """(text) => [...document.querySelectorAll("#messages > li .text")]
     .find((item) => item.textContent === text).getBoundingClientRect().top"""
 
@@ -36,8 +43,9 @@ async def test_two_browsers_talk(server: Server) -> None:
         await joined(alice)
         await joined(bob)
         await expect(alice.locator("#present li")).to_have_text(["you", "bob"])
+        await alice.evaluate(NOTE_TYPING)
         await bob.type("#text", "hi")
-        await expect(alice.locator("#typing")).to_have_text("bob is typing …")
+        await alice.wait_for_function("() => typing.includes('bob is typing …')")
         await bob.press("#text", "Enter")
         await say(alice, "hello bob")
         await say(alice, "one more")
@@ -162,10 +170,18 @@ async def test_a_room_is_joined_by_name_and_a_bad_name_is_told(server: Server) -
 
 async def test_an_announcement_is_shown_to_all(server: Server) -> None:
     async with room(server, "bob", "#picture") as bob, await Chatter.enter(server, "root", "chat admin") as root:
+        await root.say("hello", to="bob")
+        await expect(bob.locator("#all-unread")).to_have_text("1")  # so the page listens, whatever view it shows
         await root.send("broadcast", text="The server restarts at noon.")
         await expect(bob.locator(".notice")).to_contain_text("root: The server restarts at noon.")
         await bob.click(".notice button")
         await expect(bob.locator(".notice")).to_have_count(0)
+
+
+async def _goes_on_typing(who: Chatter) -> None:
+    while True:
+        await who.send("typing", room="harbour")
+        await asyncio.sleep(1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -211,8 +227,9 @@ async def test_the_rooms_fit_the_screen(server: Server, width: int, scheme: str)
         await expect(dora.locator(".sign")).to_have_count(1)
         await root.send("broadcast", text="The server restarts at noon.")
         await expect(dora.locator(".notice")).to_have_count(1)
-        await bob.send("typing", room="harbour")
+        typing = asyncio.create_task(_goes_on_typing(bob))
         await expect(dora.locator("#typing")).to_have_text("bob is typing …")
+        typing.cancel()
         await expect(dora.locator("#messages img")).to_have_js_property("complete", True)
         await dora.screenshot(path=SCREENSHOTS / f"rooms-{width}-{scheme}.png")
         assert await dora.evaluate("document.scrollingElement.scrollWidth") <= width

@@ -36,7 +36,7 @@ async def test_what_was_not_acknowledged_is_sent_again_once_when_the_server_was_
         await expect(alice.locator("li[data-state=sending]")).to_have_count(2)
         start(port=server.port)
         for page in (alice, bob):
-            await expect(texts(page)).to_have_text(["before", "first", "second"], timeout=20_000)
+            await expect(texts(page)).to_have_text(["before", "first", "second"])
         await expect(alice.locator("#messages .sign")).to_have_count(3)
         await say(bob, "after")
         await expect(texts(alice)).to_have_text(["before", "first", "second", "after"])
@@ -115,7 +115,7 @@ async def test_a_server_that_has_lost_its_log_is_begun_with_anew(start: Start, f
         for path in (server.folder / "var").glob("sluice.db*"):
             path.unlink()
         start(port=server.port)
-        await expect(alice.locator("#messages li")).to_have_count(0, timeout=20_000)
+        await expect(alice.locator("#messages li")).to_have_count(0)
         await say(alice, "three")
         await expect(texts(alice)).to_have_text(["three"])
         await expect(alice.locator("#messages .sign")).to_have_count(1)

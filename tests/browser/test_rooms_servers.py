@@ -35,7 +35,7 @@ async def test_who_comes_back_on_another_server_finds_all_of_it(redis: Redis, st
             await bob.click("text=harbour")
             await expect(texts(bob)).to_have_text(["back soon", "look at this", "the north wall"])
             await expect(bob.locator("#messages img")).to_have_count(1)
-            await bob.wait_for_function("document.querySelector('#messages img').naturalWidth > 0")
+            await bob.wait_for_function("() => document.querySelector('#messages img').naturalWidth > 0")
             await bob.screenshot(path=SCREENSHOTS / "rooms-other-server.png")
             await say(bob, "I see it")
             await expect(texts(alice)).to_have_text(["back soon", "look at this", "the north wall", "I see it"])

@@ -14,12 +14,22 @@ class Chatter(Client):
 
     unread: dict[str, int]
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._counts: dict[str, int | None] = {}
+
     @classmethod
     async def enter(cls, server: Server, name: str, scope: str = "chat", **claims: Any) -> "Chatter":
         client = await cls.connect(server, path="/ws/chat", token=server.token(name, scope, **claims))
         assert isinstance(client, cls)
         client.unread = (await client.wait_for("unread"))["streams"]
         return client
+
+    async def receive(self, *given: Any) -> dict[str, Any]:
+        message = await super().receive(*given)
+        if message["type"] == "unread":
+            self._counts |= message["streams"]
+        return message
 
     async def join(self, room: str, **members: Any) -> dict[str, Any]:
         await self.send("join", room=room, **members)
@@ -43,6 +53,14 @@ class Chatter(Client):
         return heard
 
     async def counted(self, stream: str, unread: int | None) -> None:
-        """Waits until that many are said to be unread there; None: that it is no longer counted."""
-        while (await self.wait_for("unread"))["streams"].get(stream, -1) != unread:
-            pass
+        """Waits until that many are said to be unread there, if that was not said before the messages that were heard;
+        None: that it is no longer counted."""
+        while self._counts.get(stream, -1) != unread:
+            await self.wait_for("unread")
+
+    async def present(self, room: str) -> list[str]:
+        """Who is there, asked for now."""
+        await self.send("presence", room=room)
+        while "present" not in (answer := await self.wait_for("presence", room=room)):
+            pass  # somebody enters or leaves
+        return list(answer["present"])

@@ -1,5 +1,6 @@
 """/ws/images: whoever goes over a limit is told which one, and nobody else feels it."""
 
+import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -8,7 +9,7 @@ import psutil
 import pytest
 import websockets
 
-from tests.client import Client, narrow
+from tests.client import PLUG, Client, narrow
 from tests.pictures import encoded, photograph, scan, small
 from tests.running import Server, until
 
@@ -25,7 +26,7 @@ def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "session_tasks": 5,
         "session_bytes": 200_000,
         "queue_bytes": 300_000,
-        "slice_timeout": 2,
+        "slice_timeout": 60,
         "messages_per_second": 50,
         "outbox": 100_000,
     }
@@ -74,14 +75,19 @@ async def test_bytes_over_session_bytes_and_queue_bytes_are_refused_at_once(tigh
         assert len(await other.ends(1)) == 1
 
 
-async def test_a_slice_that_takes_too_long_is_ended_and_the_next_one_worked(tight: Server) -> None:
-    async with await Client.connect(tight) as client:
-        await client.plug()
-        await client.slice("next", small(), 64)
+async def test_a_slice_that_takes_too_long_is_ended_and_the_next_one_worked(start: Callable[..., Server]) -> None:
+    server = start(workers=1, slice_timeout=2)
+    async with await Client.connect(server) as client:
+        await client.slice("plug", small(), **PLUG)
         error = await client.wait_for("error")
         assert (error["id"], error["code"]) == ("plug", "timeout")
         assert "slice_timeout" in error["message"]
-        assert (await client.wait_for("result"))["id"] == "next"
+        end, number = error, 0
+        while end.get("code") == "timeout":  # a busy machine may need two seconds for any slice, though not for each
+            number += 1
+            await client.slice(f"next {number}", small(), 64)
+            end = await client.wait_for("result", "error")
+        assert (end["type"], end["id"]) == ("result", f"next {number}")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +121,8 @@ async def test_a_result_too_large_for_a_message_is_refused_with_a_way_out(tight:
 
 async def test_a_message_beyond_any_slice_closes_the_connection(tight: Server) -> None:
     async with await Client.connect(tight) as client, await Client.connect(tight) as other:
-        await client.slice("a", bytes(400_000))
+        with suppress(websockets.ConnectionClosed):
+            await client.slice("a", bytes(400_000))
         assert await client.closed() in (1009, 1006), "1006 where the reset overtakes the close"
         await other.slice("b", small())
         assert (await other.wait_for("result"))["id"] == "b"
@@ -135,19 +142,28 @@ async def test_a_full_or_missing_media_store_fails_slices_as_temporary(tight: Se
 
 async def test_too_many_messages_close_the_connection_with_4429(tight: Server) -> None:
     async with await Client.connect(tight) as client, await Client.connect(tight) as other:
-        for _ in range(200):
-            await client.socket.send('{"type": "viewport", "top": 0, "height": 0}')
+        flood = asyncio.create_task(_without_end(client))
         assert await client.closed() == 4429
+        await flood
         assert "messages_per_second" in str(client.socket.close_reason)
         assert tight.metric("sluice_refusals_total", reason="rate") >= 1
         await other.slice("b", small())
         assert (await other.wait_for("result"))["id"] == "b"
 
 
+async def _without_end(client: Client) -> None:
+    """As fast as can be, until it is closed: however slow the machine, that is more than fifty a second."""
+    with suppress(websockets.ConnectionClosed):
+        while True:
+            await client.socket.send('{"type": "viewport", "top": 0, "height": 0}')
+            await asyncio.sleep(0)
+
+
 async def test_a_reader_that_stops_reading_is_closed_with_4508_and_costs_little_memory(
     start: Callable[..., Server],
 ) -> None:
-    server = start(outbox=1 << 20, messages_per_second=100_000)
+    # It answers no pings either, and is not to be closed for that.
+    server = start(outbox=1 << 20, messages_per_second=100_000, ping_interval=600)
     process = psutil.Process(server.process.pid)
     client = await Client.connect(server, sock=narrow(server), max_queue=1)
     before = process.memory_info().rss
@@ -156,7 +172,7 @@ async def test_a_reader_that_stops_reading_is_closed_with_4508_and_costs_little_
             await client.socket.send('{"type": "nobody reads the answer to this"}')
     await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == 1)
     assert process.memory_info().rss - before < 20 << 20, "some 20 MB of answers were asked for"
-    assert await client.closed() == 4508
+    assert await client.closed() in (4508, 1006), "1006 for one that takes its five seconds over what waits before"
     async with await Client.connect(server) as other:
         await other.slice("b", small())
         assert (await other.wait_for("result"))["id"] == "b"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.client import PLUG, Client
+from tests.client import Client
 from tests.pictures import small
 from tests.running import Server, until
 
@@ -155,10 +155,14 @@ async def test_nobody_cancels_the_slice_of_another_session(one: Server) -> None:
 
 async def test_a_slice_whose_decoder_is_killed_is_tried_again(one: Server) -> None:
     async with await Client.connect(one) as client:
+        await client.slice("before", small())
+        await client.ends(1)
+        await until(lambda: len(one.children()) == 1)  # what was killed before may be long in ending
         deaths = one.metric("sluice_child_deaths_total", reason="crashed")
-        await client.slice("a", small(), **{**PLUG, "zoom": 15})
-        await client.wait_for("accepted")
         (child,) = one.children()
+        child.suspend()  # so that it has not done its work before it is killed
+        await client.slice("a", small(), zoom=15)
+        await until(lambda: one.metric("sluice_running") == 1)
         child.kill()
         (end,) = await client.ends(1)
         assert (end["type"], end["id"], end["width"]) == ("result", "a", 128 * 15)
@@ -170,6 +174,7 @@ async def test_a_killed_decoder_touches_no_other_slice(one: Server) -> None:
         await client.plug()
         for number in range(1, 21):
             await client.slice(str(number), small(), number)
+        await until(lambda: len(one.children()) == 1)
         (child,) = one.children()
         child.kill()
         await client.send("cancel", id="plug")

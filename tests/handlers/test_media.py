@@ -20,7 +20,7 @@ async def result(server: Server, **members: object) -> str:
 
 def raw(server: Server, path: str, method: str = "GET") -> tuple[int, bytes]:
     """Status and body of a path that is sent as it is, dots and all."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.putrequest(method, path)
     connection.endheaders()
     answer = connection.getresponse()

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.handlers.watching import Start, Viewer, sources
+from tests.ports import free_port
 from tests.running import Server, alive, until
-from tests.streams import Camera, Deaf, free_port, publish
+from tests.streams import Camera, Deaf, publish
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ async def test_ffmpeg_that_publishes_can_be_killed_and_started_again(
 
 
 async def test_a_camera_that_never_sends_holds_up_nobody(start: Start, camera: Camera, deaf: Deaf, clip: Path) -> None:
-    server = start(sources=sources(deaf=deaf.url, gate=camera.url, yard=clip), video_watchdog=4, video_retry=1)
+    server = start(sources=sources(deaf=deaf.url, gate=camera.url, yard=clip), video_watchdog=10, video_retry=1)
     async with await Viewer.enter(server) as viewer:
         for number in range(4):
             await viewer.watch("deaf", f"d{number}")
@@ -96,7 +97,7 @@ async def test_a_camera_that_never_sends_holds_up_nobody(start: Start, camera: C
 
 
 async def test_a_camera_that_falls_silent_is_taken_up_again(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url), video_watchdog=2)
+    server = start(sources=sources(gate=camera.url), video_watchdog=5)
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate")
         await viewer.frame()
@@ -148,8 +149,8 @@ async def test_captures_end_with_the_server_however_it_ends(start: Start, camera
     await viewer.watch("gate", "g")
     await viewer.watch("deaf", "d")
     await viewer.frame("g")
+    await until(lambda: len(captures(server)) == 2)
     running = captures(server)
-    assert len(running) == 2
     server.stop(signal.SIGKILL)
     await until(lambda: not any(map(alive, running)))
     viewer.abort()
@@ -162,7 +163,7 @@ async def test_a_server_that_is_told_to_stop_ends_its_captures(start: Start, cam
     await viewer.frame()
     running = captures(server)
     assert await asyncio.to_thread(server.stop) == 0
-    assert not any(map(alive, running))
+    await until(lambda: not any(map(alive, running)))
     assert await viewer.closed() == 1012
 
 

@@ -7,12 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes
 
-from tests.running import Server, until
+from tests.running import GUARD, Server, until
 
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
 UPGRADE += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-# Seconds for any answer: only a guard against hanging.
-GUARD = 10
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
 from tests.client import Client
-from tests.running import Server, alive
+from tests.running import GUARD, Server
 
 Ends = dict[str, dict[str, Any]]
 # Payloads on their way at once: below the server's own bound on a session.
@@ -48,15 +49,20 @@ class Cost:
     def of(cls, server: Server) -> "Cost":
         main = psutil.Process(server.process.pid)
         family = [main, *main.children(recursive=True)]
-        times = [process.cpu_times() for process in family if alive(process)]
-        return cls(main.memory_info().rss, sum(time.user + time.system for time in times))
+        used = 0.0
+        for process in family:
+            with suppress(psutil.NoSuchProcess):  # one that ends just now
+                used += sum(process.cpu_times()[:2])
+        return cls(main.memory_info().rss, used)
 
 
 def peak_address_space(process: psutil.Process) -> int:
-    """The most bytes of address space that the process has ever had."""
-    with open(f"/proc/{process.pid}/status") as status:
-        (line,) = [line for line in status if line.startswith("VmPeak")]
-    return int(line.split()[1]) << 10
+    """The most bytes of address space that the process has ever had; 0 for one that has just ended."""
+    with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{process.pid}/status") as status:
+        for line in status:
+            if line.startswith("VmPeak"):
+                return int(line.split()[1]) << 10
+    return 0
 
 
 async def healthy(server: Server) -> None:
@@ -64,5 +70,5 @@ async def healthy(server: Server) -> None:
     from tests.pictures import small
 
     assert server.process.poll() is None, "the server died:\n" + "".join(server.log)
-    ends = await asyncio.wait_for(send_all(server, [("healthy", small())], "healthy-client"), 20)
+    ends = await asyncio.wait_for(send_all(server, [("healthy", small())], "healthy-client"), GUARD)
     assert ends["healthy"]["type"] == "result"

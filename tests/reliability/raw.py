@@ -7,7 +7,7 @@ import struct
 from types import TracebackType
 
 from tests.client import upgrade
-from tests.running import Server
+from tests.running import GUARD, Server
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 KEY = bytes(4)
@@ -67,11 +67,11 @@ class Raw:
 
     async def head(self) -> bytes:
         """Status line and headers of an answer over HTTP."""
-        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), GUARD)
 
     async def frame(self) -> tuple[int, bytes]:
         """The next frame: its first byte and its payload."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(GUARD):
             first, length = await self.reader.readexactly(2)
             if length >= 126:
                 wide = await self.reader.readexactly(2 if length == 126 else 8)
@@ -81,7 +81,7 @@ class Raw:
     async def rest(self) -> bytes:
         """All bytes until the server ends the connection."""
         got = bytearray()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(GUARD):
             try:
                 while data := await self.reader.read(1 << 16):
                     got += data

@@ -49,6 +49,10 @@ class Resuming:
         while self._left and not self.faults:
             try:
                 client = await Client.connect(self._server, self._name, open_timeout=60)
+            except websockets.ConnectionClosed as error:
+                # A server that ends between the upgrade and its first word.
+                self._closed(error.rcvd.code if error.rcvd else 1006, error)
+                continue
             except (OSError, EOFError, TimeoutError, websockets.InvalidHandshake) as error:
                 status = getattr(getattr(error, "response", None), "status_code", 502)
                 if status not in _REFUSED:
@@ -58,10 +62,13 @@ class Resuming:
             async with client:
                 try:
                     await self._go_on(client)
-                except websockets.ConnectionClosed:
-                    self.closes[client.socket.close_code or 1006] += 1
-                    if client.socket.close_code not in {None, *COMES_BACK}:
-                        self.faults.append(("close", client.socket.close_code, client.socket.close_reason))
+                except websockets.ConnectionClosed as error:
+                    self._closed(client.socket.close_code or 1006, error)
+
+    def _closed(self, code: int, error: Exception) -> None:
+        self.closes[code] += 1
+        if code not in COMES_BACK:
+            self.faults.append(("close", code, error))
 
     async def _go_on(self, client: Client) -> None:
         pending: set[str] = set()

@@ -15,7 +15,7 @@ import pytest
 
 from tests.handlers.chats import Chatter, Start
 from tests.reliability.test_disks import disk, faults, fill
-from tests.running import Server
+from tests.running import GUARD, Server, until
 
 __all__ = ["disk"]
 
@@ -26,6 +26,13 @@ from pathlib import Path
 real, ahead = time.time, Path(__file__).with_name("ahead")
 time.time = lambda: real() + float(ahead.read_text())
 """
+
+
+def jump_to(ahead: Path, seconds: int) -> None:
+    """At once: the server may look at any moment."""
+    new = ahead.with_suffix(".new")
+    new.write_text(str(seconds))
+    new.rename(ahead)
 
 
 @contextmanager
@@ -70,11 +77,11 @@ async def test_while_nothing_can_be_stored_it_is_said_by_client_id_and_then_it_g
             assert (await bob.wait_for("error"))["temporary"]
             await bob.send("join", room="vault")
             assert (await bob.wait_for("error"))["temporary"]
-            assert "events" in faults(server)[0]
+            assert "events" in str(faults(server))
             # What needs no file is still done.
             await bob.send("history", stream="room/harbour")
             assert [message["text"] for message in (await bob.wait_for("history"))["messages"]] == ["before"]
-        assert faults(server) == []
+        await until(lambda: faults(server) == [])
         for number in range(4):
             assert await alice.say(f"r{number}", room="harbour") == number + 2
             assert await alice.say(f"d{number}", to="bob") == number + 2
@@ -114,7 +121,7 @@ async def test_a_clock_that_jumps_changes_no_order(
     """Seen to fail with messages sorted by ``at``."""
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     ahead = tmp_path / "ahead"
-    ahead.write_text("0")
+    jump_to(ahead, 0)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     server: Server = start()
     jumps = [0, 86_400, -86_400, 3600, -7 * 86_400, 30 * 86_400, 0]
@@ -123,7 +130,7 @@ async def test_a_clock_that_jumps_changes_no_order(
         await alice.join("harbour")
         await bob.join("harbour")
         for number, jump in enumerate(jumps, 1):
-            ahead.write_text(str(jump))
+            jump_to(ahead, jump)
             assert await alice.say(f"{jump} {number}", room="harbour") == number
             assert await alice.say(f"{jump} {number}", to="carol") == number
         assert await bob.hear(len(jumps)) == expected
@@ -150,4 +157,4 @@ async def test_what_was_said_last_before_a_connection_was_lost_reaches_who_is_th
                 await again.send("history", stream="direct/bob")
                 if (await again.wait_for("history"))["messages"]:
                     told = bob.wait_for("message", stream=f"direct/{name}")
-                    assert (await asyncio.wait_for(told, 5))["offset"] == 1
+                    assert (await asyncio.wait_for(told, GUARD))["offset"] == 1

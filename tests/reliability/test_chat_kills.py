@@ -18,7 +18,7 @@ import pytest
 import websockets
 
 from tests.handlers.chats import Chatter
-from tests.running import Server, until
+from tests.running import GUARD, Server, until
 
 Start = Callable[..., Server]
 Heard = list[tuple[int, str]]
@@ -139,7 +139,7 @@ async def killed_amid(server: Server, people: list[Any], acknowledged: Callable[
     """Everybody talks until that much more is acknowledged and the server is killed."""
     tasks = [asyncio.create_task(person.run(server)) for person in people]
     enough = acknowledged() + more
-    await until(lambda: acknowledged() >= enough or any(task.done() for task in tasks), 60)
+    await until(lambda: acknowledged() >= enough or any(task.done() for task in tasks))
     server.stop(signal.SIGKILL)
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
         if not isinstance(ended, GONE):
@@ -168,7 +168,7 @@ async def survives(start: Start, kills: int, seed: int) -> None:
     listening = [asyncio.create_task(person.run(server)) for person in (*readers, bob)]
     for sender in senders:
         sender.more = False
-    await asyncio.wait_for(asyncio.gather(*(sender.run(server) for sender in senders)), 60)
+    await asyncio.wait_for(asyncio.gather(*(sender.run(server) for sender in senders)), 2 * GUARD)
     await in_every_room_all_is_heard_once(senders, readers)
     await in_every_conversation_all_is_heard_once(server, senders, bob)
     await what_is_unread_is_counted(server, senders, bob)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.reliability.talks import Talk
-from tests.running import Server
+from tests.running import GUARD, Server
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ SHORT = settings(
 
 async def agree(server: Server, steps: list[tuple[str, int, int, int]]) -> None:
     talk = Talk(server)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(2 * GUARD):
         for action, device, where, how in steps:
             await talk.step(action, talk.devices[device], where, how)
         await talk.check()

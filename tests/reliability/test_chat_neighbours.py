@@ -14,7 +14,7 @@ import pytest
 
 from handlers.chat import ChatWebSocket
 from tests.handlers.chats import Chatter
-from tests.running import Server
+from tests.running import GUARD, Server
 
 
 class Recorder(Chatter):
@@ -22,7 +22,7 @@ class Recorder(Chatter):
 
     heard = ""
 
-    async def receive(self, seconds: float = 20) -> dict[str, Any]:
+    async def receive(self, seconds: float = GUARD) -> dict[str, Any]:
         message = await super().receive(seconds)
         if message["type"] not in ("error", "history", "unread") or message.get("messages"):
             self.heard += json.dumps(message) + "\n"

@@ -57,7 +57,7 @@ async def test_no_compression_is_agreed_on_and_a_compressed_frame_is_refused(
         raw.send(frame(TEXT | 0x40, BOMB))
         assert await raw.rest() == closing(1002, "reserved bits must be 0: no extension was agreed on")
     await healthy(server)
-    assert Cost.of(server).memory - before.memory < 8 * MIB
+    assert Cost.of(server).memory - before.memory < 32 * MIB, "of 64"
 
 
 async def test_a_client_that_would_compress_is_served_without(server: Server) -> None:
@@ -79,7 +79,7 @@ async def test_a_body_that_claims_to_be_compressed_is_taken_as_it_is(server: Ser
             answer = await http.post(f"{server.url}/process", content=body, headers=headers)
             assert answer.status_code in (415, 422)
             assert answer.json()["error"]["code"] in ("bad_image", "unsupported_format")
-    assert Cost.of(server).memory - before.memory < 8 * MIB
+    assert Cost.of(server).memory - before.memory < 32 * MIB, "of 64"
 
 
 JUNK = st.recursive(

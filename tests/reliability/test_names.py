@@ -15,8 +15,8 @@ import pytest
 
 from tests.client import Client
 from tests.pictures import small
-from tests.reliability.doors import GUARD, calm, request
-from tests.running import ROOT, Server
+from tests.reliability.doors import calm, request
+from tests.running import GUARD, ROOT, Server
 
 # In every file that must not be seen; those that are not the test's own have words of their own.
 MARK = "not-for-your-eyes"
@@ -135,7 +135,8 @@ class Wire:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with files all around its media folder that must not be seen."""
-    running = Server(tmp_path_factory.mktemp("guarded"), log_level="debug")
+    # A connection is used for one name after the other: none is ended because the next was long in coming.
+    running = Server(tmp_path_factory.mktemp("guarded"), log_level="debug", header_timeout=GUARD)
     for name in ("secret.txt", ".env", "etc/passwd", "server.py", "var/development.key", "media/secret.txt"):
         file = running.folder / name
         file.parent.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ from tests.client import Client, narrow, upgrade
 from tests.pictures import encoded, photograph, small
 from tests.reliability.harness import Cost, healthy
 from tests.reliability.raw import CLOSE, PING, TEXT, Raw, answer, closing, frame, thin
-from tests.running import Server, until
+from tests.running import GUARD, Server, until
 
 Start = Callable[..., Server]
 MIB = 1 << 20
@@ -55,7 +55,8 @@ async def ask_until_closed(server: Server, deaf: list[socket], client: Client, a
         await client.wait_for("result")
         if server.metric("sluice_refusals_total", reason="slow_reader") == len(deaf):
             return
-    raise AssertionError("they were let go on for ever")
+    # What was sent last may not have been looked at yet.
+    await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == len(deaf))
 
 
 async def test_a_reader_that_stops_reading_costs_at_most_8_mib_and_is_closed_with_4508(start: Start) -> None:
@@ -69,7 +70,7 @@ async def test_a_reader_that_stops_reading_costs_at_most_8_mib_and_is_closed_wit
             assert Cost.of(server).memory - before.memory < 8 * MIB
             got = bytearray()
             while not got.endswith(TOO_SLOW):
-                data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(deaf, MIB), 20)
+                data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(deaf, MIB), GUARD)
                 assert data, "the close comes last, after all that was said before it"
                 got += data
 
@@ -93,13 +94,13 @@ async def test_many_that_stop_reading_at_once_delay_no_healthy_client(start: Sta
 async def test_a_reader_that_stops_amid_its_results_costs_few_of_them_and_loses_none(start: Start) -> None:
     """20 MB of results wait in the media store, not in memory. Without stall_timeout the reader is never closed as too
     slow, for its outbox never fills. When the results do not wait for each other, 8 MiB are passed."""
-    server = start(stall_timeout=1)
+    server = start(stall_timeout=1, slice_timeout=GUARD, session_grace=2 * GUARD)
     await healthy(server)
     before = Cost.of(server)
     client = await Client.connect(server, sock=narrow(server), max_queue=1)
     for number in range(20):
         await client.slice(str(number), encoded(photograph()), number, respond="bytes", format="png", zoom=1.5)
-    await until(lambda: server.metric("sluice_slices_total", outcome="done") == 21, 60)
+    await until(lambda: server.metric("sluice_slices_total", outcome="done") == 21)
     assert Cost.of(server).memory - before.memory < 8 * MIB
     await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == 1)
     client.abort()
@@ -149,7 +150,7 @@ async def held_by_the_system(deaf: socket) -> int:
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
         queues = [row[4].split(":") for row in rows if port in row[1] + row[2]]
         seen.append(sum(int(size, 16) for queue in queues for size in queue))
-        return seen[-10:] == [seen[-1]] * 10
+        return seen[-30:] == [seen[-1]] * 30
 
     await until(stands_still)
     return seen[-1]
@@ -163,14 +164,14 @@ async def test_a_reader_with_a_full_outbox_does_not_keep_the_server_from_its_end
         async with await Client.connect(server) as client:
             server.process.send_signal(signal.SIGTERM)
             assert await client.closed() == 1012
-        await until(lambda: server.process.poll() is not None, 20)
-        assert server.stop() == 0
+        assert await asyncio.to_thread(server.ended) == 0
 
 
 async def test_silent_peers_are_pinged_once_and_closed_and_one_that_answers_stays(start: Start) -> None:
     """A ping after ping_interval, the close pong_timeout later. Without pings the silent ones stay until they leave.
     Tornado's close says 1000, which is a goodbye: a laptop that wakes up would not come back for its results."""
-    server = start(ping_interval=1, pong_timeout=1, connections_per_user=60)
+    # So long that the one that answers does so in time, however busy the machine.
+    server = start(ping_interval=10, pong_timeout=10, connections_per_user=60)
     async with await Client.connect(server, "bob") as answering, AsyncExitStack() as stack:
         silent = [await stack.enter_async_context(await Raw.upgraded(server)) for _ in range(50)]
         for raw in silent:
@@ -210,13 +211,11 @@ async def test_slow_requests_are_ended_in_time_and_a_healthy_client_is_answered_
             for number, peer in enumerate(peers):
                 peer.sendall(beginnings[number % len(beginnings)])
                 peer.setblocking(False)
-            turn, end = 0, time.monotonic() + 5 * 3 + 10
+            turn, end = 0, time.monotonic() + 3 + 2 * GUARD
             while peers := [peer for peer in peers if drip(peer)]:
                 await client.slice(str(turn := turn + 1), small())
-                async with asyncio.timeout(5):
-                    await client.wait_for("result")
+                await client.wait_for("result")
                 assert time.monotonic() < end, f"{len(peers)} are let go on for ever"
-        assert turn > 1
 
 
 def crowd(server: Server, count: int, stack: ExitStack) -> list[socket]:
@@ -224,7 +223,7 @@ def crowd(server: Server, count: int, stack: ExitStack) -> list[socket]:
     peers = []
     while len(peers) < count:
         peers += [stack.enter_context(create_connection(("127.0.0.1", server.port))) for _ in range(100)]
-        assert httpx.get(f"{server.url}/healthz", timeout=5).status_code == 200
+        assert httpx.get(f"{server.url}/healthz", timeout=GUARD).status_code == 200
     return peers
 
 

@@ -17,7 +17,7 @@ from tests.client import Client, upgrade
 from tests.pictures import small
 from tests.reliability.harness import Cost, healthy
 from tests.reliability.raw import BINARY, CLOSE, KEY, PING, PONG, TEXT, Raw, answer, closing, frame, thin
-from tests.running import Server, until
+from tests.running import GUARD, Server, until
 
 Start = Callable[..., Server]
 BYE = b"\x88\x82" + KEY + b"\x03\xe8"
@@ -165,7 +165,7 @@ async def test_a_message_too_large_is_told_so_though_all_of_it_was_sent(start: S
     server = start(max_slice_bytes=1000)
     async with await Raw.upgraded(server) as raw:
         raw.send(*frames)
-        got = await asyncio.wait_for(raw.reader.read(), 20)
+        got = await asyncio.wait_for(raw.reader.read(), GUARD)
         assert got[:1] == b"\x88"
         assert struct.unpack_from(">H", got, 2) == (1009,)
         raw.send(bytes(32 << 20))
@@ -219,7 +219,7 @@ async def test_a_flood_of_pings_is_answered_up_to_the_last_and_delays_nobody(ser
 
 
 async def test_pongs_that_nobody_reads_do_not_pile_up(start: Start) -> None:
-    """Six MB of pongs were asked for. Tornado keeps the one on its way and the latest; that of 6.5 kept them all."""
+    """Twelve MB of pongs were asked for. Tornado keeps the one on its way and the latest; that of 6.5 kept them all."""
     server = start()
     await healthy(server)
     loop = asyncio.get_running_loop()
@@ -227,14 +227,14 @@ async def test_pongs_that_nobody_reads_do_not_pile_up(start: Start) -> None:
         deaf.setblocking(False)
         await loop.sock_sendall(deaf, upgrade("/ws/images", server.token()))
         before = Cost.of(server)
-        for _ in range(50):
+        for _ in range(100):
             await loop.sock_sendall(deaf, frame(PING, b"x" * 125) * 1000)
         await loop.sock_sendall(deaf, frame(PING, b"last"))
         await healthy(server)
-        assert Cost.of(server).memory - before.memory < 4 << 20
+        assert Cost.of(server).memory - before.memory < 8 << 20
         got = b""
         while not got.endswith(b"\x8a\x04last"):
-            data = await asyncio.wait_for(loop.sock_recv(deaf, 1 << 16), 20)
+            data = await asyncio.wait_for(loop.sock_recv(deaf, 1 << 16), GUARD)
             assert data, "the connection goes on"
             got += data
 
@@ -243,9 +243,12 @@ async def test_the_closes_of_ours_are_these_bytes_and_end_when_they_are_answered
     """7.1.1: the server ends the TCP connection, once it has the client's close; it waits 5 s for it, no longer."""
     server = start(messages_per_second=5)
     async with await Raw.upgraded(server) as raw:
-        raw.send(*[frame(TEXT, b"[]")] * 11)
+        # Ten are let pass at once, and another whenever a fifth of a second goes by.
+        raw.send(*[frame(TEXT, b"[]")] * 1000)
         assert await raw.reader.readexactly(10 * len(LIST)) == 10 * LIST
-        assert await raw.frame() == (CLOSE, b"\x11\x4dtoo many messages (messages_per_second)")
+        while (got := await raw.frame())[0] == TEXT:
+            assert LIST.endswith(got[1])
+        assert got == (CLOSE, b"\x11\x4dtoo many messages (messages_per_second)")
         raw.send(frame(CLOSE, b"\x11\x4d"))
         assert await raw.rest() == b""
     async with await Raw.upgraded(server) as answering, await Raw.upgraded(server) as silent:
@@ -255,5 +258,4 @@ async def test_the_closes_of_ours_are_these_bytes_and_end_when_they_are_answered
         answering.send(frame(CLOSE, b"\x03\xf4"))
         assert await answering.rest() == b""
         assert await silent.rest() == b"", "it has not answered, and is not waited for"
-    await until(lambda: server.process.poll() is not None)
-    assert server.stop() == 0
+    assert await asyncio.to_thread(server.ended) == 0

@@ -5,6 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.dask import Clusters
+from tests.works.logs import be_patient
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis is waited for, also on a machine that stands still for a while. A test of what is done while Redis is away
+    takes this back (``monkeypatch.undo``): then it is given up as soon as by a server."""
+    be_patient(monkeypatch)
 
 
 @pytest.fixture
@@ -18,7 +26,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
     """Dask clusters, started when first asked for, for tests that leave them as they found them."""
-    with Clusters(tmp_path_factory.mktemp("clusters"), slice_timeout=20) as started:
+    with Clusters(tmp_path_factory.mktemp("clusters"), slice_timeout=100) as started:
         yield started
 
 

@@ -29,13 +29,14 @@ async def housed(log: EventLog, folder: Path, **settings: Any) -> AsyncIterator[
     load([KINDS])
     async with uploads.opened(folder) as kept:
         threads = Threads(2)
-        chosen = JobSettings(job_folder=str(folder / "jobs"), **settings)
+        # A lease that outlasts every pause of this process, unless the test is about that.
+        chosen = JobSettings(job_folder=str(folder / "jobs"), **({"job_lease": 600} | settings))
         jobs = Jobs(log, kept.queue, JobHouse(chosen, kept.queue.media, kept, threads), str.encode)  # type: ignore[attr-defined]
         running = asyncio.create_task(jobs.runner.run())
         try:
             yield jobs
         finally:
-            await jobs.runner.drain(20)
+            await jobs.runner.drain(60)
             running.cancel()
             threads.close()
 

@@ -5,14 +5,24 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.redis import url_in
-from works.events import Event, EventLog, Lost
+from works.events import Event, EventLog, Lost, redis, redis_calls
 from works.events.open import open_events
 
 OPENERS: dict[str, Callable[[Path, int], EventLog]] = {
     "sqlite": lambda folder, keep: open_events(f"sqlite:{folder}/events.db", keep),
     "redis": lambda folder, keep: open_events(url_in(folder), keep),
 }
+
+
+def be_patient(patch: pytest.MonkeyPatch) -> None:
+    """With Redis: what a server gives up after seconds is waited for."""
+    patch.setattr(redis, "_ANSWER", 60.0)
+    for module in (redis, redis_calls):
+        patch.setattr(module, "PATIENCE", 60.0)
+    patch.setitem(redis_calls.Calls.call.__kwdefaults__, "patience", 60.0)
 
 
 @asynccontextmanager
@@ -52,7 +62,7 @@ async def collect(log: EventLog, stream: str, after: int, count: int) -> list[Ev
 async def is_lost(log: EventLog, stream: str, after: int) -> bool:
     """Whether a subscriber at that position is told Lost, rather than given an event."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await collect(log, stream, after, 1)
     except Lost:
         return True
@@ -61,7 +71,7 @@ async def is_lost(log: EventLog, stream: str, after: int) -> bool:
 
 async def eventually(log: EventLog, room: str, users: list[str]) -> None:
     """Waits until those are in the room, and nobody else."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if await log.present(room) == users:
                 return

@@ -1,8 +1,9 @@
 """What the tests of the WorkQueue share: a queue on a folder, slices of known weight, and sight of the processes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Seen(BaseQueue):
 
 
 class Queue(LocalQueue, Seen):
-    def __init__(self, folder: Path, isolation: str = "process", *, workers: int = 1, timeout: float = 20,
+    def __init__(self, folder: Path, isolation: str = "process", *, workers: int = 1, timeout: float = 100,
                  memory: int = 1 << 30, bounds: Bounds | None = None) -> None:  # fmt: skip
         folder.mkdir(exist_ok=True)
         self.media = FolderMedia(folder)
@@ -52,15 +53,23 @@ class Queue(LocalQueue, Seen):
 
 
 class OnDask(ClusterQueue, Seen):
-    """``settings`` are those of QueueSettings."""
+    """``settings`` are those of QueueSettings; ``answer`` in seconds is how long the scheduler may take for one.
 
-    def __init__(self, cluster: Dask, *, bounds: Bounds | None = None, timeout: float = 20, **settings: Any) -> None:
+    Both are generous unless said otherwise: a busy machine must not make of a cluster that is there one that is away.
+    """
+
+    def __init__(
+        self, cluster: Dask, *, bounds: Bounds | None = None, timeout: float = 100, answer: float = 60,
+        **settings: Any,
+    ) -> None:  # fmt: skip
+        from works.queue import dask
         from works.queue.dask import DaskCluster
 
+        dask._ANSWER = answer
         cluster.media.mkdir(exist_ok=True)
         self.media = FolderMedia(cluster.media)
         self.figures = Metrics()
-        how = QueueSettings(cluster.url, **settings)
+        how = QueueSettings(cluster.url, **({"queue_patience": 600} | settings))
         super().__init__(lambda: DaskCluster.connect(how), how, timeout, self.media, bounds or Bounds(), self.figures)
 
     @property
@@ -71,9 +80,9 @@ class OnDask(ClusterQueue, Seen):
     def connected(self) -> bool:
         return self._cluster is not None
 
-    def given(self) -> int:
-        """How many slices the cluster has."""
-        return len(self._running)
+    def given(self) -> list[str]:
+        """The slices that the cluster has, by their ids."""
+        return [id for _, id in self._running]
 
 
 @asynccontextmanager
@@ -82,7 +91,7 @@ async def on_dask(cluster: Dask, threads: int = 1, **settings: Any) -> AsyncIter
     queue = OnDask(cluster, **settings)
     await queue.start()
     try:
-        await until(lambda: queue.threads == threads, 60)
+        await until(lambda: queue.threads == threads, 120)
         yield queue
     finally:
         await queue.close(0)
@@ -118,9 +127,30 @@ def slow(id: str = "slow", session: str = "slow") -> Task:
     return task(id, session, wide, "blur", options={"radius": 50}, deliver="data")
 
 
+def endless(id: str = "endless", session: str = "endless") -> Task:
+    """Half a minute of work and more: nobody waits for its end."""
+    return task(id, session, action="blur", options={"radius": 50}, zoom=78, deliver="data")
+
+
 def moderate(id: str, session: str = "s") -> Task:
     """Some tenths of a second of work."""
     return task(id, session, encoded(photograph(), quality=30), "blur", options={"radius": 50}, zoom=2)
+
+
+async def begun(queue: Seen) -> None:
+    """Waits until a slice is at work, and is back before anything can come of that."""
+    await until(queue.running, pause=0)
+
+
+@contextmanager
+def held(queue: Any) -> Iterator[None]:
+    """Within, nothing comes of what a queue of one thread is at."""
+    go_on = threading.Event()
+    queue._performers[0]._thread.submit(go_on.wait)
+    try:
+        yield
+    finally:
+        go_on.set()
 
 
 async def error_of(future: "asyncio.Future[Result]") -> WorkError:
@@ -129,8 +159,18 @@ async def error_of(future: "asyncio.Future[Result]") -> WorkError:
     return caught.value
 
 
+def running_module(name: str) -> list[psutil.Process]:
+    """The processes that we have started with this module."""
+    found = []
+    for each in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # one that has ended just now
+            if name in each.cmdline():
+                found.append(each)
+    return found
+
+
 def forkserver() -> psutil.Process:
-    (found,) = [each for each in psutil.Process().children() if "works.queue.decoder" in each.cmdline()]
+    (found,) = running_module("works.queue.decoder")
     return found
 
 
@@ -138,7 +178,13 @@ def children() -> list[psutil.Process]:
     return [each for each in forkserver().children() if alive(each)]
 
 
-def at_work(process: psutil.Process) -> Callable[[], bool]:
-    """Whether it has computed for a while since now."""
+def kill_all(processes: list[psutil.Process]) -> None:
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):  # it was dying already
+            each.kill()
+
+
+def at_work(process: psutil.Process, seconds: float = 0.05) -> Callable[[], bool]:
+    """Whether it has computed for so long since now."""
     before = process.cpu_times().user
-    return lambda: bool(process.cpu_times().user > before + 0.05)
+    return lambda: bool(process.cpu_times().user > before + seconds)

@@ -18,9 +18,11 @@ every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from tests.works.logs import event, opened
+import pytest
+from tests.works.logs import be_patient, event, opened
 
 async def main(kind, folder):
+    be_patient(pytest.MonkeyPatch())
     async with opened(kind, Path(folder)) as log:
         print((await log.position("volatile")).epoch, flush=True)
         for number in range(1, 1_000_000):
@@ -96,7 +98,7 @@ async def test_what_is_being_appended_when_it_closes_is_written_and_later_ones_a
         writing = [asyncio.create_task(log.append("s", event(number))) for number in range(2, 301)]
         for _ in range(3):
             await asyncio.sleep(0)  # they begin, and the commit of them is under way when the log closes
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await asyncio.gather(*writing) == list(range(2, 301))
         with pytest.raises(OSError, match="closed"):
             await log.append("s", event(301))
@@ -188,7 +190,7 @@ async def test_more_than_memory_holds_on_a_full_disk_is_lost_and_told_and_the_lo
         before = await log.position("flood")
         with full_disk():
             with pytest.raises(Lost):
-                await asyncio.wait_for(flood(log, aiter(log.subscribe("flood", 3))), 60)
+                await asyncio.wait_for(flood(log, aiter(log.subscribe("flood", 3))), 200)
             with pytest.raises(OSError, match=r"cannot be written: .*(disk|full|I/O)"):
                 await log.append("durable", event(2))
         after = await log.position("flood")

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from tests.redis import Redis, redis_in, url_in
 from tests.running import until
-from tests.works.logs import collect, event, eventually, fill, is_lost, numbered, opened
+from tests.works.logs import be_patient, collect, event, eventually, fill, is_lost, numbered, opened
 from works.events import Event, EventLog, Lost
 from works.events.redis import RedisEventLog
 
@@ -44,26 +43,35 @@ async def reading(log: EventLog, stream: str) -> AsyncIterator[list[Event]]:
         await asyncio.wait([task])
 
 
-async def persist(log: EventLog, number: int, failures: list[tuple[float, str]]) -> int:
-    """Appends under an id until it is acknowledged; notes how long each failure took, and what was said."""
+async def persist(log: EventLog, number: int, failures: list[str]) -> int:
+    """Appends under an id until it is acknowledged; notes what is said of each failure."""
     while True:
-        begun = time.monotonic()
         try:
             return await log.append("durable", event(number), id=f"id {number}")
         except OSError as error:
-            failures.append((time.monotonic() - begun, str(error)))
+            failures.append(str(error))
 
 
 @away
-async def test_through_an_outage_nothing_is_lost_and_nothing_doubled(redis: Redis, tmp_path: Path, how: str) -> None:
-    failures: list[tuple[float, str]] = []
-    total = 1500
+async def test_through_an_outage_nothing_is_lost_and_nothing_doubled(
+    redis: Redis, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    failures: list[str] = []
+    total, gone = 1500, asyncio.Event()
 
     async def write(log: EventLog, first: int) -> dict[int, int]:
-        return {number: await persist(log, number, failures) for number in range(first, total, 10)}
+        offsets = {}
+        for number in range(first, total, 10):
+            if number > total // 2:
+                await gone.wait()
+            offsets[number] = await persist(log, number, failures)
+        return offsets
 
     async def write_volatile(log: EventLog) -> None:
         for number in range(1, total + 1):
+            if number > total // 2:
+                await gone.wait()
             assert await log.append("volatile", event(number), durable=False) == number
 
     async with opened("redis", tmp_path) as one, opened("redis", tmp_path) as other:
@@ -75,20 +83,20 @@ async def test_through_an_outage_nothing_is_lost_and_nothing_doubled(redis: Redi
             writing = asyncio.create_task(write_volatile(one))
             await until(lambda: len(seen) > 100)
             leave(redis, how)
-            await until(lambda: len(failures) >= 10, 30)
+            gone.set()
+            await until(lambda: len(failures) >= 10)  # they are told so, though nobody has come back
             assert not writing.done()
             come_back(redis, how)
-            async with asyncio.timeout(30):
+            be_patient(monkeypatch)
+            async with asyncio.timeout(60):
                 parts = await asyncio.gather(*writers)
                 await writing
-            await until(lambda: len(seen) == len(seen_by_other) == len(volatile) == total, 30)
+            await until(lambda: len(seen) == len(seen_by_other) == len(volatile) == total)
         assert volatile == numbered(1, total)
         offsets = {offset: event(number) for part in parts for number, offset in part.items()}
         whole = [Event(offset, offsets[offset]) for offset in range(1, total + 1)]
         assert seen == seen_by_other == whole == await one.read("durable", 0, total + 1)
-    for seconds, said in failures:
-        assert seconds < 6  # as long as a person may be kept waiting
-        assert said.startswith(CANNOT)
+    assert all(said.startswith(CANNOT) for said in failures)
 
 
 async def test_connections_cut_again_and_again_make_no_gap_and_no_repeat(redis: Redis, tmp_path: Path) -> None:
@@ -99,7 +107,11 @@ async def test_connections_cut_again_and_again_make_no_gap_and_no_repeat(redis: 
             number = next(written)
             await log.append("s", event(number), durable=bool(number % 3))
 
-    async with opened("redis", tmp_path) as one, opened("redis", tmp_path) as other, reading(other, "s") as seen:
+    async with (
+        opened("redis", tmp_path, 100_000) as one,
+        opened("redis", tmp_path, 100_000) as other,
+        reading(other, "s") as seen,
+    ):
         await one.append("s", event(0))
         writers = [asyncio.create_task(write(log)) for log in (one, other, one, other)]
         while cuts < 10:
@@ -112,7 +124,8 @@ async def test_connections_cut_again_and_again_make_no_gap_and_no_repeat(redis: 
         await until(lambda: len(seen) >= total)
         assert [each.offset for each in seen] == list(range(1, total + 1))
         assert sorted(each.data for each in seen) == sorted(event(number) for number in range(total))
-        assert seen[-500:] == await one.read("s", seen[-501].offset, 501)
+        newest = seen[-500:]
+        assert newest == await one.read("s", newest[0].offset - 1, 501)
 
 
 async def test_a_short_restart_is_seen_by_nobody(redis: Redis, tmp_path: Path) -> None:
@@ -131,25 +144,26 @@ async def test_a_short_restart_is_seen_by_nobody(redis: Redis, tmp_path: Path) -
 
 @away
 async def test_who_asks_while_redis_is_away_is_told_in_time_and_all_goes_on_after(
-    redis: Redis, tmp_path: Path, how: str
+    redis: Redis, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened("redis", tmp_path) as log:
         await fill(log, "s", 3, durable=True)
+        monkeypatch.undo()
         leave(redis, how)
-        begun = time.monotonic()
         asked = [
             log.append("s", event(4), id="x"), log.check(), log.mark("s", "alice", 1), log.unmark("s", "alice"),
             log.expire("s", 1), log.sweep(), log.enter("room", "alice", "phone"), log.leave("room", "bob", "desk"),
             log.position("s"), log.read("s", 0, 10), log.present("room"), log.marks("alice"), log.recovers("s", "", 0),
         ]  # fmt: skip
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert time.monotonic() - begun < 7
+        async with asyncio.timeout(60):  # it does not come back before
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        be_patient(monkeypatch)
         for answer in answers:
             assert isinstance(answer, OSError)
             assert str(answer).startswith("events cannot be ")
         subscribing = asyncio.create_task(collect(log, "s", 0, 4))  # it waits
         come_back(redis, how)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await log.check()
             assert await log.append("s", event(4), id="x") == 4
             assert await subscribing == numbered(1, 4)
@@ -165,7 +179,7 @@ async def test_after_the_loss_of_all_data_readers_are_told(redis: Redis, tmp_pat
     assert await anext(idle) == await anext(busy) == numbered(1, 3)
     redis.ask("FLUSHALL")
     await fill(log, "busy", 10, durable=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for batches in (busy, idle):
             with pytest.raises(Lost):
                 await anext(batches)
@@ -187,7 +201,7 @@ async def test_after_a_restart_without_its_data_readers_are_told(tmp_path: Path)
             waiting = asyncio.ensure_future(anext(keen))
             redis.kill()
             redis.start()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 for told in (waiting, anext(slow)):
                     with pytest.raises(Lost):
                         await told
@@ -208,7 +222,7 @@ async def test_events_that_redis_took_back_are_not_passed_over_in_silence(tmp_pa
             redis.kill()
             redis.start()
             assert (await log.position("s")).epoch == before.epoch
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 with pytest.raises(Lost):
                     await waiting
             assert not await log.recovers("s", before.epoch, 6)
@@ -225,15 +239,19 @@ async def test_forgotten_scripts_are_brought_again(redis: Redis, tmp_path: Path)
 
 
 async def test_when_its_memory_is_full_durable_appends_are_refused_and_others_wait(
-    redis: Redis, tmp_path: Path
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened("redis", tmp_path) as log:
         await fill(log, "s", 3, durable=True)
+        monkeypatch.undo()
+        monkeypatch.setattr("works.events.redis._ANSWER", 60.0)  # what it says is heard, however long that takes
         redis.ask("CONFIG", "SET", "maxmemory", "1")
         results = [asyncio.create_task(log.append("results", event(n), durable=False)) for n in range(1, 6)]
+        await until(lambda: "maxmemory" in log._calls._fault)  # type: ignore[attr-defined]
         for refused in await asyncio.gather(log.append("s", event(4)), log.check(), return_exceptions=True):
             assert isinstance(refused, OSError)
             assert str(refused).startswith(CANNOT + "command not allowed when used memory > 'maxmemory'")
+        be_patient(monkeypatch)
         assert await log.read("s", 0, 10) == numbered(1, 3)
         redis.ask("CONFIG", "SET", "maxmemory", "0")
         assert await asyncio.gather(*results) == [1, 2, 3, 4, 5]
@@ -253,13 +271,15 @@ async def test_what_waits_is_bounded(redis: Redis, tmp_path: Path) -> None:
         assert await log.append("s", "x" * size, durable=False) == 8
 
 
-async def test_an_orderly_end_while_redis_is_away_takes_a_few_seconds(redis: Redis, tmp_path: Path) -> None:
-    begun = time.monotonic()
-    async with opened("redis", tmp_path) as log:
-        await log.enter("room", "alice", "phone")
-        redis.kill()
-        waiting = asyncio.create_task(log.append("s", event(1), durable=False))
-        await asyncio.sleep(0)
-    with pytest.raises(OSError, match=CANNOT):
-        await waiting
-    assert time.monotonic() - begun < 10
+async def test_an_orderly_end_does_not_wait_for_redis_to_come_back(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asyncio.timeout(60):
+        async with opened("redis", tmp_path) as log:
+            await log.enter("room", "alice", "phone")
+            monkeypatch.undo()
+            redis.kill()
+            waiting = asyncio.create_task(log.append("s", event(1), durable=False))
+            await asyncio.sleep(0)
+        with pytest.raises(OSError, match=CANNOT):
+            await waiting

@@ -3,12 +3,15 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.certificates import certificate
-from tests.redis import free_port, redis_in
+from tests.ports import free_port
+from tests.redis import redis_in
 from works.events.open import open_events
 
 
-async def test_a_log_behind_tls_and_a_password(tmp_path: Path) -> None:
+async def test_a_log_behind_tls_and_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown, key = certificate(tmp_path)
     other, _ = certificate(tmp_path, "other")
     port = free_port()
@@ -20,6 +23,7 @@ async def test_a_log_behind_tls_and_a_password(tmp_path: Path) -> None:
         log = open_events(f"{url}{shown}", 100)
         assert await log.append("s", "{}") == 1
         await log.close()
+        monkeypatch.undo()
         wrong = f"{url}{other}", f"{url}{shown}".replace("a-password", "another")
         logs = [open_events(each, 100) for each in wrong]
         refused = await asyncio.gather(*(log.append("s", "{}") for log in logs), return_exceptions=True)

@@ -12,6 +12,7 @@ import pytest
 from tests.pictures import encoded
 from tests.running import alive, full_disk, until
 from tests.works.clips import clip, frames_of, number_of, numbered
+from tests.works.queues import running_module
 from tests.works.recording import Recording, recording
 from works.errors import WorkError
 from works.studio import Hand, Studio
@@ -20,7 +21,7 @@ from works.task import Result, Task
 
 def processes() -> list[psutil.Process]:
     """All processes of studios: their forkservers and what these have forked."""
-    roots = [each for each in psutil.Process().children() if "works.studio.child" in each.cmdline()]
+    roots = running_module("works.studio.child")
     return [each for root in roots for each in [root, *root.children()] if alive(each)]
 
 
@@ -59,7 +60,7 @@ async def test_when_a_studio_is_left_its_processes_are_gone(tmp_path: Path) -> N
         held = processes()
         assert len(held) == 2
         assert all(process.nice() == 5 for process in held)
-    assert not any(map(alive, held))
+    await until(lambda: not any(map(alive, held)))
 
 
 async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) -> None:

@@ -83,6 +83,11 @@ def put_away(folder: Path, table: str) -> Iterator[Callable[[], None]]:
         database.execute(f"ALTER TABLE put_away RENAME TO {table}")
 
 
+def tasks() -> set["asyncio.Task[object]"]:
+    """All that run but those of the log: it has some that come and go."""
+    return {each for each in asyncio.all_tasks() if "EventLog" not in each.get_coro().__qualname__}  # type: ignore[union-attr]
+
+
 async def test_members_are_sent_what_comes_and_other_listeners_are_told_that_it_came(log: EventLog, hubs: Hubs) -> None:
     await fill(log, STREAM, 3, durable=True)
     member, watcher = Ear(), Ear()
@@ -99,7 +104,7 @@ async def test_members_are_sent_what_comes_and_other_listeners_are_told_that_it_
 async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
     log: EventLog, hubs: Hubs, durable: bool
 ) -> None:
-    chance, total = random.Random(1), 1500
+    chance, groups, total = random.Random(1), random.Random(2), 1500
     crowd = [Ear() for _ in range(MANY)]
     for ear in crowd:
         await ear.join(hubs, 0)
@@ -108,10 +113,12 @@ async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
     async def write() -> None:
         number = 0
         while number < total:
-            group = min(chance.choice([1, 1, 3, 300]), total - number)
+            if number > total // 2:
+                await until(lambda: len(late) > 10)
+            group = min(groups.choice([1, 1, 3, 300]), total - number)
             await asyncio.gather(*(log.append(STREAM, "{}", durable=durable) for _ in range(group)))
             number += group
-            for _ in range(chance.randrange(4)):
+            for _ in range(groups.randrange(4)):
                 await asyncio.sleep(0)
 
     writing = asyncio.create_task(write())
@@ -123,9 +130,8 @@ async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
         for _ in range(chance.randrange(8)):
             await asyncio.sleep(0)
     await asyncio.gather(writing, *joining)
-    assert len(late) > 10
     ears = [(ear, 0) for ear in crowd] + late
-    await until(lambda: all(ear.heard[-1:] == [str(total)] for ear, _ in ears), 30)
+    await until(lambda: all(ear.heard[-1:] == [str(total)] for ear, _ in ears))
     for ear, after in ears:
         assert ear.heard == texts(after + 1, total)
 
@@ -188,7 +194,7 @@ async def test_a_thousand_listeners_cost_one_frame_and_leave_the_loop_its_turns(
     for number in turns_at:
         crowd[number].then["3"] = lambda number=number: turns_at.update({number: turns})
     await fill(log, STREAM, 3, durable=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while crowd[-1].heard != texts(1, 3):
             turns += 1
             await asyncio.sleep(0)
@@ -200,7 +206,7 @@ async def test_a_thousand_listeners_cost_one_frame_and_leave_the_loop_its_turns(
 async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_the_stream_is(
     log: EventLog, hubs: Hubs
 ) -> None:
-    before = asyncio.all_tasks()
+    before = tasks()
     one, other = Ear(), Ear()
     hub = await one.join(hubs)
     await other.join(hubs)
@@ -209,11 +215,11 @@ async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_t
     await until(lambda: other.heard == texts(1, 2))
     hubs.unlisten(STREAM, other)
     hubs.unlisten(STREAM, other)
-    await until(lambda: asyncio.all_tasks() == before)
+    await until(lambda: tasks() == before)
     again = await one.join(hubs)
     assert (again is not hub, again.offset, one.heard) == (True, 2, [])
     hubs.leave(again, one)
-    await until(lambda: asyncio.all_tasks() == before)
+    await until(lambda: tasks() == before)
     # Nobody reads the stream any more: it may be forgotten.
     await log.expire(STREAM, 0)
     await log.sweep()
@@ -223,14 +229,14 @@ async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_t
 async def test_a_start_that_fails_leaves_nothing_behind_and_the_next_one_works(
     log: EventLog, hubs: Hubs, tmp_path: Path
 ) -> None:
-    before = asyncio.all_tasks()
+    before = tasks()
     ears = [Ear() for _ in range(3)]
     with put_away(tmp_path, "streams") as put:
         put()
         for _ in range(2):
             ended = await asyncio.gather(*(ear.join(hubs) for ear in ears), return_exceptions=True)
             assert [type(error) for error in ended] == [OSError] * 3
-            assert asyncio.all_tasks() == before
+            assert tasks() == before
     hub = await ears[0].join(hubs)
     assert list(hub.listeners) == [ears[0]]
     await log.append(STREAM, event(1))
@@ -238,7 +244,7 @@ async def test_a_start_that_fails_leaves_nothing_behind_and_the_next_one_works(
 
 
 async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(log: EventLog, hubs: Hubs) -> None:
-    before = asyncio.all_tasks()
+    before = tasks()
     impatient, patient = Ear(), Ear()
     joining = [asyncio.create_task(ear.join(hubs)) for ear in (impatient, patient)]
     await asyncio.sleep(0)
@@ -251,7 +257,7 @@ async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(log:
     alone = asyncio.create_task(impatient.join(hubs))
     await asyncio.sleep(0)
     alone.cancel()
-    await until(lambda: asyncio.all_tasks() == before)
+    await until(lambda: tasks() == before)
 
 
 async def all_lost(log: EventLog, hubs: Hubs) -> list[Ear]:
@@ -279,7 +285,7 @@ async def test_who_comes_after_events_are_lost_hears_what_comes_though_others_st
         newcomer = Ear()
         await newcomer.join(hubs)
         await log.append(STREAM, event(601))
-        await until(lambda: newcomer.heard == ["601"], 5)
+        await until(lambda: newcomer.heard == ["601"])
 
 
 async def test_a_log_that_cannot_be_read_is_told_to_every_listener_rather_than_silence(
@@ -290,4 +296,4 @@ async def test_a_log_that_cannot_be_read_is_told_to_every_listener_rather_than_s
         await member.join(hubs)
         await hubs.open(STREAM, written, watcher)
         await fill(log, STREAM, 600, durable=True)  # more than stand in memory
-        await until(lambda: member.losses == watcher.losses == 1, 5)
+        await until(lambda: member.losses == watcher.losses == 1)

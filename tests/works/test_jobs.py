@@ -234,7 +234,7 @@ async def test_so_many_jobs_run_at_once_and_of_a_user_so_many(tmp_path: Path) ->
             await start(jobs, "waiting", who=ADMIN)
         await jobs.cancel(ALICE, first)
         await end(jobs, first)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:  # it ends in the log a moment before it makes room
                 try:
                     third = await start(jobs, "waiting", client_id="3")

@@ -13,7 +13,7 @@ from works.errors import WorkError
 from works.events import EventLog
 from works.jobs.asks import List
 from works.jobs.lease import Leases
-from works.jobs.story import END, dumps, group, stream_of
+from works.jobs.story import END, dumps, group, new_id, stream_of
 
 
 class Away:
@@ -112,6 +112,7 @@ async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_pat
             ids.append(await start(jobs, "counting", steps=1))
             await end(jobs, ids[-1])
             await until(lambda: len(jobs.runner._running) == 1)
+            await until(lambda: new_id()[:11] > ids[-1][:11])  # those of one millisecond sort as it happens
         listed = [each["id"] for each in (await jobs.list(ALICE, List()))["jobs"]]
         assert sorted(listed) == sorted([runs, *ids[-2:]])
         await jobs.events.sweep()

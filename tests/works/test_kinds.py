@@ -141,7 +141,7 @@ def test_a_gif_that_is_none_is_a_bad_image(data: bytes) -> None:
 @pytest.mark.parametrize("pieces", [b"!\xfe" + b"\1a" * (8 << 20), b"!\xfe\0" * (5 << 20)])
 def test_a_gif_in_millions_of_pieces_costs_little(pieces: bytes) -> None:
     """16 MiB. Without the bound of blocks it took 1 s; with it 12 ms."""
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(WorkError, match="pieces"):
         gif_size(HEAD + pieces)
-    assert time.process_time() - started < 0.5
+    assert time.thread_time() - started < 0.5

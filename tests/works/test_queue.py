@@ -9,7 +9,7 @@ import pytest
 from tests.dask import Clusters
 from tests.pictures import decoded, small
 from tests.running import alive, until
-from tests.works.queues import children, error_of, forkserver, moderate, opened, slow, task
+from tests.works.queues import begun, children, error_of, forkserver, moderate, opened, task
 from works.errors import Busy, WorkError
 from works.queue.base import BaseQueue
 from works.queue.pending import Bounds
@@ -52,7 +52,7 @@ async def test_with_one_worker_300_slices_in_any_order_come_back_by_rank(tmp_pat
     order: list[str] = []
     async with opened(tmp_path, workers_of) as queue:
         futures = noted(queue, [task(str(top), offset_top=top, height=64, deliver="data") for top in tops], order)
-        await until(lambda: len(order) >= 100, 60)
+        await until(lambda: len(order) >= 100, 200, pause=0)
         queue.rerank("s", "", Viewport(30_000, 800))
         seen = ended(futures)
         await asyncio.gather(*futures)
@@ -70,7 +70,7 @@ async def test_the_first_slice_of_another_session_waits_for_the_running_one_only
     bounds = Bounds(session_tasks=1000)
     async with opened(tmp_path, workers_of, bounds=bounds) as queue:
         futures = noted(queue, [task(str(number), "many", deliver="data") for number in range(1000)], order)
-        await until(lambda: len(order) >= 20)
+        await until(lambda: len(order) >= 20, pause=0)
         before = ended(futures)
         (first,) = noted(queue, [task("first", "other", deliver="data")], order)
         await first
@@ -94,7 +94,7 @@ async def test_over_a_bound_it_is_busy_at_once_and_says_when_to_come_back(tmp_pa
 async def test_an_id_may_be_waiting_or_running_only_once(tmp_path: Path, workers_of: Kind) -> None:
     async with opened(tmp_path, workers_of) as queue:
         running, waiting = queue.submit(moderate("1")), queue.submit(task("2"))
-        await until(queue.running)
+        await begun(queue)
         for id in "12":
             with pytest.raises(ValueError, match=f"'{id}' is already"):
                 queue.submit(task(id))
@@ -119,7 +119,7 @@ async def test_a_cancelled_task_that_waits_is_never_worked(tmp_path: Path, worke
 async def test_a_cancelled_task_that_runs_ends_at_once(tmp_path: Path, workers_of: Kind) -> None:
     async with opened(tmp_path, workers_of) as queue:
         running = queue.submit(moderate("1"))
-        await until(queue.running)
+        await begun(queue)
         assert queue.cancel("s") == 1
         assert running.done()
         assert (await error_of(running)).code == "cancelled"
@@ -130,7 +130,7 @@ async def test_a_cancelled_task_that_runs_ends_at_once(tmp_path: Path, workers_o
 async def test_a_forgotten_session_is_cancelled_as_temporary(tmp_path: Path, workers_of: Kind) -> None:
     async with opened(tmp_path, workers_of) as queue:
         futures = [queue.submit(moderate("1")), queue.submit(task("2")), queue.submit(task("1", "other"))]
-        await until(queue.running)
+        await begun(queue)
         queue.forget("s")
         for future in futures[:2]:
             error = await error_of(future)
@@ -145,7 +145,7 @@ async def test_every_accepted_task_ends_in_exactly_one_result_or_work_error(tmp_
         tasks = [task(f"{kind} {number}", payload=data) for number in range(30) for kind, data in kinds.items()]
         order: list[str] = []
         futures = noted(queue, tasks, order)
-        await until(lambda: len(order) >= 10)
+        await until(lambda: len(order) >= 10, pause=0)  # long before the last ones are begun
         for number in (27, 28, 29):
             queue.cancel("s", id=f"good {number}")
         ends = await asyncio.gather(*futures, return_exceptions=True)
@@ -174,8 +174,8 @@ async def test_a_store_that_fails_is_temporary_and_the_worker_goes_on(tmp_path: 
 async def test_close_finishes_what_runs_and_fails_what_waits_as_temporary(tmp_path: Path, workers_of: Kind) -> None:
     async with opened(tmp_path, workers_of) as queue:
         running, waiting = queue.submit(moderate("1")), queue.submit(task("2"))
-        await until(queue.running)
-        closing = asyncio.create_task(queue.close(30))
+        await begun(queue)
+        closing = asyncio.create_task(queue.close(100))
         error = await error_of(waiting)
         assert (error.code, error.temporary) == ("cancelled", True)
         with pytest.raises(Busy, match="restarting"):
@@ -187,9 +187,12 @@ async def test_close_finishes_what_runs_and_fails_what_waits_as_temporary(tmp_pa
 
 async def test_close_does_not_wait_beyond_its_deadline_and_leaves_no_process(tmp_path: Path) -> None:
     async with opened(tmp_path, workers=2) as queue:
-        running = [queue.submit(slow(id)) for id in ("1", "2")]
-        await until(lambda: queue.running() == 2 and len(children()) == 2)
+        await until(lambda: len(children()) == 2)
         family = [forkserver(), *children()]
+        for child in family[1:]:
+            child.suspend()
+        running = [queue.submit(task(id)) for id in ("1", "2")]
+        await until(lambda: queue.running() == 2, pause=0)
         await queue.close(0.1)
         for future in running:
             assert (await error_of(future)).temporary

@@ -34,10 +34,11 @@ def say(fleet: Fleet) -> str:
 async def test_a_host_that_says_nothing_or_refuses_is_unreachable(fleet: Fleet) -> None:
     with refusing(fleet, "shut"):
         async with silent(fleet, "mute"):
-            context = await carry_out(prepare(fleet, plan(TRUE, top="budget: 2"), ssh_connect_timeout=1))
-    assert context.states() == {"shut": "unreachable", "mute": "unreachable"}
-    assert (context.last("shut")["code"], context.last("shut")["reason"]) == ("refused", "Connection refused")
-    assert context.last("mute")["code"] == "timeout"
+            shut = await carry_out(prepare(fleet, plan(TRUE)), hosts=["shut"])
+            mute = await carry_out(prepare(fleet, plan(TRUE), ssh_connect_timeout=1), hosts=["mute"])
+    assert (shut.state("shut"), mute.state("mute")) == ("unreachable", "unreachable")
+    assert (shut.last("shut")["code"], shut.last("shut")["reason"]) == ("refused", "Connection refused")
+    assert mute.last("mute")["code"] == "timeout"
 
 
 def another_key(fleet: Fleet, port: int) -> str:
@@ -109,7 +110,7 @@ async def test_a_command_that_outlasts_its_time_is_ended_on_the_host(fleet: Flee
         work = f"{say(fleet)}; {STUBBORN[case]}sleep 600; sleep 600"
         # A second is enough to fail a command that sleeps; a host that is slow to begin it fails too.
         steps = plan("{name: warm, command: 'true'}", f"{{name: hang, command: '{work}', timeout: 3}}")
-        context = await carry_out(prepare(fleet, steps, rollout_kill_timeout=8))
+        context = await carry_out(prepare(fleet, steps, rollout_kill_timeout=20))
         end = context.last("a")
         assert (end["state"], end["code"]) == ("failed", "timeout")
         assert "hang was not done within 3 s" in end["reason"]
@@ -118,12 +119,16 @@ async def test_a_command_that_outlasts_its_time_is_ended_on_the_host(fleet: Flee
 
 
 async def test_a_host_that_cannot_be_told_to_stop_leaves_a_doubt(fleet: Fleet) -> None:
+    started = asyncio.Event()
+
     async def sit(process: "asyncssh.SSHServerProcess[bytes]") -> None:
+        started.set()
         await asyncio.sleep(600)
 
     async with strange(fleet, sit, "a"):
         step = "{name: work, command: 'true', timeout: 0.5}"
-        context = await carry_out(prepare(fleet, plan(step), rollout_kill_timeout=0.5))
+        while not started.is_set():  # a busy machine may take that long to begin it
+            context = await carry_out(prepare(fleet, plan(step), rollout_kill_timeout=0.5))
     end = context.last("a")
     assert (end["state"], end["known"]) == ("failed", False)
     assert "not known whether it has ended" in end["reason"]
@@ -221,12 +226,12 @@ async def test_a_cancel_says_what_is_not_known(fleet: Fleet) -> None:
 async def test_at_the_deadline_of_a_plan_what_runs_is_ended_and_the_rest_has_not_started(fleet: Fleet) -> None:
     with sshd(fleet, *"abc"):
         step = f"{{name: work, command: '{say(fleet)}; sleep 600; sleep 600', timeout: 900}}"
-        context = prepare(fleet, plan(step, top="deadline: 8", stage="batches: [1]"), rollout_kill_timeout=4)
+        context = prepare(fleet, plan(step, top="deadline: 24", stage="batches: [1]"), rollout_kill_timeout=12)
         await carry_out(context)
         reached = begun(fleet)
-        assert context.states() == {
-            "a": "failed" if reached else "not_started", "b": "not_started", "c": "not_started",
-        }  # fmt: skip
+        assert (context.state("b"), context.state("c")) == ("not_started", "not_started")
+        # On a busy machine it may not have come so far.
+        assert context.state("a") == "failed" or not reached
         assert all(map(gone, reached.values()))
     assert context.failure
     assert context.failure.code == "timeout"

@@ -17,7 +17,7 @@ async def hang(process: object) -> None:
 @pytest.mark.parametrize(
     ("servers", "each", "mute", "hung", "liars", "forks", "patience"),
     [
-        pytest.param(3, 5, 1, 1, 3, 6, 12, id="20 hosts"),
+        pytest.param(3, 5, 1, 1, 3, 6, 30, id="20 hosts"),
         pytest.param(17, 10, 10, 10, 10, 50, 90, id="200 hosts", marks=[pytest.mark.slow, pytest.mark.timeout(700)]),
     ],
 )

@@ -131,16 +131,17 @@ async def test_an_upload_that_stops_midway_leaves_nothing(tmp_path: Path) -> Non
 
 async def test_an_upload_whose_client_leaves_while_it_is_looked_at_leaves_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
-        plug = uploads.queue.submit(queues.moderate("plug"))
-        await until(lambda: metrics_of(uploads).get_sample_value("sluice_running") == 1)
-        upload = uploads.begin("alice")
-        await upload.write(small())
-        finishing = asyncio.create_task(upload.finish())
-        await until(lambda: metrics_of(uploads).get_sample_value("sluice_queue_depth") == 1)
-        await upload.discard()
-        with pytest.raises(WorkError, match="on request"):
-            await finishing
-        assert names(uploads) == []
+        with queues.held(uploads.queue):
+            plug = uploads.queue.submit(queues.task("plug"))
+            await until(lambda: metrics_of(uploads).get_sample_value("sluice_running") == 1)
+            upload = uploads.begin("alice")
+            await upload.write(small())
+            finishing = asyncio.create_task(upload.finish())
+            await until(lambda: metrics_of(uploads).get_sample_value("sluice_queue_depth") == 1)
+            await upload.discard()
+            with pytest.raises(WorkError, match="on request"):
+                await finishing
+            assert names(uploads) == []
         await plug
 
 
