@@ -208,9 +208,8 @@ class Talk:
 
     def left(self, device: Device, room: str) -> None:
         self.marks.pop((device.user, room), None)
-        device.rooms.pop(room, None)
-        device.hears.pop(room, None)
-        device.known.pop(room, None)
+        for names in (device.rooms, device.hears, device.known):
+            names.pop(room, None)
         for other in self.of(device.user):
             other.watches.discard(room)
 
