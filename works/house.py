@@ -35,6 +35,8 @@ _SWEEP = 30.0
 _SWEEP_OBJECTS = 300.0
 # Seconds after which a store that has not answered is told of as such.
 _CHECK = 6.0
+# Seconds at the end for what is still to be said to the log: one that is away would keep the server from its end.
+_LAST_WORDS = 5.0
 # Threads that wait for stores, of results and of uploads each. A store that hangs may hold up as many requests at once.
 _THREADS = 16
 
@@ -102,14 +104,20 @@ class Works:
         await self.video.close()
         # Jobs first: they are told to stop before their tasks fail.
         await asyncio.gather(self.jobs.runner.drain(deadline), self.queue.close(deadline))
-        await self.sessions.settle()
+        await _within(_LAST_WORDS, self.sessions.settle())
 
     async def close(self) -> None:
         """Writes what is not yet written. To be called when nobody reads events any more."""
-        await self.chat.settle()
+        await _within(_LAST_WORDS, self.chat.settle())
         await self.events.close()
         self.threads.close()
         self.uploads.threads.close()
+
+
+async def _within(seconds: float, work: Awaitable[None]) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await work
 
 
 async def _every(seconds: float, sweep: Check) -> None:

@@ -10,7 +10,7 @@ from tests.client import Client
 from tests.handlers.chats import Chatter, Start
 from tests.pictures import small
 from tests.redis import Redis, url_in
-from tests.running import Server
+from tests.running import Server, until
 
 Two = tuple[Server, Server]
 
@@ -79,6 +79,20 @@ async def test_who_resumes_while_redis_is_away_is_asked_to_come_back(two: Two, r
         await again.send("resume", session=alice.hello["session"], epoch=alice.hello["epoch"], after=0)
         assert await again.closed() == 1012
     assert "Traceback" not in "".join(two[1].log)
+
+
+async def test_a_server_whose_redis_is_gone_for_good_ends_when_it_is_told_to(two: Two, redis: Redis) -> None:
+    """What it would still say, as what became of a slice, waits for Redis as long as the server runs. Hangs without the
+    bounds of drain in works/house.py; without those of close by chance, when Redis goes as somebody leaves a room."""
+    async with await Client.connect(two[0]) as client, await Chatter.enter(two[0], "alice") as alice:
+        await alice.join("harbour")
+        await client.plug()
+        redis.pause()
+        await client.send("cancel", id="plug")
+        await until(lambda: two[0].metric("sluice_running") == 0)
+        client.abort()  # it may come back
+    redis.kill()
+    assert await asyncio.to_thread(two[0].stop) == 0
 
 
 async def test_a_kick_reaches_both(two: Two) -> None:
