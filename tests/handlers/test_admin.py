@@ -1,4 +1,4 @@
-"""/admin/kick: a revoked user is out within a second and stays out, across a restart too; others are not touched."""
+"""/admin/kick: a revoked user is out at once and stays out, across a restart too; others are not touched."""
 
 import asyncio
 from collections.abc import Callable
