@@ -34,6 +34,17 @@ RECORD = f"""() => {{
         return number;
     }};
     window.shown = {{}};
+    const decode = window.createImageBitmap;
+    window.unpainted = 0;
+    window.createImageBitmap = async (...given) => {{
+        window.unpainted++;
+        const bitmap = await decode(...given);
+        bitmap.close = () => {{
+            ImageBitmap.prototype.close.call(bitmap);
+            window.unpainted--;
+        }};
+        return bitmap;
+    }};
     CanvasRenderingContext2D.prototype.drawImage = function (...given) {{
         draw.apply(this, given);
         const name = this.canvas.getAttribute("aria-label").split(" ").at(-1);
@@ -85,11 +96,12 @@ async def state(page: Page, *labels: str, timeout: float = 90) -> None:
 
 
 async def round_trip(page: Page) -> None:
-    """Has the server answer: what it had said before is then here."""
+    """Has the server answer: what it had said before is then here, and what it had sent is painted."""
     await page.click("#shoot")
     await expect(page.locator("#shot img")).to_have_js_property("complete", True)
     await page.keyboard.press("Escape")
     await expect(page.locator("#shot")).to_be_hidden()
+    await page.wait_for_function("() => window.unpainted === 0")
 
 
 async def drag(page: Page, *positions: float) -> int:
