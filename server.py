@@ -69,11 +69,10 @@ async def serve(settings: config.Settings) -> None:
     chores = [asyncio.create_task(duty) for duty in duties]
     for chore in chores:
         chore.add_done_callback(report)
-    announce(settings, sockets[0])
-
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    announce(settings, sockets[0])
     await stop.wait()
 
     structlog.get_logger().info("draining", connections=len(connections))

@@ -135,6 +135,7 @@ class ChatWebSocket(BaseWebSocketHandler):
     async def _join(self, message: Join, place: Place) -> None:
         chat, me = self.works.chat, self.user.name
         try:
+            await chat.unfollowed(place, me)
             hub = await self._listen(place.stream, place.written)
             live = await self._listen(place.live, _as_it_is)
             mark = (await chat.marks(me)).get(place) or await chat.follow(place, me, hub.offset)
@@ -152,8 +153,8 @@ class ChatWebSocket(BaseWebSocketHandler):
         self.send(
             {
                 "type": "joined", "room": message.room, "stream": place.seen_by(me), "epoch": hub.epoch,
-                "offset": hub.offset, "recovered": recovered, "unread": mark.unread, "read": mark.offset,
-                "present": present,
+                "offset": hub.offset, "recovered": recovered, "read": mark.offset, "present": present,
+                "unread": max(hub.offset - mark.offset, 0),
             }
         )  # fmt: skip
         async for text in hub.replay(start):
@@ -165,7 +166,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         place = self._in(message.room)
         self._joined[message.room].cancel()
         self._depart(place)
-        self.works.chat.later(self.works.chat.unfollow(place, self.user.name))
+        self.works.chat.unfollow(place, self.user.name)
 
     async def _renew(self, token: str) -> None:
         await super()._renew(token)

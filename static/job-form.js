@@ -55,9 +55,13 @@ export class JobForm {
     byId("job-new-name").textContent = name;
     byId("job-help").textContent = kind ? kind.help.replaceAll("`", "") : this.jobs.hello ? "There is no such job, or you may not start it." : "";
     this.#form.hidden = !kind;
-    const hasActions = this.actions() !== undefined;
-    if (!kind || (this.#name === name && this.#hasActions === hasActions && !params)) return;
-    this.#hasActions = hasActions;
+    if (!kind) return;
+    const hadActions = this.#hasActions;
+    this.#hasActions = this.actions() !== undefined;
+    if (this.#name === name && !params) {
+      if (this.#hasActions && !hadActions) this.#refine(kind);
+      return;
+    }
     for (const attach of this.#attached) attach.close();
     this.#attached = [];
     this.#name = name;
@@ -68,6 +72,18 @@ export class JobForm {
     if (!this.#fields.size) byId("job-fields").append(element("p", { className: "quiet" }, "This job has no parameters."));
     this.#tell([]);
     for (const [member, value] of Object.entries(params ?? {})) this.#fields.get(member)?.write(value);
+  }
+
+  /** What can be done to pictures came to be known: the fields that offer it take the place of plain ones. @param {Kind} kind */
+  #refine({ params }) {
+    for (const name of ["action", "options"]) {
+      const before = this.#fields.get(name);
+      const field = before && this.#special(name, params.properties?.[name] ?? {});
+      if (!field) continue;
+      field.write(before.read());
+      before.node.replaceWith(field.node);
+      this.#fields.set(name, field);
+    }
   }
 
   /** @param {string} name @param {Schema} schema @returns {Field | undefined} */

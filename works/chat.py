@@ -98,6 +98,7 @@ class Chat:
         self.hubs = Hubs(log, frame)
         self.log = log
         self._later: set[asyncio.Task[Any]] = set()
+        self._leaving: dict[tuple[Place, str], asyncio.Task[None]] = {}
 
     async def post(
         self, place: Place, sender: str, text: str, attachments: list[dict[str, Any]], client_id: str | None
@@ -128,9 +129,22 @@ class Chat:
         await self.tell(user, {"stream": place.stream})
         return mark
 
-    async def unfollow(self, place: Place, user: str) -> None:
-        await self.log.unmark(place.stream, user)
-        await self.tell(user, {"stream": place.stream, "left": True})
+    def unfollow(self, place: Place, user: str) -> None:
+        """It is no longer counted for the user: not at once, but whoever went away."""
+        self._leaving[place, user] = self.later(self._unfollow(place, user))
+
+    async def unfollowed(self, place: Place, user: str) -> None:
+        """Waits for an ``unfollow`` that is not yet done: it would undo a ``follow`` that overtakes it."""
+        if leaving := self._leaving.get((place, user)):
+            await asyncio.wait({leaving})
+
+    async def _unfollow(self, place: Place, user: str) -> None:
+        try:
+            await self.log.unmark(place.stream, user)
+            await self.tell(user, {"stream": place.stream, "left": True})
+        finally:
+            if self._leaving.get((place, user)) is asyncio.current_task():
+                del self._leaving[place, user]
 
     async def tell(self, user: str, event: dict[str, Any]) -> None:
         """Tells the user's connections; nobody when there are none."""

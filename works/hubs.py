@@ -117,6 +117,11 @@ class Hubs:
             raise
         return hub
 
+    def offset(self, stream: str) -> int:
+        """Up to where listeners were handed what is on that stream; 0 when there are none."""
+        hub = self._hubs.get(stream)
+        return hub.offset if hub else 0
+
     def leave(self, hub: Hub, listener: Listener) -> None:
         hub.members.pop(listener, None)
         hub.listeners.pop(listener, None)

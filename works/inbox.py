@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Container
 from typing import Any
 
 from works.chat import Chat, Place, of_stream, of_user, written
+from works.events import Mark
 from works.hubs import Hub
 
 # Messages read from the log at a time.
@@ -113,10 +114,18 @@ class Inbox:
                 await asyncio.sleep(_RETRY)
                 continue
             changed, self._changed = self._changed, set()
+            for place in [place for place in changed if self._is_behind(place, marks)]:
+                changed.remove(place)
+                self._note(place)
             told = (place for place in changed if self._may_see(place))
             unread = {place.seen_by(self._user): marks[place].unread if place in marks else None for place in told}
             if unread:
                 self._send({"type": "unread", "streams": unread})
+
+    def _is_behind(self, place: Place, marks: dict[Place, Mark]) -> bool:
+        """Counted before a message that was sent meanwhile: whoever counts that one would take it back again."""
+        is_joined = place.room in self._joined and place in marks
+        return is_joined and marks[place].head < self._chat.hubs.offset(place.stream)
 
     def _may_see(self, place: Place) -> bool:
         """What is unread in a room that the user may no longer enter could never be read."""

@@ -1,5 +1,6 @@
 """The form that starts a job: made from the kind's schema, it shows what the server says, and starts a job once."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, WebSocketRoute, expect
 
 from tests.browser.chromium import Proxy, console
 from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, opened, state
@@ -120,7 +121,7 @@ async def test_a_batch_over_uploads_ends_with_its_contact_sheet(server: Server) 
         await drop(page, b"words", "words.txt", "text/plain")
         await expect(page.locator("#job-faults")).to_have_text("This job takes no words.txt.")
         await page.click("#job-form .attached button[aria-label='Remove 0.jpg']")
-        await page.select_option("#job-form [name=action]", "sharpen")
+        await page.select_option("#job-form select[name=action]", "sharpen")
         await page.fill("#job-form .options [name=amount]", "2")
         await page.click("#job-start")
         await opened(page)
@@ -142,6 +143,35 @@ async def test_a_batch_over_uploads_ends_with_its_contact_sheet(server: Server) 
         assert all(f',"{number}.jpg","ok","{number}.jpg",' in table for number in range(1, 8)), table
         await sheet.click()
         await expect(page.locator("#whole img")).to_be_visible()
+
+
+async def test_what_was_filled_in_stays_when_the_actions_come_to_be_known(server: Server) -> None:
+    """Another connection tells of them, which may stand only then."""
+    known = asyncio.Event()
+
+    async def connect(route: WebSocketRoute) -> None:
+        await known.wait()
+        route.connect_to_server()
+
+    async with jobs(server) as other:
+        page = await other.context.new_page()
+        page.set_default_timeout(PATIENCE)
+        await page.route_web_socket("**/ws/images", connect)
+        await page.goto(f"{server.url}/#jobs/new/batch")
+        picture = {"name": "one.jpg", "mimeType": "image/jpeg", "buffer": encoded(tall(240), ".jpg", 85)}
+        await page.set_input_files("#job-form [name=uploads]", picture)
+        done = page.locator("#job-form .attached [data-state=done]")
+        await expect(done).to_have_count(1, timeout=PATIENCE)
+        await page.fill("#job-form input[name=action]", "sharpen")
+        await page.fill("#job-form textarea[name=options]", "amount: 2")
+        known.set()
+        await expect(page.locator("#job-form select[name=action]")).to_have_value("sharpen")
+        await expect(page.locator("#job-form .options [name=amount]")).to_have_value("2")
+        await page.click("#job-start")
+        await opened(page)
+        sent = await params(page)
+        assert (sent["action"], sent["options"]["amount"]) == ("sharpen", 2)  # type: ignore[index]
+        assert len(sent["uploads"]) == 1  # type: ignore[arg-type]
 
 
 async def test_a_film_that_was_uploaded_plays_as_what_came_of_it(server: Server, clip: Path) -> None:
@@ -207,6 +237,18 @@ async def test_a_job_beyond_the_bound_is_told_and_can_be_tried_again(start: Star
         await page.click("#job-cancel")
         await page.click("text=Cancel the job")
         await state(page, "cancelled")
-        await begin(page, "counting", steps=7)
+        await page.click("#job-kinds a:text-is('counting')")
+        await page.fill("#job-form [name=steps]", "7")
+        # A job tells that it has ended a moment before there is room for another.
+        while await refused(page):
+            pass
+        await opened(page)
         await state(page, "succeeded")
         await expect(page.locator("#job-count")).to_have_text("7 of 7 done")
+
+
+async def refused(page: Page) -> bool:
+    """Whether the job that the form starts is refused."""
+    await page.click("#job-start")
+    await page.wait_for_function("() => document.querySelector('#job-start').textContent === 'Start'")
+    return await page.locator("#job-faults").is_visible()

@@ -129,6 +129,32 @@ async def test_a_capture_that_is_killed_harms_no_other(start: Start, camera: Cam
         assert await viewer.numbers(1, "y") == [125]
 
 
+async def test_a_seek_is_answered_when_it_is_done_and_not_before(start: Start, clip: Path) -> None:
+    server = start(sources=sources(yard=clip))
+    async with await Viewer.enter(server) as viewer:
+        await viewer.watch("yard", paused=True, position=2.0)
+        assert await viewer.numbers(1) == [50]
+        (cursor,) = captures(server)
+        cursor.suspend()
+        await viewer.send("seek", watch="w", position=7.0)
+        await viewer.send("speed", watch="w", factor=2)
+        told = await viewer.wait_for("state")
+        assert (told["factor"], told["position"]) == (2, 2.0)
+        cursor.resume()
+        assert (await viewer.state("paused"))["position"] == 7.0
+        assert await viewer.numbers(1) == [175]
+        # Nor is one forgotten when its process ends before it is done.
+        cursor.suspend()
+        await viewer.send("seek", watch="w", position=4.0)
+        await viewer.send("speed", watch="w", factor=1)
+        while (await viewer.wait_for("state"))["factor"] != 1:
+            pass
+        cursor.kill()
+        while (await viewer.state("paused"))["position"] != 4.0:
+            pass
+        assert await viewer.numbers(1) == [100]
+
+
 async def test_a_file_that_keeps_ending_its_process_is_given_up(start: Start, clip: Path) -> None:
     server = start(sources=sources(yard=clip))
     async with await Viewer.enter(server) as viewer:

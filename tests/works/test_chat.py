@@ -2,7 +2,8 @@
 
 Seen to fail with the slash left unquoted in a place's name, with the id or the sender left out of what post appends,
 without the marks that it sets first, with a history that is not cut at its end, with marks set while the file is
-folded, with streams that have no epoch before their first event, and with an Inbox that counts before it listens.
+folded, with streams that have no epoch before their first event, with an Inbox that counts before it listens, and
+with one that tells what it counted before a message that was sent meanwhile.
 """
 
 import asyncio
@@ -215,6 +216,61 @@ async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, k
         finally:
             running.cancel()
             inbox.close()
+            await chat.settle()
+
+
+class Late(Chat):
+    """Its marks, once they were read, are held back until ``go``."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.held, self.go = asyncio.Event(), asyncio.Event()
+
+    async def marks(self, user: str) -> dict[Place, Mark]:
+        found = await super().marks(user)
+        self.held.set()
+        await self.go.wait()
+        return found
+
+
+@every_kind
+async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_before_it(
+    tmp_path: Path, kind: str
+) -> None:
+    """Whoever has counted that message would take it back, and be told of it no more."""
+    async with opened(kind, tmp_path) as log:
+        chat, harbour, ear = Late(log, str.encode), room("harbour"), Ear()
+        await log.mark(harbour.stream, "bob", 0)
+        hub = await chat.hubs.open(harbour.stream, harbour.written, ear)
+        hub.members[ear] = hub.offset
+        told: list[tuple[int, dict[str, int]]] = []
+
+        async def deliver(text: str) -> None:
+            raise AssertionError("nobody spoke to Bob")
+
+        def tell(message: dict[str, Any]) -> None:
+            told.append((len(ear.heard), message["streams"]))
+
+        inbox = Inbox(chat, "bob", "phone", tell, deliver, lambda stream: None, {"harbour"})
+        chat.go.set()
+        await inbox.begin(lambda name: True, 100)
+        running = asyncio.create_task(inbox.run())
+        try:
+            for event in (chat.go, chat.held):
+                event.clear()
+            told.clear()
+            await chat.post(harbour, "alice", "one", [], None)
+            await chat.read(harbour, "bob", 1)
+            await until(chat.held.is_set)
+            await chat.post(harbour, "alice", "two", [], None)
+            await until(lambda: len(ear.heard) == 2)
+            chat.go.set()
+            await until(lambda: told)
+            assert told[0] == (2, {"room/harbour": 1})
+        finally:
+            running.cancel()
+            inbox.close()
+            chat.hubs.leave(hub, ear)
             await chat.settle()
 
 

@@ -51,6 +51,7 @@ class Capture:
         self._why: dict[str, Any] = {}  # of being lost: reason, retry_ms
         self._facts: dict[str, Any] = {}  # of the source: size, fps, duration
         self._position, self._paused, self._speed = wish.position, wish.paused, 1.0
+        self._goal: float | None = None  # sought, and not there yet: what comes is still from before
         self._seq = self._number = 0  # the last frame's; the number of the last that this child has captured
         self._is_open = False
         self._told: list[list[Any]] = []
@@ -74,7 +75,7 @@ class Capture:
     def steer(self, **orders: Any) -> None:
         """For the cursor of a file: ``paused``, ``seek`` (seconds), ``speed``. Its viewer is told."""
         self._paused, self._speed = orders.get("paused", self._paused), orders.get("speed", self._speed)
-        self._position = orders.get("seek", self._position)
+        self._goal = orders.get("seek", self._goal)
         self._process.send(orders)
         if "seek" in orders or (self.state == "ended" and orders.get("paused") is False):
             return  # told when the child has done it
@@ -86,6 +87,10 @@ class Capture:
         if wants != self._told:
             self._told = wants
             self._process.send({"want": wants})
+
+    def _motion(self) -> dict[str, Any]:
+        motion = {"paused": self._paused, "speed": self._speed}
+        return motion if self._goal is None else motion | {"seek": self._goal}
 
     def _moving(self) -> str:
         return "paused" if self._paused else "playing"
@@ -123,10 +128,10 @@ class Capture:
         source, patience = self.source, self._settings.video_watchdog
         order = {"kind": source.kind, "url": source.url, "transport": source.transport, "beat": min(1.0, patience / 4)}
         order |= {"picture_seconds": source.picture_seconds, "position": self._position}
-        moving = {"paused": self._paused, "speed": self._speed}
         try:
-            await self._process.open(order | moving)
-            self._process.send({"want": self._told} | moving)
+            await self._process.open(order | self._motion())
+            # Once more: it may have been steered meanwhile.
+            self._process.send({"want": self._told} | self._motion())
             self._hear(*await self._process.receive(_START))
             while True:
                 self._hear(*await self._process.receive(patience))
@@ -149,6 +154,8 @@ class Capture:
             for watch in self.watches:
                 watch.newest = None
             self._position = float(message["sought"])
+            if self._position == self._goal:
+                self._goal = None
             self._enter(self._moving())
         elif "ended" in message:
             self._position = self.duration or self._position
