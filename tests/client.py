@@ -8,6 +8,7 @@ from typing import Any
 
 import websockets
 from websockets.asyncio.client import ClientConnection
+from websockets.frames import Frame, Opcode
 
 from tests.pictures import small
 from tests.running import GUARD, Server, until
@@ -62,7 +63,8 @@ class Client:
 
     async def receive(self, seconds: float = GUARD) -> dict[str, Any]:
         """The next message; the payload of a binary one is its member ``payload``."""
-        message = await asyncio.wait_for(self.socket.recv(), seconds)
+        async with asyncio.timeout(seconds):  # wait_for of 3.11 is not cancelled where a message comes just then
+            message = await self.socket.recv()
         if isinstance(message, str):
             return json.loads(message)
         (length,) = struct.unpack_from(">I", message)
@@ -97,6 +99,12 @@ class Client:
         await self.slice(id, small(), offset_top, **PLUG)
         await self.wait_for("accepted", id=id)
         await until(lambda: self.server.metric("sluice_running") >= 1)
+
+    def flood(self, type: str, count: int, **members: Any) -> None:
+        """The same message so many times at once. Whoever has sent all before the server closes can only be told why;
+        one who still sends may find nothing but that the connection is gone."""
+        text = json.dumps({"type": type, **members}).encode()
+        self.socket.transport.write(b"".join(Frame(Opcode.TEXT, text).serialize(mask=True) for _ in range(count)))
 
     def abort(self) -> None:
         """Drops the TCP connection without a word, as a lost network does."""

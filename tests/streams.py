@@ -81,6 +81,7 @@ class Camera:
         self._clip = clip
         self._processes: list[subprocess.Popen[bytes]] = []
         self._listening: socket.socket | None = None
+        self._changing = threading.Lock()
 
     def start(self) -> "Camera":
         self._listening = socket.create_server(("127.0.0.1", self.port))
@@ -92,36 +93,41 @@ class Camera:
             while True:
                 end, _ = listening.accept()
                 self.opened += 1
-                threading.Thread(target=self._serve, args=(end,), daemon=True).start()
+                threading.Thread(target=self._serve, args=(end, listening), daemon=True).start()
 
-    def _serve(self, end: socket.socket) -> None:
+    def _serve(self, end: socket.socket, listening: socket.socket) -> None:
         command = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(self._clip), "-c", "copy"]
         with end, suppress(OSError):
             end.recv(1 << 16)
             end.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
-            process = subprocess.Popen(
-                [*command, "-f", "mpegts", "-flush_packets", "1", "pipe:1"],
-                stdin=subprocess.DEVNULL,
-                stdout=end.fileno(),
-            )
-            self._processes.append(process)
+            with self._changing:
+                if listening is not self._listening:
+                    return  # it was lost meanwhile, and is not to be served behind its back
+                process = subprocess.Popen(
+                    [*command, "-f", "mpegts", "-flush_packets", "1", "pipe:1"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=end.fileno(),
+                )
+                self._processes.append(process)
             process.wait()
 
     def lose(self) -> None:
         """Nobody is served any more, and nothing listens."""
-        if self._listening:
-            self._listening.shutdown(socket.SHUT_RDWR)
-            self._listening.close()
-            self._listening = None
-        for process in self._processes:
-            process.kill()
-            process.wait()
-        self._processes.clear()
+        with self._changing:
+            if self._listening:
+                self._listening.shutdown(socket.SHUT_RDWR)
+                self._listening.close()
+                self._listening = None
+            for process in self._processes:
+                process.kill()
+                process.wait()
+            self._processes.clear()
 
     def freeze(self) -> None:
         """The connections stay, and nothing comes any more."""
-        for process in self._processes:
-            process.send_signal(signal.SIGSTOP)
+        with self._changing:
+            for process in self._processes:
+                process.send_signal(signal.SIGSTOP)
 
 
 class Deaf:

@@ -222,7 +222,7 @@ async def test_a_server_that_is_killed_leaves_no_process_behind(start: Callable[
         await client.plug()
         await client.slice("b", small(), 100)
         await client.wait_for("result")
-    processes = family(server)
+        processes = family(server)
     assert len(processes) >= 3, "a forkserver and two decoders"
     await asyncio.to_thread(server.stop, signal.SIGKILL)
     await until(lambda: gone(processes))

@@ -1,8 +1,11 @@
 """A guard against regressions of speed: ratios of two things measured in turn, far from what is usual."""
 
+import pytest
+
 from benchmarks import quick
 
 
+@pytest.mark.timeout(900)  # each of the measurements takes a busy machine most of a minute
 def test_a_slice_costs_little_more_than_its_codec() -> None:
     """Usual on two cores: 0.6 of the codec's slices a second, 1.5 times its CPU a slice, 1.6 in the old protocol.
     A task per message and a commit in a thread, as it was once, made them 0.3 and 2.3."""

@@ -71,12 +71,10 @@ async def order(page: Page) -> list[int]:
 class Proxy:
     """Passes bytes on to the server until ``cut``, which ends every connection without a word.
 
-    ``heard`` counts the bytes of clients that were passed on. While it is ``deaf``, what the server says is lost; while
-    it is ``shut``, whoever connects is hung up on.
+    While it is ``deaf``, what the server says is lost; while it is ``shut``, whoever connects is hung up on.
     """
 
     deaf = shut = False
-    heard = 0
 
     def __init__(self, server: Server) -> None:
         self._port = server.port
@@ -91,9 +89,11 @@ class Proxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.shut = True
         self._listening.close()
-        self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # among them who has just been let in
+            self.cut()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> None:
         for writer in list(self._writers):
@@ -108,9 +108,19 @@ class Proxy:
         await page.wait_for_selector("#connection[data-state=open]")
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepting = asyncio.current_task()
+        assert accepting
+        self._tasks.add(accepting)
+        accepting.add_done_callback(self._tasks.discard)
         if self.shut:
             return writer.transport.abort()
-        theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            return writer.transport.abort()
+        if self.shut:
+            ours.transport.abort()
+            return writer.transport.abort()
         self._writers |= {writer, ours}
         for source, sink, is_answer in ((reader, ours, False), (theirs, writer, True)):
             task = asyncio.create_task(self._pass_on(source, sink, is_answer))
@@ -122,7 +132,6 @@ class Proxy:
             while data := await source.read(1 << 16):
                 if not (self.deaf and is_answer):
                     sink.write(data)
-                    self.heard += 0 if is_answer else len(data)
                     await sink.drain()
         except OSError:
             pass

@@ -83,10 +83,16 @@ async def more_shown(page: Page, source: str, count: int = 5, before: int | None
     return (await shown(page, source))[before:]
 
 
-async def at(page: Page, source: str, number: int, most: int | None = None) -> None:
-    """Waits until the picture that was painted last says this number, or one up to ``most``."""
-    script = "([name, least, most]) => ((n) => least <= n && n <= most)(window.shown[name]?.at(-1))"
-    await page.wait_for_function(script, arg=[source, number, number if most is None else most])
+async def at(page: Page, source: str, number: int, most: int | None = None, before: int = 0) -> None:
+    """Waits until the picture that was painted last says this number, or one up to ``most``.
+
+    It is none of the first ``before``: those were painted when that was not asked for yet.
+    """
+    script = """([name, least, most, before]) => {
+        const numbers = window.shown[name] ?? [];
+        return numbers.length > before && least <= numbers.at(-1) && numbers.at(-1) <= most;
+    }"""
+    await page.wait_for_function(script, arg=[source, number, number if most is None else most, before])
 
 
 async def state(page: Page, *labels: str, timeout: float = 90) -> None:
@@ -95,13 +101,28 @@ async def state(page: Page, *labels: str, timeout: float = 90) -> None:
     await page.wait_for_function(script, arg=labels, timeout=timeout * 1000)
 
 
+async def ended(page: Page, source: str, last: int, before: int) -> None:
+    """Waits until its last picture was painted, after the first ``before`` pictures, and it is said to have ended.
+
+    What is said is drawn a while after it is so, and may be of an end before this one: it is drawn anew.
+    """
+    await at(page, source, last, before=before)
+    await page.evaluate("() => dispatchEvent(new Event('hashchange'))")
+    await state(page, "ended")
+
+
 async def round_trip(page: Page) -> None:
-    """Has the server answer: what it had said before is then here, and what it had sent is painted."""
-    await page.click("#shoot")
-    await expect(page.locator("#shot img")).to_have_js_property("complete", True)
-    await page.keyboard.press("Escape")
-    await expect(page.locator("#shot")).to_be_hidden()
-    await page.wait_for_function("() => window.unpainted === 0")
+    """Has the server answer: what it had said before is then here, and what it had sent is painted.
+
+    Twice: its newest frame waits until the page has painted those before. The process that reads a recording is not
+    asked: it may have one more on its way when the server says "paused", but none from before a seek that is answered.
+    """
+    for _ in range(2):
+        await page.click("#shoot")
+        await expect(page.locator("#shot img")).to_have_js_property("complete", True)
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#shot")).to_be_hidden()
+        await page.wait_for_function("() => window.unpainted === 0")
 
 
 async def drag(page: Page, *positions: float) -> int:

@@ -1,6 +1,7 @@
 """What the tests of the Rooms view share: a browser in a room, and what a person does there."""
 
 import base64
+import re
 from typing import Any
 
 from playwright.async_api import Page, expect
@@ -21,7 +22,15 @@ async def say(page: Page, text: str) -> None:
 
 
 async def joined(page: Page) -> None:
-    await expect(page.locator("#before")).not_to_contain_text("Loading")
+    """What was said is there. Nothing is, of a view that was not drawn yet."""
+    await expect(page.locator("#before")).to_have_text(re.compile(r"^(?!Loading)."))
+
+
+async def go(page: Page, fragment: str, name: str) -> None:
+    """Opens that place, whose name it is: the page hears of its new address a moment later."""
+    await page.evaluate("(fragment) => { location.hash = fragment; }", fragment)
+    await expect(page.locator("#talk-name")).to_have_text(name)
+    await expect(page.locator("#talk")).to_be_visible()
 
 
 def texts(page: Page) -> Any:

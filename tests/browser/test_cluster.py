@@ -15,6 +15,7 @@ from playwright.async_api import Page
 from tests.browser.chromium import console
 from tests.browser.test_console import all_done, choose, done, picture, slow
 from tests.cluster import Cluster, cluster_in
+from tests.running import until
 from tests.s3 import S3
 
 # Guards against hanging: a slice may wait for parts that start on a busy machine, and then for its turn.
@@ -51,12 +52,16 @@ class Shown:
 
     page: Page
     cluster: Cluster
-    before: dict[str, float]
 
-    def holder(self) -> str:
-        """The server that the picture is with."""
-        now = ended(self.cluster)
-        return max(now, key=lambda name: now[name] - self.before.get(name, 0))
+    async def holder(self) -> str:
+        """The server that the picture is with: nobody else is connected, or is about to be missed."""
+
+        def holders() -> list[str]:
+            servers = self.cluster.servers.items()
+            return [name for name, server in servers if server.metric("sluice_connections")]
+
+        await until(lambda: len(holders()) == 1)
+        return holders()[0]
 
     async def states(self) -> list[str]:
         """What the page has shown of its connection since the picture was chosen, one after the other."""
@@ -79,11 +84,6 @@ class Shown:
         await self.page.wait_for_function("() => seen.states.includes('waiting')")
 
 
-def ended(cluster: Cluster) -> dict[str, float]:
-    """Of each server, how many slices it has ended."""
-    return {name: server.metric("sluice_slices_total", outcome="done") for name, server in cluster.servers.items()}
-
-
 @asynccontextmanager
 async def on_its_way(cluster: Cluster, height: int = 5000) -> AsyncIterator[Shown]:
     await cluster.mended()
@@ -91,10 +91,9 @@ async def on_its_way(cluster: Cluster, height: int = 5000) -> AsyncIterator[Show
         page.set_default_timeout(_PATIENCE_MS)
         await slow(page)
         await page.evaluate(_WATCH)
-        before = ended(cluster)
         await choose(page, picture(height))
         await done(page, 2)
-        yield Shown(page, cluster, before)
+        yield Shown(page, cluster)
 
 
 async def test_a_worker_that_is_killed_is_not_noticed(cluster: Cluster) -> None:
@@ -106,7 +105,7 @@ async def test_a_worker_that_is_killed_is_not_noticed(cluster: Cluster) -> None:
 
 async def test_a_server_that_is_killed_is_told_and_another_goes_on(cluster: Cluster) -> None:
     async with on_its_way(cluster) as shown:
-        cluster.kill(shown.holder())
+        cluster.kill(await shown.holder())
         await shown.was_lost()
         await shown.is_whole()
         states = await shown.states()
@@ -161,9 +160,8 @@ async def test_everything_dies_in_turn_under_one_picture(cluster: Cluster) -> No
                     cluster.nginx.stop()
                     cluster.nginx.start()
                 else:
-                    cluster.kill(shown.holder() if name == "server" else name)
+                    cluster.kill(await shown.holder() if name == "server" else name)
                 await cluster.mended()
-                shown.before = ended(cluster)
                 await done(shown.page, min(5 * (5 * turn + number), 55))
         await shown.is_whole()
         assert "closed" not in await shown.states()

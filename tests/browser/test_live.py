@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.chromium import SCREENSHOTS
-from tests.browser.live import at, drag, make_film, more_shown, round_trip, shown, state, watching
+from tests.browser.live import at, drag, ended, make_film, more_shown, round_trip, shown, state, watching
 from tests.handlers.watching import sources
 from tests.pictures import encoded, tall
 from tests.running import Server, until
@@ -40,23 +40,22 @@ async def test_a_recording_plays_in_order_to_its_end_and_can_be_sought_in_and_be
     async with watching(yard, "yard") as page:
         await expect(page.locator("#time")).to_contain_text("/ 0:10")
         await page.select_option("#speed", "2")
-        await state(page, "ended")
-        await at(page, "yard", FRAMES - 3, FRAMES - 1)
-        played = await shown(page, "yard")
+        # On a busy machine it is over by now. Between two frames: no state that is told of one is taken for the answer.
+        before = await drag(page, 0.02)
+        await ended(page, "yard", FRAMES - 1, before)
+        played = (await shown(page, "yard"))[before:]
         assert played == sorted(set(played)), "what was shown went back"
         await expect(page.locator("#time")).to_have_text("0:10 / 0:10")
         await expect(page.locator("#play")).to_have_text("Replay")
         before = await drag(page, 9.0)
-        await page.wait_for_function("(count) => window.shown.yard.length > count", arg=before)
-        await at(page, "yard", FRAMES - 3, FRAMES - 1)
-        await state(page, "ended")
+        await ended(page, "yard", FRAMES - 1, before)
         sought = (await shown(page, "yard"))[before:]
         assert sought[0] == 9 * FPS
         assert sought == sorted(set(sought))
         until_then = len(await shown(page, "yard"))
         await page.click("#play")
-        again = [number for number in await more_shown(page, "yard", before=until_then) if number < FRAMES - 3]
-        assert again
+        again = await more_shown(page, "yard", before=until_then)
+        assert again[0] < FPS
         assert again == sorted(set(again))
 
 
@@ -65,15 +64,20 @@ async def test_a_paused_recording_stays_still_and_goes_on_where_it_was(long_yard
         await more_shown(page, "yard")
         await page.click("#play")
         await state(page, "paused")
+        await expect(page.locator("#play")).to_have_text("Play")
         await round_trip(page)
+        until_then = await shown(page, "yard")
+        await page.click("#play")
+        went_on = await more_shown(page, "yard", before=len(until_then))
+        assert went_on == sorted(set(went_on))
+        assert until_then[-1] < went_on[0] <= until_then[-1] + FPS
+        await page.click("#play")
+        await state(page, "paused")
+        before = await drag(page, 50.0)  # what was on its way when it was paused does not come after this
+        await at(page, "yard", 50 * FPS, before=before)
         still = await shown(page, "yard")
         await round_trip(page)
         assert await shown(page, "yard") == still
-        await expect(page.locator("#play")).to_have_text("Play")
-        await page.click("#play")
-        went_on = await more_shown(page, "yard", before=len(still))
-        assert went_on == sorted(set(went_on))
-        assert still[-1] < went_on[0] <= still[-1] + FPS
 
 
 async def test_a_seek_shows_what_stands_there_paused_or_not(long_yard: Server) -> None:
@@ -104,7 +108,7 @@ async def test_what_comes_before_a_seek_is_answered_is_not_shown(long_yard: Serv
         await page.evaluate("() => window.letGo()")
         await more_shown(page, "yard", before=before)
         played = (await shown(page, "yard"))[before:]
-        assert 60 * FPS <= played[0] < 62 * FPS, "the newest: a busy page may pass over the first"
+        assert played[0] >= 60 * FPS, "the newest: a busy page may pass over the first, and over many"
         assert played == sorted(set(played))
 
 
@@ -147,6 +151,7 @@ async def test_what_is_wished_of_the_frames_is_what_comes(start: Start, tmp_path
         await page.reload()
         await page.evaluate("location.hash = '#live/wide'")
         await expect(page.locator("#size")).to_have_text("1280 by 720")
+        await page.select_option("#speed", "0.25")  # what has ended does not begin anew for other frames
         await page.wait_for_function("() => Number(document.querySelector('#bar').value) > 0.5")
         await page.select_option("#frame-width", "320")
         await expect(page.locator("#size")).to_have_text("320 by 180")
@@ -162,6 +167,7 @@ async def test_what_is_wished_of_the_frames_is_what_comes(start: Start, tmp_path
         await page.click("#stage header a")
         await page.wait_for_function(WITHOUT_COLOUR)
         await expect(page.locator("#wall .state")).to_have_text("playing")
+        await until(lambda: asked[-1] is not wish)
         assert (asked[-1]["action"], asked[-1]["fps"], asked[-1]["width"]) == ("binarize", 10, 320)
 
 
@@ -180,6 +186,9 @@ HOLD_SEEKS = """() => {
         else send.call(this, data);
     };
     window.letGo = () => held.forEach((go) => go());
+    // The page itself waits ten seconds for the answer, which a busy machine may take.
+    const later = window.setTimeout;
+    window.setTimeout = (work, pause, ...given) => later(work, pause === 10_000 ? 600_000 : pause, ...given);
 }"""
 # Onto a canvas of its own, where its number is read.
 DRAW_SNAPSHOT = """() => {
@@ -200,9 +209,9 @@ async def test_what_an_action_finds_is_told(start: Start, tmp_path: Path) -> Non
     folder.mkdir()
     (folder / "one.jpg").write_bytes(encoded(tall(400), ".jpg", 95))
     async with watching(
-        start(sources=json.dumps({"hall": {"url": str(folder), "picture_seconds": 60}})), "hall"
+        start(sources=json.dumps({"hall": {"url": str(folder), "picture_seconds": 3600}})), "hall"
     ) as page:
-        await more_shown(page, "hall", 1)
+        await expect(page.locator("#size")).to_contain_text(" by ")  # its one picture was painted
         await page.select_option("#frame-action", "faces")
         await expect(page.locator("#found-now")).to_contain_text("faces: ")
 
@@ -237,15 +246,14 @@ async def test_it_works_by_keyboard_and_by_ear(long_yard: Server) -> None:
         await page.keyboard.press("Space")
         await state(page, "paused")
         await expect(page.get_by_role("status").filter(has_text="paused")).to_have_count(1)
-        await round_trip(page)
-        still = (await shown(page, "yard"))[-1]
+        before = await drag(page, 10.0)
+        await at(page, "yard", 10 * FPS, before=before)
         await page.get_by_role("heading", name="yard").focus()
         await page.keyboard.press("ArrowRight")
-        await at(page, "yard", still + 5 * FPS)
-        seconds = still // FPS + 5
+        await at(page, "yard", 15 * FPS)
         bar = page.get_by_role("slider", name="Position")
-        await expect(bar).to_have_value(f"{still / FPS + 5:g}")
-        await expect(bar).to_have_attribute("aria-valuetext", f"{seconds // 60}:{seconds % 60:02} of 1:40")
+        await expect(bar).to_have_value("15")
+        await expect(bar).to_have_attribute("aria-valuetext", "0:15 of 1:40")
         for name in ("Play", "Stop", "Snapshot"):
             await expect(page.get_by_role("button", name=name, exact=True)).to_be_visible()
         await page.keyboard.press("Escape")
@@ -264,6 +272,8 @@ async def test_it_fits_the_screen_light_and_dark(start: Start, tmp_path: Path) -
         await more_shown(page, "gate", 2)
         await _photographs(page, "live")
         await page.click("[aria-label='Enlarge yard']")
+        before = await drag(page, 0.0)  # it may be over by now, and what has ended has no other frames
+        await more_shown(page, "yard", 1, before)
         await page.select_option("#frame-action", "faces")
         await page.select_option("#frame-options select", "box")
         await expect(page.locator("#found-now")).to_contain_text("faces: ")

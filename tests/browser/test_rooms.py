@@ -8,17 +8,22 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.chromium import SCREENSHOTS
-from tests.browser.rooms import drop, joined, paste, room, say, texts
+from tests.browser.rooms import drop, go, joined, paste, room, say, texts
 from tests.handlers.chats import Chatter
 from tests.pictures import encoded, tall
 from tests.running import Server
 
 Start = Callable[..., Server]
 
-# Scrolls to the top of the log, and says which message is there, and where.
-AT_TOP = """() => {
+# Scrolls to the top of the log, and says which message is there, and where. What comes in before the page has heard
+# that it was scrolled takes it back to the end.
+AT_TOP = """async () => {
     const log = document.querySelector("#log");
-    log.scrollTop = 0;
+    while (log.scrollTop > 0) {
+        const scrolled = new Promise((resolve) => log.addEventListener("scroll", resolve, { once: true }));
+        log.scrollTop = 0;
+        await scrolled;
+    }
     const item = document.querySelector("#messages > li .text");
     return [item.textContent, item.getBoundingClientRect().top];
 }"""
@@ -142,6 +147,7 @@ async def test_unread_counts_follow_what_is_seen(server: Server) -> None:
         await alice.say("seen", room="harbour")
         await expect(texts(bob)).to_have_text(["seen"])
         await bob.click("nav[aria-label=Views] a[href='#picture']")
+        await expect(bob.locator("#talk")).to_be_hidden()
         for number in range(3):
             await alice.say(f"unseen {number}", room="harbour")
         await expect(bob.locator("#all-unread")).to_have_text("3")
@@ -190,8 +196,8 @@ async def test_the_rooms_fit_the_screen(server: Server, width: int, scheme: str)
     SCREENSHOTS.mkdir(exist_ok=True)
     async with room(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:
         await joined(alice)
-        await alice.evaluate("location.hash = '#direct/carol'")
-        await alice.evaluate("location.hash = '#room/harbour'")
+        await go(alice, "#direct/carol", "carol")
+        await go(alice, "#room/harbour", "harbour")
         await bob.join("harbour")
         await bob.say("Good morning. The scans of the second volume are in.", room="harbour")
         await bob.say(
@@ -213,9 +219,10 @@ async def test_the_rooms_fit_the_screen(server: Server, width: int, scheme: str)
         await Chatter.enter(server, "bob") as bob,
         await Chatter.enter(server, "root", "chat admin") as root,
     ):
-        await dora.evaluate("location.hash = '#room/harbour'")
+        await go(dora, "#room/harbour", "harbour")
         await joined(dora)
         await dora.evaluate("location.hash = '#rooms'")
+        await expect(dora.locator("#talk")).to_be_hidden()
         await expect(dora.locator("#direct-list .badge")).to_have_text("1")
         await bob.join("harbour")
         await bob.say("One for dora", room="harbour")

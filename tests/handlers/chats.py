@@ -10,13 +10,16 @@ Start = Callable[..., Server]
 
 
 class Chatter(Client):
-    """``async with await Chatter.enter(server, name)``; its ``unread`` is what it was told at the beginning."""
+    """``async with await Chatter.enter(server, name)``; its ``unread`` is what it was told at the beginning.
+
+    ``counts`` are what it has heard since then too, by stream, in messages of any number.
+    """
 
     unread: dict[str, int]
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._counts: dict[str, int | None] = {}
+        self.counts: dict[str, int | None] = {}
 
     @classmethod
     async def enter(cls, server: Server, name: str, scope: str = "chat", **claims: Any) -> "Chatter":
@@ -28,7 +31,7 @@ class Chatter(Client):
     async def receive(self, *given: Any) -> dict[str, Any]:
         message = await super().receive(*given)
         if message["type"] == "unread":
-            self._counts |= message["streams"]
+            self.counts |= message["streams"]
         return message
 
     async def join(self, room: str, **members: Any) -> dict[str, Any]:
@@ -55,7 +58,7 @@ class Chatter(Client):
     async def counted(self, stream: str, unread: int | None) -> None:
         """Waits until that many are said to be unread there, if that was not said before the messages that were heard;
         None: that it is no longer counted."""
-        while self._counts.get(stream, -1) != unread:
+        while self.counts.get(stream, -1) != unread:
             await self.wait_for("unread")
 
     async def present(self, room: str) -> list[str]:

@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -133,11 +134,20 @@ MESSAGES: dict[str, tuple[str | bytes, str, str]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server in whose folder no results come but those of the test below."""
+    running = Server(tmp_path_factory.mktemp("alone"))
+    yield running
+    assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
+    running.stop()
+
+
 @pytest.mark.parametrize("case", MESSAGES)
-async def test_a_bad_message_has_its_one_answer_and_everything_else_goes_on(server: Server, case: str) -> None:
+async def test_a_bad_message_has_its_one_answer_and_everything_else_goes_on(alone: Server, case: str) -> None:
     sent, code, word = MESSAGES[case]
-    async with await Client.connect(server) as client, await Client.connect(server, "bob") as neighbour:
-        before = set(server.results())
+    async with await Client.connect(alone) as client, await Client.connect(alone, "bob") as neighbour:
+        before = set(alone.results())
         await client.socket.send(sent)
         await neighbour.slice("theirs", small())
         error = await client.wait_for("error", "result")
@@ -149,7 +159,7 @@ async def test_a_bad_message_has_its_one_answer_and_everything_else_goes_on(serv
         await client.slice("good", small())
         end = await client.wait_for("error", "result")
         assert (end["type"], end["id"]) == ("result", "good"), "one answer, and the connection goes on"
-        names = set(server.results()) - before
+        names = set(alone.results()) - before
         assert len(names) == 2, "only the two good slices have left something"
         assert all(NAME.fullmatch(name) for name in names)
 

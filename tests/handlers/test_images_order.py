@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.client import Client
@@ -16,8 +17,8 @@ BAND = 64
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with one worker, so that there is one order, and room for a thousand slices."""
-    settings = {"workers": 1, "session_tasks": 1000, "messages_per_second": 10_000, "slice_timeout": 60}
+    """A server with one worker, so that there is one order, and room and time for a thousand slices."""
+    settings = {"workers": 1, "session_tasks": 1000, "messages_per_second": 10_000, "slice_timeout": 200}
     running = Server(tmp_path_factory.mktemp("one"), **settings)
     yield running
     assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
@@ -153,13 +154,19 @@ async def test_nobody_cancels_the_slice_of_another_session(one: Server) -> None:
         assert (await client.wait_for("result"))["id"] == "a"
 
 
+async def the_decoder(client: Client) -> psutil.Process:
+    """The one that works this session's next slice. What was killed before may be long in ending."""
+    await client.slice("before", small())
+    await client.ends(1)
+    await until(lambda: len(client.server.children()) == 1)
+    (child,) = client.server.children()
+    return child
+
+
 async def test_a_slice_whose_decoder_is_killed_is_tried_again(one: Server) -> None:
     async with await Client.connect(one) as client:
-        await client.slice("before", small())
-        await client.ends(1)
-        await until(lambda: len(one.children()) == 1)  # what was killed before may be long in ending
+        child = await the_decoder(client)
         deaths = one.metric("sluice_child_deaths_total", reason="crashed")
-        (child,) = one.children()
         child.suspend()  # so that it has not done its work before it is killed
         await client.slice("a", small(), zoom=15)
         await until(lambda: one.metric("sluice_running") == 1)
@@ -171,11 +178,10 @@ async def test_a_slice_whose_decoder_is_killed_is_tried_again(one: Server) -> No
 
 async def test_a_killed_decoder_touches_no_other_slice(one: Server) -> None:
     async with await Client.connect(one) as client:
+        child = await the_decoder(client)
         await client.plug()
         for number in range(1, 21):
             await client.slice(str(number), small(), number)
-        await until(lambda: len(one.children()) == 1)
-        (child,) = one.children()
         child.kill()
         await client.send("cancel", id="plug")
         ends = await client.ends(21)
@@ -184,13 +190,15 @@ async def test_a_killed_decoder_touches_no_other_slice(one: Server) -> None:
 
 async def test_a_slice_that_ends_its_decoder_three_times_is_given_up(one: Server) -> None:
     async with await Client.connect(one) as client:
+        child = await the_decoder(client)
         await client.plug()
         await client.slice("next", small(), 64)
-        killed: set[int] = set()
-        for _ in range(3):
-            await until(lambda: any(child.pid not in killed for child in one.children()))
-            child = next(child for child in one.children() if child.pid not in killed)
-            killed.add(child.pid)
+        child.kill()
+        killed = {child}
+        for _ in range(2):
+            await until(lambda: set(one.children()) - killed)
+            (child,) = set(one.children()) - killed
+            killed.add(child)
             child.kill()
         error = await client.wait_for("error", id="plug")
         assert (error["code"], error["temporary"]) == ("crashed", False)

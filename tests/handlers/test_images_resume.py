@@ -15,7 +15,7 @@ from tests.running import Server, until
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with one worker, whose decoder nothing ends but a cancel."""
-    running = Server(tmp_path_factory.mktemp("one"), workers=1, slice_timeout=60, session_grace=20)
+    running = Server(tmp_path_factory.mktemp("one"), workers=1, slice_timeout=200, session_grace=200)
     yield running
     assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
     running.stop()
@@ -86,7 +86,7 @@ async def test_a_resumed_session_takes_new_slices_and_knows_its_old_ones(server:
 
 
 async def test_a_long_story_is_replayed_no_faster_than_it_is_read(start: Callable[..., Server]) -> None:
-    server = start(outbox=1 << 20)
+    server = start(outbox=1 << 20, stall_timeout=200)
     client = await Client.connect(server)
     for number in range(30):
         await client.slice(str(number), encoded(photograph()), number, respond="bytes", format="png", zoom=0.9)

@@ -231,11 +231,13 @@ async def test_a_watcher_who_does_not_read_is_closed_and_the_job_goes_on(start: 
     server = start(job_modules=KINDS, outbox=1_000_000, job_log_bytes=32 << 20, ping_interval=600)
     async with await Watcher.enter(server) as watcher:
         loud = await watcher.start("loud", lines=5000, text="x" * 3000)
-        async with await Watcher.enter(server, sock=narrow(server), max_queue=1) as slow:
+        async with await Watcher.enter(server, sock=narrow(server), max_queue=1, ping_interval=None) as slow:
             await slow.watch(loud, after=0)
             headers = {"Authorization": f"Bearer {server.token('alice', 'jobs')}"}
             job = f"{server.url}/jobs/{loud}"
             await until(lambda: httpx.get(job, headers=headers).json()["job"]["state"] == "succeeded")
+            # Before it reads again: who came late to the story is let go for its stall_timeout, not for its outbox.
+            await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == 1)
             assert await slow.closed() in (4508, 1006)
         await watcher.watch(loud, after=0)
         groups = await watcher.groups(loud)

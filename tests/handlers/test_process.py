@@ -25,6 +25,14 @@ def post(
     )
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Of these tests alone: what others have left to be worked would be kept in its folder at some moment."""
+    running = Server(tmp_path_factory.mktemp("process"))
+    yield running
+    running.stop()
+
+
 @pytest.mark.parametrize(
     ("query", "size", "type"),
     [

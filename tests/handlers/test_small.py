@@ -91,7 +91,7 @@ async def test_a_slow_reader_of_broadcast_costs_the_others_nothing(start: Callab
     """While it does not read, and after; without the bound of the outbox it would never be closed. Nor does it answer
     pings, and is not to be closed for that."""
     server = start(ping_interval=600)
-    slow = await connect(server, "/ws/broadcast", "slow", sock=narrow(server), max_queue=1)
+    slow = await connect(server, "/ws/broadcast", "slow", sock=narrow(server), max_queue=1, ping_interval=None)
     async with await connect(server, "/ws/broadcast") as alice, await connect(server, "/ws/broadcast", "bert") as bert:
         for number in range(2000):
             message = str(number).ljust(MOST_SAID // 2)

@@ -119,7 +119,8 @@ async def test_uploads_go_to_the_same_bucket_beside_the_results(start: Start, s3
     song = httpx.post(f"{server.url}/upload", content=sound(".mp3"), headers=headers, timeout=30).json()
     assert httpx.get(song["url"], follow_redirects=True).headers["Content-Type"] == "audio/mpeg"
     assert httpx.get(f"{server.url}/upload/{told['id']}.record").status_code == 404
-    assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready", "faults": []}
+    # A busy store may take longer over it than is waited for once.
+    await until(lambda: httpx.get(f"{server.url}/readyz").json() == {"status": "ready", "faults": []})
 
 
 async def test_the_secret_is_in_no_command_line_no_log_and_no_childs_environment(start: Start, s3: S3) -> None:
@@ -186,9 +187,12 @@ async def test_when_the_store_is_back_the_same_clients_go_on(start: Start, own: 
 async def test_a_key_that_may_not_write_is_said_by_readyz_and_to_who_sends(start: Start, own: S3) -> None:
     server = on(start, own)
     own.refuse(403, "AccessDenied")
-    faults = httpx.get(f"{server.url}/readyz", timeout=60).json()["faults"]
-    assert all("denies us (403)" in fault for fault in faults)
-    assert len(faults) == 2
+
+    def faults() -> list[str]:
+        return list(httpx.get(f"{server.url}/readyz", timeout=60).json()["faults"])
+
+    await until(lambda: not any("has not answered" in fault for fault in faults()))  # by a busy store
+    assert ["denies us (403)" in fault for fault in faults()] == [True, True]
     upload = httpx.post(f"{server.url}/upload", content=sound(".mp3"), headers=bearer(server, "chat"), timeout=60)
     assert (upload.status_code, "denies us" in upload.json()["error"]["message"]) == (500, True)
     own.refuse(0, "")

@@ -80,7 +80,7 @@ async def test_each_size_is_encoded_once_and_no_size_beyond_the_pictures_own(sta
             assert (await viewer.frame(watch))["width"] == 320
         small = await viewer.frame("half")
         assert (small["width"], small["height"]) == (160, 90)
-        assert number_in(small["payload"]) > 0
+        assert number_in(small["payload"]) >= 0, "it can be read off it, also of the very first"
     await until(lambda: server.metric("sluice_video_watches") == 0)
     assert counted(server, "encoded") <= 2 * counted(server, "captured")
 
@@ -138,9 +138,13 @@ async def test_a_viewer_that_stops_reading_costs_the_others_nothing(start: Start
         slow = await Viewer.enter(server, sock=narrow(server), max_queue=1)
         slow.socket.transport.pause_reading()
         await slow.send("watch", watch="w", source="gate")
-        frame = await bob.frame()
-        while counted(server, "dropped") <= frame["dropped"]:  # of bob's own, when we are slow to read
+        dropped = bobs = 0.0
+        while dropped <= bobs:  # when we are slow to read, some are bob's own
+            dropped = counted(server, "dropped")
+            await bob.send("sources")
+            await bob.wait_for("sources")  # what comes behind it was sent when those were counted
             frame = await bob.frame()
+            bobs = frame["dropped"]
         newest = (await bob.frame())["seq"]
         slow.socket.transport.resume_reading()
         lost = 0

@@ -14,6 +14,8 @@ from tests.running import GUARD, Server
 Ends = dict[str, dict[str, Any]]
 # Payloads on their way at once: below the server's own bound on a session.
 WINDOW = 64
+# How often is tried what the server gives seconds for, or what costs little: a machine may stand still just then.
+TRIES = 5
 
 
 async def send_all(server: Server, payloads: Iterable[tuple[str, bytes]], name: str = "alice", **members: Any) -> Ends:
@@ -40,7 +42,10 @@ async def send_all(server: Server, payloads: Iterable[tuple[str, bytes]], name: 
 
 @dataclass(frozen=True)
 class Cost:
-    """``memory``: resident bytes of the server process; ``cpu``: seconds of it and all its children."""
+    """``memory``: bytes of the server process's own, swapped out or not; ``cpu``: seconds of it and all its children.
+
+    Pages of files are not its own: they come and go as the machine has room for them.
+    """
 
     memory: int
     cpu: float
@@ -53,16 +58,20 @@ class Cost:
         for process in family:
             with suppress(psutil.NoSuchProcess):  # one that ends just now
                 used += sum(process.cpu_times()[:2])
-        return cls(main.memory_info().rss, used)
+        return cls(_of_status(main, "RssAnon") + _of_status(main, "VmSwap"), used)
 
 
 def peak_address_space(process: psutil.Process) -> int:
     """The most bytes of address space that the process has ever had; 0 for one that has just ended."""
-    with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{process.pid}/status") as status:
-        for line in status:
-            if line.startswith("VmPeak"):
-                return int(line.split()[1]) << 10
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return _of_status(process, "VmPeak")
     return 0
+
+
+def _of_status(process: psutil.Process, name: str) -> int:
+    """Bytes, from /proc; 0 of a zombie."""
+    with open(f"/proc/{process.pid}/status") as status:
+        return sum(int(line.split()[1]) << 10 for line in status if line.startswith(f"{name}:"))
 
 
 async def healthy(server: Server) -> None:

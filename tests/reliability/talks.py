@@ -1,6 +1,5 @@
 """A simple model of chat, held against the server: it knows of each place its texts, of each user their marks, of each
-connection from where on it hears what. Steps said in one breath ask the server for the next thing amid the one before.
-"""
+connection from where on it hears what. Steps in one breath ask for the next thing amid the one before."""
 
 import asyncio
 from collections.abc import Callable
@@ -196,7 +195,9 @@ class Talk:
             self.move(device.user, place, min(offset, self.head(place)))
 
     async def settle(self, device: Device) -> None:
-        """Until the server has dealt with all that this device has said; also with a join that was quick enough."""
+        """Until the server has dealt with all that this device has said; also with a join that was quick enough, and
+        with a leave: that one waits for the file, and so does what is said to be read after it."""
+        await device.ask("read", stream=f"direct/{device.user}", offset=0)
         await device.ask("history", stream=f"direct/{device.user}", limit=1)
         while (await device.answer("history", "joined"))["type"] != "history":
             pass
@@ -269,11 +270,10 @@ class Talk:
             await agrees(lambda device=device: self.counted(device))
         for device in devices:
             for room in device.rooms:
-                present = sorted({other.user for other in devices if room in other.rooms})
-                while True:
+                told, present = None, sorted({other.user for other in devices if room in other.rooms})
+                while told != present:
                     await device.ask("presence", room=room)
-                    if (await device.answer("presence"))["present"] == present:
-                        break
+                    told = (await device.answer("presence"))["present"]
         for user in self.users:
             fresh = Device(user)
             await self.come(fresh)

@@ -45,7 +45,7 @@ def full(disk: Path) -> Iterator[None]:
 @contextmanager
 def locked(disk: Path) -> Iterator[None]:
     """Another program writes, and does not end."""
-    with closing(sqlite3.connect(disk / "sluice.db", isolation_level=None)) as database:
+    with closing(sqlite3.connect(disk / "sluice.db", GUARD, isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         yield
         database.execute("ROLLBACK")

@@ -221,6 +221,7 @@ async def what_is_unread_is_counted(server: Server, senders: list[Sender], bob: 
         assert frank.unread == {f"room/{room}": number for room, number in said.items()}
 
 
+@pytest.mark.timeout(900)
 async def test_through_five_kills_nothing_acknowledged_is_lost_or_doubled(start: Start) -> None:
     await survives(start, 5, seed=1)
 

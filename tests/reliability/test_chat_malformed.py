@@ -135,6 +135,7 @@ async def has_one_answer(server: Server, message: str | bytes) -> None:
         await alice.join("still-there")
 
 
+@pytest.mark.timeout(900)
 @settings(SHORT, max_examples=200)
 @given(message=malformed())
 @example(message='{"type": "send", "to": "\\ud800", "client_id": "1", "text": "x"}')
@@ -146,7 +147,7 @@ async def test_a_malformed_message_has_one_answer_and_the_room_goes_on(rooms: Se
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @settings(SHORT, max_examples=1000)
 @given(message=malformed())
 async def test_a_thousand_malformed_messages_of_chat_have_one_answer_each(rooms: Server, message: str | bytes) -> None:

@@ -50,6 +50,7 @@ async def agree(server: Server, steps: list[tuple[str, int, int, int]]) -> None:
         await talk.check()
 
 
+@pytest.mark.timeout(900)
 @SHORT
 @given(steps=STEPS)
 async def test_whatever_people_do_they_hear_what_the_model_says(talk: Server, steps: Any) -> None:

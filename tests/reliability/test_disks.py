@@ -182,7 +182,7 @@ def test_a_file_of_events_that_cannot_be_used_ends_the_start_with_its_reason(dis
 async def test_a_file_of_events_that_another_program_locks_is_told_and_survived(start: Start) -> None:
     server = start()
     async with await Client.connect(server) as client:
-        with closing(sqlite3.connect(server.folder / "var" / "sluice.db", isolation_level=None)) as database:
+        with closing(sqlite3.connect(server.folder / "var" / "sluice.db", GUARD, isolation_level=None)) as database:
             database.execute("BEGIN IMMEDIATE")
             await until(lambda: "locked" in str(faults(server)))
             assert (await kick(server)).status == 503

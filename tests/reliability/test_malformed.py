@@ -229,6 +229,7 @@ def malformed_of_old(draw: st.DrawFn) -> str | bytes:
 SHORT = settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.timeout(900)
 @SHORT
 @given(message=malformed())
 @example(message='{"type": "slice", "id": "a", "offset_top": 0, "data": "\u00e9"}')
@@ -239,13 +240,14 @@ async def test_a_malformed_message_has_one_answer_and_all_goes_on(server: Server
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @settings(SHORT, max_examples=1000)
 @given(message=malformed())
 async def test_a_thousand_malformed_messages_have_one_answer_each(server: Server, message: str | bytes) -> None:
     await has_one_answer(server, message)
 
 
+@pytest.mark.timeout(900)
 @settings(SHORT, max_examples=50)
 @given(message=malformed_of_old())
 async def test_a_malformed_message_of_the_older_protocol_has_one_answer(server: Server, message: str | bytes) -> None:

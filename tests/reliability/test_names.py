@@ -154,6 +154,7 @@ async def results(server: Server, user: str, count: int) -> tuple[list[str], str
         return [end["url"].rpartition("/")[2] for end in ends], client.hello["session"]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("folder", ["/media/", "/static/"])
 async def test_no_name_leads_outside_or_to_anothers_file(guarded: Server, folder: str, count: int) -> None:

@@ -213,7 +213,9 @@ async def elsewhere(host: str) -> AsyncIterator[str]:
 async def visitor(server: Server) -> AsyncIterator[Page]:
     """The browser of somebody whom our console knows."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = await playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=FLAGS, timeout=2000 * GUARD
+        )
         page = await (await browser.new_context()).new_page()
         page.set_default_timeout(GUARD * 1000)
         await page.goto(f"{server.url}/?token={server.token(scope='images admin')}")

@@ -16,7 +16,7 @@ import pytest
 
 from tests.client import Client
 from tests.pictures import encoded, photograph, small
-from tests.reliability.harness import Cost, healthy, send_all
+from tests.reliability.harness import TRIES, Cost, healthy, send_all
 from tests.running import GUARD, Server, until
 from works.queue import ATTEMPTS
 
@@ -38,6 +38,7 @@ async def kill_children(server: Server, count: int, every: float, chance: random
     return killed
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
 async def test_children_killed_at_random_lose_no_slice(start: Start, kills: int) -> None:
     """Fails with ATTEMPTS at 1."""
@@ -62,7 +63,7 @@ async def test_children_killed_at_random_lose_no_slice(start: Start, kills: int)
     await healthy(server)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.slow)])
 async def test_a_flood_is_refused_at_once_and_everything_else_goes_on(start: Start, seconds: float) -> None:
     """Twice what can be worked, from four users at once. Without the bound on a session nobody is told busy, and the
@@ -77,7 +78,33 @@ async def test_a_flood_is_refused_at_once_and_everything_else_goes_on(start: Sta
     await send_all(server, [(str(number), payload) for number in range(400)], **FLOOD)
     capacity = 400 / (time.monotonic() - started)
     before = Cost.of(server).memory
-    lags = [server.metric("sluice_loop_lag_seconds_bucket", le=le) for le in ("0.05", "0.25", "+Inf")]
+    # Guards for a machine that others use too: as many times what was measured. It may have a bad moment, not five.
+    for _ in range(TRIES):
+        lags = lateness(server)
+        sent, waits = await flooded(server, capacity, seconds)
+        grown = Cost.of(server).memory - before
+        assert grown < 64 << 20
+        soon, late, all_ = (now - lag for now, lag in zip(lateness(server), lags, strict=True))
+        median, most = statistics.median(waits), waits[-1]
+        print(
+            f"capacity {capacity:.0f}/s, busy {sum(each.counts['busy'] for each in sent)}, memory {grown / 2**20:.1f}"
+            f" MiB, healthz {median:.3f} median {waits[-len(waits) // 100]:.3f} p99 {most:.3f} most,"
+            f" lag within 50 ms {soon:.0f}, 250 ms {late:.0f} of {all_:.0f}"
+        )
+        if median < 2 and late >= 0.5 * all_ - 1:
+            break
+    else:
+        raise AssertionError("all else has to wait")
+    await healthy(server)
+
+
+def lateness(server: Server) -> list[float]:
+    """How often the loop has woken within 50 ms and 250 ms, and at all."""
+    return [server.metric("sluice_loop_lag_seconds_bucket", le=le) for le in ("0.05", "0.25", "+Inf")]
+
+
+async def flooded(server: Server, capacity: float, seconds: float) -> tuple[list["Flood"], list[float]]:
+    """What came of four floods, and how long, in order of size, /healthz took meanwhile."""
     async with await Client.connect(server, "holder") as holder:
         for id in "ab":
             await holder.plug(id)
@@ -98,22 +125,7 @@ async def test_a_flood_is_refused_at_once_and_everything_else_goes_on(start: Sta
         task.result()
         assert each.counts["busy"] > 0
         assert each.counts["ended"] == each.counts["accepted"] > 0
-    grown = Cost.of(server).memory - before
-    soon, late, all_ = (
-        server.metric("sluice_loop_lag_seconds_bucket", le=le) - lag
-        for le, lag in zip(("0.05", "0.25", "+Inf"), lags, strict=True)
-    )
-    waits.sort()
-    print(
-        f"capacity {capacity:.0f}/s, busy {sum(each.counts['busy'] for each in sent)}, memory {grown / 2**20:.1f} MiB,"
-        f" healthz {statistics.median(waits):.3f} median {waits[-len(waits) // 100]:.3f} p99 {waits[-1]:.3f} most,"
-        f" lag within 50 ms {soon:.0f}, 250 ms {late:.0f} of {all_:.0f}"
-    )
-    assert grown < 64 << 20
-    # Guards for a machine that others use too: as many times what was measured.
-    assert statistics.median(waits) < 2
-    assert late >= 0.5 * all_ - 1
-    await healthy(server)
+    return sent, sorted(waits)
 
 
 class Flood:
@@ -162,7 +174,7 @@ async def test_a_server_killed_amid_a_batch_tells_honestly_what_it_lost(start: S
         for end in await client.ends(10):
             ends[str(end["id"])] = end
         place = {"session": client.hello["session"], "epoch": client.hello["epoch"], "after": 10}
-        with closing(sqlite3.connect(server.folder / "var" / "sluice.db")) as database:
+        with closing(sqlite3.connect(server.folder / "var" / "sluice.db", GUARD)) as database:
             await until(lambda: database.execute("SELECT count(*) FROM events").fetchone()[0] >= 10)
         server.stop(signal.SIGKILL)
     again = start(workers=1, slice_timeout=GUARD)

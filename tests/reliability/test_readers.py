@@ -16,7 +16,7 @@ import pytest
 
 from tests.client import Client, narrow, upgrade
 from tests.pictures import encoded, photograph, small
-from tests.reliability.harness import Cost, healthy
+from tests.reliability.harness import TRIES, Cost, healthy
 from tests.reliability.raw import CLOSE, PING, TEXT, Raw, answer, closing, frame, thin
 from tests.running import GUARD, Server, until
 
@@ -47,34 +47,47 @@ async def connect(server: Server, name: str = "deaf", ttl: float = 600) -> socke
 async def ask_until_closed(server: Server, deaf: list[socket], client: Client, at_once: int) -> None:
     """Has each ask for more and more answers, at the pace of a healthy client, until all are closed as too slow."""
     loop = asyncio.get_running_loop()
+    slow = server.metric("sluice_refusals_total", reason="slow_reader") + len(deaf)
     for turn in range(50):
         for one in deaf:
             with suppress(ConnectionError):
                 await loop.sock_sendall(one, LONG * at_once)
-        await client.slice(f"turn-{turn}", small())
+        await client.slice(f"turn-{turn}-{slow}", small())
         await client.wait_for("result")
-        if server.metric("sluice_refusals_total", reason="slow_reader") == len(deaf):
+        if server.metric("sluice_refusals_total", reason="slow_reader") == slow:
             return
     # What was sent last may not have been looked at yet.
-    await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == len(deaf))
+    await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == slow)
 
 
 async def test_a_reader_that_stops_reading_costs_at_most_8_mib_and_is_closed_with_4508(start: Start) -> None:
-    """With the default settings. Measured: 5 MiB. Without max_write_buffer_size it is never closed."""
+    """With the default settings. Measured: 5 MiB. Without max_write_buffer_size it is never closed. The close comes
+    last, after all that was said before it, for which there are five seconds: who stands still then, tries again."""
     server = start()
     await healthy(server)
+    before = Cost.of(server)
     async with await Client.connect(server) as client:
-        with await connect(server) as deaf:
-            before = Cost.of(server)
-            await ask_until_closed(server, [deaf], client, 64)
-            assert Cost.of(server).memory - before.memory < 8 * MIB
-            got = bytearray()
-            while not got.endswith(TOO_SLOW):
-                data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(deaf, MIB), GUARD)
-                assert data, "the close comes last, after all that was said before it"
-                got += data
+        for _ in range(TRIES):
+            with await connect(server) as deaf:
+                await ask_until_closed(server, [deaf], client, 64)
+                assert Cost.of(server).memory - before.memory < 8 * MIB
+                if await reads_up_to(deaf, TOO_SLOW):
+                    return
+    raise AssertionError("dropped each time")
 
 
+async def reads_up_to(deaf: socket, last: bytes) -> bool:
+    """Whether that comes before the end."""
+    got = bytearray()
+    with suppress(ConnectionError):
+        while data := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(deaf, MIB), GUARD):
+            got += data
+            if got.endswith(last):
+                return True
+    return False
+
+
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_many_that_stop_reading_at_once_delay_no_healthy_client(start: Start, count: int) -> None:
     """Measured for 1,000: all closed within 8 s, at 116 MiB; a slice of the healthy client's takes 2 s at worst, amid
@@ -93,13 +106,17 @@ async def test_many_that_stop_reading_at_once_delay_no_healthy_client(start: Sta
 
 async def test_a_reader_that_stops_amid_its_results_costs_few_of_them_and_loses_none(start: Start) -> None:
     """20 MB of results wait in the media store, not in memory. Without stall_timeout the reader is never closed as too
-    slow, for its outbox never fills. When the results do not wait for each other, 8 MiB are passed."""
-    server = start(stall_timeout=1, slice_timeout=GUARD, session_grace=2 * GUARD)
+    slow, for its outbox never fills. When the results do not wait for each other, 8 MiB are passed. The worker is
+    held until all slices are accepted: of one that is closed none are."""
+    server = start(workers=1, stall_timeout=1, slice_timeout=2 * GUARD, session_grace=2 * GUARD)
     await healthy(server)
     before = Cost.of(server)
     client = await Client.connect(server, sock=narrow(server), max_queue=1)
-    for number in range(20):
-        await client.slice(str(number), encoded(photograph()), number, respond="bytes", format="png", zoom=1.5)
+    async with await Client.connect(server, "holder") as holder:
+        await holder.plug()
+        for number in range(20):
+            await client.slice(str(number), encoded(photograph()), number, respond="bytes", format="png", zoom=1.5)
+        await client.wait_for("accepted", id="19")
     await until(lambda: server.metric("sluice_slices_total", outcome="done") == 21)
     assert Cost.of(server).memory - before.memory < 8 * MIB
     await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == 1)
@@ -197,13 +214,14 @@ def slow(token: str) -> list[bytes]:
     ]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_slow_requests_are_ended_in_time_and_a_healthy_client_is_answered_meanwhile(
     start: Start, count: int
 ) -> None:
     """Each sends another byte whenever the healthy client has been answered, so that no wait for a byte is long.
     Measured for 1,000: the client is answered within 0.2 s. Without header_timeout and body_timeout they stay."""
-    server = start(header_timeout=3, body_timeout=3)
+    server = start(header_timeout=6, body_timeout=6)
     beginnings = slow(server.token())
     async with await Client.connect(server) as client:
         with ExitStack() as stack:
@@ -211,7 +229,7 @@ async def test_slow_requests_are_ended_in_time_and_a_healthy_client_is_answered_
             for number, peer in enumerate(peers):
                 peer.sendall(beginnings[number % len(beginnings)])
                 peer.setblocking(False)
-            turn, end = 0, time.monotonic() + 3 + 2 * GUARD
+            turn, end = 0, time.monotonic() + 6 + 2 * GUARD
             while peers := [peer for peer in peers if drip(peer)]:
                 await client.slice(str(turn := turn + 1), small())
                 await client.wait_for("result")

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -182,9 +182,3 @@ def kill_all(processes: list[psutil.Process]) -> None:
     for each in processes:
         with suppress(psutil.NoSuchProcess):  # it was dying already
             each.kill()
-
-
-def at_work(process: psutil.Process, seconds: float = 0.05) -> Callable[[], bool]:
-    """Whether it has computed for so long since now."""
-    before = process.cpu_times().user
-    return lambda: bool(process.cpu_times().user > before + seconds)

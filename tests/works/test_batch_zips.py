@@ -1,5 +1,6 @@
 """Zips that are made to harm are refused with the reason, and nothing of them is ever written anywhere."""
 
+import os
 import random
 import stat
 import zipfile
@@ -185,4 +186,5 @@ async def test_a_job_says_why_a_zip_is_refused_and_leaves_nothing(tmp_path: Path
         assert (failure.code, "leads out of its folder" in failure.message) == ("unsupported_format", True)
         assert not any((tmp_path / "media").iterdir())
         assert "no zip" in (await job.failure("batch", zip=await job.upload(PICTURE))).message
-    assert not list(tmp_path.parent.rglob("evil.jpg"))
+    # Others may be clearing folders away there, over which rglob would stumble.
+    assert "evil.jpg" not in [name for _, _, files in os.walk(tmp_path.parent) for name in files]

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import subprocess
 import sys
 import time
@@ -239,8 +240,11 @@ async def test_a_password_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.undo()
         monkeypatch.setattr("works.events.redis._ANSWER", 60.0)  # what it says is heard, however long that takes
         log = RedisEventLog(url_in(tmp_path).replace("//", "//:wrong@"))
+        waiting = asyncio.create_task(log.append("s", event(1), durable=False))
+        await until(lambda: re.search("WRONGPASS|invalid", log._calls._fault))
         with pytest.raises(OSError, match=r"cannot be written: .*(WRONGPASS|invalid)"):
-            await log.append("s", event(1))
+            await log.append("s", event(2))
+        waiting.cancel()
         await log.close()
 
 

@@ -171,4 +171,8 @@ def writer() -> psutil.Process:
 
 
 def _forked() -> list[psutil.Process]:
-    return sorted((each for each in processes() if each.parent() != psutil.Process()), key=lambda each: each.pid)
+    """In the order in which they were; the numbers of processes begin again at a low one when they have come to the
+    highest, often within a run of all tests."""
+    highest = int(Path("/proc/sys/kernel/pid_max").read_text())
+    children = [each for each in processes() if each.parent() != psutil.Process()]
+    return sorted(children, key=lambda each: (each.pid - each.ppid()) % highest)

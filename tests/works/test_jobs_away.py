@@ -111,7 +111,7 @@ async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_pat
         for _ in range(4):
             ids.append(await start(jobs, "counting", steps=1))
             await end(jobs, ids[-1])
-            await until(lambda: len(jobs.runner._running) == 1)
+            await until(lambda: len(jobs.runner._following) == 1)  # it is put away, too
             await until(lambda: new_id()[:11] > ids[-1][:11])  # those of one millisecond sort as it happens
         listed = [each["id"] for each in (await jobs.list(ALICE, List()))["jobs"]]
         assert sorted(listed) == sorted([runs, *ids[-2:]])

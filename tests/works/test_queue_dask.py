@@ -4,7 +4,7 @@ import asyncio
 import random
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.dask import Clusters, Dask, dask_in
 from tests.running import alive, until
-from tests.works.queues import OnDask, at_work, endless, error_of, kill_all, moderate, on_dask, slow, task
+from tests.works.queues import OnDask, endless, error_of, kill_all, moderate, on_dask, slow, task
 from works.errors import Busy
 from works.queue.cluster import Cluster
 from works.task import Result, Viewport
@@ -35,13 +35,12 @@ def names(results: list[Result]) -> set[str]:
 
 
 async def busy(cluster: Dask) -> subprocess.Popen[bytes]:
-    """The worker whose decoder is computing: more than it takes to start one."""
-    watched: dict[int, Callable[[], bool]] = {}
+    """The worker whose decoder has computed more than it takes to start one: the others have done nothing yet."""
     found: list[subprocess.Popen[bytes]] = []
 
     def computes(child: psutil.Process) -> bool:
         with suppress(psutil.NoSuchProcess):
-            return watched.setdefault(child.pid, at_work(child, 0.5))()
+            return bool(child.cpu_times().user > 0.5)
         return False
 
     def seen() -> bool:
@@ -127,6 +126,7 @@ async def test_a_scheduler_that_freezes_is_as_good_as_lost_until_it_answers(clus
     async with on_dask(cluster, answer=5.0) as queue:
         await queue.submit(task("0"))
         assert cluster.scheduler
+        await until(queue.ready)  # five seconds may be too few for a busy scheduler
         cluster.scheduler.send_signal(signal.SIGSTOP)
         future = queue.submit(task("1"))
         await until(lambda: not queue.ready())
