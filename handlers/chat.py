@@ -138,13 +138,13 @@ class ChatWebSocket(BaseWebSocketHandler):
             await chat.unfollowed(place, me)
             hub = await self._listen(place.stream, place.written)
             live = await self._listen(place.live, _as_it_is)
-            mark = (await chat.marks(me)).get(place) or await chat.follow(place, me, hub.offset)
             recovered = message.after is None or await chat.log.recovers(
                 place.stream, message.epoch or hub.epoch, message.after
             )
             live.members[self] = live.offset
             await chat.enter(place, me, self._connection)
             present = await chat.log.present(place.live)
+            mark = (await chat.marks(me)).get(place) or await chat.follow(place, me, hub.offset)
         except OSError as error:
             self._depart(place)
             failed = WorkError("internal", f"{error}; join again", temporary=True)

@@ -16,6 +16,9 @@ from tests.running import GUARD, Server, until
 # Members of a slice that takes a worker far longer than any test: 50 megapixels, blurred.
 PLUG: dict[str, Any] = {"action": "blur", "options": {"radius": 50}, "zoom": 78}
 
+# Tokens that may run out before a busy machine has looked at them.
+TRIES = 50
+
 
 class Client:
     """Connected by ``await Client.connect(server)``; its ``hello`` is read already. ``async with`` closes it."""
@@ -109,6 +112,27 @@ class Client:
     def abort(self) -> None:
         """Drops the TCP connection without a word, as a lost network does."""
         self.socket.transport.abort()
+
+
+async def admitted(server: Server, ttl: float) -> Client:
+    """Connected by a token that ends so soon that a busy machine may be too late for it: then by another one."""
+    for _ in range(TRIES):
+        try:
+            return await Client.connect(server, token=server.token(ttl=ttl))
+        except websockets.InvalidStatus as error:
+            if error.response.status_code != 401:
+                raise
+    raise AssertionError("nobody is let in")
+
+
+async def shortened(client: Client, ttl: float) -> float:
+    """When the new token ends, by which the connection now lasts."""
+    for _ in range(TRIES):
+        await client.send("token", token=client.server.token(ttl=ttl))
+        answer = await client.wait_for("renewed", "error")
+        if answer["type"] == "renewed":
+            return float(answer["expires_at"])
+    raise AssertionError("no token is taken")
 
 
 def narrow(server: Server) -> socket.socket:

@@ -43,14 +43,15 @@ async def worked(client: Client, slices: dict[int, bytes], **members: Any) -> li
     for top, payload in slices.items():
         await client.slice(str(top), payload, top, **members)
     ends: list[dict[str, Any]] = []
-    while len(ends) < len(slices):
-        end = await client.wait_for("result", "error")
-        if end.get("code") == "busy":
-            await asyncio.sleep(end["retry_after_ms"] / 1000)
-            top = int(end["id"])
-            await client.slice(end["id"], slices[top], top, **members)
-        else:
-            ends.append(end)
+    async with asyncio.timeout(4 * GUARD):
+        while len(ends) < len(slices):
+            end = await client.wait_for("result", "error")
+            if end.get("code") == "busy":
+                await asyncio.sleep(end["retry_after_ms"] / 1000)
+                top = int(end["id"])
+                await client.slice(end["id"], slices[top], top, **members)
+            else:
+                ends.append(end)
     return ends
 
 

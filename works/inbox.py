@@ -114,10 +114,10 @@ class Inbox:
                 await asyncio.sleep(_RETRY)
                 continue
             changed, self._changed = self._changed, set()
-            for place in [place for place in changed if self._is_behind(place, marks)]:
-                changed.remove(place)
+            behind = {place for place in changed if self._is_behind(place, marks)}
+            for place in behind:
                 self._note(place)
-            told = (place for place in changed if self._may_see(place))
+            told = (place for place in changed - behind if self._may_see(place))
             unread = {place.seen_by(self._user): marks[place].unread if place in marks else None for place in told}
             if unread:
                 self._send({"type": "unread", "streams": unread})

@@ -52,8 +52,8 @@ TELL_BEHIND = """() => {
     const send = WebSocket.prototype.send;
     WebSocket.prototype.send = function (data) {
         send.call(this, data);
-        const isSeen = typeof data === "string" && JSON.parse(data).type === "viewport";
-        if (isSeen) send.call(this, JSON.stringify({ type: "cancel", id: "nobody" }));
+        const { type, top } = typeof data === "string" ? JSON.parse(data) : {};
+        if (type === "viewport" && top > 0) send.call(this, JSON.stringify({ type: "cancel", id: "nobody" }));
     };
 }"""
 ALL_SEEN = """() => [...document.querySelectorAll(".slice img")].every(

@@ -7,13 +7,13 @@ from typing import Any
 
 import websockets
 
-from tests.client import Client
+from tests.client import Client, admitted, shortened
 from tests.pictures import small
 from tests.running import Server, until
 
 
 async def test_a_token_that_runs_out_is_announced_and_then_closes_the_connection(server: Server) -> None:
-    async with await let_in(server, 3) as client:
+    async with await admitted(server, 3) as client:
         expiring = await client.receive()
         assert expiring["type"] == "expiring"
         assert 0 <= expiring["in_s"] <= 3
@@ -21,22 +21,11 @@ async def test_a_token_that_runs_out_is_announced_and_then_closes_the_connection
         assert time.time() >= client.hello["expires_at"]
 
 
-async def let_in(server: Server, ttl: float) -> Client:
-    """By a token of so many seconds. A machine that stands still for longer than that is asked again."""
-    for _ in range(5):
-        with suppress(websockets.InvalidStatus):
-            return await Client.connect(server, token=server.token(ttl=ttl))
-    raise AssertionError("nobody is let in")
-
-
 async def test_a_session_outlives_its_token(server: Server) -> None:
     async with await Client.connect(server) as client:
         await client.slice("a", small())
         await client.ends(1)
-        answer = {"type": "error"}
-        while answer["type"] == "error":  # it had run out before it came
-            await client.send("token", token=server.token(ttl=3))
-            answer = await client.wait_for("renewed", "error")
+        await shortened(client, 3)
         assert await client.closed() == 4401
     async with await Client.connect(server) as again:
         await again.send("resume", session=client.hello["session"], epoch=client.hello["epoch"], after=0)
@@ -47,7 +36,7 @@ async def test_a_session_outlives_its_token(server: Server) -> None:
 async def renewed_in_time(server: Server) -> tuple[Client, dict[str, Any]]:
     """A connection whose token was renewed, and what it was told. A busy machine may take three seconds over that."""
     for ttl in (3, 10, 30):
-        client = await let_in(server, ttl)
+        client = await admitted(server, ttl)
         with suppress(websockets.ConnectionClosed):
             await client.send("token", token=server.token(ttl=600))
             return client, await client.wait_for("renewed")

@@ -30,6 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Of these tests alone: what others have left to be worked would be kept in its folder at some moment."""
     running = Server(tmp_path_factory.mktemp("process"))
     yield running
+    assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
     running.stop()
 
 

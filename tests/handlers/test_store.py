@@ -191,8 +191,8 @@ async def test_a_key_that_may_not_write_is_said_by_readyz_and_to_who_sends(start
     def faults() -> list[str]:
         return list(httpx.get(f"{server.url}/readyz", timeout=60).json()["faults"])
 
-    await until(lambda: not any("has not answered" in fault for fault in faults()))  # by a busy store
-    assert ["denies us (403)" in fault for fault in faults()] == [True, True]
+    # At first a busy store may not have answered at all.
+    await until(lambda: ["denies us (403)" in fault for fault in faults()] == [True, True])
     upload = httpx.post(f"{server.url}/upload", content=sound(".mp3"), headers=bearer(server, "chat"), timeout=60)
     assert (upload.status_code, "denies us" in upload.json()["error"]["message"]) == (500, True)
     own.refuse(0, "")

@@ -1,7 +1,7 @@
 """What the reliability tests share: many payloads through one socket, each accounted for, and what they cost."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,16 @@ Ends = dict[str, dict[str, Any]]
 WINDOW = 64
 # How often is tried what the server gives seconds for, or what costs little: a machine may stand still just then.
 TRIES = 5
+
+
+async def tried(allowance: float, attempt: Callable[[], Awaitable[float | None]]) -> None:
+    """What the server gives so many seconds for. ``attempt`` says after how many it was cut off, or None: only one that
+    took longer than it may is made again."""
+    for _ in range(TRIES):
+        if (seconds := await attempt()) is None:
+            return
+        assert seconds >= allowance, f"cut off within {seconds:.1f} s"
+    raise AssertionError("too late each time")
 
 
 async def send_all(server: Server, payloads: Iterable[tuple[str, bytes]], name: str = "alice", **members: Any) -> Ends:

@@ -5,8 +5,10 @@ the join has found; and with what is unread told as it was counted, a moment bef
 """
 
 import asyncio
+import itertools
 import sqlite3
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
 
 import pytest
 
@@ -27,16 +29,13 @@ async def test_who_leaves_and_comes_back_in_one_breath_is_still_told_what_is_unr
             database.execute("SELECT count(*) FROM events").fetchone()
             for number in range(25):
                 await bob.say(LONG, f"long {number}", to="carol")
-            enough = asyncio.Event()
-            posting = asyncio.create_task(post(bob, enough, to="carol"))
-            await alice.join("harbour")
-            for _ in range(50):
-                await alice.send("leave", room="harbour")
+            async with talking(bob, to="carol"):
                 await alice.join("harbour")
-                async with await Chatter.enter(server, "alice") as fresh:
-                    assert fresh.unread == {"room/harbour": 0}
-            enough.set()
-            await posting
+                for _ in range(50):
+                    await alice.send("leave", room="harbour")
+                    await alice.join("harbour")
+                    async with await Chatter.enter(server, "alice") as fresh:
+                        assert fresh.unread == {"room/harbour": 0}
             database.execute("ROLLBACK")
 
 
@@ -47,17 +46,25 @@ async def test_what_is_unread_is_counted_up_to_the_offset_that_is_told(start: St
         await bob.join("harbour")
         async with await Chatter.enter(server, "alice") as alice:
             await alice.join("harbour")
-        enough = asyncio.Event()
-        posting = asyncio.create_task(post(bob, enough, room="harbour"))
-        for _ in range(30):
-            async with await Chatter.enter(server, "alice") as alice:
-                told = await alice.join("harbour")
-                assert told["unread"] == told["offset"] - told["read"]
-        enough.set()
-        await posting
+        async with talking(bob, room="harbour"):
+            for _ in range(30):
+                async with await Chatter.enter(server, "alice") as alice:
+                    told = await alice.join("harbour")
+                    assert told["unread"] == max(told["offset"] - told["read"], 0)
 
 
-async def post(chatter: Chatter, enough: asyncio.Event, **where: str) -> None:
-    number = 0
-    while not enough.is_set():
-        await chatter.say("x", f"short {(number := number + 1)}", **where)
+@asynccontextmanager
+async def talking(chatter: Chatter, **where: str) -> AsyncIterator[None]:
+    """Says one thing after the other meanwhile."""
+
+    async def talk() -> None:
+        for number in itertools.count():
+            await chatter.say("x", f"short {number}", **where)
+
+    talk_on = asyncio.create_task(talk())
+    try:
+        yield
+    finally:
+        talk_on.cancel()
+        with suppress(asyncio.CancelledError):
+            await talk_on

@@ -12,7 +12,7 @@ import pytest
 import websockets
 
 from handlers.auth import issue
-from tests.client import PLUG, Client, upgrade
+from tests.client import PLUG, TRIES, Client, admitted, shortened, upgrade
 from tests.pictures import small
 from tests.reliability.harness import healthy
 from tests.reliability.raw import BINARY, CLOSE, TEXT, Raw, frame
@@ -25,33 +25,15 @@ ENDED = (CLOSE, b"\x11\x31the token has run out")
 APART = 0.5
 
 
-async def admitted(server: Server, ttl: float) -> Client:
-    """Connected by a token that ends so soon that a busy machine may be too late for it: then by another one."""
-    while True:
-        try:
-            return await Client.connect(server, token=server.token(ttl=ttl))
-        except websockets.InvalidStatus as error:
-            if error.response.status_code != 401:
-                raise
-
-
 async def admitted_raw(server: Server, ttl: float) -> Raw:
-    while True:
+    for _ in range(TRIES):
         raw = await Raw.connect(server)
         raw.send(upgrade("/ws/images", server.token(ttl=ttl)))
         if (await raw.head()).startswith(b"HTTP/1.1 101 "):
             await raw.frame()
             return raw
         raw.writer.transport.abort()
-
-
-async def shortened(client: Client, ttl: float) -> float:
-    """When the new token ends, by which the connection now lasts."""
-    while True:
-        await client.send("token", token=client.server.token(ttl=ttl))
-        answer = await client.wait_for("renewed", "error")
-        if answer["type"] == "renewed":
-            return float(answer["expires_at"])
+    raise AssertionError("nobody is let in")
 
 
 async def ends(client: Client, end: float) -> None:
@@ -205,7 +187,7 @@ async def test_what_was_accepted_before_the_end_is_there_for_the_next_connection
 
 
 async def test_a_token_within_the_leeway_of_clocks_is_announced_as_ending_now(server: Server) -> None:
-    async with await admitted(server, 0) as client:  # it has run out this second
+    async with await admitted(server, -2) as client:
         assert await client.receive() == {"type": "expiring", "in_s": 0}
         assert await client.closed() == 4401
 
