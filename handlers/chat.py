@@ -32,7 +32,7 @@ class Join(Message):
     type: Literal["join"]
     room: str = Name
     after: int | None = Field(None, ge=0)
-    epoch: str | None = None
+    epoch: str | None = Field(None, max_length=100)
 
 
 class InRoom(Message):

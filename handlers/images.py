@@ -83,8 +83,9 @@ class CancelMessage(Message):
 
 class ResumeMessage(Message):
     type: Literal["resume"]
-    session: str
-    epoch: str
+    # Bounded, and so of whole characters, as names are in the log.
+    session: str = Field(max_length=100)
+    epoch: str = Field(max_length=100)
     after: int = Field(ge=0)
 
 

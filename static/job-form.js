@@ -79,7 +79,7 @@ export class JobForm {
     for (const name of ["action", "options"]) {
       const before = this.#fields.get(name);
       const field = before && this.#special(name, params.properties?.[name] ?? {});
-      if (!field || before.node.contains(document.activeElement)) continue; // somebody is typing there
+      if (!field) continue;
       field.write(before.read());
       before.node.replaceWith(field.node);
       this.#fields.set(name, field);

@@ -180,20 +180,21 @@ class FolderMedia:
         self.delete(self.put(b"?", ".png"))
 
 
-def open_media(url: str, options: StoreOptions | None = None) -> MediaStore:
-    """The store of a URL. Raises ValueError for an unknown scheme, OSError for a folder that cannot be made."""
+def open_media(url: str, options: StoreOptions | None = None, *, make: bool = True) -> MediaStore:
+    """The store of a URL, its folder made if wished. Raises ValueError for an unknown scheme, OSError if that fails."""
     if address_of(url):
         with driver_for(url):
             from works.media_objects import ObjectMedia
         return ObjectMedia(url, options or StoreOptions())
-    return FolderMedia(folder_of(url, "media"))
+    return FolderMedia(folder_of(url, "media", make=make))
 
 
-def folder_of(url: str, what: str) -> Path:
-    """The folder of a URL, made if it is not there."""
+def folder_of(url: str, what: str, *, make: bool = True) -> Path:
+    """The folder of a URL, made if it is not there, and wished."""
     scheme, _, path = url.partition(":")
     if scheme != "file" or not path:
         raise ValueError(f"{what} {url!r}: the known kinds are file:FOLDER, {KNOWN}")
     folder = Path(path.removeprefix("//")).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -90,8 +90,16 @@ async def test_metrics_are_for_the_allowed_networks_and_for_admins(start: Callab
 async def test_a_media_folder_that_cannot_be_written_makes_the_server_not_ready_until_it_is_back(
     start: Callable[..., Server],
 ) -> None:
-    server = start()
-    shutil.rmtree(server.media)
+    server = start(workers=1)
+    async with await Client.connect(server) as client:
+        await client.slice("a", small())
+        await client.wait_for("result")
+        shutil.rmtree(server.media)
+        for decoder in server.children():
+            decoder.kill()
+        await client.slice("b", small())
+        assert (await client.wait_for("error", "result"))["code"] == "internal"
+        assert not server.media.exists(), "a new decoder makes no folder, perhaps on another disk"
     await told(server, 503, "media")
     assert httpx.get(f"{server.url}/healthz").status_code == 200, "the process is well, it is not to be restarted"
     server.media.mkdir()

@@ -234,6 +234,7 @@ SHORT = settings(max_examples=200, derandomize=True, deadline=None, suppress_hea
 @given(message=malformed())
 @example(message='{"type": "slice", "id": "a", "offset_top": 0, "data": "\u00e9"}')
 @example(message='{"type": "x", "id": "%s"}' % ("x" * 5_000_000))
+@example(message='{"type": "resume", "session": "%s", "epoch": "\\ud800", "after": 0}' % ("0" * 32))
 async def test_a_malformed_message_has_one_answer_and_all_goes_on(server: Server, message: str | bytes) -> None:
     """Each example on connections of its own."""
     await has_one_answer(server, message)

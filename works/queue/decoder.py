@@ -114,7 +114,8 @@ class Decoder:
 
 
 def _live(end: socket.socket, settings: ChildSettings) -> None:
-    media = open_media(settings.media, settings.store)
+    # The server has made it. If its disk is gone, a new child must not make it anew on the one below.
+    media = open_media(settings.media, settings.store, make=False)
 
     def perform_it(members: dict[str, Any], payload: bytes) -> tuple[bytes, bytes]:
         return _answer(task_of(members, payload), media, settings)
