@@ -24,7 +24,7 @@ from handlers import auth, frames, health, logs, routes, terminal
 from handlers.base import FORBIDDEN, RESTARTING
 from handlers.connections import Connections, hang_up
 from handlers.web import Context, NotFound, Policy
-from works.house import Works, open_works
+from works.house import Services, open_services
 from works.jobs.house import JobSettings
 from works.perform import Limits
 from works.queue.address import QueueSettings
@@ -54,10 +54,10 @@ async def serve(settings: config.Settings) -> None:
         sockets = bind_sockets(settings.port, settings.address)
     except OSError as error:
         raise OSError(f"cannot listen on {settings.address} port {settings.port}: {error.strerror}") from None
-    works = await make_works(settings)
-    connections = Connections(settings.connections_per_user, settings.connections_per_address, works.metrics)
+    services = await make_services(settings)
+    connections = Connections(settings.connections_per_user, settings.connections_per_address, services.metrics)
     server = HTTPServer(
-        make_application(settings, works, connections),
+        make_application(settings, services, connections),
         idle_connection_timeout=settings.header_timeout,
         body_timeout=settings.body_timeout,
         max_body_size=_MOST_BODY,
@@ -65,7 +65,12 @@ async def serve(settings: config.Settings) -> None:
     )
     server.add_sockets(sockets)
     kick = partial(connections.close_user, code=FORBIDDEN, reason="an administrator has ended this connection")
-    duties = (works.keep_house(), health.watch_loop(works.metrics), works.denials.follow(kick), works.jobs.runner.run())
+    duties = (
+        services.keep_house(),
+        health.watch_loop(services.metrics),
+        services.denials.follow(kick),
+        services.jobs.runner.run(),
+    )
     chores = [asyncio.create_task(duty) for duty in duties]
     for chore in chores:
         chore.add_done_callback(report)
@@ -80,13 +85,13 @@ async def serve(settings: config.Settings) -> None:
     # A proxy that keeps connections goes to another server with its next request, or the one after it.
     server.conn_params.no_keep_alive = True
     connections.refuse_more()
-    await works.drain(settings.drain_timeout)
+    await services.drain(settings.drain_timeout)
     connections.close_all(RESTARTING, "the server is restarting")
     await connections.all_closed(_GOODBYE)
     await hang_up(server, _GOODBYE)
     for chore in chores:
         chore.cancel()
-    await works.close()
+    await services.close()
 
 
 def report(chore: "asyncio.Task[None]") -> None:
@@ -106,8 +111,8 @@ def child_settings(settings: config.Settings) -> ChildSettings:
     )
 
 
-async def make_works(settings: config.Settings) -> Works:
-    return await open_works(
+async def make_services(settings: config.Settings) -> Services:
+    return await open_services(
         child_settings(settings),
         Bounds(settings.session_tasks, settings.session_bytes, settings.queue_tasks, settings.queue_bytes),
         pick(QueueSettings, settings),
@@ -143,7 +148,7 @@ def store_options(settings: config.Settings, url: str) -> StoreOptions:
     )
 
 
-def make_application(settings: config.Settings, works: Works, connections: Connections) -> Application:
+def make_application(settings: config.Settings, services: Services, connections: Connections) -> Application:
     told = ("max_slice_bytes", "max_pixels", "session_tasks", "session_bytes", "messages_per_second")
     return Application(
         routes(),
@@ -155,7 +160,7 @@ def make_application(settings: config.Settings, works: Works, connections: Conne
         websocket_max_message_size=settings.max_slice_bytes * 4 // 3 + (64 << 10),
         context=Context(
             policy=pick(Policy, settings),
-            works=works,
+            services=services,
             verifier=auth.Verifier(make_keys(settings), settings.jwt_audience, settings.jwt_issuer),
             connections=connections,
             limits={name: getattr(settings, name) for name in told},
@@ -227,7 +232,7 @@ def print_token(arguments: Sequence[str]) -> None:
 
 async def join(role: str, arguments: Sequence[str]) -> None:
     """``server.py worker`` and ``server.py scheduler``: a part of the cluster that does servers' work."""
-    said = {"worker": "Works slices for the servers of a cluster.", "scheduler": "Hands servers' slices to workers."}
+    said = {"worker": "Services slices for the servers of a cluster.", "scheduler": "Hands servers' slices to workers."}
     parser = argparse.ArgumentParser(f"server.py {role}", description=said[role])
     parser.add_argument(
         "--scheduler", dest="queue", default=argparse.SUPPRESS, metavar="URL",

@@ -26,7 +26,7 @@ class KickUser(BaseHandler):
         except ValidationError as error:
             raise Refused(400, "bad_message", faults_in(error, "the body")) from None
         try:
-            await self.works.denials.deny(kick.user, time.time() + kick.deny_s)
+            await self.services.denials.deny(kick.user, time.time() + kick.deny_s)
         except OSError as error:
             raise Refused(503, "internal", f"the denial could not be kept: {error}", retry_after_s=5) from None
         log.info("kicked", user=kick.user, deny_s=kick.deny_s, by=admin.name, address=self.address)

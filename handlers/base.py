@@ -172,7 +172,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         """Counts a message; closes when there are too many."""
         if self.rate.take():
             return True
-        self.works.metrics.refusals.labels("rate").inc()
+        self.services.metrics.refusals.labels("rate").inc()
         self.close(TOO_MANY, f"too many messages ({self.rate_setting})")
         return False
 
@@ -276,12 +276,12 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             self.abort(TOO_SLOW, "reading too slowly (stall_timeout)")
 
     def reply_error(self, error: WorkError, named: dict[str, str] | None = None) -> None:
-        self.works.metrics.refusals.labels(error.code).inc()
+        self.services.metrics.refusals.labels(error.code).inc()
         self.send({"type": "error", **(named or {}), **error.as_dict(), "message": without_tokens(error.message)})
 
     def abort(self, code: int, reason: str) -> None:
         """Closes a socket that does not read: the close waits behind the rest, and in five seconds all is dropped."""
-        self.works.metrics.refusals.labels("slow_reader").inc()
+        self.services.metrics.refusals.labels("slow_reader").inc()
         self.close(code, reason)
 
     def on_close(self) -> None:

@@ -137,7 +137,7 @@ class BrowserWebSocket(BaseWebSocketHandler):
 
     async def _work(self, uuid: str | int | float, task: Task) -> None:
         try:
-            result: Result = await self.works.queue.submit(task)
+            result: Result = await self.services.queue.submit(task)
         except WorkError as error:
             return self._fail(error, uuid)
         if task.deliver == "store":
@@ -146,11 +146,11 @@ class BrowserWebSocket(BaseWebSocketHandler):
             self.say({**(result.data or {}), "uuid": uuid})
 
     def _fail(self, error: WorkError, uuid: object) -> None:
-        self.works.metrics.refusals.labels(error.code).inc()
+        self.services.metrics.refusals.labels(error.code).inc()
         self.say({"error": error.message, "uuid": uuid})
 
     def closed(self) -> None:
-        self.works.queue.forget(self.session)
+        self.services.queue.forget(self.session)
 
 
 routes = [(r"/ws", BrowserWebSocket)]

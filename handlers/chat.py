@@ -88,7 +88,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._joined: dict[str, asyncio.Task[None]] = {}  # by room: what joins it
         self._turn, self._asked = asyncio.Lock(), 0
         self._sends: asyncio.Queue[tuple[Place, Send]] = asyncio.Queue(_UNSENT)
-        policy, chat = self.context.policy, self.works.chat
+        policy, chat = self.context.policy, self.services.chat
         self._inbox = Inbox(chat, self.user.name, self._connection, self.send, self.deliver, self.lost, self._joined)
         limits = {name: getattr(policy, name) for name in ("chat_text", "chat_rooms", "chat_rate")}
         self.send({"type": "hello", "user": self.user.name, "expires_at": self.user.expires_at, "limits": limits})
@@ -105,12 +105,12 @@ class ChatWebSocket(BaseWebSocketHandler):
     async def _listen(self, stream: str, write: Callable[[Event], str]) -> Hub:
         """The hub of the stream; this connection hears of it until it is closed."""
         if stream not in self._hubs:
-            self._hubs[stream] = await self.works.chat.hubs.open(stream, write, self)
+            self._hubs[stream] = await self.services.chat.hubs.open(stream, write, self)
         return self._hubs[stream]
 
     def _unlisten(self, stream: str) -> None:
         if hub := self._hubs.pop(stream, None):
-            self.works.chat.hubs.leave(hub, self)
+            self.services.chat.hubs.leave(hub, self)
 
     def within_rate(self) -> bool:
         """Warns when half of what is let pass is used up: people paste, and should not be thrown out for it."""
@@ -133,7 +133,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._joined[message.room] = self.spawn(self._join(message, room(message.room)))
 
     async def _join(self, message: Join, place: Place) -> None:
-        chat, me = self.works.chat, self.user.name
+        chat, me = self.services.chat, self.user.name
         try:
             await chat.unfollowed(place, me)
             hub = await self._listen(place.stream, place.written)
@@ -166,7 +166,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         place = self._in(message.room)
         self._joined[message.room].cancel()
         self._depart(place)
-        self.works.chat.unfollow(place, self.user.name)
+        self.services.chat.unfollow(place, self.user.name)
 
     async def _renew(self, token: str) -> None:
         await super()._renew(token)
@@ -179,7 +179,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._joined.pop(place.room, None)
         self._unlisten(place.stream)
         self._unlisten(place.live)
-        self.works.chat.later(self.works.chat.leave(place, self.user.name, self._connection))
+        self.services.chat.later(self.services.chat.leave(place, self.user.name, self._connection))
 
     def on_send(self, message: Send, payload: memoryview) -> None:
         most = self.context.policy.chat_text
@@ -197,12 +197,12 @@ class ChatWebSocket(BaseWebSocketHandler):
         """One after the other, so that they stand in the log as they were sent. What is begun is done, whoever goes."""
         while True:
             place, message = await self._sends.get()
-            await asyncio.shield(self.works.chat.later(self._say(place, message)))
+            await asyncio.shield(self.services.chat.later(self._say(place, message)))
 
     async def _say(self, place: Place, message: Send) -> None:
-        chat, me = self.works.chat, self.user.name
+        chat, me = self.services.chat, self.user.name
         try:
-            attached = await self.works.uploads.attach(me, message.attachments) if message.attachments else []
+            attached = await self.services.uploads.attach(me, message.attachments) if message.attachments else []
             offset = await chat.post(place, me, message.text, attached, message.client_id)
         except WorkError as error:
             self.reply_error(error, {"client_id": message.client_id})
@@ -215,24 +215,24 @@ class ChatWebSocket(BaseWebSocketHandler):
 
     def on_read(self, message: Read, payload: memoryview) -> None:
         place = self._known(message.stream)
-        self._ask(self.works.chat.read(place, self.user.name, message.offset), stream=message.stream)
+        self._ask(self.services.chat.read(place, self.user.name, message.offset), stream=message.stream)
 
     def on_history(self, message: History, payload: memoryview) -> None:
         self._ask(self._history(message, self._known(message.stream)), stream=message.stream)
 
     async def _history(self, message: History, place: Place) -> None:
         most = self.context.policy.outbox // 2
-        await self.deliver(await self.works.chat.page(place, message.stream, message.before, message.limit, most))
+        await self.deliver(await self.services.chat.page(place, message.stream, message.before, message.limit, most))
 
     def on_presence(self, message: InRoom, payload: memoryview) -> None:
         self._ask(self._presence(self._in(message.room)), room=message.room)
 
     async def _presence(self, place: Place) -> None:
-        present = await self.works.chat.log.present(place.live)
+        present = await self.services.chat.log.present(place.live)
         self.send({"type": "presence", "room": place.room, "present": present})
 
     def on_typing(self, message: Typing, payload: memoryview) -> None:
-        chat, me = self.works.chat, self.user.name
+        chat, me = self.services.chat, self.user.name
         place = self._place(message)
         if place.room:
             told = chat.pass_on(place.live, {"type": "typing", "stream": place.seen_by(me), "from": me})
@@ -243,7 +243,7 @@ class ChatWebSocket(BaseWebSocketHandler):
     def on_broadcast(self, message: Broadcast, payload: memoryview) -> None:
         if "admin" not in self.user.scopes:
             raise WorkError("forbidden", "the token's scope must include 'admin'")
-        self._ask(self.works.chat.announce(self.user.name, message.text))
+        self._ask(self.services.chat.announce(self.user.name, message.text))
 
     def _ask(self, work: Coroutine[Any, Any, None], **named: str) -> None:
         """One after the other: who asks for the history after having said what is read finds it read."""
@@ -285,7 +285,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self.close(TOO_SLOW, "the log has begun again, or cannot be read; come back")
 
     def closed(self) -> None:
-        chat, me = self.works.chat, self.user.name
+        chat, me = self.services.chat, self.user.name
         for stream in list(self._hubs):
             self._unlisten(stream)
         for name in self._joined:

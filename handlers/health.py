@@ -17,7 +17,7 @@ class Health(BaseHandler):
 
 class Ready(BaseHandler):
     async def get(self) -> None:
-        faults = await self.works.faults()
+        faults = await self.services.faults()
         if faults:
             self.set_status(503)
         self.set_header("Content-Type", "application/json")
@@ -29,7 +29,7 @@ class MetricsPage(BaseHandler):
         if not within(self.address, self.context.policy.metrics_allow):
             await self.admit("admin")
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.finish(self.works.metrics.page())
+        self.finish(self.services.metrics.page())
 
 
 async def watch_loop(metrics: Metrics) -> None:

@@ -114,7 +114,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
     async def opened(self) -> None:
         self._delivering = self._resuming = False
         self._progress_due: asyncio.TimerHandle | None = None
-        self.session = await self.works.sessions.begin(self.user.name, self)
+        self.session = await self.services.sessions.begin(self.user.name, self)
         self.send(
             {
                 "type": "hello",
@@ -168,7 +168,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
         self.spawn(self._resume(message))
 
     async def _resume(self, message: ResumeMessage) -> None:
-        sessions = self.works.sessions
+        sessions = self.services.sessions
         found = await sessions.resume(self.user.name, message.session, message.epoch, message.after, self)
         self._resuming = False
         if found is None:
@@ -176,7 +176,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
             return
         begun, self.session = self.session, found
         sessions.release(begun, self, final=True)
-        last = await self.works.events.position(found.stream)
+        last = await self.services.events.position(found.stream)
         replayed = last.offset - message.after
         self.send({"type": "resumed", "recovered": True, "replayed": replayed, "pending": list(found.pending)})
         self._deliver(message.after)
@@ -192,7 +192,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
     async def _send_events(self, after: int) -> None:
         """The stream to the socket, no faster than the socket takes it."""
         try:
-            async for events in self.works.events.subscribe(self.session.stream, after):
+            async for events in self.services.events.subscribe(self.session.stream, after):
                 for event in events:
                     await self.deliver(await self._message(event.offset, event.data))
                 self._progress_due = self._progress_due or asyncio.get_running_loop().call_later(
@@ -209,7 +209,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
             return text
         header = json.loads(text)
         try:
-            payload = await self.works.threads.run(self.works.media.read, header.pop("file"))
+            payload = await self.services.threads.run(self.services.media.read, header.pop("file"))
         except OSError as error:
             gone = WorkError("not_found", "the result is no longer kept; send the slice again", temporary=True)
             if not isinstance(error, FileNotFoundError):
@@ -231,7 +231,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
             self._progress_due.cancel()
         # 1000 and 1001: the client has ended, or its page is gone. Anything else may come back.
         final = self.close_code in (1000, 1001)
-        self.works.sessions.release(self.session, self, final=final)
+        self.services.sessions.release(self.session, self, final=final)
 
 
 routes = [(r"/ws/images", ImagesWebSocket)]

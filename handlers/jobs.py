@@ -101,7 +101,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         self._watched: dict[str, Watching] = {}
         self._asked: set[asyncio.Task[None]] = set()
         told = ("jobs_running_per_user", "job_watches", "job_log_bytes", "job_targets", "job_ttl")
-        settings, offers = self.works.jobs.settings, self.works.jobs.offers
+        settings, offers = self.services.jobs.settings, self.services.jobs.offers
         self.send(
             {
                 "type": "hello", "user": self.user.name, "admin": self._who.is_admin,
@@ -141,13 +141,13 @@ class JobsWebSocket(BaseWebSocketHandler):
         self._ask(message, self._list(message))
 
     async def _list(self, message: ListJobs) -> None:
-        await self.deliver(json.dumps({"type": "jobs", **await self.works.jobs.list(self._who, message)}))
+        await self.deliver(json.dumps({"type": "jobs", **await self.services.jobs.list(self._who, message)}))
 
     def on_start(self, message: StartJob, payload: memoryview) -> None:
-        self._ask(message, self._started(message, self.works.jobs.start(self._who, message)))
+        self._ask(message, self._started(message, self.services.jobs.start(self._who, message)))
 
     def on_retry(self, message: RetryJob, payload: memoryview) -> None:
-        self._ask(message, self._started(message, self.works.jobs.retry(self._who, message.id, message)))
+        self._ask(message, self._started(message, self.services.jobs.retry(self._who, message.id, message)))
 
     async def _started(self, message: StartJob | RetryJob, work: Coroutine[Any, Any, tuple[str, bool]]) -> None:
         """What is begun is done, whoever goes: a client that comes back asks with the same ``client_id``."""
@@ -160,20 +160,20 @@ class JobsWebSocket(BaseWebSocketHandler):
         self._ask(message, self._cancel(message))
 
     async def _cancel(self, message: CancelJob) -> None:
-        state = await self.works.jobs.cancel(self._who, message.id)
+        state = await self.services.jobs.cancel(self._who, message.id)
         self.send({"type": "cancelling", "id": message.id, "state": state})
 
     def on_answer(self, message: AnswerJob, payload: memoryview) -> None:
         self._ask(message, self._answer(message))
 
     async def _answer(self, message: AnswerJob) -> None:
-        await self.works.jobs.answer(self._who, message.id, message)
+        await self.services.jobs.answer(self._who, message.id, message)
         self.send({"type": "answered", "id": message.id, "approval": message.approval})
 
     def on_watch(self, message: Watch, payload: memoryview) -> None:
         if message.id in self._watched:
             raise WorkError("bad_message", "id: the job is watched already")
-        most = self.works.jobs.settings.job_watches
+        most = self.services.jobs.settings.job_watches
         if len(self._watched) >= most:
             raise Busy(f"{most} jobs are watched by this connection; unwatch one (job_watches)", _SOON)
         watching = self._watched[message.id] = Watching(self, message.id)
@@ -187,7 +187,7 @@ class JobsWebSocket(BaseWebSocketHandler):
             raise
 
     async def _begin_watching(self, message: Watch, watching: Watching) -> None:
-        jobs, id, stream = self.works.jobs, message.id, stream_of(message.id)
+        jobs, id, stream = self.services.jobs, message.id, stream_of(message.id)
         first = await jobs.may_see(self._who, id)
         hub = watching.hub = await jobs.hubs.open(stream, partial(written, id), watching)
         most = jobs.settings.job_watchers
@@ -222,7 +222,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         if self._watched.get(watching.id) is watching:
             del self._watched[watching.id]
         if watching.hub:
-            self.works.jobs.hubs.leave(watching.hub, watching)
+            self.services.jobs.hubs.leave(watching.hub, watching)
             watching.hub = None
         if watching.begun and watching.begun is not asyncio.current_task():
             self._asked.discard(watching.begun)  # now: what is asked behind it may be read before it has ended

@@ -59,12 +59,12 @@ class Jobs(JobsHandler):
     async def get(self) -> None:
         """The kinds of jobs, and a page of those there are."""
         given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        listed = await self.tried(self.works.jobs.list(self.who, self.asked(asks.List, given)))
-        self.answer(200, {**listed, "kinds": await self.works.jobs.offers.of(self.who.scopes)})
+        listed = await self.tried(self.services.jobs.list(self.who, self.asked(asks.List, given)))
+        self.answer(200, {**listed, "kinds": await self.services.jobs.offers.of(self.who.scopes)})
 
     async def post(self) -> None:
         ask = self.asked(asks.Start, self.request.body)
-        id, new = await self.tried(self.works.jobs.start(self.who, ask))
+        id, new = await self.tried(self.services.jobs.start(self.who, ask))
         self.set_header("Location", f"{self.base_url}/jobs/{id}")
         self.answer(201 if new else 200, {"id": id, "repeated": not new})
 
@@ -73,9 +73,9 @@ class OneJob(JobsHandler):
     async def get(self, id: str) -> None:
         """What the story amounts to, and the events of it after an offset: a page of them, to be asked on from."""
         after = self._number("after")
-        story = await self.tried(self.works.jobs.look(self.who, id))
+        story = await self.tried(self.services.jobs.look(self.who, id))
         snapshot, head = story.snapshot(), story.offset
-        events = [] if after is None else await self.tried(self.works.jobs.events.read(stream_of(id), after, _PAGE))
+        events = [] if after is None else await self.tried(self.services.jobs.events.read(stream_of(id), after, _PAGE))
         last = events[-1].offset if events else head if after is None else after
         texts = ",".join(written(id, event) for event in events)
         self.set_header("Content-Type", "application/json")
@@ -91,13 +91,13 @@ class OneJob(JobsHandler):
 
 class CancelJob(JobsHandler):
     async def post(self, id: str) -> None:
-        self.answer(200, {"state": await self.tried(self.works.jobs.cancel(self.who, id))})
+        self.answer(200, {"state": await self.tried(self.services.jobs.cancel(self.who, id))})
 
 
 class RetryJob(JobsHandler):
     async def post(self, id: str) -> None:
         ask = self.asked(asks.Retry, self.request.body)
-        made, new = await self.tried(self.works.jobs.retry(self.who, id, ask))
+        made, new = await self.tried(self.services.jobs.retry(self.who, id, ask))
         self.set_header("Location", f"{self.base_url}/jobs/{made}")
         self.answer(201 if new else 200, {"id": made, "repeated": not new})
 
@@ -105,7 +105,7 @@ class RetryJob(JobsHandler):
 class AnswerJob(JobsHandler):
     async def post(self, id: str) -> None:
         ask = self.asked(asks.Answer, self.request.body)
-        await self.tried(self.works.jobs.answer(self.who, id, ask))
+        await self.tried(self.services.jobs.answer(self.who, id, ask))
         self.set_status(204)
 
 

@@ -31,7 +31,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
 
     @property
     def place(self) -> "Path | Bucket":
-        return self.works.media.place
+        return self.services.media.place
 
     def prepare(self) -> None:
         if isinstance(self.place, Path):
@@ -56,7 +56,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
 
     async def _get_object(self, bucket: "Bucket", name: str, include_body: bool) -> None:
         try:
-            self._object = await self.works.threads.run(bucket.look, name)
+            self._object = await self.services.threads.run(bucket.look, name)
             if include_body and self.context.policy.store_serve == "redirect":
                 return await self._redirect(bucket, name)
             await super().get(name, include_body)
@@ -69,7 +69,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
 
     async def _redirect(self, bucket: "Bucket", name: str) -> None:
         seconds = self.context.policy.store_link_ttl
-        address = await self.works.threads.run(bucket.sign, name, seconds)
+        address = await self.services.threads.run(bucket.sign, name, seconds)
         self.set_extra_headers(name)
         # Not longer than the address is good for, with half of it left for the fetch itself.
         self.set_header("Cache-Control", f"private, max-age={int(seconds / 2)}")
@@ -79,7 +79,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
     async def _send_pieces(self, bucket: "Bucket", name: str, start: int, end: int) -> None:
         """No faster than the client takes them, each a request of its own: a slow client outlasts any one of them."""
         while start < end:
-            piece = await self.works.threads.run(bucket.piece, name, start, min(start + _PIECE, end))
+            piece = await self.services.threads.run(bucket.piece, name, start, min(start + _PIECE, end))
             self.write(piece)
             await self.flush()
             start += len(piece)
@@ -135,7 +135,7 @@ class UploadedFile(MediaFile):
 
     @property
     def place(self) -> "Path | Bucket":
-        return self.works.uploads.place
+        return self.services.uploads.place
 
     def told(self, path: str) -> dict[str, str]:
         # Should a browser take it for a page after all, that page is nobody's and runs nothing.

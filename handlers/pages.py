@@ -28,10 +28,12 @@ class Console(BaseHandler):
 
     def _elsewhere(self) -> set[str]:
         """Where results and uploads may come from besides ourselves."""
-        policy, works = self.context.policy, self.works
+        policy, services = self.context.policy, self.services
         hosts = {policy.public_url} if policy.public_url else set()
         if policy.store_serve == "redirect":
-            hosts |= {place.origin for place in (works.media.place, works.uploads.place) if not isinstance(place, Path)}
+            hosts |= {
+                place.origin for place in (services.media.place, services.uploads.place) if not isinstance(place, Path)
+            }
         return hosts
 
     async def _keep_token(self, token: str) -> None:

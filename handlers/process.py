@@ -54,10 +54,10 @@ class Process(BaseHandler):
     async def post(self) -> None:
         try:
             task = self._task()
-            self._work = self.works.queue.submit(task)
+            self._work = self.services.queue.submit(task)
             result = await self._work
         except WorkError as error:
-            self.works.metrics.refusals.labels(error.code).inc()
+            self.services.metrics.refusals.labels(error.code).inc()
             raise Refused.because(error) from None
         if result.data is not None and task.deliver == "data":
             self.set_header("Content-Type", "application/json")
@@ -94,7 +94,7 @@ class Process(BaseHandler):
         """Nobody waits for the answer any more."""
         super().on_connection_close()
         if self._work is not None:
-            self.works.queue.cancel(self._lane, id=self._id)
+            self.services.queue.cancel(self._lane, id=self._id)
 
 
 routes = [(r"/process", Process)]

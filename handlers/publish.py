@@ -46,7 +46,7 @@ class Publish(BackEndHandler):
             raise Refused(400, "bad_message", "say either room or to")
         place = room(said.room) if said.room else direct(said.sender, str(said.to))
         try:
-            offset = await self.works.chat.post(place, said.sender, said.text, [], said.client_id)
+            offset = await self.services.chat.post(place, said.sender, said.text, [], said.client_id)
         except OSError as error:
             raise Refused(503, "internal", f"it could not be stored: {error}", retry_after_s=5) from None
         log.info("published", stream=place.stream, sender=said.sender, by=admin.name, address=self.address)
@@ -58,7 +58,7 @@ class BroadcastToAll(BackEndHandler):
         admin = await self.admit("admin")
         said = self.body(Announcement)
         try:
-            await self.works.chat.announce(admin.name, said.text)
+            await self.services.chat.announce(admin.name, said.text)
         except OSError as error:
             raise Refused(503, "internal", f"nobody could be told: {error}", retry_after_s=5) from None
         log.info("broadcast", by=admin.name, address=self.address)
@@ -70,7 +70,7 @@ class WhoIsThere(BackEndHandler):
         await self.admit("admin")
         name = self.get_query_argument("room", "")
         try:
-            self.write({"room": name, "present": await self.works.chat.log.present(room(name).live)})
+            self.write({"room": name, "present": await self.services.chat.log.present(room(name).live)})
         except OSError as error:
             raise Refused(503, "internal", f"it cannot be known: {error}", retry_after_s=5) from None
 

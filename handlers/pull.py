@@ -110,7 +110,7 @@ class PullWebSocketHandler(BaseWebSocketHandler):
         if self.ws_connection is None or not self.within_rate():
             return
         if not self._inbox.put(message):
-            self.works.metrics.refusals.labels("inbox").inc()
+            self.services.metrics.refusals.labels("inbox").inc()
             self.close(TOO_MANY, f"{self.pending()} messages wait unread; wait for answers before you send more")
 
     def tell_expiry(self, in_s: int) -> None:

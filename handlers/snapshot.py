@@ -52,7 +52,7 @@ class VideoHandler(BaseHandler):
             raise Refused(400, "bad_message", f"{str(fault['loc'][0])[:40]}: {fault['msg']}") from None
 
     def _because(self, error: WorkError) -> Refused:
-        self.works.metrics.refusals.labels(error.code).inc()
+        self.services.metrics.refusals.labels(error.code).inc()
         return Refused.because(error)
 
 
@@ -61,9 +61,9 @@ class Snapshot(VideoHandler):
         user = await self.admit("video")
         query = self._asked(SnapshotQuery)
         try:
-            source = self.works.video.find(name, user.name, user.scopes)
-            wish = self.works.video.wish(source, user.name, **query.model_dump(exclude={"max_age"}))
-            shot = await self.works.snapshots.take(source, wish, query.max_age)
+            source = self.services.video.find(name, user.name, user.scopes)
+            wish = self.services.video.wish(source, user.name, **query.model_dump(exclude={"max_age"}))
+            shot = await self.services.snapshots.take(source, wish, query.max_age)
         except WorkError as error:
             raise self._because(error) from None
         self.set_header("Content-Type", "image/jpeg")
@@ -99,7 +99,7 @@ class Stream(VideoHandler):
             raise self.refuse(error.status, "busy", str(error), error.cause, 5) from None
         expiry = asyncio.get_running_loop().call_later(max(user.expires_at - time.time(), 0), self.close)
         try:
-            source = self.works.video.find(name, user.name, user.scopes)
+            source = self.services.video.find(name, user.name, user.scopes)
             async with self._watching(source, query) as watch:
                 await self._send(watch)
         except WorkError as error:
@@ -114,8 +114,8 @@ class Stream(VideoHandler):
             if told.get("ended") is True or told.get("state") == "ended":
                 self.close()
 
-        wish = self.works.video.wish(source, self.user_name, **query.model_dump())
-        watch = await self.works.video.watch(source, wish, self._changed.set, tell)
+        wish = self.services.video.wish(source, self.user_name, **query.model_dump())
+        watch = await self.services.video.watch(source, wish, self._changed.set, tell)
         try:
             yield watch
         finally:
@@ -146,7 +146,7 @@ class Stream(VideoHandler):
             async with asyncio.timeout(self.context.policy.stall_timeout):
                 await self.flush()
         except TimeoutError:
-            self.works.metrics.refusals.labels("slow_reader").inc()
+            self.services.metrics.refusals.labels("slow_reader").inc()
             cast(HTTP1Connection, self.request.connection).stream.close()
             raise StreamClosedError from None
 

@@ -28,7 +28,7 @@ class UploadFile(BaseHandler):
             return
         user = await self.admit("chat", "jobs")
         length = self.request.headers.get("Content-Length", "0")
-        uploads = self.works.uploads
+        uploads = self.services.uploads
         try:
             size = int(length[:_DIGITS]) if length.isdecimal() else 0
             self._upload = uploads.begin(user.name, size, self.get_query_argument("name", ""))
@@ -40,7 +40,7 @@ class UploadFile(BaseHandler):
         connection.set_body_timeout(uploads.settings.upload_timeout)
 
     def _refused(self, error: WorkError) -> Refused:
-        self.works.metrics.refusals.labels(error.code).inc()
+        self.services.metrics.refusals.labels(error.code).inc()
         return Refused.because(error)
 
     async def data_received(self, chunk: bytes) -> None:

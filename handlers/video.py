@@ -129,7 +129,7 @@ class VideoWebSocket(BaseWebSocketHandler):
         self._stall: asyncio.TimerHandle | None = None
         if self.ws_connection and self.ws_connection.stream:
             self.ws_connection.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-        bounds = self.works.video.settings
+        bounds = self.services.video.settings
         limits = {"video_width": bounds.video_width, "video_fps": bounds.video_fps}
         self.send(
             {
@@ -144,7 +144,7 @@ class VideoWebSocket(BaseWebSocketHandler):
 
     def _listed(self) -> dict[str, Any]:
         """With the time by the clock of ``captured_at``: a page's own may be another."""
-        sources = self.works.video.listed(self.user.name, self.user.scopes)
+        sources = self.services.video.listed(self.user.name, self.user.scopes)
         return {"now": int(time.time() * 1000), "sources": sources}
 
     def on_sources(self, message: Sources, payload: memoryview) -> None:
@@ -173,9 +173,9 @@ class VideoWebSocket(BaseWebSocketHandler):
             source, wish = self._wish(message, message.fps)
             text = json.dumps(options, sort_keys=True)
             wish = replace(wish, action=message.action, options=text, paused=message.paused)
-            watch = view.watch = await self.works.video.watch(source, wish, ready, tell)
+            watch = view.watch = await self.services.video.watch(source, wish, ready, tell)
             # A file takes its time to open, and the token may be another by now.
-            self.works.video.find(source.name, self.user.name, self.user.scopes)
+            self.services.video.find(source.name, self.user.name, self.user.scopes)
         except WorkError as error:
             del self._views[view.name]
             if view.watch:
@@ -188,16 +188,16 @@ class VideoWebSocket(BaseWebSocketHandler):
 
     def _wish(self, message: WatchMessage | SnapshotMessage, fps: float | None = None) -> tuple[Source, Wish]:
         """Raises WorkError."""
-        source = self.works.video.find(message.source, self.user.name, self.user.scopes)
+        source = self.services.video.find(message.source, self.user.name, self.user.scopes)
         asked = {"fps": fps, **message.model_dump(include={"width", "quality", "position"})}
-        return source, self.works.video.wish(source, self.user.name, **asked)
+        return source, self.services.video.wish(source, self.user.name, **asked)
 
     def _tell(self, view: View, told: dict[str, Any]) -> None:
         if told.get("ended") is True:
             self._views.pop(view.name, None)
             self._ready.pop(view, None)
         if told["type"] == "error":
-            self.works.metrics.refusals.labels(told["code"]).inc()
+            self.services.metrics.refusals.labels(told["code"]).inc()
         self.send({**told, "watch": view.name})
 
     def _pump(self) -> None:
@@ -277,7 +277,7 @@ class VideoWebSocket(BaseWebSocketHandler):
 
     async def _snapshot(self, message: SnapshotMessage) -> None:
         try:
-            shot = await self.works.snapshots.take(*self._wish(message), message.max_age)
+            shot = await self.services.snapshots.take(*self._wish(message), message.max_age)
         except WorkError as error:
             return self.reply_error(error, {"id": message.id})
         finally:

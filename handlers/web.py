@@ -14,7 +14,7 @@ import tornado.web
 from handlers.auth import Scope, TokenError, User, Verifier, without_tokens
 from handlers.connections import Connections
 from works.errors import Code, WorkError
-from works.house import Works
+from works.house import Services
 
 log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ class Context:
     """What the server hands to every handler."""
 
     policy: Policy
-    works: Works
+    services: Services
     verifier: Verifier
     connections: Connections
     limits: dict[str, int]
@@ -107,8 +107,8 @@ class BaseHandler(tornado.web.RequestHandler):
         return cast(Context, self.application.settings["context"])
 
     @property
-    def works(self) -> Works:
-        return self.context.works
+    def services(self) -> Services:
+        return self.context.services
 
     def set_default_headers(self) -> None:
         for name, value in _HEADERS.items():
@@ -172,7 +172,7 @@ class BaseHandler(tornado.web.RequestHandler):
             user = await self.context.verifier.verify(self.token, self.address)
         except TokenError as error:
             raise self.refuse(401, "forbidden", error.message, error.reason) from None
-        if until := self.works.denials.until(user.name):
+        if until := self.services.denials.until(user.name):
             raise self.refuse(403, "forbidden", f"this user is kept out until {time.ctime(until)}", "denied")
         if not {scope, *others} & user.scopes:
             raise self.refuse(403, "forbidden", f"the token's scope must include {scope!r}")
@@ -194,7 +194,7 @@ class BaseHandler(tornado.web.RequestHandler):
     ) -> Refused:
         """Counts and logs the refusal; to be raised."""
         refused = Refused(status, code, message, cause=cause, retry_after_s=retry_after_s)
-        self.works.metrics.refusals.labels(refused.cause).inc()
+        self.services.metrics.refusals.labels(refused.cause).inc()
         log.info("refused", status=status, reason=refused.cause, address=self.address, path=self.request.path)
         return refused
 

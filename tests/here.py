@@ -25,9 +25,9 @@ async def serving(folder: Path, *routes: tuple[str, type[Any]]) -> AsyncIterator
         jwt_secret=SECRET, media=f"file:{folder}/media", uploads=f"file:{folder}/uploads",
         events=f"sqlite:{folder}/events.db", workers=1, isolation="thread",
     )  # fmt: skip
-    works = await server.make_works(settings)
-    connections = Connections(10, 10, works.metrics)
-    application = server.make_application(settings, works, connections)
+    services = await server.make_services(settings)
+    connections = Connections(10, 10, services.metrics)
+    application = server.make_application(settings, services, connections)
     application.add_handlers(".*", list(routes))
     http = HTTPServer(application)
     (listening,) = bind_sockets(0, "127.0.0.1")
@@ -38,8 +38,8 @@ async def serving(folder: Path, *routes: tuple[str, type[Any]]) -> AsyncIterator
         http.stop()
         connections.close_all(1001, "")
         await http.close_all_connections()
-        await works.drain(0)
-        await works.close()
+        await services.drain(0)
+        await services.close()
 
 
 async def connect(url: str) -> ClientConnection:

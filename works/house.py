@@ -44,7 +44,7 @@ Check = Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Works:
+class Services:
     """``media_ttl`` in seconds and ``media_bytes`` bound what the media store keeps."""
 
     queue: WorkQueue
@@ -127,14 +127,14 @@ async def _every(seconds: float, sweep: Check) -> None:
         await asyncio.sleep(seconds)
 
 
-async def open_works(
+async def open_services(
     child: ChildSettings, bounds: Bounds, cluster: QueueSettings, *,
     workers: int, isolation: str, events: str, session_events: int,
     session_grace: float, session_ttl: float, media_ttl: float, media_bytes: int,
     bucket_rule: bool, uploads: UploadSettings, uploads_store: StoreOptions, frame: Callable[[str], bytes],
     sources: str = "", video: VideoSettings | None = None,
     jobs: JobSettings | None = None, job_modules: Sequence[str] = (),
-) -> Works:  # fmt: skip
+) -> Services:  # fmt: skip
     """``frame`` makes of a text what goes over a client's wire; ``job_modules`` have further kinds of jobs.
 
     Raises ValueError for a URL of an unknown kind, OSError for a place that cannot be used.
@@ -157,7 +157,7 @@ async def open_works(
     told = jobs or JobSettings()
     told = replace(told, job_events=min(told.job_events, session_events))
     house = JobHouse(told, media, kept_uploads, threads)
-    return Works(
+    return Services(
         queue, log, media, kept_uploads, sessions, denials, Chat(log, frame), Jobs(log, queue, house, frame), metrics,
         live, Snapshots(live), media_ttl, media_bytes, bucket_rule, threads,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from tests.running import full_disk, until
 from tests.works.queues import held, moderate, task
 from works.errors import Busy, WorkError
-from works.house import Works, open_works
+from works.house import Services, open_services
 from works.perform import Limits
 from works.queue.address import QueueSettings
 from works.queue.decoder import ChildSettings
@@ -39,9 +39,11 @@ CONNECTION = Connection()
 
 
 @asynccontextmanager
-async def opened(folder: Path, *, grace: float = HOURS, ttl: float = HOURS, tasks: int = 512) -> AsyncIterator[Works]:
+async def opened(
+    folder: Path, *, grace: float = HOURS, ttl: float = HOURS, tasks: int = 512
+) -> AsyncIterator[Services]:
     child = ChildSettings(f"file:{folder}/media", Limits(), 1 << 30, 60)
-    works = await open_works(
+    services = await open_services(
         child, Bounds(session_tasks=tasks), QueueSettings("local:"), workers=1, isolation="thread",
         events=f"sqlite:{folder}/events.db",
         session_events=1000, session_grace=grace, session_ttl=ttl, media_ttl=HOURS, media_bytes=1 << 30,
@@ -49,10 +51,10 @@ async def opened(folder: Path, *, grace: float = HOURS, ttl: float = HOURS, task
         frame=str.encode,
     )  # fmt: skip
     try:
-        yield works
+        yield services
     finally:
-        await works.drain(0)
-        await works.close()
+        await services.drain(0)
+        await services.close()
 
 
 def send(session: Session, *tasks: Task, wants_bytes: bool = False) -> list[int]:
@@ -63,10 +65,10 @@ def quick(session: Session, *ids: str, **members: Any) -> list[Task]:
     return [task(id, session.id, offset_top=number, **members) for number, id in enumerate(ids)]
 
 
-async def story(works: Works, session: Session, after: int, count: int) -> list[dict[str, Any]]:
+async def story(services: Services, session: Session, after: int, count: int) -> list[dict[str, Any]]:
     """The next events of the session's stream, as a client gets them."""
     seen: list[dict[str, Any]] = []
-    async with asyncio.timeout(60), aclosing(aiter(works.events.subscribe(session.stream, after))) as batches:  # type: ignore[type-var]
+    async with asyncio.timeout(60), aclosing(aiter(services.events.subscribe(session.stream, after))) as batches:  # type: ignore[type-var]
         async for batch in batches:
             seen += [{"seq": event.offset, **json.loads(event.data)} for event in batch]
             if len(seen) >= count:
@@ -79,199 +81,202 @@ def brief(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 async def test_each_slice_ends_in_one_event_that_says_what_came_of_it(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         bad = Task(session.id, "bad", b"no picture", 2, image="scan")
         assert send(session, *quick(session, "a", "b", image="scan"), bad) == [1, 2, 3]
-        a, b, error = await story(works, session, 0, 3)
+        a, b, error = await story(services, session, 0, 3)
         assert brief([a, b, error]) == [(1, "result", "a"), (2, "result", "b"), (3, "error", "bad")]
         assert (a["image"], a["offset_top"], a["width"], a["height"], a["format"]) == ("scan", 0, 128, 64, "jpeg")
-        assert works.media.read(a["url"].removeprefix("http://here/media/"))
+        assert services.media.read(a["url"].removeprefix("http://here/media/"))
         assert set(a["timing"]) == {"queued_ms", "work_ms"}
         assert (error["code"], error["temporary"], error["image"]) == ("bad_image", False, "scan")
         assert not session.pending
 
 
 async def test_a_slice_asked_for_as_bytes_names_its_file_first(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"), wants_bytes=True)
-        (event,) = await story(works, session, 0, 1)
+        (event,) = await story(services, session, 0, 1)
         assert list(event)[:3] == ["seq", "type", "file"]
-        assert works.media.read(event["file"])
+        assert services.media.read(event["file"])
 
 
 async def test_an_id_is_taken_once_while_it_waits_and_after_it_has_ended(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
+    async with opened(tmp_path) as services:
         session, other = (
-            await works.sessions.begin("alice", CONNECTION),
-            await works.sessions.begin("alice", CONNECTION),
+            await services.sessions.begin("alice", CONNECTION),
+            await services.sessions.begin("alice", CONNECTION),
         )
         send(session, *quick(session, "a"))
         for _ in range(2):
             with pytest.raises(WorkError, match="id: 'a' was already used in this session") as caught:
                 send(session, *quick(session, "a"))
             assert caught.value.code == "bad_message"
-            await story(works, session, 0, 1)
+            await story(services, session, 0, 1)
         send(other, *quick(other, "a"))
-        assert (await works.events.position(session.stream)).offset == 1
+        assert (await services.events.position(session.stream)).offset == 1
 
 
 async def test_a_slice_that_was_refused_as_busy_may_come_again_under_its_id(tmp_path: Path) -> None:
-    async with opened(tmp_path, tasks=1) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path, tasks=1) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
         with pytest.raises(Busy):
             send(session, *quick(session, "b"))
-        await story(works, session, 0, 1)
+        await story(services, session, 0, 1)
         send(session, *quick(session, "b"))
-        assert brief(await story(works, session, 1, 1)) == [(2, "result", "b")]
+        assert brief(await story(services, session, 1, 1)) == [(2, "result", "b")]
 
 
 async def test_progress_counts_each_picture_and_is_told_once(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         assert session.take_progress() == []
         send(session, *quick(session, "a", "b", image="one"), *quick(session, "c", image="two"))
         send(session, Task(session.id, "d", b"no picture", image="two"))
-        await story(works, session, 0, 4)
+        await story(services, session, 0, 4)
         told = {image: (count.done, count.failed, count.total) for image, count in session.take_progress()}
         assert told == {"one": (2, 0, 2), "two": (1, 1, 2)}
         assert session.take_progress() == []
         send(session, *quick(session, "e", image="two"))
-        await story(works, session, 4, 1)
+        await story(services, session, 4, 1)
         assert [(image, count.total) for image, count in session.take_progress()] == [("two", 3)]
 
 
 async def test_a_viewport_and_a_cancel_reach_the_queue(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, *"abcd"))
         session.rerank("", Viewport(1000, 0))
         assert session.cancel(id="c") == 1
-        assert [event["id"] for event in await story(works, session, 0, 4)] == ["c", "d", "b", "a"]
+        assert [event["id"] for event in await story(services, session, 0, 4)] == ["c", "d", "b", "a"]
 
 
 async def test_who_comes_back_within_the_grace_finds_the_work_going_on(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
-        await story(works, session, 0, 1)
+        await story(services, session, 0, 1)
         send(session, moderate("b", session.id), *quick(session, "c"))
-        works.sessions.release(session, CONNECTION, final=False)
-        back = await works.sessions.resume("alice", session.id, session.epoch, 1, CONNECTION)
+        services.sessions.release(session, CONNECTION, final=False)
+        back = await services.sessions.resume("alice", session.id, session.epoch, 1, CONNECTION)
         assert back
         assert set(back.pending) == {"b", "c"}
         send(back, *quick(back, "d"))
         with pytest.raises(WorkError, match="already used"):
             send(back, *quick(back, "a"))
-        assert brief(await story(works, back, 1, 3)) == [(2, "result", "b"), (3, "result", "c"), (4, "result", "d")]
+        assert brief(await story(services, back, 1, 3)) == [(2, "result", "b"), (3, "result", "c"), (4, "result", "d")]
 
 
 async def test_after_the_grace_what_waits_is_cancelled_as_temporary_and_the_story_is_kept(tmp_path: Path) -> None:
-    async with opened(tmp_path, grace=0.01) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
-        with held(works.queue):
+    async with opened(tmp_path, grace=0.01) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
+        with held(services.queue):
             send(session, *quick(session, *"abcde"))
-            works.sessions.release(session, CONNECTION, final=False)
-            events = await story(works, session, 0, 5)
+            services.sessions.release(session, CONNECTION, final=False)
+            events = await story(services, session, 0, 5)
         assert {(event["code"], event["temporary"]) for event in events} == {("cancelled", True)}
-        back = await works.sessions.resume("alice", session.id, session.epoch, 0, CONNECTION)
+        back = await services.sessions.resume("alice", session.id, session.epoch, 0, CONNECTION)
         assert back
         assert not back.pending
-        assert await story(works, back, 0, 5) == events
+        assert await story(services, back, 0, 5) == events
 
 
 async def test_who_said_goodbye_has_nothing_worked_for_them(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         send(session, *(moderate(str(number), session.id) for number in range(5)))
-        works.sessions.release(session, CONNECTION, final=True)
-        assert {event["code"] for event in await story(works, session, 0, 5)} == {"cancelled"}
+        services.sessions.release(session, CONNECTION, final=True)
+        assert {event["code"] for event in await story(services, session, 0, 5)} == {"cancelled"}
 
 
 async def test_nobody_else_can_resume_a_session_nor_can_its_owner_with_wrong_words(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
-        await story(works, session, 0, 1)
-        works.sessions.release(session, CONNECTION, final=False)
+        await story(services, session, 0, 1)
+        services.sessions.release(session, CONNECTION, final=False)
         id, epoch = session.id, session.epoch
         wrong = [("bob", id, epoch, 0), ("alice", id, "another epoch", 0), ("alice", id, epoch, 2)]
         wrong += [("alice", name, epoch, 0) for name in ("0" * 32, "", "../x", id.upper() + "0", f"{id}\n")]
         wrong += [("", f"alice/{id}", epoch, 0)]
         for words in wrong:
-            assert await works.sessions.resume(*words, CONNECTION) is None
-        assert await works.sessions.resume("alice", id, epoch, 1, CONNECTION)
+            assert await services.sessions.resume(*words, CONNECTION) is None
+        assert await services.sessions.resume("alice", id, epoch, 1, CONNECTION)
 
 
 async def test_a_second_connection_takes_the_session_over_and_the_first_ones_end_harms_nothing(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         send(session, moderate("a", session.id), *quick(session, "b"))
         other = Connection()
-        taken = await works.sessions.resume("alice", session.id, session.epoch, 0, other)
+        taken = await services.sessions.resume("alice", session.id, session.epoch, 0, other)
         assert taken
         assert CONNECTION.lost
         assert not other.lost
-        works.sessions.release(session, CONNECTION, final=True)
+        services.sessions.release(session, CONNECTION, final=True)
         send(taken, *quick(taken, "c"))
-        assert {event["type"] for event in await story(works, taken, 0, 3)} == {"result"}
-        works.sessions.release(taken, other, final=False)
-        assert await works.sessions.resume("alice", session.id, session.epoch, 3, CONNECTION)
+        assert {event["type"] for event in await story(services, taken, 0, 3)} == {"result"}
+        services.sessions.release(taken, other, final=False)
+        assert await services.sessions.resume("alice", session.id, session.epoch, 3, CONNECTION)
 
 
 async def test_a_session_can_be_resumed_after_an_orderly_restart(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
-        with held(works.queue):
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
+        with held(services.queue):
             send(session, *quick(session, "a", "b"))
-            await works.drain(0)
-        events = await story(works, session, 0, 2)
+            await services.drain(0)
+        events = await story(services, session, 0, 2)
         assert {(event["code"], event["temporary"]) for event in events} == {("cancelled", True)}
-    async with opened(tmp_path) as works:
-        back = await works.sessions.resume("alice", session.id, session.epoch, 0, CONNECTION)
+    async with opened(tmp_path) as services:
+        back = await services.sessions.resume("alice", session.id, session.epoch, 0, CONNECTION)
         assert back
-        assert await story(works, back, 0, 2) == events
+        assert await story(services, back, 0, 2) == events
 
 
 async def test_a_session_is_forgotten_when_its_time_is_over(tmp_path: Path) -> None:
-    async with opened(tmp_path, ttl=0) as works:
-        session, idle = await works.sessions.begin("alice", CONNECTION), await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path, ttl=0) as services:
+        session, idle = (
+            await services.sessions.begin("alice", CONNECTION),
+            await services.sessions.begin("alice", CONNECTION),
+        )
         send(session, *quick(session, "a"))
-        await story(works, session, 0, 1)
+        await story(services, session, 0, 1)
         for each in (session, idle):
-            works.sessions.release(each, CONNECTION, final=False)
-        await works.sessions.settle()
-        await works.events.sweep()
-        assert await works.sessions.resume("alice", session.id, session.epoch, 1, CONNECTION) is None
+            services.sessions.release(each, CONNECTION, final=False)
+        await services.sessions.settle()
+        await services.events.sweep()
+        assert await services.sessions.resume("alice", session.id, session.epoch, 1, CONNECTION) is None
 
 
 async def test_on_a_full_disk_a_session_is_still_left_and_resumed(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        session = await works.sessions.begin("alice", CONNECTION)
+    async with opened(tmp_path) as services:
+        session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
-        await story(works, session, 0, 1)
+        await story(services, session, 0, 1)
         with full_disk():
-            works.sessions.release(session, CONNECTION, final=False)
-            assert await works.sessions.resume("alice", session.id, session.epoch, 0, CONNECTION)
-            assert any("events" in fault for fault in await works.faults())
+            services.sessions.release(session, CONNECTION, final=False)
+            assert await services.sessions.resume("alice", session.id, session.epoch, 0, CONNECTION)
+            assert any("events" in fault for fault in await services.faults())
 
 
 async def test_the_house_goes_on_keeping_after_a_sweep_that_failed(tmp_path: Path) -> None:
-    async with opened(tmp_path) as works:
-        old = works.media.put(b"x", ".jpg")
-        os.utime(works.media.path(old), (0, 0))
-        await works.events.expire("over", 0)
+    async with opened(tmp_path) as services:
+        old = services.media.put(b"x", ".jpg")
+        os.utime(services.media.path(old), (0, 0))
+        await services.events.expire("over", 0)
         with full_disk():
-            keeping = asyncio.create_task(works.keep_house())
-            await until(lambda: not works.media.path(old).exists())
+            keeping = asyncio.create_task(services.keep_house())
+            await until(lambda: not services.media.path(old).exists())
             for _ in range(3):
                 with pytest.raises(OSError, match="events cannot be written"):
-                    await works.events.sweep()
+                    await services.events.sweep()
             assert not keeping.done()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         async with asyncio.timeout(60):
-            while await works.faults():
+            while await services.faults():
                 pass
