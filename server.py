@@ -25,8 +25,8 @@ from handlers.base import FORBIDDEN, RESTARTING
 from handlers.connections import Connections, hang_up
 from handlers.web import Context, NotFound, Policy
 from works.house import Services, open_services
+from works.imaging.pipeline import Limits
 from works.jobs.house import JobSettings
-from works.perform import Limits
 from works.queue.address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.join import be_scheduler, be_worker

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 
 from benchmarks.client import Rate
-from works.codec import decode, encode, target_size
-from works.probe import probe
+from works.imaging.codec import decode, encode, target_size
+from works.imaging.image_header import probe
 
 # As works/queue/decoder.py sets them for its children: without these glibc gives a picture's memory back after each
 # slice, and the codec alone would not be the limit.

@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from works.imaging.task import Result, Task
 from works.media import FolderMedia
 from works.queue.address import QueueSettings
 from works.queue.bench import Bench
 from works.queue.dask import run_worker
-from works.task import Result, Task
 
 
 class Sleeper:

@@ -16,10 +16,10 @@ from pydantic import ConfigDict, Field, ValidationError
 from handlers.auth import Scope, User
 from handlers.base import BaseWebSocketHandler
 from handlers.web import Refused
-from works import actions
 from works.errors import WorkError
 from works.given import Given, faults_in
-from works.task import Result, Task
+from works.imaging import actions
+from works.imaging.task import Result, Task
 
 HEADER_LENGTH = 150
 _TOKEN_ERRORS = {"ip_mismatch": "ip mismatch", "expired": "token expired"}

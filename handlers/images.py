@@ -16,11 +16,11 @@ from pydantic_core import PydanticCustomError
 from handlers.auth import Scope
 from handlers.base import RESTARTING, SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from handlers.frames import pack
-from works import actions
 from works.errors import WorkError
 from works.events import Lost
+from works.imaging import actions
+from works.imaging.task import Deliver, Format, Task, Viewport
 from works.sessions import Session, Slice
-from works.task import Deliver, Format, Task, Viewport
 
 # Seconds between two progress messages of a connection.
 _PROGRESS_EVERY = 0.1

@@ -15,8 +15,8 @@ from pydantic import Field
 from handlers.auth import Scope
 from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from handlers.frames import frame, frame_packed, pack
-from works import actions
 from works.errors import Busy, WorkError
+from works.imaging import actions
 from works.video import Wish
 from works.video.frame import Frame
 from works.video.source import Source

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from tests.pictures import photograph
-from works.pixels import as_image
+from works.imaging.pixels import as_image
 
 SAMPLES = Path(__file__).parent / "samples"
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".webm": "VP80", ".mkv": "VP80", ".avi": "MJPG"}

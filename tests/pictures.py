@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import skimage
 
-from works.pixels import Image, as_image
+from works.imaging.pixels import Image, as_image
 
 DATA = Path(skimage.__file__).parent / "data"
 

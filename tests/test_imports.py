@@ -100,7 +100,7 @@ def test_each_driver_is_imported_in_one_file_only() -> None:
     for each in IMPORTS:
         homes[each.top].add(each.importer)
     assert {driver: homes[driver] for driver in DRIVERS if len(homes[driver]) > 1} == {}
-    assert homes["simplejpeg"] == {"works.codec"}
+    assert homes["simplejpeg"] == {"works.imaging.codec"}
 
 
 def test_a_driver_is_loaded_only_when_it_is_chosen() -> None:

@@ -1,8 +1,8 @@
 """What an uploaded file is, told by its bytes and never by its name: nine formats that browsers show or play, and zip.
 
 A few structures are read, so that what merely begins like a format is refused; whether a picture can be decoded is
-found out where it is (works/perform.py). Sources: ISO 14496-12 (mp4), RFC 9559 (webm), RFC 3533 (ogg), RFC 9639
-(flac), ISO 11172-3 and id3.org (mp3), GIF89a, PKWARE APPNOTE (zip).
+found out where it is (works/imaging/pipeline.py). Sources: ISO 14496-12 (mp4), RFC 9559 (webm), RFC 3533 (ogg),
+RFC 9639 (flac), ISO 11172-3 and id3.org (mp3), GIF89a, PKWARE APPNOTE (zip).
 """
 
 import os

@@ -16,8 +16,8 @@ import structlog
 
 from works.errors import WorkError
 from works.events import EventLog
+from works.imaging.task import Result, Task, Viewport
 from works.queue import WorkQueue
-from works.task import Result, Task, Viewport
 
 log = structlog.get_logger()
 

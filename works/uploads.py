@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from works.errors import Busy, WorkError
+from works.imaging.image_header import probe
+from works.imaging.task import Task
 from works.kinds import GIF, KINDS, Kind, gif_size, recognise
-from works.probe import probe
 from works.queue import WorkQueue
 from works.shelf import Attachment, Held, Shelf, open_shelf
 from works.stores import StoreOptions, Threads
-from works.task import Task
 
 if TYPE_CHECKING:
     from works.objects import Bucket

@@ -6,7 +6,7 @@ from benchmarks.figures import Figure, Measured
 from benchmarks.frames import binary
 from benchmarks.measures import Plan
 from benchmarks.processes import OPEN_LIMITS, sluice
-from works.actions import offered
+from works.imaging.actions import offered
 
 
 def costs(plan: Plan) -> Measured:

@@ -11,7 +11,7 @@ import pytest
 from tests.client import Client
 from tests.pictures import decoded, encoded, photograph, small
 from tests.running import Server
-from works.pixels import Image, as_image
+from works.imaging.pixels import Image, as_image
 
 
 def letter() -> Image:

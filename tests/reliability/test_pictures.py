@@ -23,9 +23,9 @@ from tests.reliability.harness import TRIES, Cost, Ends, healthy, peak_address_s
 from tests.reliability.mutations import mutations
 from tests.running import GUARD, ROOT, Server, until
 from works.errors import WorkError
+from works.imaging.pipeline import Limits, perform
+from works.imaging.task import Task
 from works.media import FolderMedia
-from works.perform import Limits, perform
-from works.task import Task
 
 Start = Callable[..., Server]
 PILLOW = "pillow==13.0.0"

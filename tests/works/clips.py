@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from tests.pictures import photograph
-from works.pixels import Image, as_image
+from works.imaging.pixels import Image, as_image
 
 _BITS, _BLOCK = 12, 16
 _CODECS = {

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from tests.pictures import small
+from works.imaging.task import Task
 from works.jobs import JobContext, JobFailed, job
-from works.task import Task
 
 
 class Nothing(BaseModel):

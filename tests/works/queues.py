@@ -14,19 +14,19 @@ import pytest
 from tests.dask import Clusters, Dask
 from tests.pictures import encoded, photograph, small
 from tests.running import alive, until
-from works import actions
 from works.errors import WorkError
+from works.imaging import actions
+from works.imaging.pipeline import Limits
+from works.imaging.pixels import as_image
+from works.imaging.task import Result, Task
 from works.media import FolderMedia
 from works.metrics import Metrics
-from works.perform import Limits
-from works.pixels import as_image
 from works.queue.address import QueueSettings
 from works.queue.base import BaseQueue
 from works.queue.cluster import ClusterQueue
 from works.queue.decoder import ChildSettings
 from works.queue.local import LocalQueue
 from works.queue.pending import Bounds
-from works.task import Result, Task
 
 
 class Seen(BaseQueue):

@@ -15,11 +15,11 @@ import pytest
 
 from tests.works import queues
 from works.errors import Busy, WorkError
+from works.imaging.task import Result, Task
 from works.jobs import JobFailed, find
 from works.jobs.house import JobHouse, JobSettings
 from works.media import MediaStore
 from works.stores import StoreOptions, Threads
-from works.task import Result, Task
 from works.uploads import UploadSettings, open_uploads
 
 

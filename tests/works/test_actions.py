@@ -12,10 +12,10 @@ from pydantic import Field
 
 from tests.pictures import photograph, scan
 from tests.running import ROOT
-from works import actions
-from works.actions import Found
 from works.errors import WorkError
-from works.pixels import Image, as_image, to_gray
+from works.imaging import actions
+from works.imaging.actions import Found
+from works.imaging.pixels import Image, as_image, to_gray
 
 PHOTO = photograph()
 DRAWN = as_image(np.dstack([PHOTO, PHOTO[:, :, 0]]))  # with alpha

@@ -13,9 +13,9 @@ from tests.works.queues import kill_all, running_module
 from tests.works.recording import recording
 from tests.works.zips import zipped
 from works.errors import WorkError
+from works.imaging.image_header import probe
+from works.imaging.task import Result, Task
 from works.jobs import BadParams, JobFailed
-from works.probe import probe
-from works.task import Result, Task
 
 
 def size(data: bytes) -> tuple[int, int]:

@@ -11,11 +11,11 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from tests.pictures import decoded, encoded, oriented, photograph, with_pillow
-from works.codec import decode, encode, target_size
 from works.errors import WorkError
-from works.pixels import Image, as_image
-from works.probe import PictureFormat, probe
-from works.task import Format
+from works.imaging.codec import decode, encode, target_size
+from works.imaging.image_header import PictureFormat, probe
+from works.imaging.pixels import Image, as_image
+from works.imaging.task import Format
 
 CAT = photograph("chelsea.png")  # 451 x 300
 CODED = {

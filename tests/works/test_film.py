@@ -11,9 +11,9 @@ import pytest
 from tests.running import until
 from tests.works.clips import clip, frames_of, live, number_of, numbered
 from tests.works.recording import Recording, recording
+from works.imaging.pixels import Image
+from works.imaging.task import Result, Task
 from works.jobs import BadParams, JobFailed
-from works.pixels import Image
-from works.task import Result, Task
 
 
 def made(job: Recording, result: dict[str, Any], tmp_path: Path) -> tuple[list[Image], float]:

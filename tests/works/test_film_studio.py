@@ -15,8 +15,8 @@ from tests.works.clips import clip, frames_of, number_of, numbered
 from tests.works.queues import running_module
 from tests.works.recording import Recording, recording
 from works.errors import WorkError
+from works.imaging.task import Result, Task
 from works.studio import Hand, Studio
-from works.task import Result, Task
 
 
 def processes() -> list[psutil.Process]:

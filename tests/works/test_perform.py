@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from tests.pictures import animated, animated_gif, claiming, decoded, encoded, oriented, photograph, small
-from works import actions
 from works.errors import CODES, Busy, Code, WorkError
+from works.imaging import actions
+from works.imaging.pipeline import Limits, perform
+from works.imaging.pixels import as_image
+from works.imaging.task import Result, Task
 from works.media import FolderMedia
-from works.perform import Limits, perform
-from works.pixels import as_image
-from works.task import Result, Task
 
 CAT = encoded(photograph("chelsea.png"))  # 451 x 300
 

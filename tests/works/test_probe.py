@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.pictures import animated, animated_gif, claiming, encoded, oriented, photograph, scan, with_pillow
 from works.errors import WorkError
-from works.pixels import Image, as_image
-from works.probe import Header, probe
+from works.imaging.image_header import Header, probe
+from works.imaging.pixels import Image, as_image
 
 CAT = photograph("chelsea.png")  # 451 x 300: neither side the other, one odd
 

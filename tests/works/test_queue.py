@@ -11,9 +11,9 @@ from tests.pictures import decoded, small
 from tests.running import alive, until
 from tests.works.queues import begun, children, error_of, forkserver, moderate, opened, task
 from works.errors import Busy, WorkError
+from works.imaging.task import Result, Task, Viewport
 from works.queue.base import BaseQueue
 from works.queue.pending import Bounds
-from works.task import Result, Task, Viewport
 
 Kind = str | Clusters
 each_kind = pytest.mark.parametrize("workers_of", ["process", "thread", "dask"], indirect=True)

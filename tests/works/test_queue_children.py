@@ -24,7 +24,7 @@ from tests.works.queues import (
     task,
 )  # fmt: skip
 from works.errors import WorkError
-from works.perform import Limits
+from works.imaging.pipeline import Limits
 from works.queue.decoder import ChildSettings
 
 

@@ -15,8 +15,8 @@ from tests.dask import Clusters, Dask, dask_in
 from tests.running import alive, until
 from tests.works.queues import OnDask, endless, error_of, kill_all, moderate, on_dask, slow, task
 from works.errors import Busy
+from works.imaging.task import Result, Viewport
 from works.queue.cluster import Cluster
-from works.task import Result, Viewport
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from tests.running import full_disk, until
 from tests.works.queues import held, moderate, task
 from works.errors import Busy, WorkError
 from works.house import Services, open_services
-from works.perform import Limits
+from works.imaging.pipeline import Limits
+from works.imaging.task import Task, Viewport
 from works.queue.address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.pending import Bounds
 from works.sessions import Session, Slice
 from works.stores import StoreOptions
-from works.task import Task, Viewport
 from works.uploads import UploadSettings
 
 HOURS = 3600.0

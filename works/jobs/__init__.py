@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 from pydantic import BaseModel, ValidationError
 
 from works.errors import WorkError
-from works.task import Result, Task
+from works.imaging.task import Result, Task
 
 if TYPE_CHECKING:
     from works.jobs.house import JobHouse

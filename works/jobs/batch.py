@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from works import actions
 from works.errors import WorkError
 from works.given import Given
+from works.imaging import actions
+from works.imaging.task import Format, Task
 from works.jobs import JobContext, JobFailed, job
 from works.jobs.archive import ArchiveBounds, open_archive
 from works.jobs.harvest import Harvest, Outcome, keep_all
@@ -21,7 +22,6 @@ from works.jobs.order import in_order
 from works.jobs.sources import Picture, Pictures, fetched, held, pictures_in, uploaded_pictures
 from works.studio import Studio
 from works.studio.sheet import PICTURE
-from works.task import Format, Task
 
 
 class ActionParams(Given):

@@ -14,12 +14,12 @@ from typing import Any
 
 from works.errors import Busy, WorkError
 from works.events import Event
+from works.imaging.task import Result, Task
 from works.jobs import JobFailed
 from works.jobs.house import JobHouse
 from works.jobs.story import dumps
 from works.jobs.writer import Writer
 from works.queue import WorkQueue
-from works.task import Result, Task
 
 # Characters of a line, of a name or state, and of what is said of a target besides its state.
 _LONGEST_LINE, _LONGEST_NAME, _LONGEST_MORE = 4000, 200, 16_000

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from works import actions
 from works.errors import WorkError
+from works.imaging import actions
+from works.imaging.task import Format, Result, Task
 from works.jobs import JobContext, JobFailed, job
 from works.jobs.batch import ActionParams
 from works.jobs.harvest import keep_all
@@ -21,7 +22,6 @@ from works.jobs.order import in_order
 from works.jobs.sources import fetched, file_in, held
 from works.jobs.table import Table
 from works.studio import Hand, Studio
-from works.task import Format, Result, Task
 
 _COLUMNS = ("frame", "seconds", "state", "found", "data", "code", "message")
 

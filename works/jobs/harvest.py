@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from works.codec import SUFFIX
 from works.errors import WorkError
+from works.imaging.codec import SUFFIX
+from works.imaging.task import Result
 from works.jobs import JobContext
 from works.jobs.table import Table
 from works.studio import Hand
 from works.studio.sheet import PER_PAGE
-from works.task import Result
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ per session and in all, and says Busy at once. A task that kills its worker thre
 import asyncio
 from typing import Protocol
 
-from works.task import Result, Task, Viewport
+from works.imaging.task import Result, Task, Viewport
 
 ATTEMPTS = 3
 

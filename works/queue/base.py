@@ -10,10 +10,10 @@ from dataclasses import replace
 import structlog
 
 from works.errors import Busy, WorkError
+from works.imaging.task import Result, Task, Viewport
 from works.media import MediaStore
 from works.metrics import Metrics
 from works.queue.pending import Bounds, Entry, Pending
-from works.task import Result, Task, Viewport
 
 log = structlog.get_logger()
 

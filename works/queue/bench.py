@@ -11,10 +11,10 @@ from collections.abc import Hashable
 import structlog
 
 from works.errors import WorkError
+from works.imaging.task import Result
 from works.media import MediaStore
 from works.queue.run import Performer, Run
 from works.queue.wire import answer, task_of
-from works.task import Result
 
 log = structlog.get_logger()
 

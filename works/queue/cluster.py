@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from works.errors import Busy, WorkError
+from works.imaging.task import Result
 from works.media import MediaStore
 from works.metrics import Metrics
 from works.queue import ATTEMPTS
@@ -22,7 +23,6 @@ from works.queue.base import RESTARTING, BaseQueue
 from works.queue.pending import Bounds, Entry
 from works.queue.run import STOP_GRACE, Crashed
 from works.queue.wire import end_of, question
-from works.task import Result
 
 log = structlog.get_logger()
 

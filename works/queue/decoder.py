@@ -19,14 +19,14 @@ from typing import Any
 import cv2
 
 from works.errors import WorkError
+from works.imaging.pipeline import Limits, perform
+from works.imaging.task import Result, Task
 from works.media import MediaStore, open_media
-from works.perform import Limits, perform
 from works.queue.channel import LENGTHS, Channel
 from works.queue.forkserver import Forkserver, hear, serve
 from works.queue.run import Crashed
 from works.queue.wire import answer, end_of, question, task_of
 from works.stores import StoreOptions, address_of
-from works.task import Result, Task
 
 # A child's own alarm rings this many seconds after the server's deadline: only when the server is gone.
 _GRACE = 2

@@ -12,8 +12,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from works.errors import Busy
+from works.imaging.task import Rank, Result, Task, Viewport
 from works.queue.run import Run
-from works.task import Rank, Result, Task, Viewport
 
 # Pictures per session whose viewport is remembered; the one longest unmoved is forgotten first.
 _VIEWPORTS = 256

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from works.errors import WorkError
+from works.imaging.task import Result, Task
 from works.queue import ATTEMPTS
-from works.task import Result, Task
 
 # A task that is stopped after it has run this long, in seconds, has its child killed; most end sooner by themselves.
 STOP_GRACE = 0.25

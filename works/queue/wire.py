@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from works.errors import WorkError
-from works.task import Result, Task
+from works.imaging.task import Result, Task
 
 _TASK_MEMBERS = ("offset_top", "action", "options", "zoom", "fit", "format", "deliver")
 _RESULT_MEMBERS = ("width", "height", "format", "name", "data", "work_ms")

@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from works.codec import decode, resize
 from works.errors import WorkError
-from works.pixels import Image, as_image, has_alpha, on_white, size_of, to_bgr
-from works.probe import probe
+from works.imaging.codec import decode, resize
+from works.imaging.image_header import probe
+from works.imaging.pixels import Image, as_image, has_alpha, on_white, size_of, to_bgr
 
 # Seconds after which a search for the next frame to give says how far it is, so that it never looks like a hang.
 _SEARCH = 0.5

@@ -5,9 +5,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from works.codec import decode, target_size
-from works.pixels import as_image, has_alpha, on_white, size_of, to_bgr
-from works.probe import probe
+from works.imaging.codec import decode, target_size
+from works.imaging.image_header import probe
+from works.imaging.pixels import as_image, has_alpha, on_white, size_of, to_bgr
 
 # Pixels: a small picture fits into a square, two lines of words stand below it, and around both is air.
 PICTURE, _WORDS, _AIR = 160, 34, 8

@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 
-from works.pixels import as_image
+from works.imaging.pixels import as_image
 from works.video.outlet import Outlet, Shot, Want
 
 # Two frames are enough to guess the rate by: so the first picture is there after 0.2 s. The usual ``nobuffer`` would

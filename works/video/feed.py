@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from works.errors import WorkError
+from works.imaging.task import Result, Task
 from works.queue import WorkQueue
-from works.task import Result, Task
 from works.video.frame import Frame
 
 

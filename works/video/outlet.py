@@ -10,8 +10,8 @@ from typing import IO, Any, NamedTuple
 
 import cv2
 
-from works.codec import resize
-from works.pixels import Image, size_of
+from works.imaging.codec import resize
+from works.imaging.pixels import Image, size_of
 from works.queue.channel import LENGTHS
 from works.video.pace import Pace
 

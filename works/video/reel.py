@@ -6,11 +6,11 @@ from typing import Protocol
 
 import cv2
 
-from works.codec import decode
 from works.errors import WorkError
-from works.perform import Limits, check
-from works.pixels import Image, as_image, has_alpha, on_white
-from works.probe import probe
+from works.imaging.codec import decode
+from works.imaging.image_header import probe
+from works.imaging.pipeline import Limits, check
+from works.imaging.pixels import Image, as_image, has_alpha, on_white
 from works.video.camera import open_capture
 
 # A recording may name others (playlists do): none but what its own place is reached by.

@@ -1,7 +1,7 @@
 """Nothing but the new size."""
 
-from works.actions import action
-from works.pixels import Image
+from works.imaging.actions import action
+from works.imaging.pixels import Image
 
 
 @action(alias="rl")

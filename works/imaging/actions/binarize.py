@@ -5,8 +5,8 @@ from typing import Annotated
 import cv2
 from pydantic import Field
 
-from works.actions import action
-from works.pixels import Image, as_image, to_gray
+from works.imaging.actions import action
+from works.imaging.pixels import Image, as_image, to_gray
 
 
 @action()

@@ -16,7 +16,7 @@ from pydantic import ValidationError, create_model
 
 from works.errors import WorkError
 from works.given import Given, faults_in
-from works.pixels import Image
+from works.imaging.pixels import Image
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from works.actions import Found, action
-from works.pixels import Image, to_bgr
+from works.imaging.actions import Found, action
+from works.imaging.pixels import Image, to_bgr
 
 
 @cache

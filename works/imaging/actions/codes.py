@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from works.actions import Found, action
-from works.pixels import Image, to_bgr, to_gray
+from works.imaging.actions import Found, action
+from works.imaging.pixels import Image, to_bgr, to_gray
 
 
 @action()

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from works.actions import action
-from works.pixels import Image, as_image, size_of, to_gray
+from works.imaging.actions import action
+from works.imaging.pixels import Image, as_image, size_of, to_gray
 
 # The search runs on a picture this wide: lines of text are still apart, and 40 trial turns take about 10 ms.
 _SEARCH_WIDTH = 500

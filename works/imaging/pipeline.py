@@ -4,13 +4,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from works import actions
-from works.codec import SUFFIX, decode, encode, target_size
 from works.errors import WorkError
+from works.imaging import actions
+from works.imaging.codec import SUFFIX, decode, encode, target_size
+from works.imaging.image_header import Header, probe
+from works.imaging.pixels import size_of
+from works.imaging.task import Result, Task
 from works.media import MediaStore
-from works.pixels import size_of
-from works.probe import Header, probe
-from works.task import Result, Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import cv2
 from pydantic import Field
 
-from works.actions import Found, action
-from works.pixels import Image, as_image, to_bgr, to_gray
+from works.imaging.actions import Found, action
+from works.imaging.pixels import Image, as_image, to_bgr, to_gray
 
 
 @cache

@@ -1,7 +1,7 @@
 """Colour to gray."""
 
-from works.actions import action
-from works.pixels import Image, keep_alpha, to_gray
+from works.imaging.actions import action
+from works.imaging.pixels import Image, keep_alpha, to_gray
 
 
 @action()

@@ -11,9 +11,9 @@ import numpy as np
 import simplejpeg
 
 from works.errors import WorkError
-from works.pixels import Image, as_image, has_alpha, on_white, size_of
-from works.probe import Buffer, Header, PictureFormat, jpeg_segments
-from works.task import Format
+from works.imaging.image_header import Buffer, Header, PictureFormat, jpeg_segments
+from works.imaging.pixels import Image, as_image, has_alpha, on_white, size_of
+from works.imaging.task import Format
 
 SUFFIX: dict[PictureFormat, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 # The longest side each format can hold, in pixels: T.81 says 65,535 and libjpeg 65,500; RFC 9649; OpenCV's own 2^20.
