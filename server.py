@@ -31,8 +31,8 @@ from works.queue.address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.join import be_scheduler, be_worker
 from works.queue.pending import Bounds
-from works.stores import StoreOptions
-from works.uploads import UploadSettings
+from works.storage.address import StoreOptions
+from works.storage.uploads import UploadSettings
 from works.video import VideoSettings
 
 T = TypeVar("T")

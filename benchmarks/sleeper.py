@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from works.imaging.task import Result, Task
-from works.media import FolderMedia
 from works.queue.address import QueueSettings
 from works.queue.bench import Bench
 from works.queue.dask import run_worker
+from works.storage.results import FolderMedia
 
 
 class Sleeper:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import tornado.web
 
 from handlers.web import BaseHandler, Refused, within
-from works import media, shelf
-from works.kinds import KINDS
+from works.storage import results as media
+from works.storage import uploads_store as shelf
+from works.storage.filetype import KINDS
 
 if TYPE_CHECKING:
-    from works.objects import Bucket, Object
+    from works.storage.bucket import Bucket, Object
 
 # Bytes that are fetched from a bucket at once, and wait in memory for the client to take them.
 _PIECE = 1 << 20

@@ -13,7 +13,7 @@ from tornado.http1connection import HTTP1Connection
 
 from handlers.web import BaseHandler, Refused
 from works.errors import WorkError
-from works.uploads import Upload
+from works.storage.uploads import Upload
 
 # Decimal digits of a length that are looked at: that many are too long already, and Python takes no thousands of them.
 _DIGITS = 18

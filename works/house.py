@@ -14,7 +14,6 @@ from works.events.open import open_events
 from works.jobs import load
 from works.jobs.desk import Jobs
 from works.jobs.house import JobHouse, JobSettings
-from works.media import MediaStore, open_media
 from works.metrics import Metrics
 from works.queue import WorkQueue
 from works.queue.address import QueueSettings
@@ -22,8 +21,9 @@ from works.queue.decoder import ChildSettings
 from works.queue.open import open_queue
 from works.queue.pending import Bounds
 from works.sessions import Sessions
-from works.stores import StoreOptions, Threads
-from works.uploads import Uploads, UploadSettings, open_uploads
+from works.storage.address import StoreOptions, Threads
+from works.storage.results import MediaStore, open_media
+from works.storage.uploads import Uploads, UploadSettings, open_uploads
 from works.video import VideoSettings
 from works.video.hub import Video
 from works.video.snapshots import Snapshots

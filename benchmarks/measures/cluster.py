@@ -20,11 +20,11 @@ from benchmarks.measures import Plan
 from benchmarks.pictures import ROOT
 from benchmarks.processes import free_port
 from works.imaging.task import Task
-from works.media import FolderMedia
 from works.metrics import Metrics
 from works.queue.address import QueueSettings
 from works.queue.cluster import ClusterQueue
 from works.queue.pending import Bounds
+from works.storage.results import FolderMedia
 
 WORKERS = (2, 4, 8, 16)
 WORK = 0.05

@@ -12,7 +12,7 @@ import pytest
 from tests.client import Client
 from tests.pictures import animated_gif, encoded, photograph, scan, small, with_pillow
 from tests.running import Server
-from works.media import NAME
+from works.storage.results import NAME
 
 TEXT = '{"type": "slice", "id": "bad", "offset_top": 0}'
 

@@ -25,7 +25,7 @@ from tests.running import GUARD, ROOT, Server, until
 from works.errors import WorkError
 from works.imaging.pipeline import Limits, perform
 from works.imaging.task import Task
-from works.media import FolderMedia
+from works.storage.results import FolderMedia
 
 Start = Callable[..., Server]
 PILLOW = "pillow==13.0.0"

@@ -15,7 +15,7 @@ from works.jobs.asks import Start
 from works.jobs.desk import Jobs, Who
 from works.jobs.house import JobHouse, JobSettings
 from works.jobs.story import stream_of
-from works.stores import Threads
+from works.storage.address import Threads
 
 KINDS = "tests.works.kinds_of_jobs"
 ALICE = Who("alice", frozenset({"jobs"}), "http://here")

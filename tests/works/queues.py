@@ -19,7 +19,6 @@ from works.imaging import actions
 from works.imaging.pipeline import Limits
 from works.imaging.pixels import as_image
 from works.imaging.task import Result, Task
-from works.media import FolderMedia
 from works.metrics import Metrics
 from works.queue.address import QueueSettings
 from works.queue.base import BaseQueue
@@ -27,6 +26,7 @@ from works.queue.cluster import ClusterQueue
 from works.queue.decoder import ChildSettings
 from works.queue.local import LocalQueue
 from works.queue.pending import Bounds
+from works.storage.results import FolderMedia
 
 
 class Seen(BaseQueue):

@@ -18,9 +18,9 @@ from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task
 from works.jobs import JobFailed, find
 from works.jobs.house import JobHouse, JobSettings
-from works.media import MediaStore
-from works.stores import StoreOptions, Threads
-from works.uploads import UploadSettings, open_uploads
+from works.storage.address import StoreOptions, Threads
+from works.storage.results import MediaStore
+from works.storage.uploads import UploadSettings, open_uploads
 
 
 class Recording:

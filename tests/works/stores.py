@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.s3 import S3
-from works.media import FolderMedia, MediaStore, open_media
-from works.stores import StoreOptions
+from works.storage.address import StoreOptions
+from works.storage.results import FolderMedia, MediaStore, open_media
 
 
 @dataclass(frozen=True)

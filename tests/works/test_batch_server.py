@@ -20,7 +20,7 @@ from tests.s3 import S3
 from tests.works.clips import clip, frames_of
 from tests.works.recording import recording
 from tests.works.zips import zipped
-from works.stores import StoreOptions
+from works.storage.address import StoreOptions
 
 Start = Callable[..., Server]
 

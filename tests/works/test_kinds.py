@@ -9,7 +9,7 @@ import pytest
 from tests.films import film, sound
 from tests.pictures import animated, animated_gif, encoded, photograph, scan
 from works.errors import WorkError
-from works.kinds import KINDS, gif_size, recognise
+from works.storage.filetype import KINDS, gif_size, recognise
 
 
 def zipped() -> bytes:

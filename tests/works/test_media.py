@@ -10,7 +10,7 @@ import pytest
 
 from tests.s3 import S3
 from tests.works.stores import Stand, folder_stand, s3_stand
-from works.media import TYPES, open_media
+from works.storage.results import TYPES, open_media
 
 ODD_NAMES = [
     "", ".", "..", "/", "../secret", "/etc/passwd", "a.jpg", "0" * 32, "0" * 31 + ".jpg", "0" * 33 + ".jpg",

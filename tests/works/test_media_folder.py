@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import full_disk
-from works.media import FolderMedia, open_media
+from works.storage.results import FolderMedia, open_media
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ import pytest
 
 from tests.s3 import KEY, S3, SECRET, s3_in
 from tests.works.stores import s3_stand
-from works import media_objects, objects
-from works.media import open_media
-from works.media_objects import ObjectMedia
-from works.objects import Bucket
-from works.stores import StoreOptions, address_of
+from works.storage import bucket as objects
+from works.storage import results_bucket as media_objects
+from works.storage.address import StoreOptions, address_of
+from works.storage.bucket import Bucket
+from works.storage.results import open_media
+from works.storage.results_bucket import ObjectMedia
 
 # Long enough for the busiest machine to answer in.
 PATIENT = 60.0

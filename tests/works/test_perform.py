@@ -15,7 +15,7 @@ from works.imaging import actions
 from works.imaging.pipeline import Limits, perform
 from works.imaging.pixels import as_image
 from works.imaging.task import Result, Task
-from works.media import FolderMedia
+from works.storage.results import FolderMedia
 
 CAT = encoded(photograph("chelsea.png"))  # 451 x 300
 

@@ -20,8 +20,8 @@ from works.queue.address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.pending import Bounds
 from works.sessions import Session, Slice
-from works.stores import StoreOptions
-from works.uploads import UploadSettings
+from works.storage.address import StoreOptions
+from works.storage.uploads import UploadSettings
 
 HOURS = 3600.0
 

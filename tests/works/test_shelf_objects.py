@@ -15,10 +15,10 @@ from tests.s3 import S3, s3_in
 from tests.works import queues
 from tests.works.uploads import HOUR, MONTH, refused, send, unknown
 from works.errors import WorkError
-from works.objects import Bucket
-from works.shelf_objects import ObjectShelf
-from works.stores import StoreOptions, Threads
-from works.uploads import Uploads, UploadSettings, open_uploads
+from works.storage.address import StoreOptions, Threads
+from works.storage.bucket import Bucket
+from works.storage.uploads import Uploads, UploadSettings, open_uploads
+from works.storage.uploads_bucket import ObjectShelf
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from tests.films import sound
 from tests.pictures import small
 from tests.works.uploads import HOUR, MONTH, age, names, opened, refused, send, unknown
-from works.shelf import Attachment, FolderShelf, parse_record, record_of
+from works.storage.uploads_store import Attachment, FolderShelf, parse_record, record_of
 
 
 async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers_are(tmp_path: Path) -> None:

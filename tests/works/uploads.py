@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from tests.works import queues
 from works.errors import WorkError
-from works.shelf import Attachment
-from works.stores import StoreOptions, Threads
-from works.uploads import Uploads, UploadSettings, open_uploads
+from works.storage.address import StoreOptions, Threads
+from works.storage.uploads import Uploads, UploadSettings, open_uploads
+from works.storage.uploads_store import Attachment
 
 HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
 

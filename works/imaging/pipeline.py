@@ -10,7 +10,7 @@ from works.imaging.codec import SUFFIX, decode, encode, target_size
 from works.imaging.image_header import Header, probe
 from works.imaging.pixels import size_of
 from works.imaging.task import Result, Task
-from works.media import MediaStore
+from works.storage.results import MediaStore
 
 
 @dataclass(frozen=True, slots=True)

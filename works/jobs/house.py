@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from works.media import MediaStore
-from works.stores import Threads
-from works.uploads import Uploads
+from works.storage.address import Threads
+from works.storage.results import MediaStore
+from works.storage.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)

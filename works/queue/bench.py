@@ -12,9 +12,9 @@ import structlog
 
 from works.errors import WorkError
 from works.imaging.task import Result
-from works.media import MediaStore
 from works.queue.run import Performer, Run
 from works.queue.wire import answer, task_of
+from works.storage.results import MediaStore
 
 log = structlog.get_logger()
 

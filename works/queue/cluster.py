@@ -15,7 +15,6 @@ import structlog
 
 from works.errors import Busy, WorkError
 from works.imaging.task import Result
-from works.media import MediaStore
 from works.metrics import Metrics
 from works.queue import ATTEMPTS
 from works.queue.address import QueueSettings
@@ -23,6 +22,7 @@ from works.queue.base import RESTARTING, BaseQueue
 from works.queue.pending import Bounds, Entry
 from works.queue.run import STOP_GRACE, Crashed
 from works.queue.wire import end_of, question
+from works.storage.results import MediaStore
 
 log = structlog.get_logger()
 

@@ -21,12 +21,12 @@ import cv2
 from works.errors import WorkError
 from works.imaging.pipeline import Limits, perform
 from works.imaging.task import Result, Task
-from works.media import MediaStore, open_media
 from works.queue.channel import LENGTHS, Channel
 from works.queue.forkserver import Forkserver, hear, serve
 from works.queue.run import Crashed
 from works.queue.wire import answer, end_of, question, task_of
-from works.stores import StoreOptions, address_of
+from works.storage.address import StoreOptions, address_of
+from works.storage.results import MediaStore, open_media
 
 # A child's own alarm rings this many seconds after the server's deadline: only when the server is gone.
 _GRACE = 2
@@ -180,7 +180,7 @@ def main(arguments: list[str]) -> None:
     control = socket.socket(fileno=int(arguments[0]))
     settings = ChildSettings.parse(hear(control))
     if address_of(settings.media):
-        import works.media_objects  # noqa: F401  # loaded once for all children; each opens the store for itself
+        import works.storage.results_bucket  # noqa: F401  # loaded once for all children; each opens the store for itself
     serve(control, lambda end: _live(end, settings))
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from works.media import open_media
 from works.queue.address import QueueSettings
 from works.queue.bench import Bench
 from works.queue.decoder import ChildSettings, Decoder
+from works.storage.results import open_media
 
 
 async def be_worker(

@@ -11,12 +11,12 @@ import structlog
 from works.errors import WorkError
 from works.imaging.pipeline import perform
 from works.imaging.task import Result, Task
-from works.media import MediaStore
 from works.metrics import Metrics
 from works.queue.base import BaseQueue
 from works.queue.decoder import ChildSettings, Decoder, work_errors_only
 from works.queue.pending import Bounds, Entry
 from works.queue.run import Performer, Run
+from works.storage.results import MediaStore
 
 log = structlog.get_logger()
 

@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 
-from works.media import MediaStore
 from works.metrics import Metrics
 from works.queue import WorkQueue
 from works.queue.address import QueueSettings
@@ -10,6 +9,7 @@ from works.queue.cluster import ClusterQueue
 from works.queue.decoder import ChildSettings
 from works.queue.local import LocalQueue
 from works.queue.pending import Bounds
+from works.storage.results import MediaStore
 
 
 async def open_queue(

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Protocol
 
-from works.stores import KNOWN, StoreOptions, address_of, driver_for
+from works.storage.address import KNOWN, StoreOptions, address_of, driver_for
 
 if TYPE_CHECKING:
-    from works.objects import Bucket
+    from works.storage.bucket import Bucket
 
 TYPES = {
     ".jpg": "image/jpeg",
@@ -184,7 +184,7 @@ def open_media(url: str, options: StoreOptions | None = None, *, make: bool = Tr
     """The store of a URL, its folder made if wished. Raises ValueError for an unknown scheme, OSError if that fails."""
     if address_of(url):
         with driver_for(url):
-            from works.media_objects import ObjectMedia
+            from works.storage.results_bucket import ObjectMedia
         return ObjectMedia(url, options or StoreOptions())
     return FolderMedia(folder_of(url, "media", make=make))
 

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from works.media import NAME, headers_of, new_name
-from works.objects import Bucket, Object
-from works.stores import StoreOptions, address_of
+from works.storage.address import StoreOptions, address_of
+from works.storage.bucket import Bucket, Object
+from works.storage.results import NAME, headers_of, new_name
 
 # Names that are asked for at once, and how many times in one sweep; the next goes on from there.
 _PAGE, _PAGES = 1000, 100

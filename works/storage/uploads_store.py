@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from works.kinds import KINDS
-from works.media import folder_of
-from works.stores import StoreOptions, address_of, driver_for
+from works.storage.address import StoreOptions, address_of, driver_for
+from works.storage.filetype import KINDS
+from works.storage.results import folder_of
 
 if TYPE_CHECKING:
-    from works.objects import Bucket
+    from works.storage.bucket import Bucket
 
 ID = re.compile(r"[0-9a-f]{32}")
 ENTRY = re.compile(r"([0-9a-f]{32})(?:-small)?\.([a-z0-9]+)")
@@ -251,7 +251,7 @@ def open_shelf(url: str, options: StoreOptions, spool: Path) -> Shelf:
     """
     if address_of(url):
         with driver_for(url):
-            from works.shelf_objects import ObjectShelf
+            from works.storage.uploads_bucket import ObjectShelf
         spool.mkdir(parents=True, exist_ok=True)
         return ObjectShelf(url, options, spool.resolve())
     return FolderShelf(folder_of(url, "uploads"))

@@ -17,7 +17,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from works.stores import KNOWN, StoreOptions, address_of
+from works.storage.address import KNOWN, StoreOptions, address_of
 
 # A file is sent in parts of so many bytes, each a request, so many at once.
 _PART, _PARTS_AT_ONCE = 8 << 20, 2

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from works.objects import Bucket, Object
-from works.shelf import ABANDONED, ENTRY, ID, Attachment, Held, headers_of, parse_record, record_of
-from works.stores import StoreOptions
+from works.storage.address import StoreOptions
+from works.storage.bucket import Bucket, Object
+from works.storage.uploads_store import ABANDONED, ENTRY, ID, Attachment, Held, headers_of, parse_record, record_of
 
 _RECORD, _KEPT = "record", "kept"
 _JSON = {"Content-Type": "application/json"}

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from works.errors import Busy, WorkError
 from works.imaging.image_header import probe
 from works.imaging.task import Task
-from works.kinds import GIF, KINDS, Kind, gif_size, recognise
 from works.queue import WorkQueue
-from works.shelf import Attachment, Held, Shelf, open_shelf
-from works.stores import StoreOptions, Threads
+from works.storage.address import StoreOptions, Threads
+from works.storage.filetype import GIF, KINDS, Kind, gif_size, recognise
+from works.storage.uploads_store import Attachment, Held, Shelf, open_shelf
 
 if TYPE_CHECKING:
-    from works.objects import Bucket
+    from works.storage.bucket import Bucket
 
 # Width and height within which a thumbnail fits.
 THUMBNAIL = (512, 512)
