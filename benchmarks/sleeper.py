@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from works.imaging.task import Result, Task
-from works.queue.address import QueueSettings
 from works.queue.bench import Bench
+from works.queue.cluster_address import QueueSettings
 from works.queue.dask import run_worker
 from works.storage.results import FolderMedia
 

@@ -19,7 +19,7 @@ from tests.dask import Dask, dask_in
 from tests.pictures import encoded, photograph, small
 from tests.running import GUARD, ROOT, Server, alive, until
 from tests.works.queues import on_dask, task
-from works.queue.address import QueueSettings, is_private
+from works.queue.cluster_address import QueueSettings, is_private
 from works.queue.dask import DaskCluster
 
 

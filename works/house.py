@@ -16,10 +16,10 @@ from works.jobs.desk import Jobs
 from works.jobs.house import JobHouse, JobSettings
 from works.metrics import Metrics
 from works.queue import WorkQueue
-from works.queue.address import QueueSettings
+from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.open import open_queue
-from works.queue.pending import Bounds
+from works.queue.order import Bounds
 from works.sessions import Sessions
 from works.storage.address import StoreOptions, Threads
 from works.storage.results import MediaStore, open_media

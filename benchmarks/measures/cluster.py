@@ -21,9 +21,9 @@ from benchmarks.pictures import ROOT
 from benchmarks.processes import free_port
 from works.imaging.task import Task
 from works.metrics import Metrics
-from works.queue.address import QueueSettings
 from works.queue.cluster import ClusterQueue
-from works.queue.pending import Bounds
+from works.queue.cluster_address import QueueSettings
+from works.queue.order import Bounds
 from works.storage.results import FolderMedia
 
 WORKERS = (2, 4, 8, 16)

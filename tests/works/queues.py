@@ -20,12 +20,12 @@ from works.imaging.pipeline import Limits
 from works.imaging.pixels import as_image
 from works.imaging.task import Result, Task
 from works.metrics import Metrics
-from works.queue.address import QueueSettings
 from works.queue.base import BaseQueue
 from works.queue.cluster import ClusterQueue
+from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.local import LocalQueue
-from works.queue.pending import Bounds
+from works.queue.order import Bounds
 from works.storage.results import FolderMedia
 
 

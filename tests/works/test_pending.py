@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from works.errors import Busy
 from works.imaging.task import Result, Task, Viewport
-from works.queue.pending import Bounds, Entry, Pending
+from works.queue.order import Bounds, Entry, Pending
 
 NO_FUTURE = cast("asyncio.Future[Result]", None)  # what waits is only ordered here, never ended
 ARRIVALS = itertools.count(1)

@@ -13,7 +13,7 @@ from tests.works.queues import begun, children, error_of, forkserver, moderate, 
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task, Viewport
 from works.queue.base import BaseQueue
-from works.queue.pending import Bounds
+from works.queue.order import Bounds
 
 Kind = str | Clusters
 each_kind = pytest.mark.parametrize("workers_of", ["process", "thread", "dask"], indirect=True)

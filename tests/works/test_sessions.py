@@ -16,9 +16,9 @@ from works.errors import Busy, WorkError
 from works.house import Services, open_services
 from works.imaging.pipeline import Limits
 from works.imaging.task import Task, Viewport
-from works.queue.address import QueueSettings
+from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import ChildSettings
-from works.queue.pending import Bounds
+from works.queue.order import Bounds
 from works.sessions import Session, Slice
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings

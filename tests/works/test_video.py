@@ -13,8 +13,8 @@ import pytest
 from tests.streams import Camera, number_in
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task, Viewport
-from works.queue.channel import LENGTHS
-from works.queue.forkserver import Forkserver
+from works.processes.channel import LENGTHS
+from works.processes.forkserver import Forkserver
 from works.video.child import ChildSettings
 from works.video.feed import ActionFeed
 from works.video.frame import Frame

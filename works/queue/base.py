@@ -12,7 +12,7 @@ import structlog
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task, Viewport
 from works.metrics import Metrics
-from works.queue.pending import Bounds, Entry, Pending
+from works.queue.order import Bounds, Entry, Pending
 from works.storage.results import MediaStore
 
 log = structlog.get_logger()

@@ -12,8 +12,8 @@ import structlog
 
 from works.errors import WorkError
 from works.imaging.task import Result
-from works.queue.run import Performer, Run
-from works.queue.wire import answer, task_of
+from works.queue.attempts import Performer, Run
+from works.queue.serialization import answer, task_of
 from works.storage.results import MediaStore
 
 log = structlog.get_logger()
@@ -41,7 +41,7 @@ class Bench:
             self._free.put_nowait(performer)
 
     async def work(self, key: Hashable, header: bytes, payload: bytes) -> tuple[bytes, bytes]:
-        """The answer to a question of works.queue.wire; an error is an answer too."""
+        """The answer to a question of works.queue.serialization; an error is an answer too."""
         performer = await self._free.get()
         self._runs[key] = run = Run(task_of(json.loads(header), payload), self._timeout, _died)
         try:

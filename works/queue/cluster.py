@@ -17,11 +17,11 @@ from works.errors import Busy, WorkError
 from works.imaging.task import Result
 from works.metrics import Metrics
 from works.queue import ATTEMPTS
-from works.queue.address import QueueSettings
+from works.queue.attempts import STOP_GRACE, Crashed
 from works.queue.base import RESTARTING, BaseQueue
-from works.queue.pending import Bounds, Entry
-from works.queue.run import STOP_GRACE, Crashed
-from works.queue.wire import end_of, question
+from works.queue.cluster_address import QueueSettings
+from works.queue.order import Bounds, Entry
+from works.queue.serialization import end_of, question
 from works.storage.results import MediaStore
 
 log = structlog.get_logger()

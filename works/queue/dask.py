@@ -20,10 +20,10 @@ from distributed import Client, KilledWorker, Scheduler, Security, Status, Worke
 from distributed.client import FutureCancelledError
 
 from works.queue import ATTEMPTS
-from works.queue.address import QueueSettings
+from works.queue.attempts import Crashed
 from works.queue.bench import Bench
 from works.queue.cluster import Lost
-from works.queue.run import Crashed
+from works.queue.cluster_address import QueueSettings
 
 log = structlog.get_logger()
 

@@ -21,10 +21,10 @@ import cv2
 from works.errors import WorkError
 from works.imaging.pipeline import Limits, perform
 from works.imaging.task import Result, Task
-from works.queue.channel import LENGTHS, Channel
-from works.queue.forkserver import Forkserver, hear, serve
-from works.queue.run import Crashed
-from works.queue.wire import answer, end_of, question, task_of
+from works.processes.channel import LENGTHS, Channel
+from works.processes.forkserver import Forkserver, hear, serve
+from works.queue.attempts import Crashed
+from works.queue.serialization import answer, end_of, question, task_of
 from works.storage.address import StoreOptions, address_of
 from works.storage.results import MediaStore, open_media
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from works.queue.address import QueueSettings
 from works.queue.bench import Bench
+from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import ChildSettings, Decoder
 from works.storage.results import open_media
 

@@ -12,10 +12,10 @@ from works.errors import WorkError
 from works.imaging.pipeline import perform
 from works.imaging.task import Result, Task
 from works.metrics import Metrics
+from works.queue.attempts import Performer, Run
 from works.queue.base import BaseQueue
 from works.queue.decoder import ChildSettings, Decoder, work_errors_only
-from works.queue.pending import Bounds, Entry
-from works.queue.run import Performer, Run
+from works.queue.order import Bounds, Entry
 from works.storage.results import MediaStore
 
 log = structlog.get_logger()

@@ -4,11 +4,11 @@ from contextlib import suppress
 
 from works.metrics import Metrics
 from works.queue import WorkQueue
-from works.queue.address import QueueSettings
 from works.queue.cluster import ClusterQueue
+from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.local import LocalQueue
-from works.queue.pending import Bounds
+from works.queue.order import Bounds
 from works.storage.results import MediaStore
 
 

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 from works.errors import WorkError
-from works.queue.channel import Channel
-from works.queue.forkserver import Forkserver
+from works.processes.channel import Channel
+from works.processes.forkserver import Forkserver
 
 Tool = Literal["reader", "writer", "sheet"]
 # Formats that FFmpeg may take a file for, and the only protocol: a playlist would have it open other files, and hosts.

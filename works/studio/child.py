@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from works.errors import WorkError
+from works.processes.forkserver import serve
 from works.queue.decoder import Answer, answer_all, work_errors_only
-from works.queue.forkserver import serve
 from works.studio.reel import Reader, Writer
 from works.studio.sheet import Sheet
 

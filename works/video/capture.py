@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from works.errors import CODES, Code, WorkError
+from works.processes.forkserver import Forkserver
 from works.queue import ATTEMPTS
-from works.queue.forkserver import Forkserver
 from works.video import VideoSettings, Wish
 from works.video.feeds import Feeds
 from works.video.frame import Frame

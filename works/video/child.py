@@ -15,7 +15,7 @@ from typing import Any
 
 import cv2
 
-from works.queue.forkserver import Forkserver, serve
+from works.processes.forkserver import Forkserver, serve
 from works.video import camera, cursor
 from works.video.outlet import Outlet, follow, read_order
 

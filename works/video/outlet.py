@@ -12,7 +12,7 @@ import cv2
 
 from works.imaging.codec import resize
 from works.imaging.pixels import Image, size_of
-from works.queue.channel import LENGTHS
+from works.processes.channel import LENGTHS
 from works.video.pace import Pace
 
 # Bytes of one order; the server's longest has a few hundred.

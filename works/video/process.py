@@ -4,8 +4,8 @@ import asyncio
 import json
 from typing import Any
 
-from works.queue.channel import LENGTHS
-from works.queue.forkserver import Forkserver
+from works.processes.channel import LENGTHS
+from works.processes.forkserver import Forkserver
 
 # Bytes of a frame. A child has read what strangers sent, and is not believed any length it names.
 _MOST = 32 << 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from works.errors import Busy
 from works.imaging.task import Rank, Result, Task, Viewport
-from works.queue.run import Run
+from works.queue.attempts import Run
 
 # Pictures per session whose viewport is remembered; the one longest unmoved is forgotten first.
 _VIEWPORTS = 256
