@@ -24,13 +24,13 @@ from handlers import auth, frames, health, logs, routes, terminal
 from handlers.base import FORBIDDEN, RESTARTING
 from handlers.connections import Connections, hang_up
 from handlers.web import Context, NotFound, Policy
-from works.house import Services, open_services
 from works.imaging.pipeline import Limits
 from works.jobs.house import JobSettings
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.join import be_scheduler, be_worker
 from works.queue.order import Bounds
+from works.services import Services, open_services
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
 from works.video import VideoSettings

@@ -6,7 +6,7 @@ import structlog
 from pydantic import Field, ValidationError
 
 from handlers.web import BaseHandler, Refused
-from works.given import Given, faults_in
+from works.validation import Given, faults_in
 
 log = structlog.get_logger()
 

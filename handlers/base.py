@@ -19,7 +19,7 @@ from handlers.rate import Rate
 from handlers.rfc6455 import Protocol
 from handlers.web import COOKIE, BaseHandler, Refused
 from works.errors import WorkError
-from works.given import Given, faults_in
+from works.validation import Given, faults_in
 
 log = structlog.get_logger()
 

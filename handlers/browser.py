@@ -17,9 +17,9 @@ from handlers.auth import Scope, User
 from handlers.base import BaseWebSocketHandler
 from handlers.web import Refused
 from works.errors import WorkError
-from works.given import Given, faults_in
 from works.imaging import actions
 from works.imaging.task import Result, Task
+from works.validation import Given, faults_in
 
 HEADER_LENGTH = 150
 _TOKEN_ERRORS = {"ip_mismatch": "ip mismatch", "expired": "token expired"}

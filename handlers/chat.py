@@ -13,11 +13,11 @@ from pydantic import Field
 
 from handlers.auth import Scope
 from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
-from works.chat import EVERYBODY, Place, direct, named, room
+from works.chat.messages import EVERYBODY, Place, direct, named, room
+from works.chat.unread import Inbox
 from works.errors import Busy, WorkError
 from works.events import Event
-from works.hubs import Hub
-from works.inbox import Inbox
+from works.events.fanout import Hub
 
 # Messages of a client that wait for the log, and questions; at the rate they are let in, more than a second's of each.
 _UNSENT = 100

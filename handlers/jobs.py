@@ -16,7 +16,7 @@ from pydantic import Field
 from handlers.auth import Scope
 from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
-from works.hubs import Hub
+from works.events.fanout import Hub
 from works.jobs import asks
 from works.jobs.desk import Who
 from works.jobs.story import stream_of, written

@@ -13,8 +13,8 @@ from tornado.http1connection import HTTP1Connection
 from handlers.images import SliceMessage
 from handlers.web import BaseHandler, Refused
 from works.errors import WorkError
-from works.given import faults_in
 from works.imaging.task import Result, Task
+from works.validation import faults_in
 
 # Decimal digits of a length that are looked at: that many are too long already, and Python takes no thousands of them.
 _DIGITS = 18

@@ -6,8 +6,8 @@ import structlog
 from pydantic import Field, ValidationError
 
 from handlers.web import BaseHandler, Refused
-from works.chat import direct, room
-from works.given import Given, faults_in
+from works.chat.messages import direct, room
+from works.validation import Given, faults_in
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ import tornado.web
 from handlers.auth import Scope, TokenError, User, Verifier, without_tokens
 from handlers.connections import Connections
 from works.errors import Code, WorkError
-from works.house import Services
+from works.services import Services
 
 log = structlog.get_logger()
 

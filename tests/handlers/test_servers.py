@@ -82,8 +82,10 @@ async def test_who_resumes_while_redis_is_away_is_asked_to_come_back(two: Two, r
 
 
 async def test_a_server_whose_redis_is_gone_for_good_ends_when_it_is_told_to(two: Two, redis: Redis) -> None:
-    """What it would still say, as what became of a slice, waits for Redis as long as the server runs. Hangs without the
-    bounds of drain in works/house.py; without those of close by chance, when Redis goes as somebody leaves a room."""
+    """What it would still say, as what became of a slice, waits for Redis as long as the server runs.
+
+    Hangs without the bounds of drain in works/services.py; without those of close by chance, when Redis goes as
+    somebody leaves a room."""
     async with await Client.connect(two[0]) as client, await Chatter.enter(two[0], "alice") as alice:
         await alice.join("harbour")
         await client.plug()

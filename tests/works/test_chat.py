@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from tests.running import full_disk, until
 from tests.works.logs import OPENERS, fill, opened
 from tests.works.test_hubs import Ear
-from works.chat import Chat, Place, direct, named, of_stream, of_user, room, written
+from works.chat.messages import Chat, Place, direct, named, of_stream, of_user, room, written
+from works.chat.unread import Inbox
 from works.errors import WorkError
 from works.events import Event, Mark
-from works.inbox import Inbox
 
 every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 

@@ -17,7 +17,7 @@ import pytest
 from tests.running import until
 from tests.works.logs import event, fill, opened
 from works.events import Event, EventLog
-from works.hubs import Hub, Hubs
+from works.events.fanout import Hub, Hubs
 
 STREAM = "s"
 # More than are sent to before the loop has a turn.

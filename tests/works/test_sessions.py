@@ -13,12 +13,12 @@ import pytest
 from tests.running import full_disk, until
 from tests.works.queues import held, moderate, task
 from works.errors import Busy, WorkError
-from works.house import Services, open_services
 from works.imaging.pipeline import Limits
 from works.imaging.task import Task, Viewport
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.order import Bounds
+from works.services import Services, open_services
 from works.sessions import Session, Slice
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings

@@ -16,8 +16,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from works.events import PRESENT, Event, Fenced, Mark, Position
 from works.events.redis_calls import PATIENCE, Argument, Call, Calls
-from works.events.redis_follow import Following, events_of
 from works.events.redis_scripts import DIGESTS, SCRIPTS
+from works.events.redis_subscriptions import Following, events_of
 
 # Seconds that Redis has to connect, and to answer a group of calls: far more than it needs, less than our patience.
 _ANSWER = 3.0

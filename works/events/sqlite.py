@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from works.events import Event, Fenced, Lost, Mark, Position, tables
-from works.events.disk import Disk
-from works.events.tables import TAIL, Stream, Write, os_errors
+from works.events import Event, Fenced, Lost, Mark, Position
+from works.events import sqlite_tables as tables
+from works.events.sqlite_disk import Disk
+from works.events.sqlite_tables import TAIL, Stream, Write, os_errors
 
 # Seconds after which volatile events are written, and how many wait at most, also while the disk is full.
 _LINGER = 0.5

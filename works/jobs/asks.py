@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from works.given import Given
+from works.validation import Given
 
 State = Literal["running", "cancelling", "succeeded", "failed", "cancelled", "interrupted"]
 

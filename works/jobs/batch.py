@@ -12,7 +12,6 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from works.errors import WorkError
-from works.given import Given
 from works.imaging import actions
 from works.imaging.task import Format, Task
 from works.jobs import JobContext, JobFailed, job
@@ -22,6 +21,7 @@ from works.jobs.order import in_order
 from works.jobs.sources import Picture, Pictures, fetched, held, pictures_in, uploaded_pictures
 from works.studio import Studio
 from works.studio.sheet import PICTURE
+from works.validation import Given
 
 
 class ActionParams(Given):

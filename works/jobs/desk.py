@@ -12,7 +12,7 @@ import structlog
 
 from works.errors import WorkError
 from works.events import EventLog, Fenced
-from works.hubs import Hubs
+from works.events.fanout import Hubs
 from works.jobs import find
 from works.jobs.asks import Answer, List, Retry, Start
 from works.jobs.house import JobHouse

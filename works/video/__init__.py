@@ -31,7 +31,7 @@ class VideoSettings:
 class Wish:
     """What ``user`` asks for: at most ``fps`` frames a second, ``width`` pixels across and JPEG ``quality``.
 
-    ``options`` are those of ``action`` after works.imaging.actions.check. ``position`` is in seconds, and of files alone.
+    ``options`` are those of ``action`` as its schema completes them. ``position`` is in seconds, and of files alone.
     """
 
     user: str

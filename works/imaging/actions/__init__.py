@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError, create_model
 
 from works.errors import WorkError
-from works.given import Given, faults_in
 from works.imaging.pixels import Image
+from works.validation import Given, faults_in
 
 
 @dataclass(frozen=True, slots=True)

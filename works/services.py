@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from works.chat import Chat
-from works.denials import Denials
+from works.bans import Denials
+from works.chat.messages import Chat
 from works.events import EventLog
 from works.events.open import open_events
 from works.jobs import load

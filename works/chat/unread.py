@@ -6,9 +6,9 @@ import json
 from collections.abc import Awaitable, Callable, Container
 from typing import Any
 
-from works.chat import Chat, Place, of_stream, of_user, written
+from works.chat.messages import Chat, Place, of_stream, of_user, written
 from works.events import Mark
-from works.hubs import Hub
+from works.events.fanout import Hub
 
 # Messages read from the log at a time.
 _PAGE = 256

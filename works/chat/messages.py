@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from works.errors import WorkError
 from works.events import Event, EventLog, Mark
-from works.hubs import Hubs
+from works.events.fanout import Hubs
 
 T = TypeVar("T")
 
