@@ -107,7 +107,7 @@ def test_a_driver_is_loaded_only_when_it_is_chosen() -> None:
     assert loaded_by("import server") & CHOSEN == set()
 
 
-@pytest.mark.parametrize("child", ["works.queue.decoder", "works.video.child"])
+@pytest.mark.parametrize("child", ["works.queue.decoder", "works.video.capture_child"])
 def test_a_child_loads_neither_the_web_server_nor_the_database(child: str) -> None:
     loaded = loaded_by(f"import {child}")
     assert "cv2" in loaded

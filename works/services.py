@@ -25,7 +25,7 @@ from works.storage.address import StoreOptions, Threads
 from works.storage.results import MediaStore, open_media
 from works.storage.uploads import Uploads, UploadSettings, open_uploads
 from works.video import VideoSettings
-from works.video.hub import Video
+from works.video.service import Video
 from works.video.snapshots import Snapshots
 from works.video.source import parse_sources
 

@@ -27,7 +27,7 @@ def deaf() -> Iterator[Deaf]:
 def captures(server: Server) -> list[psutil.Process]:
     """The processes that captures live in."""
     for child in psutil.Process(server.process.pid).children():
-        if "works.video.child" in child.cmdline():
+        if "works.video.capture_child" in child.cmdline():
             return [each for each in child.children() if alive(each)]
     return []
 

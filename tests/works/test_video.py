@@ -15,13 +15,13 @@ from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task, Viewport
 from works.processes.channel import LENGTHS
 from works.processes.forkserver import Forkserver
-from works.video.child import ChildSettings
+from works.video.capture_child import ChildSettings
+from works.video.capture_process import Gone, Process
 from works.video.feed import ActionFeed
 from works.video.frame import Frame
-from works.video.pace import Pace
+from works.video.frame_rate import Pace
+from works.video.media_reader import Film
 from works.video.placeholder import placeholder
-from works.video.process import Gone, Process
-from works.video.reel import Film
 from works.video.source import parse_sources
 
 PLACE = "rtsp://admin:hunter2@10.0.0.7/stream1"

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 
 from works.imaging.pixels import as_image
-from works.video.outlet import Outlet, Shot, Want
+from works.video.frame_sender import Outlet, Shot, Want
 
 # Two frames are enough to guess the rate by: so the first picture is there after 0.2 s. The usual ``nobuffer`` would
 # throw away what was read for that, the key frame too, and wait for the next: 1.1 s, or 4.2 with one every 4 s.

@@ -12,10 +12,10 @@ from works.errors import CODES, Code, WorkError
 from works.processes.forkserver import Forkserver
 from works.queue import ATTEMPTS
 from works.video import VideoSettings, Wish
+from works.video.capture_process import Gone, Process
 from works.video.feeds import Feeds
 from works.video.frame import Frame
 from works.video.placeholder import placeholder
-from works.video.process import Gone, Process
 from works.video.source import Source
 from works.video.watch import Counts, Watch
 

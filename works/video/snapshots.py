@@ -7,7 +7,7 @@ from dataclasses import replace
 from works.errors import WorkError
 from works.video import Wish
 from works.video.frame import Frame
-from works.video.hub import Video
+from works.video.service import Video
 from works.video.source import Source
 from works.video.watch import Watch
 

@@ -9,7 +9,7 @@ from works.errors import WorkError
 from works.video import Wish
 from works.video.feed import Feed
 from works.video.frame import Frame
-from works.video.pace import Pace
+from works.video.frame_rate import Pace
 
 if TYPE_CHECKING:
     from works.video.capture import Capture

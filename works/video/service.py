@@ -11,7 +11,7 @@ from works.metrics import Metrics
 from works.queue import WorkQueue
 from works.video import VideoSettings, Wish
 from works.video.capture import Capture
-from works.video.child import ChildSettings
+from works.video.capture_child import ChildSettings
 from works.video.feeds import Feeds
 from works.video.source import Source
 from works.video.watch import Counts, Ready, Tell, Watch, check_position

@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 from works.errors import WorkError
-from works.video.outlet import Outlet, Shot
-from works.video.reel import Reel, open_reel
+from works.video.frame_sender import Outlet, Shot
+from works.video.media_reader import Reel, open_reel
 
 # A cursor that is this far behind, in seconds, goes on from where it is instead of hurrying after the clock.
 _MOST_BEHIND = 0.5

@@ -13,7 +13,7 @@ import cv2
 from works.imaging.codec import resize
 from works.imaging.pixels import Image, size_of
 from works.processes.channel import LENGTHS
-from works.video.pace import Pace
+from works.video.frame_rate import Pace
 
 # Bytes of one order; the server's longest has a few hundred.
 MOST_ORDER = 64 << 10

@@ -16,8 +16,9 @@ from typing import Any
 import cv2
 
 from works.processes.forkserver import Forkserver, serve
-from works.video import camera, cursor
-from works.video.outlet import Outlet, follow, read_order
+from works.video import camera
+from works.video import playback as cursor
+from works.video.frame_sender import Outlet, follow, read_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class ChildSettings:
             "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
             "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         }
-        return Forkserver([json.dumps(asdict(self))], environment, "works.video.child")
+        return Forkserver([json.dumps(asdict(self))], environment, "works.video.capture_child")
 
 
 def _live(end: socket.socket, settings: ChildSettings) -> None:
@@ -82,7 +83,7 @@ def _crash(error: BaseException | None) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``python -m works.video.child CONTROL SETTINGS``: what Forkserver starts."""
+    """``python -m works.video.capture_child CONTROL SETTINGS``: what Forkserver starts."""
     settings = ChildSettings(**json.loads(arguments[1]))
     serve(socket.socket(fileno=int(arguments[0])), lambda end: _live(end, settings))
 
