@@ -25,7 +25,7 @@ from handlers.base import FORBIDDEN, RESTARTING
 from handlers.connections import Connections, hang_up
 from handlers.web import Context, NotFound, Policy
 from works.imaging.pipeline import Limits
-from works.jobs.house import JobSettings
+from works.jobs.settings import JobSettings
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import ChildSettings
 from works.queue.join import be_scheduler, be_worker

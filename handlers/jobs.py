@@ -17,9 +17,9 @@ from handlers.auth import Scope
 from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
 from works.events.fanout import Hub
-from works.jobs import asks
-from works.jobs.desk import Who
-from works.jobs.story import stream_of, written
+from works.jobs import requests as asks
+from works.jobs.history import stream_of, written
+from works.jobs.service import Who
 
 # Milliseconds after which to ask again whether a job may be watched, and requests of a connection under way at once.
 _SOON, _MOST_ASKED = 5000, 100

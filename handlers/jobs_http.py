@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 from handlers.web import BaseHandler, Refused
 from works.errors import WorkError
 from works.events import Lost
-from works.jobs import asks
-from works.jobs.desk import Who
-from works.jobs.story import stream_of, written
+from works.jobs import requests as asks
+from works.jobs.history import stream_of, written
+from works.jobs.service import Who
 
 B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")

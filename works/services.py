@@ -12,8 +12,8 @@ from works.chat.messages import Chat
 from works.events import EventLog
 from works.events.open import open_events
 from works.jobs import load
-from works.jobs.desk import Jobs
-from works.jobs.house import JobHouse, JobSettings
+from works.jobs.service import Jobs
+from works.jobs.settings import JobHouse, JobSettings
 from works.metrics import Metrics
 from works.queue import WorkQueue
 from works.queue.cluster_address import QueueSettings

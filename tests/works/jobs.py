@@ -11,10 +11,10 @@ from typing import Any
 from tests.works import logs, uploads
 from works.events import EventLog
 from works.jobs import load
-from works.jobs.asks import Start
-from works.jobs.desk import Jobs, Who
-from works.jobs.house import JobHouse, JobSettings
-from works.jobs.story import stream_of
+from works.jobs.history import stream_of
+from works.jobs.requests import Start
+from works.jobs.service import Jobs, Who
+from works.jobs.settings import JobHouse, JobSettings
 from works.storage.address import Threads
 
 KINDS = "tests.works.kinds_of_jobs"

@@ -17,7 +17,7 @@ from tests.works import queues
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task
 from works.jobs import JobFailed, find
-from works.jobs.house import JobHouse, JobSettings
+from works.jobs.settings import JobHouse, JobSettings
 from works.storage.address import StoreOptions, Threads
 from works.storage.results import MediaStore
 from works.storage.uploads import UploadSettings, open_uploads

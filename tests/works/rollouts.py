@@ -8,8 +8,8 @@ from typing import Any, cast
 from tests.sshd import Fleet
 from works.imaging.task import Result, Task
 from works.jobs import FINAL, JobFailed
-from works.jobs.house import JobHouse, JobSettings
-from works.jobs.rollout import RolloutParams, rollout
+from works.jobs.rollout.job import RolloutParams, rollout
+from works.jobs.settings import JobHouse, JobSettings
 
 # Generous: no test is about how fast a host is.
 SETTINGS: dict[str, Any] = {"ssh_connect_timeout": 60, "rollout_kill_timeout": 30}

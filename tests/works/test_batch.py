@@ -246,7 +246,7 @@ async def test_a_sheet_that_cannot_be_made_does_not_end_it(tmp_path: Path) -> No
 
         async def killing(task: Task) -> Result:
             if task.id == "3":
-                (studio,) = running_module("works.studio.child")
+                (studio,) = running_module("works.jobs.helper_child")
                 kill_all(studio.children())
             return await run(task)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.pictures import encoded, photograph
 from tests.works.recording import recording
-from works.jobs.table import Table, cell
+from works.jobs.batch.table import Table, cell
 
 
 def written(tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:

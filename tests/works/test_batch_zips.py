@@ -13,7 +13,7 @@ from tests.pictures import encoded, photograph
 from tests.works.recording import recording
 from tests.works.zips import overlapping, with_flags, zipped
 from works.errors import WorkError
-from works.jobs.archive import ArchiveBounds, open_archive
+from works.jobs.batch.zip_input import ArchiveBounds, open_archive
 
 BOUNDS = ArchiveBounds(entries=100, bytes=50 << 20, picture=16 << 20, ratio=100)
 PICTURE = encoded(photograph())

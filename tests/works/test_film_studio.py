@@ -16,12 +16,12 @@ from tests.works.queues import running_module
 from tests.works.recording import Recording, recording
 from works.errors import WorkError
 from works.imaging.task import Result, Task
-from works.studio import Hand, Studio
+from works.jobs.helpers import Hand, Studio
 
 
 def processes() -> list[psutil.Process]:
     """All processes of studios: their forkservers and what these have forked."""
-    roots = running_module("works.studio.child")
+    roots = running_module("works.jobs.helper_child")
     return [each for root in roots for each in [root, *root.children()] if alive(each)]
 
 

@@ -12,8 +12,8 @@ from tests.works.logs import OPENERS
 from works.errors import Busy, WorkError
 from works.events import Fenced
 from works.jobs import BadParams, job, offered
-from works.jobs.asks import Answer, List, Retry, Start
-from works.jobs.story import END, stream_of
+from works.jobs.history import END, stream_of
+from works.jobs.requests import Answer, List, Retry, Start
 
 every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 

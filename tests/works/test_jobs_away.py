@@ -11,9 +11,9 @@ from tests.works import logs
 from tests.works.jobs import ALICE, end, groups, housed, opened, start, until_told
 from works.errors import WorkError
 from works.events import EventLog
-from works.jobs.asks import List
-from works.jobs.lease import Leases
-from works.jobs.story import END, dumps, group, new_id, stream_of
+from works.jobs.history import END, dumps, group, new_id, stream_of
+from works.jobs.leases import Leases
+from works.jobs.requests import List
 
 
 class Away:

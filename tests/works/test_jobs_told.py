@@ -10,8 +10,8 @@ from tests.works import kinds_of_jobs
 from tests.works.jobs import ALICE, end, groups, opened, start, told, until_told
 from tests.works.logs import OPENERS
 from works.events import Event
-from works.jobs.asks import Answer, Retry
-from works.jobs.story import Story, dumps, group
+from works.jobs.history import Story, dumps, group
+from works.jobs.requests import Answer, Retry
 
 every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 

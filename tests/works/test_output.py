@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from works.jobs.output import Output
+from works.jobs.rollout.output import Output
 
 TEXT = "first\r\nsecond\nprogress 1\rprogress 2\r\n\nnaïve — ☃\nlast".encode()
 LINES = ["first", "second", "progress 1", "progress 2", "", "naïve — ☃", "last"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from works.jobs.plan import Param, Stage, Step, script
-from works.jobs.plans import Bounds, Plans, PlansError, load
+from works.jobs.rollout.inventory import Bounds, Plans, PlansError, load
+from works.jobs.rollout.plan import Param, Stage, Step, script
 
 WHOLE = """
 defaults: {user: deploy, vars: {zone: north, tier: low, port: 80}}

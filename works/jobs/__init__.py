@@ -1,14 +1,13 @@
 """The registry of jobs: work of minutes or hours whose story outlives the page that asked for it.
 
 A job is one ``async def`` under ``@job`` in one file: a JobContext and its parameters in, its result out. Its name is
-the wire name, the pydantic model of its parameters the schema of the form, its docstring the help. Files of this
-folder are found by themselves; modules from elsewhere are named by the setting ``job_modules``.
+the wire name, the pydantic model of its parameters the schema of the form, its docstring the help. `load`
+finds those of the folders here by itself; modules from elsewhere are named by the setting ``job_modules``.
 """
 
 import importlib
 import inspect
 import pkgutil
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +19,12 @@ from works.errors import WorkError
 from works.imaging.task import Result, Task
 
 if TYPE_CHECKING:
-    from works.jobs.house import JobHouse
+    from works.jobs.settings import JobHouse
 
 # How a target may have ended. Any other state (running, waiting for a restart) is one in which it has not ended.
 FINAL = frozenset({"ok", "changed", "failed", "unreachable", "skipped", "not_started", "cancelled"})
-# What a file of this folder that holds a kind is known by. The others are not for import until they are used: what
-# they import may be heavy.
-_MARK = re.compile(r"^@job\b", re.MULTILINE)
+# Folders here that hold a kind have this module in them.
+_MODULE = "job"
 
 
 class JobContext(Protocol):
@@ -183,15 +181,16 @@ def find(name: str) -> Job:
         raise WorkError("not_found", f"job: there is no {name[:40]!r}; there are {known}") from None
 
 
-def load(modules: Sequence[str]) -> None:
-    """Imports modules with further kinds. Raises ValueError for one that cannot be imported."""
+def load(modules: Sequence[str] = ()) -> None:
+    """Imports our own kinds and those of ``modules``. Raises ValueError for a module that cannot be imported.
+
+    Not done by the import of this package: processes that work for a job need none of them.
+    """
+    for found in pkgutil.iter_modules(__path__):
+        if found.ispkg:
+            importlib.import_module(f"{__name__}.{found.name}.{_MODULE}")
     for name in modules:
         try:
             importlib.import_module(name)
         except Exception as error:
             raise ValueError(f"job_modules: {name} cannot be imported: {error!r}") from error
-
-
-for _module in pkgutil.iter_modules(__path__):
-    if _MARK.search((Path(__path__[0]) / f"{_module.name}.py").read_text()):
-        importlib.import_module(f"{__name__}.{_module.name}")

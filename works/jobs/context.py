@@ -16,9 +16,9 @@ from works.errors import Busy, WorkError
 from works.events import Event
 from works.imaging.task import Result, Task
 from works.jobs import JobFailed
-from works.jobs.house import JobHouse
-from works.jobs.story import dumps
-from works.jobs.writer import Writer
+from works.jobs.history import dumps
+from works.jobs.history_writer import Writer
+from works.jobs.settings import JobHouse
 from works.queue import WorkQueue
 
 # Characters of a line, of a name or state, and of what is said of a target besides its state.

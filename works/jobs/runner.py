@@ -17,11 +17,11 @@ from pydantic import BaseModel
 from works.errors import Busy
 from works.events import EventLog
 from works.jobs import Job
-from works.jobs.house import JobHouse
-from works.jobs.lease import Leases
-from works.jobs.running import Running
-from works.jobs.stories import Stories
-from works.jobs.story import ALL, END, RUNNING, Story, as_told, dumps, group, id_of, is_id, started_by, stream_of
+from works.jobs.execution import Running
+from works.jobs.history import ALL, END, RUNNING, Story, as_told, dumps, group, id_of, is_id, started_by, stream_of
+from works.jobs.history_cache import Stories
+from works.jobs.leases import Leases
+from works.jobs.settings import JobHouse
 from works.queue import WorkQueue
 
 log = structlog.get_logger()

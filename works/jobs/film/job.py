@@ -16,12 +16,12 @@ from works.errors import WorkError
 from works.imaging import actions
 from works.imaging.task import Format, Result, Task
 from works.jobs import JobContext, JobFailed, job
-from works.jobs.batch import ActionParams
-from works.jobs.harvest import keep_all
-from works.jobs.order import in_order
-from works.jobs.sources import fetched, file_in, held
-from works.jobs.table import Table
-from works.studio import Hand, Studio
+from works.jobs.batch.in_order import in_order
+from works.jobs.batch.inputs import fetched, file_in, held
+from works.jobs.batch.job import ActionParams
+from works.jobs.batch.results import keep_all
+from works.jobs.batch.table import Table
+from works.jobs.helpers import Hand, Studio
 
 _COLUMNS = ("frame", "seconds", "state", "found", "data", "code", "message")
 

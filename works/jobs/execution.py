@@ -15,9 +15,9 @@ from works.errors import WorkError
 from works.events import Event, EventLog, Lost
 from works.jobs import Job, JobContext, JobFailed
 from works.jobs.context import Context
-from works.jobs.house import JobHouse
-from works.jobs.story import Story, dumps, is_end, is_told, stream_of
-from works.jobs.writer import Writer
+from works.jobs.history import Story, dumps, is_end, is_told, stream_of
+from works.jobs.history_writer import Writer
+from works.jobs.settings import JobHouse
 from works.queue import WorkQueue
 
 log = structlog.get_logger()

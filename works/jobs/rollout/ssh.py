@@ -17,7 +17,7 @@ from typing import Any
 
 import asyncssh
 
-from works.jobs.plans import Target
+from works.jobs.rollout.inventory import Target
 
 # Bytes of a command's output on their way: what the loop takes at once. 100 MB take a second by it.
 _WINDOW = 64 << 10

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from works.jobs import JobContext
-from works.jobs.output import Output
-from works.jobs.plan import Health, Stage, Step, script
-from works.jobs.plans import Target
-from works.jobs.ssh import Broken, Connection, Exit, Ssh, Unreachable
+from works.jobs.rollout.inventory import Target
+from works.jobs.rollout.output import Output
+from works.jobs.rollout.plan import Health, Stage, Step, script
+from works.jobs.rollout.ssh import Broken, Connection, Exit, Ssh, Unreachable
 
 # Steps that a state tells of; the log tells of all.
 _TOLD = 50

@@ -7,10 +7,10 @@ import sys
 from typing import Any
 
 from works.errors import WorkError
+from works.jobs.batch.contact_sheet import Sheet
+from works.jobs.film.transcode import Reader, Writer
 from works.processes.forkserver import serve
 from works.queue.decoder import Answer, answer_all, work_errors_only
-from works.studio.reel import Reader, Writer
-from works.studio.sheet import Sheet
 
 _TOOLS: dict[str, type[Any]] = {"reader": Reader, "writer": Writer, "sheet": Sheet}
 # Added to the niceness: what decoders do is waited for by a person.
@@ -36,7 +36,7 @@ def answering(memory: int) -> Answer:
 
 
 def main(arguments: list[str]) -> None:
-    """``python -m works.studio.child CONTROL SETTINGS``: what Forkserver starts."""
+    """``python -m works.jobs.helper_child CONTROL SETTINGS``: what Forkserver starts."""
     settings = json.loads(arguments[1])
     os.nice(_NICER)
     serve(

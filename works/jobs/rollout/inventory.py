@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from works.jobs.plan import RESERVED, Name, Part, Plan, Value, Variable, as_text
+from works.jobs.rollout.plan import RESERVED, Name, Part, Plan, Value, Variable, as_text
 
 # Bytes of the file. A thousand hosts take some 80 KiB; what is larger is no file of plans.
 _MOST_BYTES = 4 << 20

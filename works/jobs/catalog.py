@@ -8,8 +8,8 @@ import copy
 from typing import Any
 
 from works.jobs import offered
-from works.jobs.house import JobHouse
-from works.jobs.sources import folders
+from works.jobs.batch.inputs import folders
+from works.jobs.settings import JobHouse
 
 # Names that a form is given, and characters of them in the words beside its field.
 _MOST, _LONGEST = 200, 1000
@@ -51,7 +51,7 @@ class Offers:
         if path is None:
             return {}
         try:
-            from works.jobs.plans import Bounds, PlansError, load
+            from works.jobs.rollout.inventory import Bounds, PlansError, load
 
             stat = path.stat()
             stamp = stat.st_mtime_ns, stat.st_size

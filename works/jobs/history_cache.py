@@ -5,7 +5,7 @@ from collections import OrderedDict
 from typing import Any
 
 from works.events import EventLog
-from works.jobs.story import Story, is_end, stream_of
+from works.jobs.history import Story, is_end, stream_of
 
 # Stories kept in memory, to be read on from where they were; and summaries of ended ones, some 500 bytes each.
 _STORIES, _SUMMARIES = 32, 5000

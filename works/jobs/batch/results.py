@@ -17,9 +17,9 @@ from works.errors import WorkError
 from works.imaging.codec import SUFFIX
 from works.imaging.task import Result
 from works.jobs import JobContext
-from works.jobs.table import Table
-from works.studio import Hand
-from works.studio.sheet import PER_PAGE
+from works.jobs.batch.contact_sheet import PER_PAGE
+from works.jobs.batch.table import Table
+from works.jobs.helpers import Hand
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from itertools import count
 from typing import Any
 
 from works.events import EventLog, Fenced
-from works.jobs.house import JobSettings
-from works.jobs.story import END, dumps, group
+from works.jobs.history import END, dumps, group
+from works.jobs.settings import JobSettings
 
 # Seconds between groups at the least.
 _EVERY = 0.1

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from works.jobs import JobContext, JobFailed, job
 
 if TYPE_CHECKING:
-    from works.jobs.house import JobSettings
-    from works.jobs.plan import Plan
-    from works.jobs.plans import Plans
-    from works.jobs.ssh import Ssh
+    from works.jobs.rollout.inventory import Plans
+    from works.jobs.rollout.plan import Plan
+    from works.jobs.rollout.ssh import Ssh
+    from works.jobs.settings import JobSettings
 
 
 class RolloutParams(BaseModel):
@@ -35,8 +35,8 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
     """Carries out a named plan on many hosts over SSH: in stages and batches, until all is done or too much fails."""
     settings = context.house.settings
     try:
-        from works.jobs.course import Course
-        from works.jobs.hosts import HostRun, Terms
+        from works.jobs.rollout.execution import Course
+        from works.jobs.rollout.host_run import HostRun, Terms
     except ModuleNotFoundError as error:
         if error.name not in ("asyncssh", "yaml"):
             raise
@@ -69,7 +69,7 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
 
 async def _read_plan(settings: "JobSettings", params: RolloutParams) -> "tuple[Plans, Plan, dict[str, str]]":
     """The file of plans, the plan, its parameters as text. Raises JobFailed, with all errors by field."""
-    from works.jobs.plans import Bounds, PlansError, load
+    from works.jobs.rollout.inventory import Bounds, PlansError, load
 
     if not settings.plans:
         raise JobFailed("unavailable", "there is no file of plans (plans)")
@@ -103,7 +103,7 @@ def _bad(faults: list[str], code: str) -> JobFailed:
 
 
 def _open_ssh(settings: "JobSettings") -> "Ssh":
-    from works.jobs.ssh import Ssh
+    from works.jobs.rollout.ssh import Ssh
 
     if not (settings.ssh_known_hosts and settings.ssh_key):
         raise JobFailed("unavailable", "rollouts need the settings ssh_known_hosts and ssh_key")

@@ -34,7 +34,7 @@ class Studio:
     def __init__(self, memory: int, timeout: float) -> None:
         self._timeout = timeout
         settings = json.dumps({"memory": memory, "timeout": timeout})
-        self._forkserver = Forkserver([settings], _ENVIRONMENT, "works.studio.child")
+        self._forkserver = Forkserver([settings], _ENVIRONMENT, "works.jobs.helper_child")
         self._hands: list[Hand] = []
 
     async def __aenter__(self) -> "Studio":

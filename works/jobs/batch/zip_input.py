@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from works.errors import WorkError
-from works.jobs.sources import UNSAFE, Picture, Pictures, in_natural_order, is_picture, opened, safe, within
+from works.jobs.batch.inputs import UNSAFE, Picture, Pictures, in_natural_order, is_picture, opened, safe, within
 
 # Bits of the general purpose flag (4.4.4): encrypted, strongly encrypted, names masked.
 _ENCRYPTED = 0x1 | 0x40 | 0x2000

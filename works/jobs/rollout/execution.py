@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from works.jobs import JobContext, JobFailed
-from works.jobs.hosts import HostRun
-from works.jobs.plan import Health, Plan, Stage, share
-from works.jobs.plans import Plans
+from works.jobs.rollout.host_run import HostRun
+from works.jobs.rollout.inventory import Plans
+from works.jobs.rollout.plan import Health, Plan, Stage, share
 
 # Hosts that a question or a result names.
 _NAMED = 100

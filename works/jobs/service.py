@@ -14,12 +14,12 @@ from works.errors import WorkError
 from works.events import EventLog, Fenced
 from works.events.fanout import Hubs
 from works.jobs import find
-from works.jobs.asks import Answer, List, Retry, Start
-from works.jobs.house import JobHouse
-from works.jobs.offers import Offers
+from works.jobs.catalog import Offers
+from works.jobs.history import ALL, END, Story, dumps, group, id_of, is_id, new_id, started_by, starts_of, stream_of
+from works.jobs.history_cache import Stories
+from works.jobs.requests import Answer, List, Retry, Start
 from works.jobs.runner import Runner
-from works.jobs.stories import Stories
-from works.jobs.story import ALL, END, Story, dumps, group, id_of, is_id, new_id, started_by, starts_of, stream_of
+from works.jobs.settings import JobHouse
 from works.queue import WorkQueue
 
 log = structlog.get_logger()

@@ -15,12 +15,12 @@ from works.errors import WorkError
 from works.imaging import actions
 from works.imaging.task import Format, Task
 from works.jobs import JobContext, JobFailed, job
-from works.jobs.archive import ArchiveBounds, open_archive
-from works.jobs.harvest import Harvest, Outcome, keep_all
-from works.jobs.order import in_order
-from works.jobs.sources import Picture, Pictures, fetched, held, pictures_in, uploaded_pictures
-from works.studio import Studio
-from works.studio.sheet import PICTURE
+from works.jobs.batch.contact_sheet import PICTURE
+from works.jobs.batch.in_order import in_order
+from works.jobs.batch.inputs import Picture, Pictures, fetched, held, pictures_in, uploaded_pictures
+from works.jobs.batch.results import Harvest, Outcome, keep_all
+from works.jobs.batch.zip_input import ArchiveBounds, open_archive
+from works.jobs.helpers import Studio
 from works.validation import Given
 
 
