@@ -20,10 +20,12 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 import config
-from handlers import auth, frames, health, logs, routes, terminal
-from handlers.base import FORBIDDEN, RESTARTING
-from handlers.connections import Connections, hang_up
-from handlers.web import Context, NotFound, Policy
+from cli import job as job_command
+from handlers import health, routes
+from handlers.core import access_log, auth, framing
+from handlers.core.connections import Connections, hang_up
+from handlers.core.http import Context, NotFound, Policy
+from handlers.core.websocket import FORBIDDEN, RESTARTING
 from works.imaging.pipeline import Limits
 from works.jobs.settings import JobSettings
 from works.queue.cluster_address import QueueSettings
@@ -127,7 +129,7 @@ async def make_services(settings: config.Settings) -> Services:
         bucket_rule=settings.store_lifetime == "bucket",
         uploads=replace(pick(UploadSettings, settings), uploads=settings.uploads_url),
         uploads_store=store_options(settings, settings.uploads_url),
-        frame=frames.frame,
+        frame=framing.frame,
         jobs=pick(JobSettings, settings),
         job_modules=settings.job_modules,
         sources=settings.sources.get_secret_value() if settings.sources else "",
@@ -153,7 +155,7 @@ def make_application(settings: config.Settings, services: Services, connections:
     return Application(
         routes(),
         default_handler_class=NotFound,
-        log_function=logs.request,
+        log_function=access_log.request,
         websocket_ping_interval=settings.ping_interval,
         websocket_ping_timeout=settings.pong_timeout,
         # Base64 takes 4 bytes for 3; the rest is for the message around it.
@@ -247,7 +249,7 @@ async def join(role: str, arguments: Sequence[str]) -> None:
     settings = config.load(flags)
     if settings.queue == "local:":
         raise ValueError(f"server.py {role} needs --scheduler tcp://HOST:PORT or tls://HOST:PORT")
-    logs.configure(settings.log_level, settings.log_format)
+    access_log.configure(settings.log_level, settings.log_format)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -266,13 +268,13 @@ def main(arguments: Sequence[str]) -> int:
             print_token(arguments[1:])
             return 0
         if arguments[:1] == ["job"]:
-            return terminal.main(arguments[1:], config.client_token())
+            return job_command.main(arguments[1:], config.client_token())
         if arguments[:1] in (["worker"], ["scheduler"]):
             asyncio.run(join(arguments[0], arguments[1:]))
             return 0
         flags = vars(parse(arguments))
         settings = config.load(flags)
-        logs.configure(settings.log_level, settings.log_format)
+        access_log.configure(settings.log_level, settings.log_format)
         for flag in {"jwt_secret", "store_secret"} & flags.keys():
             shown = flag.replace("_", "-"), flag.upper()
             print("warning: --{} is seen by everybody on this machine; set SLUICE_{}".format(*shown), file=sys.stderr)

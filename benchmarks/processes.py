@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.pictures import ROOT
-from handlers.auth import issue
+from handlers.core.auth import issue
 
 SECRET = "a-secret-of-the-benchmark-and-of-nothing-else"
 # So high that no measure meets them: the load generator is one client where in life there are many.

@@ -5,7 +5,7 @@ import time
 import structlog
 from pydantic import Field, ValidationError
 
-from handlers.web import BaseHandler, Refused
+from handlers.core.http import BaseHandler, Refused
 from works.validation import Given, faults_in
 
 log = structlog.get_logger()

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from handlers.auth import Scope
-from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from handlers.core.auth import Scope
+from handlers.core.websocket import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.chat.messages import EVERYBODY, Place, direct, named, room
 from works.chat.unread import Inbox
 from works.errors import Busy, WorkError

@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from handlers.web import BaseHandler, within
+from handlers.core.http import BaseHandler, within
 from works.metrics import Metrics
 
 # Seconds between two looks at the loop; a look costs about 20 us.

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from handlers.auth import Scope
-from handlers.base import RESTARTING, SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
-from handlers.frames import pack
+from handlers.core.auth import Scope
+from handlers.core.framing import pack
+from handlers.core.websocket import RESTARTING, SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.errors import WorkError
 from works.events import Lost
 from works.imaging import actions

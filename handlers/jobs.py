@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from handlers.auth import Scope
-from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from handlers.core.auth import Scope
+from handlers.core.websocket import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
 from works.events.fanout import Hub
 from works.jobs import requests as asks

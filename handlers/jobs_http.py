@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from handlers.web import BaseHandler, Refused
+from handlers.core.http import BaseHandler, Refused
 from works.errors import WorkError
 from works.events import Lost
 from works.jobs import requests as asks

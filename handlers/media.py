@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import tornado.web
 
-from handlers.web import BaseHandler, Refused, within
+from handlers.core.http import BaseHandler, Refused, within
 from works.storage import results as media
 from works.storage import uploads_store as shelf
 from works.storage.filetype import KINDS

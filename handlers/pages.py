@@ -5,8 +5,8 @@ from pathlib import Path
 
 import tornado.web
 
-from handlers.auth import TokenError
-from handlers.web import COOKIE, BaseHandler, Refused
+from handlers.core.auth import TokenError
+from handlers.core.http import COOKIE, BaseHandler, Refused
 
 STATIC = Path(__file__).parent.parent / "static"
 # The console loads its own files only; results and pictures that were dropped are shown from here and from blobs.

@@ -10,8 +10,8 @@ import tornado.web
 from pydantic import ValidationError
 from tornado.http1connection import HTTP1Connection
 
+from handlers.core.http import BaseHandler, Refused
 from handlers.images import SliceMessage
-from handlers.web import BaseHandler, Refused
 from works.errors import WorkError
 from works.imaging.task import Result, Task
 from works.validation import faults_in

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from handlers.auth import Scope
-from handlers.base import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
-from handlers.frames import frame, frame_packed, pack
+from handlers.core.auth import Scope
+from handlers.core.framing import frame, frame_packed, pack
+from handlers.core.websocket import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
 from works.imaging import actions
 from works.video import Wish

@@ -13,8 +13,8 @@ from websockets.asyncio.client import ClientConnection
 
 import config
 import server
-from handlers.auth import SCOPES, issue
-from handlers.connections import Connections
+from handlers.core.auth import SCOPES, issue
+from handlers.core.connections import Connections
 from tests.running import SECRET
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-from handlers.auth import issue
+from handlers.core.auth import issue
 from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent

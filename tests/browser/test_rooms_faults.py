@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.async_api import expect
 
-from handlers.auth import issue
+from handlers.core.auth import issue
 from tests.browser.chromium import Proxy, console
 from tests.browser.rooms import go, joined, room, say, texts
 from tests.running import SECRET, Server, until

@@ -12,7 +12,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from handlers.auth import issue
+from handlers.core.auth import issue
 from tests.client import Client, upgrade
 from tests.pictures import small
 from tests.running import SECRET, Server, until

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from handlers.auth import MAX_LENGTH, OneKey, TokenError, Verifier, development_secret, issue
+from handlers.core.auth import MAX_LENGTH, OneKey, TokenError, Verifier, development_secret, issue
 
 SECRET = "a secret of more than thirty-two bytes"
 HERE = "192.0.2.1"

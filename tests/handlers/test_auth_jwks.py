@@ -18,8 +18,8 @@ import websockets
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from handlers import auth
-from handlers.auth import Jwks, TokenError, Verifier
+from handlers.core import auth
+from handlers.core.auth import Jwks, TokenError, Verifier
 from tests.client import Client, upgrade
 from tests.running import GUARD, Server, until
 

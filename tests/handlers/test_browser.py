@@ -11,7 +11,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from handlers.auth import issue
+from handlers.core.auth import issue
 from tests.client import upgrade
 from tests.pictures import animated_gif, decoded, encoded, photograph, small
 from tests.running import SECRET, Server, until

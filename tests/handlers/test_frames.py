@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handlers.frames import FrameError, frame, frame_packed, pack, unpack
+from handlers.core.framing import FrameError, frame, frame_packed, pack, unpack
 
 # A busy machine is no fault of the code.
 AT_LEISURE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from handlers.auth import issue
+from handlers.core.auth import issue
 from tests.running import SECRET, Server
 
 

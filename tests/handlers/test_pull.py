@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from handlers import pull
-from handlers.pull import Ended, Inbox, PullWebSocketHandler
+from handlers.core import receive
+from handlers.core.receive import Ended, Inbox, PullWebSocketHandler
 from tests.here import closed, connect, serving
 from tests.running import until
 
@@ -131,7 +131,7 @@ async def test_a_receive_that_waits_ends_with_the_connection(tmp_path: Path) -> 
 
 async def test_a_talk_that_does_not_end_by_itself_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each such connection would leave its handler in memory for ever."""
-    monkeypatch.setattr(pull, "LAST_WORDS", 0)
+    monkeypatch.setattr(receive, "LAST_WORDS", 0)
     async with talking(tmp_path) as (url, notes):
         socket = await talk(url, "deaf")
         await socket.send("a")

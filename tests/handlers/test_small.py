@@ -10,8 +10,8 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from handlers import small
-from handlers.small import MOST_SAID
+from handlers import demos
+from handlers.demos import MOST_SAID
 from tests import here
 from tests.client import narrow
 from tests.here import closed
@@ -121,7 +121,7 @@ async def test_countdown_counts_ten_and_closes(server: Server) -> None:
 
 
 async def test_who_has_left_broadcast_is_not_remembered(tmp_path: Path) -> None:
-    (everybody,) = [route[2]["everybody"] for route in small.routes if len(route) == 3]
+    (everybody,) = [route[2]["everybody"] for route in demos.routes if len(route) == 3]
     async with here.serving(tmp_path) as url:
         sockets = [await here.connect(f"{url}/ws/broadcast") for _ in range(3)]
         await until(lambda: len(everybody) == 3)

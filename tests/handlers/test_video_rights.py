@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import websockets
 
-from handlers.auth import issue
+from handlers.core.auth import issue
 from tests.handlers.watching import Start, Viewer, sources
 from tests.ports import free_port
 from tests.running import SECRET, Server, until

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import websockets
 
-from handlers.auth import issue
+from handlers.core.auth import issue
 from tests.client import Client
 from tests.pictures import small
 from tests.reliability.doors import DOORS, ask, bearer, log_of, request

@@ -23,7 +23,7 @@ MARK = "not-for-your-eyes"
 FOREIGN = (MARK.encode(), b"SQLite format 3", b"root:x:", b"import asyncio", b"[tool.ruff]", b"def routes")
 OUTSIDE = (
     *("secret.txt", "var/sluice.db", "var/development.key", ".env", "etc/passwd", "proc/self/environ", "server.py"),
-    *("config.py", "pyproject.toml", "handlers/auth.py", "media/secret.txt", ".git/config"),
+    *("config.py", "pyproject.toml", "handlers/core/auth.py", "media/secret.txt", ".git/config"),
 )
 Change = Callable[[str, random.Random], str]
 

@@ -176,8 +176,8 @@ async def held_by_the_system(deaf: socket) -> int:
 
 
 async def test_a_reader_with_a_full_outbox_does_not_keep_the_server_from_its_end(start: Start) -> None:
-    """Unless there is always room for control frames (handlers/rfc6455.py), the close raises and the drain ends there:
-    everybody else is dropped, exit status 1. So do pings: such a reader would never be found silent."""
+    """Unless there is always room for control frames (handlers/core/rfc6455.py), the close raises and the drain ends
+    there: everybody else is dropped, exit status 1. So do pings: such a reader would never be found silent."""
     server = start(outbox=100_000)
     with await brimful(server, 100_000):
         async with await Client.connect(server) as client:

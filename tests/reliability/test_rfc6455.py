@@ -2,7 +2,7 @@
 
 Stock Tornado 6.6.1 drops the connection without a close frame where a frame is broken (7.1.7: SHOULD send one), takes
 unmasked frames (5.1: MUST close) and echoes close codes that may not stand in a frame (7.4.1: MUST NOT);
-handlers/rfc6455.py sees to all three. With it taken out, the rows of BROKEN fail as their last column says.
+handlers/core/rfc6455.py sees to all three. With it taken out, the rows of BROKEN fail as their last column says.
 """
 
 import asyncio

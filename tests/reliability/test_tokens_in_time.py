@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 import websockets
 
-from handlers.auth import issue
+from handlers.core.auth import issue
 from tests.client import PLUG, TRIES, Client, admitted, shortened, upgrade
 from tests.pictures import small
 from tests.reliability.harness import healthy

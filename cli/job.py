@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import tornado.httpclient
 import tornado.websocket
 
-from handlers.base import RESTARTING, SUBPROTOCOL, TOO_SLOW
+from handlers.core.websocket import RESTARTING, SUBPROTOCOL, TOO_SLOW
 
 # Seconds between attempts to connect, and for which they are made.
 _PAUSE, _PATIENCE = 1.0, 300.0

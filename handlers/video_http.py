@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from handlers.connections import TooMany
-from handlers.web import BaseHandler, Refused
+from handlers.core.connections import TooMany
+from handlers.core.http import BaseHandler, Refused
 from works.errors import WorkError
 from works.video.frame import Frame
 from works.video.source import Source

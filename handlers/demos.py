@@ -6,10 +6,10 @@ Admission, rate and outbox are those of every socket; each is a class of a few l
 import asyncio
 from typing import ClassVar
 
-from handlers.auth import Scope
-from handlers.base import BaseWebSocketHandler
-from handlers.pull import PullWebSocketHandler
-from handlers.rfc6455 import TOO_BIG
+from handlers.core.auth import Scope
+from handlers.core.receive import PullWebSocketHandler
+from handlers.core.rfc6455 import TOO_BIG
+from handlers.core.websocket import BaseWebSocketHandler
 
 # Bytes of a message to everybody: one sender must not be able to fill the others' outboxes at a stroke.
 MOST_SAID = 64 << 10

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from handlers.auth import Scope, User
-from handlers.base import BaseWebSocketHandler
-from handlers.web import Refused
+from handlers.core.auth import Scope, User
+from handlers.core.http import Refused
+from handlers.core.websocket import BaseWebSocketHandler
 from works.errors import WorkError
 from works.imaging import actions
 from works.imaging.task import Result, Task

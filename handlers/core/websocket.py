@@ -12,12 +12,12 @@ import tornado.iostream
 from pydantic import ValidationError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
-from handlers.auth import Scope, TokenError, User, without_tokens
-from handlers.connections import TooMany
-from handlers.frames import MOST_HEADER, FrameError, frame, unpack
-from handlers.rate import Rate
-from handlers.rfc6455 import Protocol
-from handlers.web import COOKIE, BaseHandler, Refused
+from handlers.core.auth import Scope, TokenError, User, without_tokens
+from handlers.core.connections import TooMany
+from handlers.core.framing import MOST_HEADER, FrameError, frame, unpack
+from handlers.core.http import COOKIE, BaseHandler, Refused
+from handlers.core.rate_limit import Rate
+from handlers.core.rfc6455 import Protocol
 from works.errors import WorkError
 from works.validation import Given, faults_in
 

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from handlers.base import TOO_MANY, BaseWebSocketHandler
+from handlers.core.websocket import TOO_MANY, BaseWebSocketHandler
 
 # Bytes that may wait in an inbox; a message that comes alone may be larger.
 MOST_BYTES = 4 << 20

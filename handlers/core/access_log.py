@@ -7,7 +7,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 from tornado.web import RequestHandler
 
-from handlers.auth import without_tokens
+from handlers.core.auth import without_tokens
 
 log = structlog.get_logger()
 

@@ -11,8 +11,8 @@ from typing import Any, cast
 import structlog
 import tornado.web
 
-from handlers.auth import Scope, TokenError, User, Verifier, without_tokens
-from handlers.connections import Connections
+from handlers.core.auth import Scope, TokenError, User, Verifier, without_tokens
+from handlers.core.connections import Connections
 from works.errors import Code, WorkError
 from works.services import Services
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 import structlog
 from pydantic import Field, ValidationError
 
-from handlers.web import BaseHandler, Refused
+from handlers.core.http import BaseHandler, Refused
 from works.chat.messages import direct, room
 from works.validation import Given, faults_in
 
