@@ -42,7 +42,7 @@ types: .venv/installed-dev
 
 # The JSDoc types of the page. Not part of make test: that shall not need Node.
 types-js: .cache/typescript/node_modules/.bin/tsc
-	$< --allowJs --checkJs --noEmit --strict --target es2023 --module esnext --moduleResolution bundler static/*.js
+	$< --allowJs --checkJs --noEmit --strict --target es2023 --module esnext --moduleResolution bundler $(shell find static -name '*.js')
 
 .cache/typescript/node_modules/.bin/tsc: | node
 	npm install --silent --no-fund --no-audit --prefix .cache/typescript typescript@5.9.3

@@ -24,7 +24,7 @@ class Console(BaseHandler):
             return
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", _CONSOLE_POLICY.format(" ".join(self._elsewhere())))
-        self.finish((STATIC / "index.html").read_bytes())
+        self.finish((STATIC / "console" / "index.html").read_bytes())
 
     def _elsewhere(self) -> set[str]:
         """Where results and uploads may come from besides ourselves."""
@@ -49,10 +49,18 @@ class Console(BaseHandler):
 
 class StaticFile(tornado.web.StaticFileHandler, BaseHandler):
     def set_extra_headers(self, path: str) -> None:
-        self.set_header("Cache-Control", "no-cache")
-        # The client module is meant to be imported by pages of other origins.
-        self.set_header("Access-Control-Allow-Origin", "*")
-        self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+        _open_to_all_origins(self)
+
+
+class ClientModule(BaseHandler):
+    """/static/NAME.js: the short address by which pages import a module of static/client/."""
+
+    def get(self, name: str) -> None:
+        if not (STATIC / "client" / name).is_file():
+            raise Refused(404, "not_found", "there is nothing at this address")
+        self.set_header("Content-Type", "text/javascript; charset=utf-8")
+        _open_to_all_origins(self)
+        self.finish(f'export * from "./client/{name}";\n')
 
 
 class Favicon(BaseHandler):
@@ -62,4 +70,16 @@ class Favicon(BaseHandler):
         self.finish((STATIC / "icon.svg").read_bytes())
 
 
-routes = [(r"/", Console), (r"/static/([\w./-]+)", StaticFile, {"path": str(STATIC)}), (r"/favicon\.ico", Favicon)]
+def _open_to_all_origins(handler: BaseHandler) -> None:
+    """The client modules are meant to be imported by pages of other origins."""
+    handler.set_header("Cache-Control", "no-cache")
+    handler.set_header("Access-Control-Allow-Origin", "*")
+    handler.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+
+
+routes = [
+    (r"/", Console),
+    (r"/static/([\w-]+\.js)", ClientModule),
+    (r"/static/([\w./-]+)", StaticFile, {"path": str(STATIC)}),
+    (r"/favicon\.ico", Favicon),
+]

@@ -26,7 +26,17 @@ TOKENS: dict[str, Callable[[], str]] = {
     "run out": lambda: issue(SECRET, NAME, "images admin", -600),
     "cut short": lambda: issue(SECRET, NAME, "images admin", 600)[:-5],
 }
-PATHS = ("/", "/ws/images", "/ws", "/process", "/media/x", "/static/console.js", "/metrics", "/healthz", "/nowhere")
+PATHS = (
+    "/",
+    "/ws/images",
+    "/ws",
+    "/process",
+    "/media/x",
+    "/static/console/console.js",
+    "/metrics",
+    "/healthz",
+    "/nowhere",
+)
 
 
 def found(token: str, text: str) -> bool:

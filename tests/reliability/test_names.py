@@ -161,7 +161,8 @@ async def test_no_name_leads_outside_or_to_anothers_file(guarded: Server, folder
     known, session = await results(guarded, "bob", 3)
     files = ROOT / "static" if folder == "/static/" else guarded.media
     own = {file.name: file.read_bytes() for file in files.iterdir() if file.is_file() and file.name != "secret.txt"}
-    near = [*known, session, f"{session}.jpg", *(["console.js", "index.html"] if folder == "/static/" else [])]
+    near = [*known, session, f"{session}.jpg", *(["icon.svg", "console/index.html"] if folder == "/static/" else [])]
+    everybodys = {file.read_bytes() for file in files.rglob("*") if file.is_file()}
     since, statuses = len(guarded.log), set()
     async with Wire(guarded) as wire:
         for name in names(count, near):
@@ -170,7 +171,7 @@ async def test_no_name_leads_outside_or_to_anothers_file(guarded: Server, folder
             if status == 200:
                 # The console's files are everybody's. A result is had by its whole name, to the letter.
                 plain = name.partition("?")[0].partition("#")[0]
-                wanted = own.values() if folder == "/static/" else [own.get(plain)]
+                wanted = everybodys if folder == "/static/" else [own.get(plain)]
                 assert body in wanted, f"{name!r}: {body[:100]!r}"
             assert not [mark for mark in FOREIGN if mark in body], f"{name!r}: {body[:100]!r}"
     assert statuses <= {0, 200, 400, 403, 404}, statuses

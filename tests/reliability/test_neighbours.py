@@ -172,7 +172,10 @@ MESSAGES: dict[str, Attempt] = {
 }
 # By an address that each of them answers.
 ENDPOINTS: dict[str, Attempt] = {
-    **{path: page(path) for path in ("/", "/static/console.js", "/favicon.ico", "/healthz", "/readyz", "/metrics")},
+    **{
+        path: page(path)
+        for path in ("/", "/static/console/console.js", "/favicon.ico", "/healthz", "/readyz", "/metrics")
+    },
     "/ws/images": page("/ws/images"),
     "/ws": older,
     "/process": process,

@@ -109,7 +109,14 @@ ANSWERS: dict[str, tuple[bytes, int]] = {
     **{f"head {path}": (request(f"HEAD {path}"), 405) for path in ("/", "/healthz", "/metrics")},
     **{
         f"file {name}": (request(f"GET /static/{name}"), 200)
-        for name in ("console.js", "style.css", "index.html", "icon.svg", "sample.jpg")
+        for name in (
+            "sluice.js",
+            "console/console.js",
+            "console/style.css",
+            "console/index.html",
+            "icon.svg",
+            "sample.jpg",
+        )
     },
     "icon": (request("GET /favicon.ico"), 200),
     "result": (request("GET /media/NAME"), 200),
@@ -126,7 +133,7 @@ ANSWERS: dict[str, tuple[bytes, int]] = {
     **{
         f"{method} {path}": (request(f"{method} {path}"), 405)
         for method in ("POST", "DELETE", "PATCH", "BREW")
-        for path in ("/", "/static/console.js", "/media/NAME", "/healthz", "/favicon.ico", "/metrics")
+        for path in ("/", "/static/console/console.js", "/media/NAME", "/healthz", "/favicon.ico", "/metrics")
     },
     "process, to be read": (request("GET /process"), 405),
     "process, asked about": (request("OPTIONS /process", b"Origin: " + ALLOWED.encode()), 204),
@@ -176,7 +183,7 @@ async def test_no_answer_can_be_run_framed_or_guessed_at(strict: Server, case: s
         assert headers["content-type"]
         assert "text/html" not in headers["content-type"] or case in (
             "page /",
-            "file index.html",
+            "file console/index.html",
             "socket, wrong version",
         )
 

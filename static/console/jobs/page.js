@@ -1,13 +1,13 @@
 // @ts-check
 /** One job: how far it is, what it asks, what came of it, its targets and its log; and what one can do about it. */
 
-import { byId, element, soon } from "./dom.js";
-import { showEnd, showRetries } from "./job-end.js";
-import { JobGrid, wordOf } from "./job-grid.js";
-import { JobLog } from "./job-log.js";
+import { byId, element, soon } from "../dom.js";
+import { showEnd, showRetries } from "./end.js";
+import { JobGrid, wordOf } from "./targets.js";
+import { JobLog } from "./log.js";
 
-/** @typedef {import("./jobs.js").Jobs} Jobs */
-/** @typedef {import("./job-story.js").Story} Story */
+/** @typedef {import("../../client/jobs.js").Jobs} Jobs */
+/** @typedef {import("../../client/job-history.js").Story} Story */
 /** @typedef {{opened: (id: string) => void, like: (job: string, params: Record<string, unknown>) => void}} Ways */
 
 export class JobPage {

@@ -2,11 +2,11 @@
 /** The Rooms view: the list of rooms and conversations, the one that is open, and what the server tells everybody. */
 
 import { Compose } from "./compose.js";
-import { arrange, byId, element, soon } from "./dom.js";
+import { arrange, byId, element, soon } from "../dom.js";
 import { Talk } from "./talk.js";
 
-/** @typedef {import("./chat.js").Chat} Chat */
-/** @typedef {import("./place.js").Place} Place */
+/** @typedef {import("../../client/chat.js").Chat} Chat */
+/** @typedef {import("../../client/place.js").Place} Place */
 
 const TITLE = document.title;
 const MOST_NOTICES = 4;

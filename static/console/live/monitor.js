@@ -1,12 +1,12 @@
 // @ts-check
 /** One source on the page: its picture, how it fares in words, and in figures. Wherever its picture stands, the frames that are asked for fit. */
 
-import { element } from "./dom.js";
+import { element } from "../dom.js";
 import { Figures } from "./figures.js";
 
-/** @typedef {import("./live.js").Live} Live */
-/** @typedef {import("./live.js").Source} Source */
-/** @typedef {import("./mailbox.js").Frame} Frame */
+/** @typedef {import("../../client/live.js").Live} Live */
+/** @typedef {import("../../client/live.js").Source} Source */
+/** @typedef {import("../../client/mailbox.js").Frame} Frame */
 /** @typedef {{fps: number, width: number, quality: number, action: string, options: Record<string, unknown>}} Settings */
 
 /** Widths that are asked for: few, since everybody who asks for the same is served by one encoding. */

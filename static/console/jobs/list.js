@@ -1,12 +1,12 @@
 // @ts-check
 /** The list of jobs there were and are, newest first: one's own, or everybody's; older ones come in by pages. */
 
-import { arrange, byId, element, soon } from "./dom.js";
-import { wordOf } from "./job-grid.js";
+import { arrange, byId, element, soon } from "../dom.js";
+import { wordOf } from "./targets.js";
 
-/** @typedef {import("./jobs.js").Jobs} Jobs */
-/** @typedef {import("./jobs.js").Summary} Summary */
-/** @typedef {import("./jobs.js").Wish} Wish */
+/** @typedef {import("../../client/jobs.js").Jobs} Jobs */
+/** @typedef {import("../../client/jobs.js").Summary} Summary */
+/** @typedef {import("../../client/jobs.js").Wish} Wish */
 
 const PAGE = 30;
 /** Milliseconds: what is not watched is asked after so often while the list is shown. */
@@ -104,7 +104,7 @@ export class JobList {
     for (const id of this.#jobs.keys()) if (before === null || id >= before) this.#jobs.delete(id);
   }
 
-  /** What is watched is known sooner. @param {import("./job-story.js").Story} story */
+  /** What is watched is known sooner. @param {import("../../client/job-history.js").Story} story */
   #heard(story) {
     const known = this.#jobs.get(story.id);
     if (!known) return;

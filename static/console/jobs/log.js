@@ -4,10 +4,10 @@
  * scrolled up. What is scrolled to comes in on that side, and goes on the other.
  */
 
-import { byId, element } from "./dom.js";
+import { byId, element } from "../dom.js";
 
-/** @typedef {import("./job-story.js").Story} Story */
-/** @typedef {import("./job-story.js").Line} Line */
+/** @typedef {import("../../client/job-history.js").Story} Story */
+/** @typedef {import("../../client/job-history.js").Line} Line */
 
 /** Lines in the page at most, and those that come in at once when somebody scrolls. */
 const MOST = 600;

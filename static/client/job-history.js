@@ -54,7 +54,7 @@ export class Story {
   epoch = "";
   /** Events come only while it is watched; one that is refused has an `error`. @type {"asking" | "watching" | "refused"} */
   watch = "asking";
-  /** @type {import("./job-asks.js").Refused | null} */
+  /** @type {import("./job-requests.js").Refused | null} */
   error = null;
 
   /** @param {string} id */

@@ -1,8 +1,8 @@
 // @ts-check
 /** Shows one picture while it is worked on: the original, the slices that replace it, and a map of their states. */
 
-/** @typedef {import("./picture.js").Picture} Picture */
-/** @typedef {import("./picture.js").Slice} Slice */
+/** @typedef {import("../../client/picture.js").Picture} Picture */
+/** @typedef {import("../../client/picture.js").Slice} Slice */
 
 /** Milliseconds before a result that could not be fetched is tried again, and the longest pause between two tries. */
 const FETCH_PAUSE = 500;

@@ -9,18 +9,18 @@
  *     jobs.addEventListener("job", ({ detail }) => console.log(detail.state, detail.progress));
  */
 
-import { Asks, Refused } from "./job-asks.js";
-import { Story } from "./job-story.js";
+import { Asks, Refused } from "./job-requests.js";
+import { Story } from "./job-history.js";
 import { Connection } from "./socket.js";
 import { upload } from "./upload.js";
 
 export { Refused, Story };
 
-/** @typedef {import("./job-story.js").JobState} JobState */
-/** @typedef {{help: string, scope: string, params: import("./job-fields.js").Schema}} Kind */
+/** @typedef {import("./job-history.js").JobState} JobState */
+/** @typedef {{help: string, scope: string, params: import("../console/jobs/fields.js").Schema}} Kind */
 /**
  * @typedef {{id: string, job: string, user: string, state: JobState, at: number, ended_at: number | null, retry_of: string | null,
- *   stage: string, progress: import("./job-story.js").Progress, targets: Record<string, number>, waits_for_approval: boolean}} Summary
+ *   stage: string, progress: import("./job-history.js").Progress, targets: Record<string, number>, waits_for_approval: boolean}} Summary
  */
 /** @typedef {{filter?: "mine" | "all", state?: JobState, job?: string, before?: string, limit?: number}} Wish */
 

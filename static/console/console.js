@@ -1,16 +1,16 @@
 // @ts-check
 /** The console: the page on which a person tries what a server can do. All of it goes through sluice.js, chat.js, live.js and jobs.js. */
 
-import { Chat } from "./chat.js";
+import { Chat } from "../client/chat.js";
 import { byId } from "./dom.js";
-import { JobsView, jobOf } from "./jobs-view.js";
-import { showOptions, readOptions } from "./options.js";
-import { Rooms, streamOf } from "./rooms.js";
-import { Sluice } from "./sluice.js";
-import { Viewer, boxes } from "./viewer.js";
-import { Wall, sourceOf } from "./wall.js";
+import { JobsView, jobOf } from "./jobs/view.js";
+import { showOptions, readOptions } from "./images/options.js";
+import { Rooms, streamOf } from "./chat/rooms.js";
+import { Sluice } from "../client/sluice.js";
+import { Viewer, boxes } from "./images/viewer.js";
+import { Wall, sourceOf } from "./live/grid.js";
 
-/** @typedef {import("./sluice.js").Slice} Slice */
+/** @typedef {import("../client/sluice.js").Slice} Slice */
 
 const SAMPLE = "/static/sample.jpg";
 const SAMPLE_CAPTION =
@@ -31,7 +31,7 @@ const rooms = new Rooms(chat);
 const wall = new Wall(() => showConnection());
 const jobs = new JobsView(() => showConnection(), () => sluice.hello?.actions);
 const viewer = new Viewer(byId("sheet"), byId("map"));
-/** @type {import("./sluice.js").Picture | null} */
+/** @type {import("../client/sluice.js").Picture | null} */
 let picture = null;
 /** @type {{blob: Blob, url: string, caption: string} | null} */
 let chosen = null;

@@ -1,11 +1,11 @@
 // @ts-check
 /** How a job has ended, as it was told: what came of it, what is not known, and the files it has left. */
 
-import { byId, element } from "./dom.js";
-import { wordOf } from "./job-grid.js";
-import { addressOf, showWhole, sizeOf } from "./message.js";
+import { byId, element } from "../dom.js";
+import { wordOf } from "./targets.js";
+import { addressOf, showWhole, sizeOf } from "../chat/message.js";
 
-/** @typedef {import("./job-story.js").Story} Story */
+/** @typedef {import("../../client/job-history.js").Story} Story */
 /** @typedef {{name: string, url: string, bytes?: number}} File */
 
 const HEADINGS = { succeeded: "Succeeded", failed: "Failed", cancelled: "Cancelled", interrupted: "Interrupted" };

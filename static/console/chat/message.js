@@ -1,11 +1,11 @@
 // @ts-check
 /** One message as an element: who, when, what, and what is attached. */
 
-import { byId, element } from "./dom.js";
+import { byId, element } from "../dom.js";
 
-/** @typedef {import("./place.js").Attachment} Attachment */
-/** @typedef {import("./place.js").Message} Message */
-/** @typedef {import("./place.js").Outgoing} Outgoing */
+/** @typedef {import("../../client/place.js").Attachment} Attachment */
+/** @typedef {import("../../client/place.js").Message} Message */
+/** @typedef {import("../../client/place.js").Outgoing} Outgoing */
 
 const LINK = /https?:\/\/[^\s<>"]+[^\s<>"'.,:;!?()[\]{}]/g;
 /** Messages of the same author within so many milliseconds stand together. */

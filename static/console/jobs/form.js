@@ -1,15 +1,15 @@
 // @ts-check
 /** The form that starts a job of one kind: its parameters, their files, and what the server says is wrong with them. */
 
-import { byId, element } from "./dom.js";
-import { Attach, isAttached } from "./job-attach.js";
-import { fieldsOf, labelled, titleOf, valuesOf } from "./job-fields.js";
-import { readOptions, showOptions } from "./options.js";
+import { byId, element } from "../dom.js";
+import { Attach, isAttached } from "./attach.js";
+import { fieldsOf, labelled, titleOf, valuesOf } from "./fields.js";
+import { readOptions, showOptions } from "../images/options.js";
 
-/** @typedef {import("./jobs.js").Jobs} Jobs */
-/** @typedef {import("./jobs.js").Kind} Kind */
-/** @typedef {import("./job-fields.js").Field} Field */
-/** @typedef {import("./job-fields.js").Schema} Schema */
+/** @typedef {import("../../client/jobs.js").Jobs} Jobs */
+/** @typedef {import("../../client/jobs.js").Kind} Kind */
+/** @typedef {import("./fields.js").Field} Field */
+/** @typedef {import("./fields.js").Schema} Schema */
 /** What can be done to pictures, by name, if the page knows it. @typedef {Record<string, {help: string, options: Record<string, any>}> | undefined} Actions */
 
 export class JobForm {

@@ -1,9 +1,9 @@
 // @ts-check
 /** The source that is enlarged: its picture, its controls, and what may be wished of its frames. */
 
-import { byId, element } from "./dom.js";
+import { byId, element } from "../dom.js";
 import { WIDTHS } from "./monitor.js";
-import { readOptions, showOptions } from "./options.js";
+import { readOptions, showOptions } from "../images/options.js";
 
 /** @typedef {import("./monitor.js").Monitor} Monitor */
 
@@ -180,7 +180,7 @@ export class Stage {
     say("found-now", foundIn(found));
   }
 
-  /** @param {import("./watch.js").Watch} watch */
+  /** @param {import("../../client/watch.js").Watch} watch */
   #drawBar({ position, duration, factor }) {
     this.#bar.disabled = duration === null;
     this.#bar.max = String(duration ?? 1);

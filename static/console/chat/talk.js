@@ -1,13 +1,13 @@
 // @ts-check
 /** The messages of one place on the screen: older ones come in at the top, and what is seen is told as read. */
 
-import { arrange, byId, element, soon } from "./dom.js";
+import { arrange, byId, element, soon } from "../dom.js";
 import { goesOn, isSameDay, showMessage, showOutgoing } from "./message.js";
 
-/** @typedef {import("./chat.js").Chat} Chat */
-/** @typedef {import("./place.js").Place} Place */
-/** @typedef {import("./place.js").Message} Message */
-/** @typedef {import("./place.js").Outgoing} Outgoing */
+/** @typedef {import("../../client/chat.js").Chat} Chat */
+/** @typedef {import("../../client/place.js").Place} Place */
+/** @typedef {import("../../client/place.js").Message} Message */
+/** @typedef {import("../../client/place.js").Outgoing} Outgoing */
 
 /** Messages shown at first, and shown in addition when somebody scrolls up. */
 const PAGE = 60;

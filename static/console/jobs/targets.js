@@ -1,11 +1,11 @@
 // @ts-check
 /** The targets of a job, a cell to each, its state by colour and by word; a click shows what was said of it. */
 
-import { arrange, byId, element } from "./dom.js";
-import { FINAL } from "./job-story.js";
+import { arrange, byId, element } from "../dom.js";
+import { FINAL } from "../../client/job-history.js";
 
-/** @typedef {import("./job-story.js").Story} Story */
-/** @typedef {import("./job-story.js").Target} Target */
+/** @typedef {import("../../client/job-history.js").Story} Story */
+/** @typedef {import("../../client/job-history.js").Target} Target */
 
 /** Cells in the page at most: of more, one finds those one looks for by state or by name. */
 const MOST = 1000;

@@ -4,7 +4,7 @@
  * is wrong at once, and each field shows what is said of it.
  */
 
-import { element } from "./dom.js";
+import { element } from "../dom.js";
 
 /**
  * @typedef {{type?: string, title?: string, description?: string, default?: any, enum?: any[], const?: any, anyOf?: Schema[], allOf?: Schema[],

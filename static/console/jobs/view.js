@@ -1,11 +1,11 @@
 // @ts-check
 /** The Jobs view: what can be started, what was, and beside them the form or the job that is open. */
 
-import { arrange, byId, element } from "./dom.js";
-import { JobForm } from "./job-form.js";
-import { JobList } from "./job-list.js";
-import { JobPage } from "./job-page.js";
-import { Jobs } from "./jobs.js";
+import { arrange, byId, element } from "../dom.js";
+import { JobForm } from "./form.js";
+import { JobList } from "./list.js";
+import { JobPage } from "./page.js";
+import { Jobs } from "../../client/jobs.js";
 
 /** Where in the view one is: the kind of job whose form is filled in, or the job that is looked at. @typedef {{kind: string, id: string}} Place */
 
@@ -20,7 +20,7 @@ export class JobsView {
   /** The parameters that the form is to begin with. @type {Record<string, unknown> | undefined} */
   #params;
 
-  /** @param {() => void} changed Called when the connection fares otherwise. @param {() => import("./job-form.js").Actions} actions */
+  /** @param {() => void} changed Called when the connection fares otherwise. @param {() => import("./form.js").Actions} actions */
   constructor(changed, actions) {
     this.changed = changed;
     this.actions = actions;

@@ -1,12 +1,12 @@
 // @ts-check
 /** Where a message is written: text, and files that are attached by button, drop or paste. Every place has its draft. */
 
-import { arrange, byId, element } from "./dom.js";
+import { arrange, byId, element } from "../dom.js";
 import { showAttachment } from "./message.js";
 
-/** @typedef {import("./chat.js").Chat} Chat */
-/** @typedef {import("./place.js").Place} Place */
-/** @typedef {import("./place.js").Attachment} Attachment */
+/** @typedef {import("../../client/chat.js").Chat} Chat */
+/** @typedef {import("../../client/place.js").Place} Place */
+/** @typedef {import("../../client/place.js").Attachment} Attachment */
 /**
  * @typedef {{file: File, item: HTMLLIElement, stop: AbortController, state: "uploading" | "done" | "failed",
  *   attachment?: Attachment}} Attached

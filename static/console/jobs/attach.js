@@ -1,12 +1,12 @@
 // @ts-check
 /** A field for files that a job is to work on: they are uploaded as they are chosen, a few at once, and it says their ids. */
 
-import { arrange, element, soon } from "./dom.js";
-import { labelled } from "./job-fields.js";
-import { sizeOf } from "./message.js";
+import { arrange, element, soon } from "../dom.js";
+import { labelled } from "./fields.js";
+import { sizeOf } from "../chat/message.js";
 
-/** @typedef {import("./job-fields.js").Field} Field */
-/** @typedef {import("./job-fields.js").Schema} Schema */
+/** @typedef {import("./fields.js").Field} Field */
+/** @typedef {import("./fields.js").Schema} Schema */
 /** @typedef {"waiting" | "uploading" | "done" | "failed"} State */
 /** @typedef {{name: string, file?: File, id: string, state: State, why: string, stop: AbortController, item: HTMLLIElement}} Attached */
 /** @typedef {(file: File, signal: AbortSignal) => Promise<{id: string}>} Send */
@@ -122,7 +122,7 @@ export class Attach {
       attached.id = (await this.send(/** @type {File} */ (attached.file), attached.stop.signal)).id;
       attached.state = "done";
     } catch (error) {
-      const { message, retryAfter } = /** @type {import("./upload.js").UploadError} */ (error);
+      const { message, retryAfter } = /** @type {import("../../client/upload.js").UploadError} */ (error);
       attached.state = "failed";
       attached.why = message;
       // Jitter: other pages of this user wait for the same.

@@ -1,10 +1,10 @@
 // @ts-check
 /** The Live view: all sources side by side, one of them enlarged on a click. Only what is on the screen is watched. */
 
-import { arrange, byId, element, soon } from "./dom.js";
-import { Live } from "./live.js";
+import { arrange, byId, element, soon } from "../dom.js";
+import { Live } from "../../client/live.js";
 import { Monitor } from "./monitor.js";
-import { Stage } from "./stage.js";
+import { Stage } from "./player.js";
 
 /** @typedef {{monitor: Monitor, tile: HTMLLIElement, slot: HTMLElement, state: HTMLElement, figures: HTMLElement, line: HTMLLIElement}} Place */
 
@@ -91,7 +91,7 @@ export class Wall {
     this.#drawAll();
   }
 
-  /** @param {Live} live @param {import("./live.js").Source} source @returns {Place} */
+  /** @param {Live} live @param {import("../../client/live.js").Source} source @returns {Place} */
   #place(live, source) {
     const monitor = new Monitor(live, source);
     const href = `#live/${encodeURIComponent(source.name)}`;
