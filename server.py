@@ -24,14 +24,14 @@ from cli import job as job_command
 from handlers import health, routes
 from handlers.core import access_log, auth, framing
 from handlers.core.connections import Connections, hang_up
-from handlers.core.http import Context, NotFound, Policy
+from handlers.core.http import HandlerContext, NotFound, Policy
 from handlers.core.websocket import FORBIDDEN, RESTARTING
-from works.imaging.pipeline import Limits
+from works.imaging.pipeline import ImageLimits
 from works.jobs.settings import JobSettings
 from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import ChildSettings
+from works.queue.decoder import DecoderSettings
 from works.queue.join import be_scheduler, be_worker
-from works.queue.order import Bounds
+from works.queue.order import QueueBounds
 from works.services import Services, open_services
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
@@ -70,7 +70,7 @@ async def serve(settings: config.Settings) -> None:
     duties = (
         services.keep_house(),
         health.watch_loop(services.metrics),
-        services.denials.follow(kick),
+        services.bans.follow(kick),
         services.jobs.runner.run(),
     )
     chores = [asyncio.create_task(duty) for duty in duties]
@@ -102,11 +102,11 @@ def report(chore: "asyncio.Task[None]") -> None:
         structlog.get_logger().error("failed", duty=chore.get_name(), exc_info=chore.exception())
 
 
-def child_settings(settings: config.Settings) -> ChildSettings:
+def child_settings(settings: config.Settings) -> DecoderSettings:
     ocr = find_spec("rapidocr") is not None  # was seen to peak at 1.5 GiB
-    return ChildSettings(
+    return DecoderSettings(
         media=settings.media,
-        limits=pick(Limits, settings),
+        limits=pick(ImageLimits, settings),
         memory=settings.child_memory or (2 if ocr else 1) << 30,
         timeout=settings.slice_timeout,
         store=store_options(settings, settings.media),
@@ -116,7 +116,7 @@ def child_settings(settings: config.Settings) -> ChildSettings:
 async def make_services(settings: config.Settings) -> Services:
     return await open_services(
         child_settings(settings),
-        Bounds(settings.session_tasks, settings.session_bytes, settings.queue_tasks, settings.queue_bytes),
+        QueueBounds(settings.session_tasks, settings.session_bytes, settings.queue_tasks, settings.queue_bytes),
         pick(QueueSettings, settings),
         workers=settings.workers or os.cpu_count() or 1,
         isolation=settings.isolation,
@@ -160,7 +160,7 @@ def make_application(settings: config.Settings, services: Services, connections:
         websocket_ping_timeout=settings.pong_timeout,
         # Base64 takes 4 bytes for 3; the rest is for the message around it.
         websocket_max_message_size=settings.max_slice_bytes * 4 // 3 + (64 << 10),
-        context=Context(
+        context=HandlerContext(
             policy=pick(Policy, settings),
             services=services,
             verifier=auth.Verifier(make_keys(settings), settings.jwt_audience, settings.jwt_issuer),
@@ -237,9 +237,12 @@ async def join(role: str, arguments: Sequence[str]) -> None:
     said = {"worker": "Services slices for the servers of a cluster.", "scheduler": "Hands servers' slices to workers."}
     parser = argparse.ArgumentParser(f"server.py {role}", description=said[role])
     parser.add_argument(
-        "--scheduler", dest="queue", default=argparse.SUPPRESS, metavar="URL",
+        "--scheduler",
+        dest="queue",
+        default=argparse.SUPPRESS,
+        metavar="URL",
         help="the scheduler's tcp://HOST:PORT or tls://HOST:PORT, as the setting queue says it",
-    )  # fmt: skip
+    )
     parser.add_argument("--listen", default="", metavar="ADDRESS", help="this machine's address (default: found out)")
     if role == "scheduler":
         parser.add_argument("--dashboard", default="", metavar="HOST:PORT", help="show Dask's pages to all")
@@ -257,9 +260,13 @@ async def join(role: str, arguments: Sequence[str]) -> None:
     if role == "scheduler":
         return await be_scheduler(cluster, listen=listen, dashboard=dashboard, stopping=stopping)
     await be_worker(
-        cluster, child_settings(settings), decoders=settings.workers or os.cpu_count() or 1,
-        listen=listen, drain=settings.drain_timeout, stopping=stopping,
-    )  # fmt: skip
+        cluster,
+        child_settings(settings),
+        decoders=settings.workers or os.cpu_count() or 1,
+        listen=listen,
+        drain=settings.drain_timeout,
+        stopping=stopping,
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

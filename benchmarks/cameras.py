@@ -24,11 +24,33 @@ def clip() -> Path:
         photograph = max(photographs(), key=lambda each: each.stat().st_size)
         wander = "scale=2560:-2,crop=1280:720:640+600*sin(t/3):(ih-720)/2*(1+cos(t/5)),format=yuv420p"
         subprocess.run(
-            ["ffmpeg", "-loglevel", "error", "-y", "-loop", "1", "-framerate", str(FRAMES_PER_SECOND), "-i", photograph,
-             "-t", str(_SECONDS), "-vf", wander, "-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency",
-             "-g", "30", path],
+            [
+                "ffmpeg",
+                "-loglevel",
+                "error",
+                "-y",
+                "-loop",
+                "1",
+                "-framerate",
+                str(FRAMES_PER_SECOND),
+                "-i",
+                photograph,
+                "-t",
+                str(_SECONDS),
+                "-vf",
+                wander,
+                "-c:v",
+                "libx264",
+                "-preset",
+                "veryfast",
+                "-tune",
+                "zerolatency",
+                "-g",
+                "30",
+                path,
+            ],
             check=True,
-        )  # fmt: skip
+        )
     return path
 
 

@@ -13,7 +13,7 @@ import cv2
 
 from benchmarks.client import Rate
 from works.imaging.codec import decode, encode, target_size
-from works.imaging.image_header import probe
+from works.imaging.image_header import read_header
 
 # As works/queue/decoder.py sets them for its children: without these glibc gives a picture's memory back after each
 # slice, and the codec alone would not be the limit.
@@ -23,7 +23,7 @@ _work: list[bytes] = []
 
 
 def once(data: bytes, zoom: float = 0.5, fit: tuple[int, int] | None = None) -> bytes:
-    header = probe(data)
+    header = read_header(data)
     return encode(decode(data, header, target_size(header, zoom, fit)), "auto", header.format)[0]
 
 

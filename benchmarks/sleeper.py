@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from works.imaging.task import Result, Task
-from works.queue.bench import Bench
+from works.queue.bench import WorkerDecoders
 from works.queue.cluster_address import QueueSettings
 from works.queue.dask import run_worker
-from works.storage.results import FolderMedia
+from works.storage.results import FolderResults
 
 
 class Sleeper:
@@ -25,7 +25,7 @@ class Sleeper:
     def start(self) -> None:
         pass
 
-    async def perform(self, task: Task) -> Result:
+    async def process(self, task: Task) -> Result:
         await asyncio.sleep(self._seconds)
         return Result(1, 1, "jpeg", name="0" * 32 + ".jpg", work_ms=self._seconds * 1000)
 
@@ -36,7 +36,7 @@ class Sleeper:
 async def main(url: str, seconds: float) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    bench = Bench([Sleeper(seconds)], FolderMedia(Path(tempfile.gettempdir())), 60)
+    bench = WorkerDecoders([Sleeper(seconds)], FolderResults(Path(tempfile.gettempdir())), 60)
     bench.start()
     await run_worker(QueueSettings(url), bench, "", 1, stopping)
 

@@ -25,7 +25,7 @@ _MOST = 32 << 20
 _STATUS = {"succeeded": 0}
 
 
-class Refused(Exception):
+class ServerRefused(Exception):
     """The server has said no, or cannot be reached."""
 
 
@@ -96,53 +96,58 @@ class Screen:
             self.show(json.dumps(event["result"], indent=2))
 
 
-class Desk:
-    """The server's socket for jobs, opened anew when it is lost. Raises Refused for what is no server's URL."""
+class JobClient:
+    """The server's socket for jobs, opened anew when it is lost. Raises ServerRefused for what is no server's URL."""
 
     def __init__(self, url: str, token: str, screen: Screen) -> None:
         self._url, self._token, self._screen = _socket_of(url), token, screen
         self._socket: tornado.websocket.WebSocketClientConnection | None = None
 
     async def connect(self) -> None:
-        """Raises Refused, at once when the server says no, else when it cannot be reached for a while."""
+        """Raises ServerRefused, at once when the server says no, else when it cannot be reached for a while."""
         headers = {"Authorization": f"Bearer {self._token}"}
         request = tornado.httpclient.HTTPRequest(self._url, headers=headers, connect_timeout=10, request_timeout=20)
         end, told = asyncio.get_running_loop().time() + _PATIENCE, False
         while True:
             try:
                 self._socket = await tornado.websocket.websocket_connect(
-                    request, subprotocols=[SUBPROTOCOL], max_message_size=_MOST,
-                    ping_interval=_PING, ping_timeout=_PING,
-                )  # fmt: skip
+                    request,
+                    subprotocols=[SUBPROTOCOL],
+                    max_message_size=_MOST,
+                    ping_interval=_PING,
+                    ping_timeout=_PING,
+                )
                 return
             except tornado.httpclient.HTTPClientError as error:
                 if error.code < 500 and error.code != 429:
                     hint = "the token right (jobs)" if error.code in (401, 403) else "this the address of a Sluice"
-                    raise Refused(f"{self._url}: {error.code} {error.message}; is {hint}?") from None
+                    raise ServerRefused(f"{self._url}: {error.code} {error.message}; is {hint}?") from None
                 fault = str(error)
             except (OSError, tornado.websocket.WebSocketError) as error:
                 fault = str(error)
             if asyncio.get_running_loop().time() > end:
-                raise Refused(f"{self._url} cannot be reached: {fault}")
+                raise ServerRefused(f"{self._url} cannot be reached: {fault}")
             if not told:
                 self._screen.note(f"{self._url} cannot be reached: {fault}; trying again for {_PATIENCE:g} s")
             told = True
             await asyncio.sleep(_PAUSE)
 
     async def receive(self) -> dict[str, Any] | None:
-        """The next message; None when the connection is lost and may be had again. Raises Refused."""
+        """The next message; None when the connection is lost and may be had again. Raises ServerRefused."""
         assert self._socket
         text = await self._socket.read_message()
         if text is not None:
             message: dict[str, Any] = json.loads(text)
             if message["type"] == "error":
                 lines = [f"  {each['field'] or 'params'}: {each['message']}" for each in message.get("errors", [])]
-                raise Refused("\n".join(["the parameters are not accepted", *lines] if lines else [message["message"]]))
+                raise ServerRefused(
+                    "\n".join(["the parameters are not accepted", *lines] if lines else [message["message"]])
+                )
             return message
         code = self._socket.close_code
         if code in (None, 1006, RESTARTING, TOO_SLOW):
             return None
-        raise Refused(f"the server has ended the connection: {code} {self._socket.close_reason or ''}")
+        raise ServerRefused(f"the server has ended the connection: {code} {self._socket.close_reason or ''}")
 
     async def ask(self, type: str, answer: str, **members: Any) -> dict[str, Any]:
         """Asked again when the connection is lost, so it must be something that may be."""
@@ -163,7 +168,7 @@ class Desk:
         while True:
             begun = await self.ask("watch", "watching", id=id, after=after, epoch=epoch)
             if not begun["recovered"]:
-                raise Refused("what came since is no longer kept; watch it from the beginning")
+                raise ServerRefused("what came since is no longer kept; watch it from the beginning")
             epoch = begun["epoch"]
             while message := await self.receive():
                 if message["type"] == "events" and message["id"] == id:
@@ -181,11 +186,11 @@ def _socket_of(url: str) -> str:
         if not parts.hostname or parts.port == 0:
             raise ValueError
     except (ValueError, KeyError):
-        raise Refused(f"--url {url!r}: must be like http://HOST:PORT or https://HOST") from None
+        raise ServerRefused(f"--url {url!r}: must be like http://HOST:PORT or https://HOST") from None
     return f"{scheme}://{parts.netloc}{parts.path}/ws/jobs"
 
 
-async def watch(desk: Desk, id: str, after: int, screen: Screen) -> int:
+async def watch(desk: JobClient, id: str, after: int, screen: Screen) -> int:
     """The exit status: 0 for a job that succeeded."""
     async for told in desk.watch(id, after):
         for event in told["events"]:
@@ -229,7 +234,7 @@ def value_of(text: str) -> Any:
         return text
 
 
-async def do(given: argparse.Namespace, desk: Desk, screen: Screen) -> int:
+async def do(given: argparse.Namespace, desk: JobClient, screen: Screen) -> int:
     if given.command == "start":
         pairs = [pair.partition("=") for pair in given.params]
         asked = {"job": given.job, "params": {name: value_of(value) for name, _, value in pairs}}
@@ -261,8 +266,8 @@ def main(arguments: Sequence[str], token: str) -> int:
     given = parser().parse_args(arguments)
     screen = Screen(sys.stdout)
     try:
-        return asyncio.run(do(given, Desk(given.url, given.token or token, screen), screen))
-    except Refused as error:
+        return asyncio.run(do(given, JobClient(given.url, given.token or token, screen), screen))
+    except ServerRefused as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

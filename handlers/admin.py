@@ -6,12 +6,12 @@ import structlog
 from pydantic import Field, ValidationError
 
 from handlers.core.http import BaseHandler, Refused
-from works.validation import Given, faults_in
+from works.validation import StrictModel, describe_faults
 
 log = structlog.get_logger()
 
 
-class Kick(Given):
+class Kick(StrictModel):
     """``deny_s``: seconds for which the user is not let in again; 0 only ends what is open."""
 
     user: str = Field(min_length=1, max_length=200)
@@ -24,9 +24,9 @@ class KickUser(BaseHandler):
         try:
             kick = Kick.model_validate_json(self.request.body)
         except ValidationError as error:
-            raise Refused(400, "bad_message", faults_in(error, "the body")) from None
+            raise Refused(400, "bad_message", describe_faults(error, "the body")) from None
         try:
-            await self.services.denials.deny(kick.user, time.time() + kick.deny_s)
+            await self.services.bans.deny(kick.user, time.time() + kick.deny_s)
         except OSError as error:
             raise Refused(503, "internal", f"the denial could not be kept: {error}", retry_after_s=5) from None
         log.info("kicked", user=kick.user, deny_s=kick.deny_s, by=admin.name, address=self.address)

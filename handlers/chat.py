@@ -17,7 +17,7 @@ from works.chat.messages import EVERYBODY, Place, direct, named, room
 from works.chat.unread import Inbox
 from works.errors import Busy, WorkError
 from works.events import Event
-from works.events.fanout import Hub
+from works.events.fanout import StreamFanout
 
 # Messages of a client that wait for the log, and questions; at the rate they are let in, more than a second's of each.
 _UNSENT = 100
@@ -65,7 +65,7 @@ class History(Message):
     limit: int = Field(50, ge=1, le=100)
 
 
-class Broadcast(Message):
+class BroadcastMessage(Message):
     type: Literal["broadcast"]
     text: str = Field(min_length=1, max_length=4000)
 
@@ -74,9 +74,15 @@ class ChatWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
     speaks = f"It speaks {SUBPROTOCOL}: join rooms, send messages to them or to a user; docs/messaging.md tells it all."
     accepts: ClassVar[dict[str, type[Message]]] = {
-        "join": Join, "leave": InRoom, "typing": Typing, "send": Send, "read": Read, "history": History,
-        "presence": InRoom, "broadcast": Broadcast,
-    }  # fmt: skip
+        "join": Join,
+        "leave": InRoom,
+        "typing": Typing,
+        "send": Send,
+        "read": Read,
+        "history": History,
+        "presence": InRoom,
+        "broadcast": BroadcastMessage,
+    }
 
     names: ClassVar[tuple[str, ...]] = ("client_id", "room", "stream")
     rate_setting: ClassVar[str] = "chat_rate"
@@ -84,7 +90,7 @@ class ChatWebSocket(BaseWebSocketHandler):
 
     async def opened(self) -> None:
         self._connection = secrets.token_hex(8)
-        self._hubs: dict[str, Hub] = {}  # what this connection hears of, by stream
+        self._hubs: dict[str, StreamFanout] = {}  # what this connection hears of, by stream
         self._joined: dict[str, asyncio.Task[None]] = {}  # by room: what joins it
         self._turn, self._asked = asyncio.Lock(), 0
         self._sends: asyncio.Queue[tuple[Place, Send]] = asyncio.Queue(_UNSENT)
@@ -102,7 +108,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self.spawn(self._inbox.run())
         self.spawn(self._send_all())
 
-    async def _listen(self, stream: str, write: Callable[[Event], str]) -> Hub:
+    async def _listen(self, stream: str, write: Callable[[Event], str]) -> StreamFanout:
         """The hub of the stream; this connection hears of it until it is closed."""
         if stream not in self._hubs:
             self._hubs[stream] = await self.services.chat.hubs.open(stream, write, self)
@@ -152,11 +158,17 @@ class ChatWebSocket(BaseWebSocketHandler):
         start = message.after if recovered and message.after is not None else hub.offset
         self.send(
             {
-                "type": "joined", "room": message.room, "stream": place.seen_by(me), "epoch": hub.epoch,
-                "offset": hub.offset, "recovered": recovered, "read": mark.offset, "present": present,
+                "type": "joined",
+                "room": message.room,
+                "stream": place.seen_by(me),
+                "epoch": hub.epoch,
+                "offset": hub.offset,
+                "recovered": recovered,
+                "read": mark.offset,
+                "present": present,
                 "unread": max(hub.offset - mark.offset, 0),
             }
-        )  # fmt: skip
+        )
         async for text in hub.replay(start):
             await self.deliver(text)
         hub.members[self] = max(start, hub.offset)
@@ -240,7 +252,7 @@ class ChatWebSocket(BaseWebSocketHandler):
             told = chat.tell(str(message.to), {"type": "typing", "stream": place.seen_by(str(message.to)), "from": me})
         self._ask(told)
 
-    def on_broadcast(self, message: Broadcast, payload: memoryview) -> None:
+    def on_broadcast(self, message: BroadcastMessage, payload: memoryview) -> None:
         if "admin" not in self.user.scopes:
             raise WorkError("forbidden", "the token's scope must include 'admin'")
         self._ask(self.services.chat.announce(self.user.name, message.text))

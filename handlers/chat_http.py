@@ -7,15 +7,15 @@ from pydantic import Field, ValidationError
 
 from handlers.core.http import BaseHandler, Refused
 from works.chat.messages import direct, room
-from works.validation import Given, faults_in
+from works.validation import StrictModel, describe_faults
 
 log = structlog.get_logger()
 
-B = TypeVar("B", bound=Given)
+B = TypeVar("B", bound=StrictModel)
 _ROOM = r"^[^\s/]+$"
 
 
-class Announcement(Given):
+class Announcement(StrictModel):
     text: str = Field(min_length=1, max_length=4000)
 
 
@@ -35,7 +35,7 @@ class BackEndHandler(BaseHandler):
         try:
             return schema.model_validate_json(self.request.body)
         except ValidationError as error:
-            raise Refused(400, "bad_message", faults_in(error, "the body")) from None
+            raise Refused(400, "bad_message", describe_faults(error, "the body")) from None
 
 
 class Publish(BackEndHandler):

@@ -10,12 +10,12 @@ from works.metrics import Metrics
 _EVERY = 0.25
 
 
-class Health(BaseHandler):
+class HealthHandler(BaseHandler):
     def get(self) -> None:
         self.write({"status": "ok"})
 
 
-class Ready(BaseHandler):
+class ReadyHandler(BaseHandler):
     async def get(self) -> None:
         faults = await self.services.faults()
         if faults:
@@ -24,7 +24,7 @@ class Ready(BaseHandler):
         self.finish(json.dumps({"status": "not ready" if faults else "ready", "faults": faults}))
 
 
-class MetricsPage(BaseHandler):
+class MetricsHandler(BaseHandler):
     async def get(self) -> None:
         if not within(self.address, self.context.policy.metrics_allow):
             await self.admit("admin")
@@ -41,4 +41,4 @@ async def watch_loop(metrics: Metrics) -> None:
         metrics.loop_lag.observe(max(loop.time() - due, 0))
 
 
-routes = [(r"/healthz", Health), (r"/readyz", Ready), (r"/metrics", MetricsPage)]
+routes = [(r"/healthz", HealthHandler), (r"/readyz", ReadyHandler), (r"/metrics", MetricsHandler)]

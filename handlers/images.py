@@ -17,7 +17,7 @@ from handlers.core.auth import Scope
 from handlers.core.framing import pack
 from handlers.core.websocket import RESTARTING, SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.errors import WorkError
-from works.events import Lost
+from works.events import PositionLost
 from works.imaging import actions
 from works.imaging.task import Deliver, Format, Task, Viewport
 from works.sessions import Session, Slice
@@ -198,7 +198,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
                 self._progress_due = self._progress_due or asyncio.get_running_loop().call_later(
                     _PROGRESS_EVERY, self._send_progress
                 )
-        except Lost as error:
+        except PositionLost as error:
             self.close(TOO_SLOW, str(error))
         except OSError:
             self.close(RESTARTING, "the events cannot be read; come back")

@@ -16,10 +16,10 @@ from pydantic import Field
 from handlers.core.auth import Scope
 from handlers.core.websocket import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
-from works.events.fanout import Hub
+from works.events.fanout import StreamFanout
 from works.jobs import requests as asks
 from works.jobs.history import stream_of, written
-from works.jobs.service import Who
+from works.jobs.service import Requester
 
 # Milliseconds after which to ask again whether a job may be watched, and requests of a connection under way at once.
 _SOON, _MOST_ASKED = 5000, 100
@@ -29,22 +29,22 @@ _ENDED = re.compile(r'\{"type":"events","id":"\w+","offset":\d+,"ended":')
 Id = Field(max_length=40)
 
 
-class ListJobs(Message, asks.List):
+class ListJobs(Message, asks.ListRequest):
     type: Literal["jobs"]
 
 
-class StartJob(Message, asks.Start):
+class StartJob(Message, asks.StartRequest):
     type: Literal["start"]
 
 
-class Watch(Message):
+class WatchJob(Message):
     type: Literal["watch"]
     id: str = Id
     after: int | None = Field(None, ge=0)
     epoch: str | None = Field(None, max_length=100)
 
 
-class Unwatch(Message):
+class UnwatchJob(Message):
     type: Literal["unwatch"]
     id: str = Id
 
@@ -54,12 +54,12 @@ class CancelJob(Message):
     id: str = Id
 
 
-class RetryJob(Message, asks.Retry):
+class RetryJob(Message, asks.RetryRequest):
     type: Literal["retry"]
     id: str = Id
 
 
-class AnswerJob(Message, asks.Answer):
+class AnswerJob(Message, asks.AnswerRequest):
     type: Literal["answer"]
     id: str = Id
 
@@ -69,7 +69,7 @@ class Watching:
 
     def __init__(self, socket: "JobsWebSocket", id: str) -> None:
         self.id, self._socket = id, socket
-        self.hub: Hub | None = None
+        self.hub: StreamFanout | None = None
         self.begun: asyncio.Task[None] | None = None
 
     def push(self, text: str, frame: bytes) -> None:
@@ -92,9 +92,14 @@ class JobsWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "jobs"
     speaks = f"It speaks {SUBPROTOCOL}: start jobs and watch how they go; docs/jobs.md tells it all."
     accepts: ClassVar[dict[str, type[Message]]] = {
-        "jobs": ListJobs, "start": StartJob, "watch": Watch, "unwatch": Unwatch, "cancel": CancelJob,
-        "retry": RetryJob, "answer": AnswerJob,
-    }  # fmt: skip
+        "jobs": ListJobs,
+        "start": StartJob,
+        "watch": WatchJob,
+        "unwatch": UnwatchJob,
+        "cancel": CancelJob,
+        "retry": RetryJob,
+        "answer": AnswerJob,
+    }
     names: ClassVar[tuple[str, ...]] = ("id", "client_id")
 
     async def opened(self) -> None:
@@ -104,15 +109,18 @@ class JobsWebSocket(BaseWebSocketHandler):
         settings, offers = self.services.jobs.settings, self.services.jobs.offers
         self.send(
             {
-                "type": "hello", "user": self.user.name, "admin": self._who.is_admin,
-                "expires_at": self.user.expires_at, "jobs": await offers.of(self.user.scopes),
+                "type": "hello",
+                "user": self.user.name,
+                "admin": self._who.is_admin,
+                "expires_at": self.user.expires_at,
+                "jobs": await offers.of(self.user.scopes),
                 "limits": {name: getattr(settings, name) for name in told},
             }
-        )  # fmt: skip
+        )
 
     @property
-    def _who(self) -> Who:
-        return Who(self.user.name, self.user.scopes, self.base_url)
+    def _who(self) -> Requester:
+        return Requester(self.user.name, self.user.scopes, self.base_url)
 
     def _ask(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
         """Does it beside the socket, a bounded number at once; an error says the names it was asked by."""
@@ -170,7 +178,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         await self.services.jobs.answer(self._who, message.id, message)
         self.send({"type": "answered", "id": message.id, "approval": message.approval})
 
-    def on_watch(self, message: Watch, payload: memoryview) -> None:
+    def on_watch(self, message: WatchJob, payload: memoryview) -> None:
         if message.id in self._watched:
             raise WorkError("bad_message", "id: the job is watched already")
         most = self.services.jobs.settings.job_watches
@@ -179,14 +187,14 @@ class JobsWebSocket(BaseWebSocketHandler):
         watching = self._watched[message.id] = Watching(self, message.id)
         watching.begun = self._try(message, self._watch(message, watching))
 
-    async def _watch(self, message: Watch, watching: Watching) -> None:
+    async def _watch(self, message: WatchJob, watching: Watching) -> None:
         try:
             await self._begin_watching(message, watching)
         except BaseException:
             self.unwatch(watching)
             raise
 
-    async def _begin_watching(self, message: Watch, watching: Watching) -> None:
+    async def _begin_watching(self, message: WatchJob, watching: Watching) -> None:
         jobs, id, stream = self.services.jobs, message.id, stream_of(message.id)
         first = await jobs.may_see(self._who, id)
         hub = watching.hub = await jobs.hubs.open(stream, partial(written, id), watching)
@@ -212,7 +220,7 @@ class JobsWebSocket(BaseWebSocketHandler):
             watching.seen(text)
         hub.members[watching] = max(after, hub.offset)
 
-    def on_unwatch(self, message: Unwatch, payload: memoryview) -> None:
+    def on_unwatch(self, message: UnwatchJob, payload: memoryview) -> None:
         if watching := self._watched.get(message.id):
             self.unwatch(watching)
         self.send({"type": "unwatched", "id": message.id})

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ValidationError
 
 from handlers.core.http import BaseHandler, Refused
 from works.errors import WorkError
-from works.events import Lost
+from works.events import PositionLost
 from works.jobs import requests as asks
 from works.jobs.history import stream_of, written
-from works.jobs.service import Who
+from works.jobs.service import Requester
 
 B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")
@@ -23,11 +23,11 @@ _PAGE = 100
 class JobsHandler(BaseHandler):
     """The ground of these: who asks, what, and errors as JSON."""
 
-    who: Who
+    who: Requester
 
     async def prepare(self) -> None:
         user = await self.admit("jobs")
-        self.who = Who(user.name, user.scopes, self.base_url)
+        self.who = Requester(user.name, user.scopes, self.base_url)
 
     def asked(self, schema: type[B], members: str | bytes | dict[str, Any]) -> B:
         """Raises Refused, naming each field that is wrong."""
@@ -46,7 +46,7 @@ class JobsHandler(BaseHandler):
             return await work
         except WorkError as error:
             raise Refused.because(error) from None
-        except (OSError, Lost) as error:
+        except (OSError, PositionLost) as error:
             raise Refused(503, "internal", f"the log cannot be reached: {error}", retry_after_s=5) from None
 
     def answer(self, status: int, members: dict[str, Any]) -> None:
@@ -55,21 +55,21 @@ class JobsHandler(BaseHandler):
         self.finish(json.dumps(members, separators=(",", ":")))
 
 
-class Jobs(JobsHandler):
+class JobListHandler(JobsHandler):
     async def get(self) -> None:
         """The kinds of jobs, and a page of those there are."""
         given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        listed = await self.tried(self.services.jobs.list(self.who, self.asked(asks.List, given)))
+        listed = await self.tried(self.services.jobs.list(self.who, self.asked(asks.ListRequest, given)))
         self.answer(200, {**listed, "kinds": await self.services.jobs.offers.of(self.who.scopes)})
 
     async def post(self) -> None:
-        ask = self.asked(asks.Start, self.request.body)
+        ask = self.asked(asks.StartRequest, self.request.body)
         id, new = await self.tried(self.services.jobs.start(self.who, ask))
         self.set_header("Location", f"{self.base_url}/jobs/{id}")
         self.answer(201 if new else 200, {"id": id, "repeated": not new})
 
 
-class OneJob(JobsHandler):
+class JobHandler(JobsHandler):
     async def get(self, id: str) -> None:
         """What the story amounts to, and the events of it after an offset: a page of them, to be asked on from."""
         after = self._number("after")
@@ -89,31 +89,31 @@ class OneJob(JobsHandler):
         return None if given is None else int(given)
 
 
-class CancelJob(JobsHandler):
+class CancelJobHandler(JobsHandler):
     async def post(self, id: str) -> None:
         self.answer(200, {"state": await self.tried(self.services.jobs.cancel(self.who, id))})
 
 
-class RetryJob(JobsHandler):
+class RetryJobHandler(JobsHandler):
     async def post(self, id: str) -> None:
-        ask = self.asked(asks.Retry, self.request.body)
+        ask = self.asked(asks.RetryRequest, self.request.body)
         made, new = await self.tried(self.services.jobs.retry(self.who, id, ask))
         self.set_header("Location", f"{self.base_url}/jobs/{made}")
         self.answer(201 if new else 200, {"id": made, "repeated": not new})
 
 
-class AnswerJob(JobsHandler):
+class AnswerJobHandler(JobsHandler):
     async def post(self, id: str) -> None:
-        ask = self.asked(asks.Answer, self.request.body)
+        ask = self.asked(asks.AnswerRequest, self.request.body)
         await self.tried(self.services.jobs.answer(self.who, id, ask))
         self.set_status(204)
 
 
 _ID = r"([0-9a-f]{1,40})"
 routes = [
-    (r"/jobs", Jobs),
-    (rf"/jobs/{_ID}", OneJob),
-    (rf"/jobs/{_ID}/cancel", CancelJob),
-    (rf"/jobs/{_ID}/retry", RetryJob),
-    (rf"/jobs/{_ID}/answer", AnswerJob),
+    (r"/jobs", JobListHandler),
+    (rf"/jobs/{_ID}", JobHandler),
+    (rf"/jobs/{_ID}/cancel", CancelJobHandler),
+    (rf"/jobs/{_ID}/retry", RetryJobHandler),
+    (rf"/jobs/{_ID}/answer", AnswerJobHandler),
 ]

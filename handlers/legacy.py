@@ -19,13 +19,13 @@ from handlers.core.websocket import BaseWebSocketHandler
 from works.errors import WorkError
 from works.imaging import actions
 from works.imaging.task import Result, Task
-from works.validation import Given, faults_in
+from works.validation import StrictModel, describe_faults
 
 HEADER_LENGTH = 150
 _TOKEN_ERRORS = {"ip_mismatch": "ip mismatch", "expired": "token expired"}
 
 
-class SliceHeader(Given):
+class SliceHeader(StrictModel):
     """``offset_top`` and ``zoom`` may be numbers or numeric strings; unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
@@ -104,7 +104,7 @@ class BrowserWebSocket(BaseWebSocketHandler):
         try:
             return SliceHeader.model_validate(members)
         except ValidationError as error:
-            raise WorkError("bad_message", faults_in(error, "header", most=1)) from None
+            raise WorkError("bad_message", describe_faults(error, "header", most=1)) from None
 
     def _task(self, header: SliceHeader, message: str) -> Task:
         try:

@@ -14,10 +14,10 @@ import tornado.web
 from handlers.core.http import BaseHandler, Refused, within
 from works.storage import results as media
 from works.storage import uploads_store as shelf
-from works.storage.filetype import KINDS
+from works.storage.filetype import FILE_TYPES
 
 if TYPE_CHECKING:
-    from works.storage.bucket import Bucket, Object
+    from works.storage.bucket import Bucket, StoredObject
 
 # Bytes that are fetched from a bucket at once, and wait in memory for the client to take them.
 _PIECE = 1 << 20
@@ -27,7 +27,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
     """Tornado's file handler (ranges, 304, HEAD), over a folder, and over what a bucket says of an object."""
 
     missing: ClassVar[str] = "there is no such result; they are kept for a day"
-    _object: "Object | None" = None
+    _object: "StoredObject | None" = None
     _wanted: tuple[int, int] | None = None
 
     @property
@@ -144,7 +144,7 @@ class UploadedFile(MediaFile):
         return shelf.headers_of(path) | {"Content-Security-Policy": runs_nothing}
 
 
-_UPLOADED = "|".join(suffix.removeprefix(".") for suffix in KINDS)
+_UPLOADED = "|".join(suffix.removeprefix(".") for suffix in FILE_TYPES)
 routes = [
     (rf"/media/({media.NAME.pattern})", MediaFile, {"path": ""}),
     (rf"/upload/([0-9a-f]{{32}}(?:-small)?\.(?:{_UPLOADED}))", UploadedFile, {"path": ""}),

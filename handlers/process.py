@@ -14,7 +14,7 @@ from handlers.core.http import BaseHandler, Refused
 from handlers.images import SliceMessage
 from works.errors import WorkError
 from works.imaging.task import Result, Task
-from works.validation import faults_in
+from works.validation import describe_faults
 
 # Decimal digits of a length that are looked at: that many are too long already, and Python takes no thousands of them.
 _DIGITS = 18
@@ -22,7 +22,7 @@ _PARAMETERS = ("action", "fit", "format", "options", "respond", "zoom")
 
 
 @tornado.web.stream_request_body
-class Process(BaseHandler):
+class ProcessHandler(BaseHandler):
     async def prepare(self) -> None:
         """Refuses what it can before the body is read."""
         self._body = bytearray()
@@ -78,7 +78,7 @@ class Process(BaseHandler):
             given["options"] = json.loads(given.get("options", "{}"))
             message = SliceMessage(type="slice", id=self._id, offset_top=0, **given)
         except ValidationError as error:
-            raise WorkError("bad_message", faults_in(error, "query")) from None
+            raise WorkError("bad_message", describe_faults(error, "query")) from None
         except (ValueError, RecursionError):
             raise WorkError("bad_message", "options: not JSON") from None
         return message.task(self._lane, bytes(self._body), "inline")
@@ -97,4 +97,4 @@ class Process(BaseHandler):
             self.services.queue.cancel(self._lane, id=self._id)
 
 
-routes = [(r"/process", Process)]
+routes = [(r"/process", ProcessHandler)]

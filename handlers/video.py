@@ -17,7 +17,7 @@ from handlers.core.framing import frame, frame_packed, pack
 from handlers.core.websocket import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
 from works.imaging import actions
-from works.video import Wish
+from works.video import WatchRequest
 from works.video.frame import Frame
 from works.video.source import Source
 from works.video.watch import Watch
@@ -116,9 +116,16 @@ class VideoWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "video"
     speaks = f"It speaks {SUBPROTOCOL}: watch cameras and recordings; docs/video.md tells it all."
     accepts: ClassVar[dict[str, type[Message]]] = {
-        "sources": Sources, "watch": WatchMessage, "pause": Named, "play": Named, "stop": Named, "seek": Seek,
-        "speed": Speed, "seen": Seen, "snapshot": SnapshotMessage,
-    }  # fmt: skip
+        "sources": Sources,
+        "watch": WatchMessage,
+        "pause": Named,
+        "play": Named,
+        "stop": Named,
+        "seek": Seek,
+        "speed": Speed,
+        "seen": Seen,
+        "snapshot": SnapshotMessage,
+    }
     names: ClassVar[tuple[str, ...]] = ("watch", "id")
 
     async def opened(self) -> None:
@@ -186,7 +193,7 @@ class VideoWebSocket(BaseWebSocketHandler):
         self.send({"type": "watching", "watch": view.name, "action": message.action, **given, **watch.state()})
         ready()
 
-    def _wish(self, message: WatchMessage | SnapshotMessage, fps: float | None = None) -> tuple[Source, Wish]:
+    def _wish(self, message: WatchMessage | SnapshotMessage, fps: float | None = None) -> tuple[Source, WatchRequest]:
         """Raises WorkError."""
         source = self.services.video.find(message.source, self.user.name, self.user.scopes)
         asked = {"fps": fps, **message.model_dump(include={"width", "quality", "position"})}

@@ -71,7 +71,7 @@ class Snapshot(VideoHandler):
         self.finish(shot.jpeg)
 
 
-class Stream(VideoHandler):
+class MjpegStream(VideoHandler):
     """Counts as a connection of its user: it is closed as one, and ends with its token."""
 
     user_name = ""
@@ -153,5 +153,5 @@ class Stream(VideoHandler):
 
 routes = [
     (r"/video/([A-Za-z0-9._-]{1,64})/snapshot\.jpg", Snapshot),
-    (r"/video/([A-Za-z0-9._-]{1,64})/stream\.mjpg", Stream),
+    (r"/video/([A-Za-z0-9._-]{1,64})/stream\.mjpg", MjpegStream),
 ]

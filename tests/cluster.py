@@ -61,10 +61,15 @@ class Cluster:
             self.dask = Dask(folder, **self._shared)
             self._ends.callback(self.dask.close)
             self._settings = {
-                "queue": self.dask.url, "events": url_in(folder), "trusted_proxies": "127.0.0.1",
-                "connections_per_user": 1000, "connections_per_address": 1000, "queue_patience": 100,
-                **self._shared, **settings,
-            }  # fmt: skip
+                "queue": self.dask.url,
+                "events": url_in(folder),
+                "trusted_proxies": "127.0.0.1",
+                "connections_per_user": 1000,
+                "connections_per_address": 1000,
+                "queue_patience": 100,
+                **self._shared,
+                **settings,
+            }
             for number in range(1, workers + 1):
                 self.start(f"worker-{number}")
             for name in self._ports:

@@ -22,9 +22,13 @@ from tests.running import SECRET
 async def serving(folder: Path, *routes: tuple[str, type[Any]]) -> AsyncIterator[str]:
     """Its address, ws://127.0.0.1:PORT. It has all of our routes and these."""
     settings = config.Settings(
-        jwt_secret=SECRET, media=f"file:{folder}/media", uploads=f"file:{folder}/uploads",
-        events=f"sqlite:{folder}/events.db", workers=1, isolation="thread",
-    )  # fmt: skip
+        jwt_secret=SECRET,
+        media=f"file:{folder}/media",
+        uploads=f"file:{folder}/uploads",
+        events=f"sqlite:{folder}/events.db",
+        workers=1,
+        isolation="thread",
+    )
     services = await server.make_services(settings)
     connections = Connections(10, 10, services.metrics)
     application = server.make_application(settings, services, connections)

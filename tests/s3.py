@@ -36,8 +36,11 @@ class S3:
         with (self.folder / "s3.log").open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.s3", str(self.port)],
-                cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True,
-            )  # fmt: skip
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         assert self.process.stdout
         said = self.process.stdout.readline()
         assert said.startswith("port "), (self.folder / "s3.log").read_text()

@@ -131,8 +131,11 @@ async def test_with_tls_only_who_has_a_certificate_of_the_authority_takes_part(
         async with on_dask(cluster, 1, **ours) as queue:
             assert (await queue.submit(task("1"))).name
             trusting = {**strangers, "queue_ca": ours["queue_ca"]}
-            for wrong in (QueueSettings(cluster.url, **strangers), QueueSettings(cluster.url, **trusting),
-                          QueueSettings(cluster.url.replace("tls", "tcp"))):  # fmt: skip
+            for wrong in (
+                QueueSettings(cluster.url, **strangers),
+                QueueSettings(cluster.url, **trusting),
+                QueueSettings(cluster.url.replace("tls", "tcp")),
+            ):
                 with monkeypatch.context() as patch:
                     patch.setattr("works.queue.dask._ANSWER", 5.0)
                     with pytest.raises(OSError):  # noqa: PT011 - refused in one of several ways
@@ -197,9 +200,19 @@ async def test_a_public_address_in_plain_is_tried_when_that_is_forced(start: Cal
 
 @pytest.mark.parametrize(
     ("ip", "private"),
-    [("127.0.0.1", True), ("10.1.2.3", True), ("192.168.0.9", True), ("::1", True), ("fe80::1%eth0", True),
-     ("fd00::1", True), ("0.0.0.0", False), ("::", False), ("8.8.8.8", False), ("2001:4860:4860::8888", False)],
-)  # fmt: skip
+    [
+        ("127.0.0.1", True),
+        ("10.1.2.3", True),
+        ("192.168.0.9", True),
+        ("::1", True),
+        ("fe80::1%eth0", True),
+        ("fd00::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("8.8.8.8", False),
+        ("2001:4860:4860::8888", False),
+    ],
+)
 def test_private_is_what_no_stranger_can_reach(ip: str, private: bool) -> None:
     assert is_private(ip) is private
 

@@ -51,9 +51,18 @@ async def last_words(client: Client) -> list[dict[str, Any]]:
 
 async def test_a_printed_token_opens_a_socket(server: Server, tmp_path: Path) -> None:
     printed = run(
-        tmp_path, "token", "--sub", "dora", "--scope", "images chat", "--ip", "127.0.0.1", "--ttl", "60",
+        tmp_path,
+        "token",
+        "--sub",
+        "dora",
+        "--scope",
+        "images chat",
+        "--ip",
+        "127.0.0.1",
+        "--ttl",
+        "60",
         SLUICE_JWT_SECRET=SECRET,
-    )  # fmt: skip
+    )
     assert (printed.returncode, printed.stderr) == (0, "")
     token = printed.stdout.strip()
     async with await Client.connect(server, token=token) as client:
@@ -64,9 +73,14 @@ async def test_a_printed_token_opens_a_socket(server: Server, tmp_path: Path) ->
 
 def test_a_printed_token_has_the_audience_and_the_issuer_that_are_asked_for(tmp_path: Path) -> None:
     printed = run(
-        tmp_path, "token", "--sub", "dora",
-        SLUICE_JWT_SECRET=SECRET, SLUICE_JWT_AUDIENCE="sluice", SLUICE_JWT_ISSUER="house",
-    )  # fmt: skip
+        tmp_path,
+        "token",
+        "--sub",
+        "dora",
+        SLUICE_JWT_SECRET=SECRET,
+        SLUICE_JWT_AUDIENCE="sluice",
+        SLUICE_JWT_ISSUER="house",
+    )
     claims = jwt.decode(printed.stdout.strip(), SECRET, ["HS256"], audience="sluice", issuer="house")
     assert claims["scope"] == "images"
 

@@ -5,13 +5,13 @@ import json
 import time
 from collections.abc import Callable
 
-from works.events import EventLog, Lost
+from works.events import EventLog, PositionLost
 
 _STREAM = "denials"
 _PAGE = 500
 
 
-class Denials:
+class Bans:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._until: dict[str, float] = {}
@@ -39,7 +39,7 @@ class Denials:
                     for event in events:
                         self._seen = event.offset
                         kick(self._heed(event.data))
-            except Lost:
+            except PositionLost:
                 # The log has begun anew, without its denials; those that are known here are said again.
                 self._seen = 0
                 await self.load()

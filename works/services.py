@@ -7,25 +7,25 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from works.bans import Denials
+from works.bans import Bans
 from works.chat.messages import Chat
 from works.events import EventLog
 from works.events.open import open_events
 from works.jobs import load
-from works.jobs.service import Jobs
-from works.jobs.settings import JobHouse, JobSettings
+from works.jobs.service import JobService
+from works.jobs.settings import JobResources, JobSettings
 from works.metrics import Metrics
 from works.queue import WorkQueue
 from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import ChildSettings
+from works.queue.decoder import DecoderSettings
 from works.queue.open import open_queue
-from works.queue.order import Bounds
+from works.queue.order import QueueBounds
 from works.sessions import Sessions
-from works.storage.address import StoreOptions, Threads
-from works.storage.results import MediaStore, open_media
+from works.storage.address import StoreOptions, StoreThreads
+from works.storage.results import ResultStore, open_results
 from works.storage.uploads import Uploads, UploadSettings, open_uploads
 from works.video import VideoSettings
-from works.video.service import Video
+from works.video.service import VideoService
 from works.video.snapshots import Snapshots
 from works.video.source import parse_sources
 
@@ -49,20 +49,20 @@ class Services:
 
     queue: WorkQueue
     events: EventLog
-    media: MediaStore
+    media: ResultStore
     uploads: Uploads
     sessions: Sessions
-    denials: Denials
+    bans: Bans
     chat: Chat
-    jobs: Jobs
+    jobs: JobService
     metrics: Metrics
-    video: Video
+    video: VideoService
     snapshots: Snapshots
     media_ttl: float
     media_bytes: int
     bucket_rule: bool
     """Whether a rule of the bucket's deletes what is old in it, so that we need not."""
-    threads: Threads
+    threads: StoreThreads
     """In which to wait for ``media``."""
     _checks: "dict[str, asyncio.Future[None]]" = field(default_factory=dict)
 
@@ -128,13 +128,27 @@ async def _every(seconds: float, sweep: Check) -> None:
 
 
 async def open_services(
-    child: ChildSettings, bounds: Bounds, cluster: QueueSettings, *,
-    workers: int, isolation: str, events: str, session_events: int,
-    session_grace: float, session_ttl: float, media_ttl: float, media_bytes: int,
-    bucket_rule: bool, uploads: UploadSettings, uploads_store: StoreOptions, frame: Callable[[str], bytes],
-    sources: str = "", video: VideoSettings | None = None,
-    jobs: JobSettings | None = None, job_modules: Sequence[str] = (),
-) -> Services:  # fmt: skip
+    child: DecoderSettings,
+    bounds: QueueBounds,
+    cluster: QueueSettings,
+    *,
+    workers: int,
+    isolation: str,
+    events: str,
+    session_events: int,
+    session_grace: float,
+    session_ttl: float,
+    media_ttl: float,
+    media_bytes: int,
+    bucket_rule: bool,
+    uploads: UploadSettings,
+    uploads_store: StoreOptions,
+    frame: Callable[[str], bytes],
+    sources: str = "",
+    video: VideoSettings | None = None,
+    jobs: JobSettings | None = None,
+    job_modules: Sequence[str] = (),
+) -> Services:
     """``frame`` makes of a text what goes over a client's wire; ``job_modules`` have further kinds of jobs.
 
     Raises ValueError for a URL of an unknown kind, OSError for a place that cannot be used.
@@ -142,22 +156,35 @@ async def open_services(
     known_sources = parse_sources(sources)
     load(job_modules)
     metrics = Metrics()
-    media = open_media(child.media, child.store)
+    media = open_results(child.media, child.store)
     child = replace(child, media=media.url)
     log = open_events(events, session_events)
     metrics.watch(metrics.event_syncs, lambda: log.syncs)
     queue = await open_queue(cluster, child, media, bounds, metrics, workers=workers, isolation=isolation)
     sessions = Sessions(log, queue, grace=session_grace, ttl=session_ttl)
-    kept_uploads = open_uploads(queue, uploads, uploads_store, Threads(_THREADS))
-    denials = Denials(log)
-    await denials.load()
+    kept_uploads = open_uploads(queue, uploads, uploads_store, StoreThreads(_THREADS))
+    bans = Bans(log)
+    await bans.load()
     await queue.start()
-    live = Video(known_sources, video or VideoSettings(), queue, metrics)
-    threads = Threads(_THREADS)
+    live = VideoService(known_sources, video or VideoSettings(), queue, metrics)
+    threads = StoreThreads(_THREADS)
     told = jobs or JobSettings()
     told = replace(told, job_events=min(told.job_events, session_events))
-    house = JobHouse(told, media, kept_uploads, threads)
+    house = JobResources(told, media, kept_uploads, threads)
     return Services(
-        queue, log, media, kept_uploads, sessions, denials, Chat(log, frame), Jobs(log, queue, house, frame), metrics,
-        live, Snapshots(live), media_ttl, media_bytes, bucket_rule, threads,
-    )  # fmt: skip
+        queue,
+        log,
+        media,
+        kept_uploads,
+        sessions,
+        bans,
+        Chat(log, frame),
+        JobService(log, queue, house, frame),
+        metrics,
+        live,
+        Snapshots(live),
+        media_ttl,
+        media_bytes,
+        bucket_rule,
+        threads,
+    )

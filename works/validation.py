@@ -6,7 +6,7 @@ from pydantic_core import PydanticCustomError
 _NUMBERS = (int, float, int | None, float | None)
 
 
-class Given(BaseModel):
+class StrictModel(BaseModel):
     """Unknown members are refused: a misspelt one would be silently without effect. So are JSON's true and false
     where a number is wanted: Python counts with them."""
 
@@ -20,7 +20,7 @@ class Given(BaseModel):
         return value
 
 
-def faults_in(error: ValidationError, whole: str, most: int = 5) -> str:
+def describe_faults(error: ValidationError, whole: str, most: int = 5) -> str:
     """Each fault at its place, never the value; ``whole`` names what is wrong at no place in particular."""
     faults = error.errors(include_url=False, include_input=False)[:most]
     lines = (f"{'.'.join(map(str, fault['loc'])) or whole}: {fault['msg']}" for fault in faults)

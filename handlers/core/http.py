@@ -67,7 +67,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class HandlerContext:
     """What the server hands to every handler."""
 
     policy: Policy
@@ -82,9 +82,15 @@ class Refused(tornado.web.HTTPError):
     """A request refused: HTTP status, error code, message; ``cause`` is the reason of a TokenError, else the code."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, cause: str = "", retry_after_s: int | None = None,
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        cause: str = "",
+        retry_after_s: int | None = None,
         more: dict[str, object] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(status)
         self.more = more or {}
         self.code = code
@@ -103,8 +109,8 @@ class BaseHandler(tornado.web.RequestHandler):
     """The handlers' ground: subclasses are plain Tornado handlers."""
 
     @property
-    def context(self) -> Context:
-        return cast(Context, self.application.settings["context"])
+    def context(self) -> HandlerContext:
+        return cast(HandlerContext, self.application.settings["context"])
 
     @property
     def services(self) -> Services:
@@ -172,7 +178,7 @@ class BaseHandler(tornado.web.RequestHandler):
             user = await self.context.verifier.verify(self.token, self.address)
         except TokenError as error:
             raise self.refuse(401, "forbidden", error.message, error.reason) from None
-        if until := self.services.denials.until(user.name):
+        if until := self.services.bans.until(user.name):
             raise self.refuse(403, "forbidden", f"this user is kept out until {time.ctime(until)}", "denied")
         if not {scope, *others} & user.scopes:
             raise self.refuse(403, "forbidden", f"the token's scope must include {scope!r}")

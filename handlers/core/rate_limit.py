@@ -3,7 +3,7 @@
 import time
 
 
-class Rate:
+class RateLimit:
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second
         self.left = 2.0 * per_second

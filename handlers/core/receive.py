@@ -17,11 +17,11 @@ MOST_BYTES = 4 << 20
 LAST_WORDS = 5.0
 
 
-class Ended(Exception):
+class ConnectionEnded(Exception):
     """The connection is closed, and every message that came before was received."""
 
 
-class Inbox:
+class ReceiveQueue:
     """Messages that wait, first come first out, bounded in number and in bytes. A cancelled ``receive`` loses none."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -46,17 +46,17 @@ class Inbox:
         self._changed.set()
 
     async def receive(self) -> str | bytes:
-        """The next message, waited for. Raises Ended when there will be none."""
+        """The next message, waited for. Raises ConnectionEnded when there will be none."""
         while (message := self.receive_nowait()) is None:
             self._changed.clear()
             await self._changed.wait()
         return message
 
     def receive_nowait(self) -> str | bytes | None:
-        """The next message, None when none waits. Raises Ended when there will be none."""
+        """The next message, None when none waits. Raises ConnectionEnded when there will be none."""
         if not self._waiting:
             if self._ended:
-                raise Ended
+                raise ConnectionEnded
             return None
         message = self._waiting.popleft()
         self._bytes -= len(message)
@@ -74,11 +74,11 @@ class PullWebSocketHandler(BaseWebSocketHandler):
         raise NotImplementedError
 
     async def receive(self) -> str | bytes:
-        """The next message, waited for. Raises Ended once the connection is closed and nothing waits."""
+        """The next message, waited for. Raises ConnectionEnded once the connection is closed and nothing waits."""
         return await self._inbox.receive()
 
     def receive_nowait(self) -> str | bytes | None:
-        """The next message if one waits. Raises Ended once the connection is closed and nothing waits."""
+        """The next message if one waits. Raises ConnectionEnded once the connection is closed and nothing waits."""
         return self._inbox.receive_nowait()
 
     def pending(self) -> int:
@@ -90,19 +90,19 @@ class PullWebSocketHandler(BaseWebSocketHandler):
         try:
             while True:
                 yield await self.receive()
-        except Ended:
+        except ConnectionEnded:
             return
 
     async def opened(self) -> None:
         # As many as may come at once, so that one who keeps to the rate is never closed for a burst.
-        self._inbox = Inbox(int(2 * self.rate.per_second), MOST_BYTES)
+        self._inbox = ReceiveQueue(int(2 * self.rate.per_second), MOST_BYTES)
         self._talk = asyncio.create_task(self._converse())
         self._talk.add_done_callback(self._ended)
 
     async def _converse(self) -> None:
         try:
             await self.talk()
-        except Ended:
+        except ConnectionEnded:
             return
         self.close(1000)
 

@@ -12,7 +12,7 @@ _FIN, _RESERVED, _OPCODE, _CONTROL, _MASKED, _LENGTH = 0x80, 0x70, 0x0F, 0x08, 0
 _OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
 
 
-class Broken(Exception):
+class ProtocolError(Exception):
     """The client has broken the protocol: the close code, and the rule in words."""
 
     def __init__(self, code: int, rule: str) -> None:
@@ -20,7 +20,7 @@ class Broken(Exception):
         self.code, self.rule = code, rule
 
 
-class Protocol(WebSocketProtocol13):
+class StrictProtocol(WebSocketProtocol13):
     _next = "header"
     _failed = False
 
@@ -32,7 +32,7 @@ class Protocol(WebSocketProtocol13):
         self._next = "header"
         try:
             await super()._receive_frame()
-        except Broken as error:
+        except ProtocolError as error:
             self._fail(error)
 
     async def _read_bytes(self, n: int) -> bytes:
@@ -44,7 +44,7 @@ class Protocol(WebSocketProtocol13):
         elif self._next == "length":
             before = len(self._fragmented_message_buffer or b"")
             if int.from_bytes(data) + before > self.params.max_message_size:
-                raise Broken(TOO_BIG, f"a message has at most {self.params.max_message_size:,} bytes")
+                raise ProtocolError(TOO_BIG, f"a message has at most {self.params.max_message_size:,} bytes")
             self._next = "payload"
         return data
 
@@ -55,10 +55,10 @@ class Protocol(WebSocketProtocol13):
             elif opcode == 0x8:
                 check_close(data)
         except UnicodeDecodeError:
-            raise Broken(UNREADABLE, "text must be UTF-8") from None
+            raise ProtocolError(UNREADABLE, "text must be UTF-8") from None
         return super()._handle_message(opcode, data)
 
-    def _fail(self, error: Broken) -> None:
+    def _fail(self, error: ProtocolError) -> None:
         self.close(error.code, error.rule)
         self._failed = True
         if not self.stream.closed() and not self.stream.writing():
@@ -82,26 +82,26 @@ class Protocol(WebSocketProtocol13):
 
 
 def check_header(first: int, second: int, *, within: bool) -> None:
-    """The first two bytes of a frame; ``within``: amid a message of fragments. Raises Broken."""
+    """The first two bytes of a frame; ``within``: amid a message of fragments. Raises ProtocolError."""
     opcode = first & _OPCODE
     if first & _RESERVED:
-        raise Broken(PROTOCOL_ERROR, "reserved bits must be 0: no extension was agreed on")
+        raise ProtocolError(PROTOCOL_ERROR, "reserved bits must be 0: no extension was agreed on")
     if opcode not in _OPCODES:
-        raise Broken(PROTOCOL_ERROR, f"there is no opcode {opcode}")
+        raise ProtocolError(PROTOCOL_ERROR, f"there is no opcode {opcode}")
     if not second & _MASKED:
-        raise Broken(PROTOCOL_ERROR, "frames of a client must be masked")
+        raise ProtocolError(PROTOCOL_ERROR, "frames of a client must be masked")
     if opcode & _CONTROL:
         if not first & _FIN or second & _LENGTH > 125:
-            raise Broken(PROTOCOL_ERROR, "control frames must be whole and of at most 125 bytes")
+            raise ProtocolError(PROTOCOL_ERROR, "control frames must be whole and of at most 125 bytes")
     elif within != (opcode == 0x0):
-        raise Broken(PROTOCOL_ERROR, "fragments must follow their first, and nothing else may")
+        raise ProtocolError(PROTOCOL_ERROR, "fragments must follow their first, and nothing else may")
 
 
 def check_close(data: bytes) -> None:
-    """The payload of a close frame. Raises Broken, or UnicodeDecodeError for its reason."""
+    """The payload of a close frame. Raises ProtocolError, or UnicodeDecodeError for its reason."""
     if not data:
         return
     code = struct.unpack_from(">H", data)[0] if len(data) > 1 else 0
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-        raise Broken(PROTOCOL_ERROR, f"{code} is no close code")
+        raise ProtocolError(PROTOCOL_ERROR, f"{code} is no close code")
     data[2:].decode()

@@ -16,10 +16,10 @@ from handlers.core.auth import Scope, TokenError, User, without_tokens
 from handlers.core.connections import TooMany
 from handlers.core.framing import MOST_HEADER, FrameError, frame, unpack
 from handlers.core.http import COOKIE, BaseHandler, Refused
-from handlers.core.rate_limit import Rate
-from handlers.core.rfc6455 import Protocol
+from handlers.core.rate_limit import RateLimit
+from handlers.core.rfc6455 import StrictProtocol
 from works.errors import WorkError
-from works.validation import Given, faults_in
+from works.validation import StrictModel, describe_faults
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ _SOON = 0.005
 _EXPIRING = 60.0
 
 
-class Message(Given):
+class Message(StrictModel):
     """A message of the client."""
 
     type: str
@@ -106,7 +106,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
 
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         stock = super().get_websocket_protocol()
-        return Protocol(self, False, stock.params) if isinstance(stock, WebSocketProtocol13) else None
+        return StrictProtocol(self, False, stock.params) if isinstance(stock, WebSocketProtocol13) else None
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
@@ -115,7 +115,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         self.set_nodelay(True)
         if self.ws_connection and self.ws_connection.stream:
             self.ws_connection.stream.max_write_buffer_size = self.context.policy.outbox
-        self.rate = Rate(getattr(self.context.policy, self.rate_setting))
+        self.rate = RateLimit(getattr(self.context.policy, self.rate_setting))
         try:
             await self.opened()
         except OSError as error:
@@ -166,7 +166,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         try:
             return schema.model_validate(members)
         except ValidationError as error:
-            raise WorkError("bad_message", faults_in(error, str(kind))) from None
+            raise WorkError("bad_message", describe_faults(error, str(kind))) from None
 
     def within_rate(self) -> bool:
         """Counts a message; closes when there are too many."""

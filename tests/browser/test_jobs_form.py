@@ -57,9 +57,17 @@ async def test_each_sort_of_parameter_has_its_field(server: Server) -> None:
         await opened(page)
         values = {"count": 14, "version": "1.4", "quoted": "14", "yes": True, "empty": ""}
         assert await given(page) == {
-            "title": "a title", "copies": 3, "ratio": 0.5, "colour": "blue", "loud": False, "names": ["a", "b"],
-            "numbers": [1, 2], "limit": None, "size": {"width": 640, "height": 20}, "values": values,
-        }  # fmt: skip
+            "title": "a title",
+            "copies": 3,
+            "ratio": 0.5,
+            "colour": "blue",
+            "loud": False,
+            "names": ["a", "b"],
+            "numbers": [1, 2],
+            "limit": None,
+            "size": {"width": 640, "height": 20},
+            "values": values,
+        }
         # What was left as it was is left to the server, too; a number is sent as one.
         assert set(await params(page)) == {"title", "copies", "colour", "loud", "numbers", "size", "values"}
         assert (await params(page))["numbers"] == [1, 2]
@@ -87,10 +95,13 @@ async def test_all_that_is_wrong_is_shown_at_its_field(server: Server) -> None:
         await page.fill("#job-form [name=limit]", "-1")
         await page.click("#job-start")
         wrong = {
-            "title": "Field required", "copies": "valid integer", "ratio": "greater than 0",
-            "numbers": "item 2: Input should be a valid integer", "height": "less than or equal to 5000",
+            "title": "Field required",
+            "copies": "valid integer",
+            "ratio": "greater than 0",
+            "numbers": "item 2: Input should be a valid integer",
+            "height": "less than or equal to 5000",
             "limit": "greater than or equal to 0",
-        }  # fmt: skip
+        }
         for name, words in wrong.items():
             input = page.locator(f"#job-form [name={name}]")
             await expect(input).to_have_attribute("aria-invalid", "true")

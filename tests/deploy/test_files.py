@@ -101,7 +101,9 @@ def test_its_arguments_and_secrets_are_settings_that_a_server_starts_with(monkey
     (container,) = manifest()["Deployment"]["spec"]["template"]["spec"]["containers"]
     flags = dict(argument.removeprefix("--").split("=", 1) for argument in container["args"])
     settings = Settings(
-        _env_file=None, jwt_secret="x" * 32, events="redis://redis/0",
+        _env_file=None,
+        jwt_secret="x" * 32,
+        events="redis://redis/0",
         **{name.replace("-", "_"): value for name, value in flags.items()},
-    )  # type: ignore[call-arg]  # fmt: skip
+    )  # type: ignore[call-arg]
     assert settings.uploads_url == "s3://bucket/uploads/results"

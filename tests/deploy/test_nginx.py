@@ -186,8 +186,10 @@ async def test_an_upload_reaches_the_server_while_it_is_still_being_sent(nginx: 
     told = json.loads(said[said.index(b"{") : said.rindex(b"}") + 1])
     served = httpx.get(f"{nginx.url}/upload/{told['id']}.mp4")
     assert (served.content == content, served.headers["Server"], served.headers["Content-Type"]) == (
-        True, "nginx", "video/mp4"
-    )  # fmt: skip
+        True,
+        "nginx",
+        "video/mp4",
+    )
     assert "sandbox" in served.headers["Content-Security-Policy"]
     assert httpx.get(f"{nginx.url}/upload/{told['id']}.draft").status_code == 404
 

@@ -65,9 +65,16 @@ async def test_a_denial_can_be_lifted(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"user": ""}, {"user": "a", "deny_s": -1}, {"user": "a", "deny_s": "soon"}, {"user": "a", "more": 1},
-     {"user": "a", "deny_s": True}],
-)  # fmt: skip
+    "body",
+    [
+        {},
+        {"user": ""},
+        {"user": "a", "deny_s": -1},
+        {"user": "a", "deny_s": "soon"},
+        {"user": "a", "more": 1},
+        {"user": "a", "deny_s": True},
+    ],
+)
 async def test_a_bad_request_says_which_member(server: Server, body: dict[str, object]) -> None:
     answer = await kick(server, **body)
     assert answer.status_code == 400

@@ -139,7 +139,7 @@ BAD: dict[str, tuple[Callable[[], str], str, str]] = {
     "a header nested deep": (lambda: forged({}, {}).replace("e30", DEEP, 1), "bad", "no valid JWT"),
     "one character too long": (lambda: "x" * (MAX_LENGTH + 1), "bad", "8,192"),
     "5 MB": (lambda: signed(padding="x" * 5_000_000), "bad", "8,192"),
-}  # fmt: skip
+}
 
 
 def forged_with_secret(body: Any) -> str:

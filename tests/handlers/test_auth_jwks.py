@@ -168,9 +168,16 @@ async def test_while_the_keys_are_fetched_for_made_up_kids_nobody_else_waits(pub
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(500, b""), (302, b""), (200, b"no JSON"), (200, b"\xff"), (200, b"[]"), (200, b'{"keys": []}'),
-     (200, b'{"keys": [7]}')],
-)  # fmt: skip
+    [
+        (500, b""),
+        (302, b""),
+        (200, b"no JSON"),
+        (200, b"\xff"),
+        (200, b"[]"),
+        (200, b'{"keys": []}'),
+        (200, b'{"keys": [7]}'),
+    ],
+)
 async def test_a_document_without_good_keys_lets_nobody_in_until_it_is_mended(
     publisher: Publisher, status: int, body: bytes
 ) -> None:

@@ -108,9 +108,14 @@ async def test_the_result_has_the_size_that_was_asked_for(
 
 @pytest.mark.parametrize(
     ("source", "asked", "given"),
-    [(".jpg", "auto", "jpeg"), (".png", "auto", "png"), (".webp", "auto", "webp"), (".png", "jpeg", "jpeg"),
-     (".jpg", "webp", "webp")],
-)  # fmt: skip
+    [
+        (".jpg", "auto", "jpeg"),
+        (".png", "auto", "png"),
+        (".webp", "auto", "webp"),
+        (".png", "jpeg", "jpeg"),
+        (".jpg", "webp", "webp"),
+    ],
+)
 async def test_the_result_has_the_format_that_was_asked_for(
     server: Server, source: str, asked: str, given: str
 ) -> None:

@@ -131,7 +131,7 @@ MESSAGES: dict[str, tuple[str | bytes, str, str]] = {
         "after",
     ),
     "a new token that is none": ('{"type": "token", "token": "nope"}', "forbidden", "token"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -55,10 +55,13 @@ async def test_no_token_is_asked_for_because_the_name_is_the_key(server: Server)
 @pytest.mark.parametrize(
     ("suffix", "type"),
     [
-        (".webm", "video/webm"), (".mp4", "video/mp4"), (".zip", "application/zip"),
-        (".csv", "text/csv; charset=utf-8"), (".json", "application/json"),
+        (".webm", "video/webm"),
+        (".mp4", "video/mp4"),
+        (".zip", "application/zip"),
+        (".csv", "text/csv; charset=utf-8"),
+        (".json", "application/json"),
     ],
-)  # fmt: skip
+)
 def test_other_results_are_what_their_names_say_and_saved_when_a_browser_cannot_show_them(
     server: Server, suffix: str, type: str
 ) -> None:

@@ -10,13 +10,13 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from handlers.core import receive
-from handlers.core.receive import Ended, Inbox, PullWebSocketHandler
+from handlers.core.receive import ConnectionEnded, PullWebSocketHandler, ReceiveQueue
 from tests.here import closed, connect, serving
 from tests.running import until
 
 
 async def test_an_inbox_gives_messages_in_their_order_and_says_how_many_wait() -> None:
-    inbox = Inbox(10, 1000)
+    inbox = ReceiveQueue(10, 1000)
     assert inbox.receive_nowait() is None
     assert [inbox.put(message) for message in ("a", b"b", "c")] == [True] * 3
     assert inbox.pending() == 3
@@ -25,7 +25,7 @@ async def test_an_inbox_gives_messages_in_their_order_and_says_how_many_wait() -
 
 
 async def test_an_inbox_is_bounded_in_messages_and_in_bytes_and_has_room_again_when_read() -> None:
-    inbox = Inbox(2, 10)
+    inbox = ReceiveQueue(2, 10)
     assert [inbox.put(text) for text in ("a", "b", "c")] == [True, True, False]
     assert inbox.receive_nowait() == "a"
     assert [inbox.put(text) for text in ("0123456789", "012345678")] == [False, True]
@@ -34,21 +34,21 @@ async def test_an_inbox_is_bounded_in_messages_and_in_bytes_and_has_room_again_w
 
 
 async def test_an_ended_inbox_gives_what_waits_and_then_ends_for_everybody_who_waits() -> None:
-    inbox = Inbox(10, 1000)
+    inbox = ReceiveQueue(10, 1000)
     waiting = [asyncio.create_task(inbox.receive()) for _ in range(3)]
     await asyncio.sleep(0)
     inbox.put("last")
     inbox.end()
     ended = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [end for end in ended if not isinstance(end, Ended)] == ["last"]
+    assert [end for end in ended if not isinstance(end, ConnectionEnded)] == ["last"]
     for _ in range(2):
-        with pytest.raises(Ended):
+        with pytest.raises(ConnectionEnded):
             inbox.receive_nowait()
 
 
 async def test_a_receive_that_is_cancelled_loses_nothing() -> None:
     """Also one that is cancelled at the moment when a message comes."""
-    inbox = Inbox(10, 1000)
+    inbox = ReceiveQueue(10, 1000)
     for _ in range(2):
         waiting = asyncio.create_task(inbox.receive())
         await asyncio.sleep(0)
@@ -75,7 +75,7 @@ class Talker(PullWebSocketHandler):
     async def talk_waiting(self) -> None:
         try:
             await self.receive()
-        except Ended:
+        except ConnectionEnded:
             self.notes.append("ended")
             raise
 

@@ -60,9 +60,14 @@ async def test_a_file_is_shown_from_its_beginning_frame_by_frame(viewer: Viewer)
     watching = await viewer.watch("yard")
     told = {name: watching[name] for name in ("source", "kind", "shared", "duration", "fps", "size", "position")}
     assert told == {
-        "source": "yard", "kind": "file", "shared": False, "duration": 10.0, "fps": 25.0, "size": [320, 180],
+        "source": "yard",
+        "kind": "file",
+        "shared": False,
+        "duration": 10.0,
+        "fps": 25.0,
+        "size": [320, 180],
         "position": 0.0,
-    }  # fmt: skip
+    }
     frames = [await viewer.frame() for _ in range(20)]
     numbers = [number_in(frame["payload"]) for frame in frames]
     assert numbers[0] == 0

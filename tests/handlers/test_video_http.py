@@ -176,10 +176,12 @@ async def test_while_the_server_ends_a_stream_is_refused_as_every_socket_is(star
     async with (
         await Client.connect(server) as client,
         httpx.AsyncClient(
-            base_url=server.url, headers=bearer(server), timeout=60,
+            base_url=server.url,
+            headers=bearer(server),
+            timeout=60,
             limits=httpx.Limits(keepalive_expiry=None),  # its own five seconds are soon over on a busy machine
         ) as kept,
-    ):  # fmt: skip
+    ):
         await kept.get("/healthz")
         await client.plug()
         server.process.send_signal(signal.SIGTERM)

@@ -33,9 +33,15 @@ GOOD: dict[str, dict[str, Any]] = {
     "token": {"token": "x"},
 }
 REQUIRED = {
-    "join": ["room"], "leave": ["room"], "typing": ["room"], "send": ["room", "client_id", "text"],
-    "read": ["stream", "offset"], "history": ["stream"], "presence": ["room"], "broadcast": ["text"],
-}  # fmt: skip
+    "join": ["room"],
+    "leave": ["room"],
+    "typing": ["room"],
+    "send": ["room", "client_id", "text"],
+    "read": ["stream", "offset"],
+    "history": ["stream"],
+    "presence": ["room"],
+    "broadcast": ["text"],
+}
 NO_TEXT = NO_STRING.filter(lambda value: value is not None)  # a lone surrogate is no fault in a text
 NO_ROOM = NO_TEXT | SURROGATE
 NO_NAME = NO_STRING | SURROGATE | st.sampled_from(["", "a/b", "a b", " ", "a\n", "x" * 101, "\u2003", "room/quiet"])

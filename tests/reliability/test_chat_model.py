@@ -37,9 +37,13 @@ STEPS = st.lists(
 # Not made smaller when they fail: that takes minutes, and the model says what it expected.
 PHASES = (Phase.explicit, Phase.generate)
 SHORT = settings(
-    max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES,
+    max_examples=50,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=PHASES,
     report_multiple_bugs=False,
-)  # fmt: skip
+)
 
 
 async def agree(server: Server, steps: list[tuple[str, int, int, int]]) -> None:

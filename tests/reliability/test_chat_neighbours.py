@@ -34,9 +34,20 @@ numbers = count(1)
 SECRETS = ("under the stone", "the key is")
 # Names by which Alice may try to reach what is between Bob and Carol.
 STREAMS = (
-    "room/den", "direct/bob/carol", "direct/bob%2Fcarol", "chat/direct/bob/carol", "chat/room/den", "user/bob",
-    "direct/../bob/carol", "room/den ", "room/%64en", "direct/", "room/", "chat/live/den", "chat/user/bob",
-)  # fmt: skip
+    "room/den",
+    "direct/bob/carol",
+    "direct/bob%2Fcarol",
+    "chat/direct/bob/carol",
+    "chat/room/den",
+    "user/bob",
+    "direct/../bob/carol",
+    "room/den ",
+    "room/%64en",
+    "direct/",
+    "room/",
+    "chat/live/den",
+    "chat/user/bob",
+)
 
 
 @pytest.fixture
@@ -121,9 +132,16 @@ async def token(server: Server, alice: Chatter) -> None:
 
 
 MESSAGES: dict[str, Attempt] = {
-    "join": join, "leave": leave, "typing": typing, "send": send, "read": read, "history": history,
-    "presence": presence, "broadcast": broadcast, "token": token,
-}  # fmt: skip
+    "join": join,
+    "leave": leave,
+    "typing": typing,
+    "send": send,
+    "read": read,
+    "history": history,
+    "presence": presence,
+    "broadcast": broadcast,
+    "token": token,
+}
 
 
 def test_every_message_type_has_a_row() -> None:

@@ -78,8 +78,9 @@ async def test_an_answer_on_its_way_gets_there(start: Start) -> None:
         server = start(slice_timeout=2 * GUARD)
         ask = request(
             "POST /process?zoom=8&format=png",
-            *bearer(server.token().encode()), body=encoded(photograph(), ".png"),
-        )  # fmt: skip
+            *bearer(server.token().encode()),
+            body=encoded(photograph(), ".png"),
+        )
         async with Raw(*await asyncio.open_connection(sock=thin(server), limit=1 << 14)) as raw:
             raw.send(ask)
             head = await raw.head()

@@ -23,9 +23,9 @@ from tests.reliability.harness import TRIES, Cost, Ends, healthy, peak_address_s
 from tests.reliability.mutations import mutations
 from tests.running import GUARD, ROOT, Server, until
 from works.errors import WorkError
-from works.imaging.pipeline import Limits, perform
+from works.imaging.pipeline import ImageLimits, process
 from works.imaging.task import Task
-from works.storage.results import FolderMedia
+from works.storage.results import FolderResults
 
 Start = Callable[..., Server]
 PILLOW = "pillow==13.0.0"
@@ -159,7 +159,7 @@ def work_damage() -> None:
     for id, data in _damage(encoded(photograph()[:160, :160])):
         task = Task("session", id, data, deliver="inline", format="png")
         try:
-            print("result", id, hashlib.sha256(perform(task, FolderMedia(Path()), Limits()).payload).hexdigest())
+            print("result", id, hashlib.sha256(process(task, FolderResults(Path()), ImageLimits()).payload).hexdigest())
         except WorkError as error:
             print(error.code, id)
 

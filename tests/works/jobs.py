@@ -12,26 +12,26 @@ from tests.works import logs, uploads
 from works.events import EventLog
 from works.jobs import load
 from works.jobs.history import stream_of
-from works.jobs.requests import Start
-from works.jobs.service import Jobs, Who
-from works.jobs.settings import JobHouse, JobSettings
-from works.storage.address import Threads
+from works.jobs.requests import StartRequest
+from works.jobs.service import JobService, Requester
+from works.jobs.settings import JobResources, JobSettings
+from works.storage.address import StoreThreads
 
 KINDS = "tests.works.kinds_of_jobs"
-ALICE = Who("alice", frozenset({"jobs"}), "http://here")
-BOB = Who("bob", frozenset({"jobs"}), "http://here")
-ADMIN = Who("root", frozenset({"jobs", "admin"}), "http://here")
+ALICE = Requester("alice", frozenset({"jobs"}), "http://here")
+BOB = Requester("bob", frozenset({"jobs"}), "http://here")
+ADMIN = Requester("root", frozenset({"jobs", "admin"}), "http://here")
 
 
 @asynccontextmanager
-async def housed(log: EventLog, folder: Path, **settings: Any) -> AsyncIterator[Jobs]:
+async def housed(log: EventLog, folder: Path, **settings: Any) -> AsyncIterator[JobService]:
     """Jobs on a log that is there; it drains in the end."""
     load([KINDS])
     async with uploads.opened(folder) as kept:
-        threads = Threads(2)
+        threads = StoreThreads(2)
         # A lease that outlasts every pause of this process, unless the test is about that.
         chosen = JobSettings(job_folder=str(folder / "jobs"), **({"job_lease": 600} | settings))
-        jobs = Jobs(log, kept.queue, JobHouse(chosen, kept.queue.media, kept, threads), str.encode)  # type: ignore[attr-defined]
+        jobs = JobService(log, kept.queue, JobResources(chosen, kept.queue.media, kept, threads), str.encode)  # type: ignore[attr-defined]
         running = asyncio.create_task(jobs.runner.run())
         try:
             yield jobs
@@ -42,17 +42,17 @@ async def housed(log: EventLog, folder: Path, **settings: Any) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def opened(kind: str, folder: Path, keep: int = 10_000, **settings: Any) -> AsyncIterator[Jobs]:
+async def opened(kind: str, folder: Path, keep: int = 10_000, **settings: Any) -> AsyncIterator[JobService]:
     async with logs.opened(kind, folder, keep) as log, housed(log, folder, **settings) as jobs:
         yield jobs
 
 
-async def start(jobs: Jobs, job: str, who: Who = ALICE, client_id: str = "", **params: Any) -> str:
-    ask = Start(job=job, params=params, client_id=client_id or secrets.token_hex(8))
+async def start(jobs: JobService, job: str, who: Requester = ALICE, client_id: str = "", **params: Any) -> str:
+    ask = StartRequest(job=job, params=params, client_id=client_id or secrets.token_hex(8))
     return (await jobs.start(who, ask))[0]
 
 
-async def groups(jobs: Jobs, id: str, after: int = 0) -> list[dict[str, Any]]:
+async def groups(jobs: JobService, id: str, after: int = 0) -> list[dict[str, Any]]:
     """The events of the stream after that offset up to the last one, each with its offset."""
     found: list[dict[str, Any]] = []
     async with (
@@ -66,12 +66,12 @@ async def groups(jobs: Jobs, id: str, after: int = 0) -> list[dict[str, Any]]:
     raise AssertionError("a subscription ended")
 
 
-async def told(jobs: Jobs, id: str) -> list[dict[str, Any]]:
+async def told(jobs: JobService, id: str) -> list[dict[str, Any]]:
     """All that was told, in order, up to the end."""
     return [event for group in await groups(jobs, id) for event in group["events"]]
 
 
-async def end(jobs: Jobs, id: str) -> dict[str, Any]:
+async def end(jobs: JobService, id: str) -> dict[str, Any]:
     """The last event; it is the only one of its sort."""
     events = await told(jobs, id)
     last = [each for each in events if each["type"] in ("succeeded", "failed", "cancelled", "interrupted")]
@@ -79,7 +79,7 @@ async def end(jobs: Jobs, id: str) -> dict[str, Any]:
     return last[0]
 
 
-async def until_told(jobs: Jobs, id: str, type: str) -> dict[str, Any]:
+async def until_told(jobs: JobService, id: str, type: str) -> dict[str, Any]:
     """The first event of that type, waited for."""
     async with (
         asyncio.timeout(60),

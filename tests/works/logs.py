@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.redis import url_in
-from works.events import Event, EventLog, Lost, redis, redis_calls
+from works.events import Event, EventLog, PositionLost, redis, redis_calls
 from works.events.open import open_events
 
 OPENERS: dict[str, Callable[[Path, int], EventLog]] = {
@@ -22,7 +22,7 @@ def be_patient(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(redis, "_ANSWER", 60.0)
     for module in (redis, redis_calls):
         patch.setattr(module, "PATIENCE", 60.0)
-    patch.setitem(redis_calls.Calls.call.__kwdefaults__, "patience", 60.0)
+    patch.setitem(redis_calls.RedisCalls.call.__kwdefaults__, "patience", 60.0)
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ async def is_lost(log: EventLog, stream: str, after: int) -> bool:
     try:
         async with asyncio.timeout(60):
             await collect(log, stream, after, 1)
-    except Lost:
+    except PositionLost:
         return True
     return False
 

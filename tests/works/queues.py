@@ -16,23 +16,23 @@ from tests.pictures import encoded, photograph, small
 from tests.running import alive, until
 from works.errors import WorkError
 from works.imaging import actions
-from works.imaging.pipeline import Limits
+from works.imaging.pipeline import ImageLimits
 from works.imaging.pixels import as_image
 from works.imaging.task import Result, Task
 from works.metrics import Metrics
 from works.queue.base import BaseQueue
 from works.queue.cluster import ClusterQueue
 from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import ChildSettings
+from works.queue.decoder import DecoderSettings
 from works.queue.local import LocalQueue
-from works.queue.order import Bounds
-from works.storage.results import FolderMedia
+from works.queue.order import QueueBounds
+from works.storage.results import FolderResults
 
 
 class Seen(BaseQueue):
     """A queue with what a test wants to know of it."""
 
-    media: FolderMedia
+    media: FolderResults
     figures: Metrics
 
     def deaths(self, reason: str) -> float:
@@ -43,13 +43,21 @@ class Seen(BaseQueue):
 
 
 class Queue(LocalQueue, Seen):
-    def __init__(self, folder: Path, isolation: str = "process", *, workers: int = 1, timeout: float = 100,
-                 memory: int = 1 << 30, bounds: Bounds | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: Path,
+        isolation: str = "process",
+        *,
+        workers: int = 1,
+        timeout: float = 100,
+        memory: int = 1 << 30,
+        bounds: QueueBounds | None = None,
+    ) -> None:
         folder.mkdir(exist_ok=True)
-        self.media = FolderMedia(folder)
+        self.media = FolderResults(folder)
         self.figures = Metrics()
-        child = ChildSettings(self.media.url, Limits(), memory, timeout)
-        super().__init__(child, self.media, bounds or Bounds(), self.figures, workers=workers, isolation=isolation)
+        child = DecoderSettings(self.media.url, ImageLimits(), memory, timeout)
+        super().__init__(child, self.media, bounds or QueueBounds(), self.figures, workers=workers, isolation=isolation)
 
 
 class OnDask(ClusterQueue, Seen):
@@ -59,18 +67,25 @@ class OnDask(ClusterQueue, Seen):
     """
 
     def __init__(
-        self, cluster: Dask, *, bounds: Bounds | None = None, timeout: float = 100, answer: float = 60,
+        self,
+        cluster: Dask,
+        *,
+        bounds: QueueBounds | None = None,
+        timeout: float = 100,
+        answer: float = 60,
         **settings: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         from works.queue import dask
         from works.queue.dask import DaskCluster
 
         dask._ANSWER = answer
         cluster.media.mkdir(exist_ok=True)
-        self.media = FolderMedia(cluster.media)
+        self.media = FolderResults(cluster.media)
         self.figures = Metrics()
         how = QueueSettings(cluster.url, **({"queue_patience": 600} | settings))
-        super().__init__(lambda: DaskCluster.connect(how), how, timeout, self.media, bounds or Bounds(), self.figures)
+        super().__init__(
+            lambda: DaskCluster.connect(how), how, timeout, self.media, bounds or QueueBounds(), self.figures
+        )
 
     @property
     def threads(self) -> int:
@@ -146,7 +161,7 @@ async def begun(queue: Seen) -> None:
 def held(queue: Any) -> Iterator[None]:
     """Within, nothing comes of what a queue of one thread is at."""
     go_on = threading.Event()
-    queue._performers[0]._thread.submit(go_on.wait)
+    queue._decoders[0]._thread.submit(go_on.wait)
     try:
         yield
     finally:

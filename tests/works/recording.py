@@ -17,9 +17,9 @@ from tests.works import queues
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task
 from works.jobs import JobFailed, find
-from works.jobs.settings import JobHouse, JobSettings
-from works.storage.address import StoreOptions, Threads
-from works.storage.results import MediaStore
+from works.jobs.settings import JobResources, JobSettings
+from works.storage.address import StoreOptions, StoreThreads
+from works.storage.results import ResultStore
 from works.storage.uploads import UploadSettings, open_uploads
 
 
@@ -29,7 +29,7 @@ class Recording:
     id, user = "job", "alice"
     only: frozenset[str] | None = None
 
-    def __init__(self, house: JobHouse, queue: queues.Queue, folder: Path) -> None:
+    def __init__(self, house: JobResources, queue: queues.Queue, folder: Path) -> None:
         self.house, self.queue = house, queue
         self.told: list[tuple[Any, ...]] = []
         self.states: dict[str, dict[str, Any]] = {}
@@ -76,7 +76,7 @@ class Recording:
         return self._folder
 
     @property
-    def media(self) -> MediaStore:
+    def media(self) -> ResultStore:
         return self.house.media
 
     async def do(self, name: str, **params: Any) -> dict[str, Any]:
@@ -129,9 +129,9 @@ async def recording(
     (folder / "scans").mkdir(exist_ok=True)
     chosen = JobSettings(folders=(f"scans={folder}/scans",), **settings)
     async with queues.opened(folder, workers=workers) as queue:
-        threads = Threads(4)
+        threads = StoreThreads(4)
         kept = UploadSettings(bucket or f"file:{folder}/uploads", spool=str(folder / "spool"))
         uploads = open_uploads(queue, kept, store or StoreOptions(), threads)
-        house = JobHouse(chosen, queue.media, uploads, threads)
+        house = JobResources(chosen, queue.media, uploads, threads)
         yield Recording(house, queue, folder / "scratch")
         threads.close()

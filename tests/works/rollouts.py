@@ -9,7 +9,7 @@ from tests.sshd import Fleet
 from works.imaging.task import Result, Task
 from works.jobs import FINAL, JobFailed
 from works.jobs.rollout.job import RolloutParams, rollout
-from works.jobs.settings import JobHouse, JobSettings
+from works.jobs.settings import JobResources, JobSettings
 
 # Generous: no test is about how fast a host is.
 SETTINGS: dict[str, Any] = {"ssh_connect_timeout": 60, "rollout_kill_timeout": 30}
@@ -21,7 +21,7 @@ class Recorder:
     def __init__(self, settings: JobSettings, folder: Path, only: frozenset[str] | None = None) -> None:
         self.id, self.user, self.only = "job-1", "alice", only
         # A rollout asks the house for its settings only.
-        self.house = JobHouse(settings, *cast(tuple[Any, Any, Any], (None, None, None)))
+        self.house = JobResources(settings, *cast(tuple[Any, Any, Any], (None, None, None)))
         self.stages: list[str] = []
         self.steps: list[tuple[int, int, int | None]] = []
         self.lines: list[tuple[str, str]] = []

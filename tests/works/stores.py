@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.s3 import S3
 from works.storage.address import StoreOptions
-from works.storage.results import FolderMedia, MediaStore, open_media
+from works.storage.results import FolderResults, ResultStore, open_results
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Stand:
     """``age`` makes a name that many seconds older; ``names`` is all there is, debris too; ``place_odd`` puts there
     something under a name that the store never gave."""
 
-    store: MediaStore
+    store: ResultStore
     age: Callable[[str, float], None]
     names: Callable[[], list[str]]
     place_odd: Callable[[str], None]
@@ -37,8 +37,8 @@ class Stand:
 
 
 def folder_stand(folder: Path) -> Stand:
-    store = open_media(f"file:{folder}/media")
-    assert isinstance(store, FolderMedia)
+    store = open_results(f"file:{folder}/media")
+    assert isinstance(store, FolderResults)
 
     def age(name: str, seconds: float) -> None:
         then = time.time() - seconds
@@ -54,7 +54,7 @@ def s3_stand(s3: S3) -> Stand:
     prefix = secrets.token_hex(4)
     options = StoreOptions(30.0, None, s3.values)
     return Stand(
-        open_media(f"s3://bucket/{prefix}", options),
+        open_results(f"s3://bucket/{prefix}", options),
         s3.age,
         lambda: [key.removeprefix(f"{prefix}/") for key in s3.keys(f"{prefix}/")],
         lambda name: s3.put(f"{prefix}/{name}"),

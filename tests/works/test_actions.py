@@ -14,7 +14,7 @@ from tests.pictures import photograph, scan
 from tests.running import ROOT
 from works.errors import WorkError
 from works.imaging import actions
-from works.imaging.actions import Found
+from works.imaging.actions import Findings
 from works.imaging.pixels import Image, as_image, to_gray
 
 PHOTO = photograph()
@@ -24,13 +24,13 @@ SIZES = [(1, 1), (3, 5), (17, 1), (1, 17), (255, 33), (33, 255)]
 
 def done(name: str, image: Image, **options: Any) -> Image:
     """The picture that the action gives, with its options checked as a client's are."""
-    result = actions.work(name, image, actions.check(name, options))
-    return result.image if isinstance(result, Found) else result
+    result = actions.apply(name, image, actions.check(name, options))
+    return result.image if isinstance(result, Findings) else result
 
 
-def found(name: str, image: Image, **options: Any) -> Found:
-    result = actions.work(name, image, actions.check(name, options))
-    assert isinstance(result, Found)
+def found(name: str, image: Image, **options: Any) -> Findings:
+    result = actions.apply(name, image, actions.check(name, options))
+    assert isinstance(result, Findings)
     return result
 
 
@@ -280,8 +280,12 @@ def test_a_new_action_is_one_function_and_is_offered_with_help_and_schema() -> N
     described = actions.offered()["negative"]
     assert described["help"] == "Turns light to dark by a `share`."
     assert described["options"]["share"] == {
-        "default": 1.0, "maximum": 1, "minimum": 0, "title": "Share", "type": "number",
-    }  # fmt: skip
+        "default": 1.0,
+        "maximum": 1,
+        "minimum": 0,
+        "title": "Share",
+        "type": "number",
+    }
     assert not described["gives_data"]
     assert (done("neg", PHOTO) == 255 - PHOTO).all()
     assert faults("negative", {"share": 2}).startswith("negative: share: ")

@@ -13,13 +13,13 @@ from tests.works.queues import kill_all, running_module
 from tests.works.recording import recording
 from tests.works.zips import zipped
 from works.errors import WorkError
-from works.imaging.image_header import probe
+from works.imaging.image_header import read_header
 from works.imaging.task import Result, Task
 from works.jobs import BadParams, JobFailed
 
 
 def size(data: bytes) -> tuple[int, int]:
-    return probe(data).upright
+    return read_header(data).upright
 
 
 def scans(folder: Path, **files: bytes) -> None:
@@ -71,10 +71,16 @@ async def test_uploads_are_worked_and_held_for_as_long_as_those_of_messages(tmp_
 
 async def test_what_comes_of_uploads_has_the_names_that_they_were_sent_by_each_once(tmp_path: Path) -> None:
     called = {
-        "beach.jpg": "beach.jpg", "C:\\Pictures\\BEACH.JPG": "BEACH-2.JPG", "../../up/beach.jpg": "beach-3.jpg",
-        "": "", "words": "words.jpg", "..": "", "a\0\u202eb.png": "a\ufffd\ufffdb.jpg", "C:": "",
+        "beach.jpg": "beach.jpg",
+        "C:\\Pictures\\BEACH.JPG": "BEACH-2.JPG",
+        "../../up/beach.jpg": "beach-3.jpg",
+        "": "",
+        "words": "words.jpg",
+        "..": "",
+        "a\0\u202eb.png": "a\ufffd\ufffdb.jpg",
+        "C:": "",
         "\N{CYRILLIC SMALL LETTER YA}.jpg": "\N{CYRILLIC SMALL LETTER YA}.jpg",
-    }  # fmt: skip
+    }
     async with recording(tmp_path) as job:
         ids = [await job.upload(encoded(photograph()), called=name) for name in called]
         expected = [name or f"{id}.jpg" for id, name in zip(ids, called.values(), strict=True)]
@@ -130,8 +136,12 @@ async def test_a_picture_that_fails_is_told_with_its_reason_and_the_others_go_on
         result = await job.do("batch", folder="scans")
         assert (result["done"], result["failed"]) == (5, 3)
         assert {name: state.get("code") for name, state in job.states.items()} == {
-            "a.jpg": None, "b.jpg": "bad_image", "c.gif": "unsupported_format", "d.jpg": "too_large", "e.jpg": None,
-        }  # fmt: skip
+            "a.jpg": None,
+            "b.jpg": "bad_image",
+            "c.gif": "unsupported_format",
+            "d.jpg": "too_large",
+            "e.jpg": None,
+        }
         assert "200,000 bytes" in job.states["d.jpg"]["message"]
         assert list(job.unzipped(result)) == ["a.jpg", "e.jpg"]
         assert [row.get("code") for row in job.rows(result)] == [

@@ -24,9 +24,26 @@ def written(tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, 
 
 @pytest.mark.parametrize(
     "name",
-    ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "\r=1", "\n=1", "  =1+1", "\u00a0=1", "\uff1d1+1", "\uff0b1", "\uff20a",
-     "=HYPERLINK(\"http://x\")", "=cmd|' /C calc'!A0", "\ufeff=1", "\u200b@a", "\0=1"],
-)  # fmt: skip
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1+1",
+        "\r=1",
+        "\n=1",
+        "  =1+1",
+        "\u00a0=1",
+        "\uff1d1+1",
+        "\uff0b1",
+        "\uff20a",
+        '=HYPERLINK("http://x")',
+        "=cmd|' /C calc'!A0",
+        "\ufeff=1",
+        "\u200b@a",
+        "\0=1",
+    ],
+)
 def test_no_cell_is_a_formula(tmp_path: Path, name: str) -> None:
     (row,), (whole,) = written(tmp_path, [{"name": name, "value": [name]}])
     assert row["name"].startswith("'")

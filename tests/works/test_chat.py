@@ -27,9 +27,35 @@ every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 
 # Names that a path, a URL or sloppy comparison might take for another: "é" is there as one character and as two.
 ALIKE = (
-    "a", "A", "a/b", "a%2Fb", "a%252Fb", "a b", "a+b", "a%20b", "%", "%25", ".", "..", "../a", "a/", "/a", "\u00e9",
-    "e\u0301", "a\0", "a\n", "room/a", "direct/a/b", "live/a", "\U0001f40c", "*", "a:b", "a,b", "'--", "{a}",
-)  # fmt: skip
+    "a",
+    "A",
+    "a/b",
+    "a%2Fb",
+    "a%252Fb",
+    "a b",
+    "a+b",
+    "a%20b",
+    "%",
+    "%25",
+    ".",
+    "..",
+    "../a",
+    "a/",
+    "/a",
+    "\u00e9",
+    "e\u0301",
+    "a\0",
+    "a\n",
+    "room/a",
+    "direct/a/b",
+    "live/a",
+    "\U0001f40c",
+    "*",
+    "a:b",
+    "a,b",
+    "'--",
+    "{a}",
+)
 NAMES = st.sampled_from(ALIKE) | st.text(min_size=1, max_size=100)
 
 
@@ -87,8 +113,12 @@ def test_what_names_no_place_is_refused(wire: str) -> None:
 def test_a_message_on_the_wire_is_what_the_log_holds_with_its_place(wire: str, offset: int, text: str) -> None:
     event = Event(offset, json.dumps({"from": "a", "text": text}, separators=(",", ":")))
     assert json.loads(written(wire, event)) == {
-        "type": "message", "stream": wire, "offset": offset, "from": "a", "text": text,
-    }  # fmt: skip
+        "type": "message",
+        "stream": wire,
+        "offset": offset,
+        "from": "a",
+        "text": text,
+    }
 
 
 @every_kind
@@ -144,9 +174,13 @@ async def test_a_page_of_history_says_its_epoch_and_has_the_newest_that_fit(tmp_
         epoch = (await log.position(place.stream)).epoch
         two = 2 * len(written("direct/bob", (await chat.history(place, None, 1))[0]))
         for before, limit, bytes, expected in (
-            (None, 100, 10**6, [*range(1, 11)]), (None, 3, 10**6, [8, 9, 10]), (None, 100, 1, [10]), (4, 100, 1, [3]),
-            (1, 100, 10**6, []), (None, 100, two, [9, 10]),
-        ):  # fmt: skip
+            (None, 100, 10**6, [*range(1, 11)]),
+            (None, 3, 10**6, [8, 9, 10]),
+            (None, 100, 1, [10]),
+            (4, 100, 1, [3]),
+            (1, 100, 10**6, []),
+            (None, 100, two, [9, 10]),
+        ):
             page = json.loads(await chat.page(place, "direct/bob", before, limit, bytes))
             assert [message["offset"] for message in page.pop("messages")] == expected
             more = bool(expected) and expected[0] > 1

@@ -13,7 +13,7 @@ from PIL import ImageOps
 from tests.pictures import decoded, encoded, oriented, photograph, with_pillow
 from works.errors import WorkError
 from works.imaging.codec import decode, encode, target_size
-from works.imaging.image_header import PictureFormat, probe
+from works.imaging.image_header import PictureFormat, read_header
 from works.imaging.pixels import Image, as_image
 from works.imaging.task import Format
 
@@ -28,7 +28,7 @@ CODED = {
 
 
 def opened(data: bytes, zoom: float = 1.0, fit: tuple[int, int] | None = None) -> Image:
-    header = probe(data)
+    header = read_header(data)
     return decode(data, header, target_size(header, zoom, fit))
 
 
@@ -92,7 +92,7 @@ def test_each_orientation_comes_out_upright(orientation: int, format: str) -> No
 def test_each_format_can_be_had_from_each_and_auto_keeps_it(source: PictureFormat, wanted: Format) -> None:
     image = opened(CODED[source])
     data, form = encode(image, wanted, source)
-    assert form == probe(data).format == (source if wanted == "auto" else wanted)
+    assert form == read_header(data).format == (source if wanted == "auto" else wanted)
     assert difference(decoded(data), image) < 4
 
 
@@ -144,7 +144,7 @@ def test_no_metadata_is_in_the_result(format: str) -> None:
     exif[0x010E] = "taken at SECRETPLACE"
     data = with_pillow(CAT, format, exif=exif.tobytes(), icc_profile=b"SECRETPROFILE", comment=b"SECRETCOMMENT")
     assert b"SECRET" in data
-    result, _ = encode(opened(data), "auto", probe(data).format)
+    result, _ = encode(opened(data), "auto", read_header(data).format)
     assert b"SECRET" not in result
     assert not {"exif", "icc_profile", "comment"} & set(Pillow.open(io.BytesIO(result)).info)
 

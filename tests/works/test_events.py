@@ -143,8 +143,12 @@ async def test_beyond_what_is_kept_a_position_is_not_recovered_and_its_reader_to
         await fill(log, "s", 400, durable=durable)
         epoch = (await log.position("s")).epoch
         assert [await log.recovers("s", epoch, after) for after in (0, 349, 350, 400, 401)] == [
-            False, False, True, True, False,
-        ]  # fmt: skip
+            False,
+            False,
+            True,
+            True,
+            False,
+        ]
         assert await is_lost(log, "s", 0)
         assert [each.offset for each in await collect(log, "s", 350, 50)] == list(range(351, 401))
 

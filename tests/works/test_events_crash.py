@@ -11,7 +11,7 @@ import pytest
 
 from tests.running import ROOT, full_disk
 from tests.works.logs import OPENERS, collect, event, fill, is_lost, numbered, opened
-from works.events import Event, EventLog, Lost
+from works.events import Event, EventLog, PositionLost
 
 every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 # Appends for ever, two streams by turns, and says which offsets are acknowledged.
@@ -189,7 +189,7 @@ async def test_more_than_memory_holds_on_a_full_disk_is_lost_and_told_and_the_lo
         await log.append("durable", event(1))
         before = await log.position("flood")
         with full_disk():
-            with pytest.raises(Lost):
+            with pytest.raises(PositionLost):
                 await asyncio.wait_for(flood(log, aiter(log.subscribe("flood", 3))), 200)
             with pytest.raises(OSError, match=r"cannot be written: .*(disk|full|I/O)"):
                 await log.append("durable", event(2))

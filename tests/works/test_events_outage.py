@@ -11,7 +11,7 @@ import pytest
 from tests.redis import Redis, redis_in, url_in
 from tests.running import until
 from tests.works.logs import be_patient, collect, event, eventually, fill, is_lost, numbered, opened
-from works.events import Event, EventLog, Lost
+from works.events import Event, EventLog, PositionLost
 from works.events.redis import RedisEventLog
 
 CANNOT = "events cannot be written: "
@@ -153,10 +153,20 @@ async def test_who_asks_while_redis_is_away_is_told_in_time_and_all_goes_on_afte
         monkeypatch.undo()
         leave(redis, how)
         asked = [
-            log.append("s", event(4), id="x"), log.check(), log.mark("s", "alice", 1), log.unmark("s", "alice"),
-            log.expire("s", 1), log.sweep(), log.enter("room", "alice", "phone"), log.leave("room", "bob", "desk"),
-            log.position("s"), log.read("s", 0, 10), log.present("room"), log.marks("alice"), log.recovers("s", "", 0),
-        ]  # fmt: skip
+            log.append("s", event(4), id="x"),
+            log.check(),
+            log.mark("s", "alice", 1),
+            log.unmark("s", "alice"),
+            log.expire("s", 1),
+            log.sweep(),
+            log.enter("room", "alice", "phone"),
+            log.leave("room", "bob", "desk"),
+            log.position("s"),
+            log.read("s", 0, 10),
+            log.present("room"),
+            log.marks("alice"),
+            log.recovers("s", "", 0),
+        ]
         async with asyncio.timeout(60):  # it does not come back before
             answers = await asyncio.gather(*asked, return_exceptions=True)
         be_patient(monkeypatch)
@@ -183,7 +193,7 @@ async def test_after_the_loss_of_all_data_readers_are_told(redis: Redis, tmp_pat
     await fill(log, "busy", 10, durable=True)
     async with asyncio.timeout(60):
         for batches in (busy, idle):
-            with pytest.raises(Lost):
+            with pytest.raises(PositionLost):
                 await anext(batches)
         assert not await log.recovers("idle", before.epoch, 3)
         assert await is_lost(log, "idle", 3)
@@ -205,7 +215,7 @@ async def test_after_a_restart_without_its_data_readers_are_told(tmp_path: Path)
             redis.start()
             async with asyncio.timeout(60):
                 for told in (waiting, anext(slow)):
-                    with pytest.raises(Lost):
+                    with pytest.raises(PositionLost):
                         await told
                 assert not await log.recovers("s", before.epoch, 300)
                 assert await log.append("s", event(1)) == 1
@@ -225,7 +235,7 @@ async def test_events_that_redis_took_back_are_not_passed_over_in_silence(tmp_pa
             redis.start()
             assert (await log.position("s")).epoch == before.epoch
             async with asyncio.timeout(60):
-                with pytest.raises(Lost):
+                with pytest.raises(PositionLost):
                     await waiting
             assert not await log.recovers("s", before.epoch, 6)
 

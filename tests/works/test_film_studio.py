@@ -16,7 +16,7 @@ from tests.works.queues import running_module
 from tests.works.recording import Recording, recording
 from works.errors import WorkError
 from works.imaging.task import Result, Task
-from works.jobs.helpers import Hand, Studio
+from works.jobs.helpers import Helper, HelperProcesses
 
 
 def processes() -> list[psutil.Process]:
@@ -25,12 +25,12 @@ def processes() -> list[psutil.Process]:
     return [each for root in roots for each in [root, *root.children()] if alive(each)]
 
 
-async def written(hand: Hand, path: Path, frames: int, size: tuple[int, int] = (320, 240)) -> None:
+async def written(hand: Helper, path: Path, frames: int, size: tuple[int, int] = (320, 240)) -> None:
     for n in range(frames):
         await hand.ask("write", encoded(numbered(n, size), quality=95), path=str(path), fps=25)
 
 
-async def refused(hand: Hand, call: str, **members: object) -> WorkError:
+async def refused(hand: Helper, call: str, **members: object) -> WorkError:
     with pytest.raises(WorkError) as caught:
         await hand.ask(call, **members)
     return caught.value
@@ -48,14 +48,14 @@ def reading(path: Path) -> dict[str, object]:
     }
 
 
-async def all_of(reader: Hand, film: Path) -> None:
+async def all_of(reader: Helper, film: Path) -> None:
     await reader.ask("open", **reading(film) | {"max_pixels": 1 << 30})
     while "end" not in (await reader.ask("next"))[0]:
         pass
 
 
 async def test_when_a_studio_is_left_its_processes_are_gone(tmp_path: Path) -> None:
-    async with Studio(1 << 30, 60) as studio:
+    async with HelperProcesses(1 << 30, 60) as studio:
         await written(studio.hand("writer"), tmp_path / "a.webm", 1)
         held = processes()
         assert len(held) == 2
@@ -64,7 +64,7 @@ async def test_when_a_studio_is_left_its_processes_are_gone(tmp_path: Path) -> N
 
 
 async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) -> None:
-    async with Studio(1 << 30, 5) as studio:
+    async with HelperProcesses(1 << 30, 5) as studio:
         writer, reader = studio.hand("writer"), studio.hand("reader")
         film = clip(tmp_path / "a.webm", 2)
         await until(lambda: len(processes()) == 3)
@@ -81,10 +81,10 @@ async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) 
 
 async def test_a_film_larger_than_its_memory_is_an_error_and_not_the_machines_end(tmp_path: Path) -> None:
     film, small = clip(tmp_path / "large.webm", 1, size=(4096, 4096)), clip(tmp_path / "small.webm", 2)
-    async with Studio(1 << 30, 60) as studio:
+    async with HelperProcesses(1 << 30, 60) as studio:
         await all_of(studio.hand("reader"), small)
         takes = reader().memory_info().vms
-    async with Studio(takes + (48 << 20), 60) as studio:  # the large one takes some 100 MiB more
+    async with HelperProcesses(takes + (48 << 20), 60) as studio:  # the large one takes some 100 MiB more
         with pytest.raises(WorkError):
             await all_of(studio.hand("reader"), film)
         await all_of(studio.hand("reader"), small)
@@ -92,7 +92,7 @@ async def test_a_film_larger_than_its_memory_is_an_error_and_not_the_machines_en
 
 @pytest.mark.parametrize("size", [(320, 240), (321, 241), (17, 16), (1, 1), (1921, 3)])
 async def test_films_of_any_size_are_whole(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with Studio(1 << 30, 60) as studio:
+    async with HelperProcesses(1 << 30, 60) as studio:
         writer = studio.hand("writer")
         await written(writer, tmp_path / "a.webm", 5, size)
         told, _ = await writer.ask("finish")
@@ -103,7 +103,7 @@ async def test_films_of_any_size_are_whole(tmp_path: Path, size: tuple[int, int]
 
 
 async def test_a_frame_of_another_size_is_fitted_into_the_film(tmp_path: Path) -> None:
-    async with Studio(1 << 30, 60) as studio:
+    async with HelperProcesses(1 << 30, 60) as studio:
         writer = studio.hand("writer")
         for size in ((320, 240), (640, 480), (240, 480)):
             await writer.ask("write", encoded(numbered(5, size), quality=95), path=str(tmp_path / "a.webm"), fps=25)
@@ -117,7 +117,7 @@ async def test_a_frame_of_another_size_is_fitted_into_the_film(tmp_path: Path) -
 
 async def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
     with full_disk(200_000):
-        async with Studio(1 << 30, 60) as studio:
+        async with HelperProcesses(1 << 30, 60) as studio:
             writer = studio.hand("writer")
             await written(writer, tmp_path / "a.webm", 60, (640, 480))
             error = await refused(writer, "finish")

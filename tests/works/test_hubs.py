@@ -17,7 +17,7 @@ import pytest
 from tests.running import until
 from tests.works.logs import event, fill, opened
 from works.events import Event, EventLog
-from works.events.fanout import Hub, Hubs
+from works.events.fanout import Fanout, StreamFanout
 
 STREAM = "s"
 # More than are sent to before the loop has a turn.
@@ -46,7 +46,7 @@ class Ear:
         assert stream == STREAM
         self.losses += 1
 
-    async def join(self, hubs: Hubs, after: int | None = None) -> Hub:
+    async def join(self, hubs: Fanout, after: int | None = None) -> StreamFanout:
         """As a socket does: what was missed first, one thing after the other, and then what comes."""
         hub = await hubs.open(STREAM, written, self)
         async for text in hub.replay(hub.offset if after is None else after):
@@ -71,8 +71,8 @@ async def log(tmp_path: Path) -> AsyncIterator[EventLog]:
 
 
 @pytest.fixture
-def hubs(log: EventLog) -> Hubs:
-    return Hubs(log, str.encode)
+def hubs(log: EventLog) -> Fanout:
+    return Fanout(log, str.encode)
 
 
 @contextmanager
@@ -88,7 +88,9 @@ def tasks() -> set["asyncio.Task[object]"]:
     return {each for each in asyncio.all_tasks() if "EventLog" not in each.get_coro().__qualname__}  # type: ignore[union-attr]
 
 
-async def test_members_are_sent_what_comes_and_other_listeners_are_told_that_it_came(log: EventLog, hubs: Hubs) -> None:
+async def test_members_are_sent_what_comes_and_other_listeners_are_told_that_it_came(
+    log: EventLog, hubs: Fanout
+) -> None:
     await fill(log, STREAM, 3, durable=True)
     member, watcher = Ear(), Ear()
     hub = await member.join(hubs)
@@ -102,7 +104,7 @@ async def test_members_are_sent_what_comes_and_other_listeners_are_told_that_it_
 
 @pytest.mark.parametrize("durable", [True, False])
 async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
-    log: EventLog, hubs: Hubs, durable: bool
+    log: EventLog, hubs: Fanout, durable: bool
 ) -> None:
     chance, groups, total = random.Random(1), random.Random(2), 1500
     crowd = [Ear() for _ in range(MANY)]
@@ -136,7 +138,7 @@ async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
         assert ear.heard == texts(after + 1, total)
 
 
-async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(log: EventLog, hubs: Hubs) -> None:
+async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(log: EventLog, hubs: Fanout) -> None:
     restless = Ear()
 
     async def again() -> None:
@@ -155,10 +157,10 @@ async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(l
     assert restless.heard == texts(1, 3)
 
 
-async def test_who_is_ahead_of_the_hub_hears_nothing_twice(log: EventLog, hubs: Hubs) -> None:
+async def test_who_is_ahead_of_the_hub_hears_nothing_twice(log: EventLog, hubs: Fanout) -> None:
     """They were told by the hub of another process, or by an acknowledgement."""
     ahead = Ear()
-    tasks: list[asyncio.Task[Hub]] = []
+    tasks: list[asyncio.Task[StreamFanout]] = []
     first = Ear({"1": lambda: tasks.append(asyncio.create_task(ahead.join(hubs, 3)))})
     crowd = [first, *(Ear() for _ in range(MANY))]
     for ear in crowd:
@@ -168,7 +170,7 @@ async def test_who_is_ahead_of_the_hub_hears_nothing_twice(log: EventLog, hubs: 
     assert ahead.heard == texts(4, 5)
 
 
-async def test_who_leaves_amid_a_broadcast_hears_no_more_of_it(log: EventLog, hubs: Hubs) -> None:
+async def test_who_leaves_amid_a_broadcast_hears_no_more_of_it(log: EventLog, hubs: Fanout) -> None:
     crowd = [Ear() for _ in range(MANY)]
     hub = await crowd[0].join(hubs)
     for ear in crowd[1:]:
@@ -186,7 +188,7 @@ async def test_a_thousand_listeners_cost_one_frame_and_leave_the_loop_its_turns(
         made.append(text)
         return text.encode()
 
-    hubs = Hubs(log, frame)
+    hubs = Fanout(log, frame)
     crowd = [Ear() for _ in range(1000)]
     for ear in crowd:
         await ear.join(hubs)
@@ -204,7 +206,7 @@ async def test_a_thousand_listeners_cost_one_frame_and_leave_the_loop_its_turns(
 
 
 async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_the_stream_is(
-    log: EventLog, hubs: Hubs
+    log: EventLog, hubs: Fanout
 ) -> None:
     before = tasks()
     one, other = Ear(), Ear()
@@ -227,7 +229,7 @@ async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_t
 
 
 async def test_a_start_that_fails_leaves_nothing_behind_and_the_next_one_works(
-    log: EventLog, hubs: Hubs, tmp_path: Path
+    log: EventLog, hubs: Fanout, tmp_path: Path
 ) -> None:
     before = tasks()
     ears = [Ear() for _ in range(3)]
@@ -243,7 +245,7 @@ async def test_a_start_that_fails_leaves_nothing_behind_and_the_next_one_works(
     await until(lambda: ears[0].heard == ["1"])
 
 
-async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(log: EventLog, hubs: Hubs) -> None:
+async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(log: EventLog, hubs: Fanout) -> None:
     before = tasks()
     impatient, patient = Ear(), Ear()
     joining = [asyncio.create_task(ear.join(hubs)) for ear in (impatient, patient)]
@@ -260,7 +262,7 @@ async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(log:
     await until(lambda: tasks() == before)
 
 
-async def all_lost(log: EventLog, hubs: Hubs) -> list[Ear]:
+async def all_lost(log: EventLog, hubs: Fanout) -> list[Ear]:
     """Listeners whose hub has fallen behind what is kept, of whom half are members; they have not left it yet."""
     ears = [Ear() for _ in range(2 * MANY)]
     hub = await hubs.open(STREAM, written, ears[0])
@@ -274,13 +276,13 @@ async def all_lost(log: EventLog, hubs: Hubs) -> list[Ear]:
 
 async def test_every_listener_is_told_once_that_events_are_lost(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, keep=50) as log:
-        ears = await all_lost(log, Hubs(log, str.encode))
+        ears = await all_lost(log, Fanout(log, str.encode))
         assert {(ear.losses, len(ear.heard)) for ear in ears} == {(1, 0)}
 
 
 async def test_who_comes_after_events_are_lost_hears_what_comes_though_others_still_linger(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, keep=50) as log:
-        hubs = Hubs(log, str.encode)
+        hubs = Fanout(log, str.encode)
         await all_lost(log, hubs)
         newcomer = Ear()
         await newcomer.join(hubs)
@@ -289,7 +291,7 @@ async def test_who_comes_after_events_are_lost_hears_what_comes_though_others_st
 
 
 async def test_a_log_that_cannot_be_read_is_told_to_every_listener_rather_than_silence(
-    log: EventLog, hubs: Hubs, tmp_path: Path
+    log: EventLog, hubs: Fanout, tmp_path: Path
 ) -> None:
     with put_away(tmp_path, "events") as put:
         member, watcher = Ear({"1": put}), Ear()

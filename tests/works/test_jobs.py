@@ -13,7 +13,7 @@ from works.errors import Busy, WorkError
 from works.events import Fenced
 from works.jobs import BadParams, job, offered
 from works.jobs.history import END, stream_of
-from works.jobs.requests import Answer, List, Retry, Start
+from works.jobs.requests import AnswerRequest, ListRequest, RetryRequest, StartRequest
 
 every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 
@@ -51,7 +51,7 @@ async def test_nothing_comes_behind_the_end(tmp_path: Path, kind: str) -> None:
 @every_kind
 async def test_the_same_client_id_of_a_user_is_one_job(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
-        ask = Start(job="counting", params={"steps": 1}, client_id="x")
+        ask = StartRequest(job="counting", params={"steps": 1}, client_id="x")
         at_once = await asyncio.gather(*(jobs.start(ALICE, ask) for _ in range(5)))
         assert len({id for id, _ in at_once}) == 1
         assert sorted(new for _, new in at_once) == [False, False, False, False, True]
@@ -105,11 +105,11 @@ async def test_an_approval_is_waited_for_and_the_first_answer_counts(tmp_path: P
         assert (asked["question"], asked["where"]) == ("Shall I?", "everywhere")
         assert (await jobs.look(ALICE, id)).approval == {k: v for k, v in asked.items() if k != "type"}
         with pytest.raises(WorkError, match="does not ask"):
-            await jobs.answer(ALICE, id, Answer(approval="another", ok=True))
-        await jobs.answer(ADMIN, id, Answer(approval=asked["approval"], ok=True))
+            await jobs.answer(ALICE, id, AnswerRequest(approval="another", ok=True))
+        await jobs.answer(ADMIN, id, AnswerRequest(approval=asked["approval"], ok=True))
         assert (await end(jobs, id))["result"] == {"by": "root"}
         with pytest.raises(WorkError, match="no longer"):
-            await jobs.answer(ALICE, id, Answer(approval=asked["approval"], ok=False))
+            await jobs.answer(ALICE, id, AnswerRequest(approval=asked["approval"], ok=False))
 
 
 @every_kind
@@ -117,7 +117,7 @@ async def test_of_two_answers_at_once_one_counts_and_the_other_is_told_so(tmp_pa
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "asking")
         await until_told(jobs, id, "approval")
-        both = (jobs.answer(who, id, Answer(approval="approval-1", ok=True)) for who in (ALICE, ADMIN))
+        both = (jobs.answer(who, id, AnswerRequest(approval="approval-1", ok=True)) for who in (ALICE, ADMIN))
         done = await asyncio.gather(*both, return_exceptions=True)
         assert [type(each) for each in done].count(WorkError) == 1
         by = "alice" if done[0] is None else "root"
@@ -129,7 +129,7 @@ async def test_an_approval_refused_ends_the_job(tmp_path: Path, kind: str) -> No
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "asking")
         asked = await until_told(jobs, id, "approval")
-        await jobs.answer(ALICE, id, Answer(approval=asked["approval"], ok=False, text="not today"))
+        await jobs.answer(ALICE, id, AnswerRequest(approval=asked["approval"], ok=False, text="not today"))
         last = await end(jobs, id)
         assert (last["type"], last["code"], last["message"]) == ("failed", "refused", "alice has refused: not today")
 
@@ -145,21 +145,21 @@ async def test_a_retry_does_only_the_targets_of_that_state(tmp_path: Path, kind:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "counting", steps=4, fail=["t1", "t3"])
         await end(jobs, id)
-        again, new = await jobs.retry(ALICE, id, Retry(only="failed", client_id="again"))
+        again, new = await jobs.retry(ALICE, id, RetryRequest(only="failed", client_id="again"))
         assert new
         assert (await end(jobs, again))["targets"] == {"failed": 2}
         first = (await told(jobs, again))[0]
         assert (first["retry_of"], first["only"]) == (id, ["t1", "t3"])
-        assert await jobs.retry(ALICE, id, Retry(only="failed", client_id="again")) == (again, False)
+        assert await jobs.retry(ALICE, id, RetryRequest(only="failed", client_id="again")) == (again, False)
         with pytest.raises(WorkError, match="no target of the job is unreachable"):
-            await jobs.retry(ALICE, id, Retry(only="unreachable", client_id="other"))
+            await jobs.retry(ALICE, id, RetryRequest(only="unreachable", client_id="other"))
 
 
 async def test_a_job_that_runs_is_not_retried(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as jobs:
         id = await start(jobs, "waiting")
         with pytest.raises(WorkError, match="has not ended"):
-            await jobs.retry(ALICE, id, Retry(only="failed", client_id="x"))
+            await jobs.retry(ALICE, id, RetryRequest(only="failed", client_id="x"))
 
 
 @every_kind
@@ -172,7 +172,7 @@ async def test_jobs_are_listed_newest_first_to_their_user_and_all_to_an_admin(tm
         bobs = await start(jobs, "waiting", who=BOB)
 
         async def listed(who: object, **members: object) -> list[str]:
-            return [each["id"] for each in (await jobs.list(who, List(**members)))["jobs"]]  # type: ignore[arg-type]
+            return [each["id"] for each in (await jobs.list(who, ListRequest(**members)))["jobs"]]  # type: ignore[arg-type]
 
         newest = sorted(ids, reverse=True)
         assert await listed(ALICE) == newest
@@ -183,7 +183,7 @@ async def test_jobs_are_listed_newest_first_to_their_user_and_all_to_an_admin(tm
         assert set(await listed(ADMIN, filter="all")) == {*ids, bobs}
         assert await listed(ADMIN, filter="all", state="running") == [bobs]
         with pytest.raises(WorkError, match="admin"):
-            await jobs.list(ALICE, List(filter="all"))
+            await jobs.list(ALICE, ListRequest(filter="all"))
 
 
 @every_kind
@@ -192,10 +192,13 @@ async def test_a_strangers_job_is_not_there(tmp_path: Path, kind: str) -> None:
         id = await start(jobs, "asking")
         await until_told(jobs, id, "approval")
         asks = (
-            jobs.look(BOB, id), jobs.cancel(BOB, id), jobs.retry(BOB, id, Retry(only="failed", client_id="x")),
-            jobs.answer(BOB, id, Answer(approval="approval-1", ok=True)), jobs.look(ALICE, "0" * 27),
+            jobs.look(BOB, id),
+            jobs.cancel(BOB, id),
+            jobs.retry(BOB, id, RetryRequest(only="failed", client_id="x")),
+            jobs.answer(BOB, id, AnswerRequest(approval="approval-1", ok=True)),
+            jobs.look(ALICE, "0" * 27),
             jobs.look(ALICE, "../../etc"),
-        )  # fmt: skip
+        )
         for ask in asks:
             with pytest.raises(WorkError) as caught:
                 await ask
@@ -209,7 +212,7 @@ async def test_all_that_is_wrong_with_the_parameters_is_told_by_field(tmp_path: 
             await start(jobs, "counting", steps=-1, pause="long", misspelt=1)
         assert [error["field"] for error in caught.value.errors] == ["steps", "pause", "misspelt"]
         assert caught.value.as_dict()["errors"] == caught.value.errors
-        assert (await jobs.list(ALICE, List()))["jobs"] == []
+        assert (await jobs.list(ALICE, ListRequest()))["jobs"] == []
 
 
 async def test_a_kind_may_ask_for_the_scope_admin(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from tests.works.jobs import ALICE, end, groups, housed, opened, start, until_to
 from works.errors import WorkError
 from works.events import EventLog
 from works.jobs.history import END, dumps, group, new_id, stream_of
-from works.jobs.leases import Leases
-from works.jobs.requests import List
+from works.jobs.leases import LeaseKeeper
+from works.jobs.requests import ListRequest
 
 
 class Away:
@@ -83,7 +83,7 @@ async def test_a_job_that_another_server_has_ended_is_stopped_here_and_tells_no_
 async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_path: Path) -> None:
     async with logs.opened("sqlite", tmp_path) as log:
         away, lost = Away(log), list[str]()
-        leases = Leases(cast(EventLog, away), 600, lost.append)
+        leases = LeaseKeeper(cast(EventLog, away), 600, lost.append)
         for given_up_before_it_is_asked_for in (True, False):
             assert await leases.take("job")
             away.answers.clear()
@@ -113,7 +113,7 @@ async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_pat
             await end(jobs, ids[-1])
             await until(lambda: len(jobs.runner._following) == 1)  # it is put away, too
             await until(lambda: new_id()[:11] > ids[-1][:11])  # those of one millisecond sort as it happens
-        listed = [each["id"] for each in (await jobs.list(ALICE, List()))["jobs"]]
+        listed = [each["id"] for each in (await jobs.list(ALICE, ListRequest()))["jobs"]]
         assert sorted(listed) == sorted([runs, *ids[-2:]])
         await jobs.events.sweep()
         with pytest.raises(WorkError, match="no longer"):

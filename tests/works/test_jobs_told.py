@@ -10,8 +10,8 @@ from tests.works import kinds_of_jobs
 from tests.works.jobs import ALICE, end, groups, opened, start, told, until_told
 from tests.works.logs import OPENERS
 from works.events import Event
-from works.jobs.history import Story, dumps, group
-from works.jobs.requests import Answer, Retry
+from works.jobs.history import JobHistory, dumps, group
+from works.jobs.requests import AnswerRequest, RetryRequest
 
 every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 
@@ -75,7 +75,7 @@ async def test_a_question_is_asked_even_when_the_story_has_no_room_for_more(tmp_
         id = await start(jobs, "telling_and_asking")
         await until_told(jobs, id, "approval")
         assert (await jobs.look(ALICE, id)).offset <= 60
-        await jobs.answer(ALICE, id, Answer(approval="approval-1", ok=True))
+        await jobs.answer(ALICE, id, AnswerRequest(approval="approval-1", ok=True))
         assert (await end(jobs, id))["type"] == "succeeded"
 
 
@@ -105,7 +105,7 @@ async def test_however_long_the_names_of_its_targets_a_job_and_its_retry_fit_int
         assert (shot["brief"], shot["targets"]) == (True, {"failed": 4000})
         assert list(shot["states"])[:2] == [name, f"{name}-1"]
         assert len(dumps(shot)) < 2 << 20
-        again, _ = await jobs.retry(ALICE, id, Retry(only="failed", client_id="again"))
+        again, _ = await jobs.retry(ALICE, id, RetryRequest(only="failed", client_id="again"))
         first = (await groups(jobs, again))[0]["events"][0]
         assert (first["only"][:2], first["only_count"]) == ([name, f"{name}-1"], 4000)
         assert len(dumps(first)) < 256 << 10
@@ -184,7 +184,7 @@ async def test_what_a_job_leaves_behind_cannot_go_on_telling(tmp_path: Path) -> 
 
 def test_the_time_that_is_left_is_of_a_stage_and_not_of_the_next() -> None:
     """While a job waits for an answer, or packs, nobody is to read of three seconds."""
-    story = Story("id")
+    story = JobHistory("id")
     progress = {"type": "progress", "done": 6, "failed": 0, "total": 12, "eta_s": 3.5}
     for offset, event in enumerate((progress, {"type": "stage", "name": "packing"}), 1):
         story.add(Event(offset, group([dumps(event)])))

@@ -9,7 +9,7 @@ import pytest
 from tests.films import film, sound
 from tests.pictures import animated, animated_gif, encoded, photograph, scan
 from works.errors import WorkError
-from works.storage.filetype import KINDS, gif_size, recognise
+from works.storage.filetype import FILE_TYPES, detect, gif_size
 
 
 def zipped() -> bytes:
@@ -20,15 +20,30 @@ def zipped() -> bytes:
 
 
 REAL = {
-    ".jpg": encoded(photograph()), ".png": encoded(scan(), ".png"), ".webp": encoded(scan(), ".webp"),
-    ".gif": animated_gif(), ".mp4": film(".mp4"), ".webm": film(".webm"), ".zip": zipped(),
+    ".jpg": encoded(photograph()),
+    ".png": encoded(scan(), ".png"),
+    ".webp": encoded(scan(), ".webp"),
+    ".gif": animated_gif(),
+    ".mp4": film(".mp4"),
+    ".webm": film(".webm"),
+    ".zip": zipped(),
     **{suffix: sound(suffix) for suffix in (".mp3", ".ogg", ".wav", ".m4a", ".flac", ".weba")},
-}  # fmt: skip
+}
 TYPES = {
-    ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".gif": "image/gif", ".mp3": "audio/mpeg",
-    ".ogg": "audio/ogg", ".wav": "audio/wav", ".m4a": "audio/mp4", ".flac": "audio/flac", ".weba": "audio/webm",
-    ".mp4": "video/mp4", ".webm": "video/webm", ".zip": "application/zip",
-}  # fmt: skip
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".mp3": "audio/mpeg",
+    ".ogg": "audio/ogg",
+    ".wav": "audio/wav",
+    ".m4a": "audio/mp4",
+    ".flac": "audio/flac",
+    ".weba": "audio/webm",
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".zip": "application/zip",
+}
 HTML = b"<!DOCTYPE html><script>alert(1)</script>"
 # What must not be taken for anything; each begins as something does.
 NEVER = {
@@ -61,25 +76,25 @@ NEVER = {
 
 def refusal(data: bytes) -> WorkError:
     with pytest.raises(WorkError) as caught:
-        recognise(io.BytesIO(data))
+        detect(io.BytesIO(data))
     return caught.value
 
 
-@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("suffix", FILE_TYPES)
 def test_a_real_file_is_known_by_its_bytes(suffix: str) -> None:
-    kind = recognise(io.BytesIO(REAL[suffix]))
+    kind = detect(io.BytesIO(REAL[suffix]))
     assert (kind.suffix, kind.type) == (suffix, TYPES[suffix])
     assert kind.group == TYPES[suffix].partition("/")[0].replace("application", "archive")
 
 
 def test_an_mp4_is_known_with_its_index_first_or_last_and_by_another_name() -> None:
-    assert recognise(io.BytesIO(film(".m4v"))).type == "video/mp4"
+    assert detect(io.BytesIO(film(".m4v"))).type == "video/mp4"
     whole = film(".mp4")
     first, index = int.from_bytes(whole[:4]), whole.index(b"moov") - 4
     assert first < index == len(whole) - int.from_bytes(whole[index : index + 4]), "OpenCV puts it last"
     wide = b"\0\0\0\1free\0\0\0\0\0\0\0\x18" + bytes(8)
     for data in (whole[:first] + whole[index:] + whole[first:index], whole[:first] + wide + whole[first:]):
-        assert recognise(io.BytesIO(data)).type == "video/mp4"
+        assert detect(io.BytesIO(data)).type == "video/mp4"
 
 
 @pytest.mark.parametrize("case", NEVER)
@@ -96,17 +111,17 @@ def test_a_form_is_told_how_to_do_better() -> None:
 
 def test_a_polyglot_is_what_its_first_bytes_say() -> None:
     """A GIF that is a script as well, a picture with a page behind: each has one type here, and it is not text."""
-    assert recognise(io.BytesIO(b"GIF89a/*" + bytes(20) + b"*/=alert(1)")).type == "image/gif"
-    assert recognise(io.BytesIO(REAL[".png"] + HTML)).type == "image/png"
+    assert detect(io.BytesIO(b"GIF89a/*" + bytes(20) + b"*/=alert(1)")).type == "image/gif"
+    assert detect(io.BytesIO(REAL[".png"] + HTML)).type == "image/png"
 
 
-@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("suffix", FILE_TYPES)
 def test_no_file_that_is_cut_short_anywhere_is_a_fault(suffix: str) -> None:
     """Whatever is left of it, it is known or refused."""
     data = REAL[suffix]
     for length in [*range(0, min(len(data), 300)), len(data) // 2, len(data) - 1]:
         try:
-            assert recognise(io.BytesIO(data[:length])).suffix in (suffix, ".weba", ".m4a")
+            assert detect(io.BytesIO(data[:length])).suffix in (suffix, ".weba", ".m4a")
         except WorkError as error:
             assert error.code == "unsupported_format"  # noqa: PT017
 

@@ -10,13 +10,29 @@ import pytest
 
 from tests.s3 import S3
 from tests.works.stores import Stand, folder_stand, s3_stand
-from works.storage.results import TYPES, open_media
+from works.storage.results import TYPES, open_results
 
 ODD_NAMES = [
-    "", ".", "..", "/", "../secret", "/etc/passwd", "a.jpg", "0" * 32, "0" * 31 + ".jpg", "0" * 33 + ".jpg",
-    "0" * 32 + ".gif", "0" * 32 + ".jpg\n", "0" * 32 + ".jpg/..", "../" + "0" * 32 + ".jpg", "A" * 32 + ".jpg",
-    "\0" * 32 + ".jpg", "\u0660" * 32 + ".jpg", "." + "0" * 32 + ".jpg.part", "%2e%2e/secret",
-]  # fmt: skip
+    "",
+    ".",
+    "..",
+    "/",
+    "../secret",
+    "/etc/passwd",
+    "a.jpg",
+    "0" * 32,
+    "0" * 31 + ".jpg",
+    "0" * 33 + ".jpg",
+    "0" * 32 + ".gif",
+    "0" * 32 + ".jpg\n",
+    "0" * 32 + ".jpg/..",
+    "../" + "0" * 32 + ".jpg",
+    "A" * 32 + ".jpg",
+    "\0" * 32 + ".jpg",
+    "\u0660" * 32 + ".jpg",
+    "." + "0" * 32 + ".jpg.part",
+    "%2e%2e/secret",
+]
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -123,7 +139,7 @@ def test_the_same_store_is_opened_from_anywhere_by_its_url_or_its_pickle(
     name = stand.store.put(b"x", ".jpg")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    for again in (open_media(stand.store.url, stand.options), pickle.loads(pickle.dumps(stand.store))):
+    for again in (open_results(stand.store.url, stand.options), pickle.loads(pickle.dumps(stand.store))):
         assert again.read(name) == b"x"
 
 
@@ -132,10 +148,10 @@ def test_the_same_store_is_opened_from_anywhere_by_its_url_or_its_pickle(
 )
 def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="the known kinds are file:FOLDER, s3://BUCKET"):
-        open_media(url)
+        open_results(url)
 
 
 def test_a_bucket_without_a_prefix_is_refused(s3: S3) -> None:
     """A rule that deletes old results must not delete uploads with them."""
     with pytest.raises(ValueError, match="say a prefix too, as in s3://bucket/results"):
-        open_media("s3://bucket/")
+        open_results("s3://bucket/")

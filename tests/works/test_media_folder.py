@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.running import full_disk
-from works.storage.results import FolderMedia, open_media
+from works.storage.results import FolderResults, open_results
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FolderMedia:
-    opened = open_media(f"file:{tmp_path}/media")
-    assert isinstance(opened, FolderMedia)
+def store(tmp_path: Path) -> FolderResults:
+    opened = open_results(f"file:{tmp_path}/media")
+    assert isinstance(opened, FolderResults)
     return opened
 
 
@@ -31,14 +31,14 @@ def elsewhere(near: Path, which: str) -> Iterator[Path]:
         yield Path(folder) / "film"
 
 
-def test_a_file_is_whole_or_not_there_and_a_failed_put_leaves_nothing(store: FolderMedia) -> None:
+def test_a_file_is_whole_or_not_there_and_a_failed_put_leaves_nothing(store: FolderResults) -> None:
     with full_disk(10_000), pytest.raises(OSError, match="too large"):
         store.put(bytes(100_000), ".jpg")
     assert list(store.folder.iterdir()) == []
     assert store.read(store.put(bytes(100_000), ".jpg")) == bytes(100_000)
 
 
-def test_check_fails_where_nothing_can_be_written(store: FolderMedia) -> None:
+def test_check_fails_where_nothing_can_be_written(store: FolderResults) -> None:
     with full_disk(0), pytest.raises(OSError, match="too large"):
         store.check()
     store.folder.rmdir()
@@ -47,7 +47,7 @@ def test_check_fails_where_nothing_can_be_written(store: FolderMedia) -> None:
 
 
 @pytest.mark.parametrize("which", ["near", "far"])
-def test_a_file_is_taken_in_from_any_disk(store: FolderMedia, which: str, tmp_path: Path) -> None:
+def test_a_file_is_taken_in_from_any_disk(store: FolderResults, which: str, tmp_path: Path) -> None:
     with elsewhere(tmp_path, which) as film:
         film.write_bytes(bytes(100_000))
         film.chmod(0o400)
@@ -59,7 +59,7 @@ def test_a_file_is_taken_in_from_any_disk(store: FolderMedia, which: str, tmp_pa
 
 
 @pytest.mark.parametrize("which", ["near", "far"])
-def test_a_file_that_cannot_be_taken_in_stays_where_it_was(store: FolderMedia, which: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_taken_in_stays_where_it_was(store: FolderResults, which: str, tmp_path: Path) -> None:
     with elsewhere(tmp_path, which) as film:
         film.write_bytes(bytes(100_000))
         if which == "far":
@@ -72,7 +72,9 @@ def test_a_file_that_cannot_be_taken_in_stays_where_it_was(store: FolderMedia, w
         assert film.read_bytes() == bytes(100_000)
 
 
-def test_a_file_that_cannot_be_taken_away_is_not_taken_in(store: FolderMedia, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_taken_away_is_not_taken_in(
+    store: FolderResults, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else there would be two, and whoever tries again makes three."""
 
     def stays(path: Path, missing_ok: bool = False) -> None:
@@ -91,7 +93,7 @@ def test_a_file_that_cannot_be_taken_away_is_not_taken_in(store: FolderMedia, mo
         assert list(store.folder.iterdir()) == []
 
 
-def test_a_file_taken_in_is_as_readable_as_the_folder(store: FolderMedia, tmp_path: Path) -> None:
+def test_a_file_taken_in_is_as_readable_as_the_folder(store: FolderResults, tmp_path: Path) -> None:
     for mode, expected in ((0o755, 0o644), (0o700, 0o600)):
         store.folder.chmod(mode)
         (tmp_path / "film").write_bytes(b"x")
@@ -100,7 +102,7 @@ def test_a_file_taken_in_is_as_readable_as_the_folder(store: FolderMedia, tmp_pa
         assert (store.folder / name).stat().st_mode & 0o777 == expected
 
 
-def test_a_store_that_is_gone_fails_and_does_not_come_back_by_itself(store: FolderMedia) -> None:
+def test_a_store_that_is_gone_fails_and_does_not_come_back_by_itself(store: FolderResults) -> None:
     store.folder.rmdir()
     for do in (lambda: store.put(b"x", ".jpg"), lambda: store.sweep(1, 1)):
         with pytest.raises(OSError, match="No such file"):
@@ -110,7 +112,7 @@ def test_a_store_that_is_gone_fails_and_does_not_come_back_by_itself(store: Fold
         store.put(b"x", ".jpg")
 
 
-def test_the_sweep_takes_what_a_killed_writer_left_but_not_what_is_being_written(store: FolderMedia) -> None:
+def test_the_sweep_takes_what_a_killed_writer_left_but_not_what_is_being_written(store: FolderResults) -> None:
     for number, age in ((1, 3600), (2, 0)):
         part = store.folder / f".{str(number) * 32}.jpg.part"
         part.write_bytes(b"half")
@@ -122,4 +124,4 @@ def test_the_sweep_takes_what_a_killed_writer_left_but_not_what_is_being_written
 def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"exists|Not a directory"):
-        open_media(f"file:{tmp_path}/file/media")
+        open_results(f"file:{tmp_path}/file/media")

@@ -13,8 +13,8 @@ from works.storage import bucket as objects
 from works.storage import results_bucket as media_objects
 from works.storage.address import StoreOptions, address_of
 from works.storage.bucket import Bucket
-from works.storage.results import open_media
-from works.storage.results_bucket import ObjectMedia
+from works.storage.results import open_results
+from works.storage.results_bucket import BucketResults
 
 # Long enough for the busiest machine to answer in.
 PATIENT = 60.0
@@ -29,22 +29,26 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
         yield running
 
 
-def store_of(s3: S3, timeout: float = PATIENT, url: str = "s3://bucket/results") -> ObjectMedia:
-    store = open_media(url, StoreOptions(timeout, None, s3.values))
-    assert isinstance(store, ObjectMedia)
+def store_of(s3: S3, timeout: float = PATIENT, url: str = "s3://bucket/results") -> BucketResults:
+    store = open_results(url, StoreOptions(timeout, None, s3.values))
+    assert isinstance(store, BucketResults)
     return store
 
 
-def every(store: ObjectMedia, path: Path) -> list[Callable[[], object]]:
+def every(store: BucketResults, path: Path) -> list[Callable[[], object]]:
     """All that may be asked of a store."""
     name = "0" * 32 + ".jpg"
     return [
-        lambda: store.put(b"x", ".jpg"), lambda: store.put_file(path, ".zip"), lambda: store.read(name),
-        lambda: store.delete(name), lambda: store.sweep(1, 1), store.check,
-    ]  # fmt: skip
+        lambda: store.put(b"x", ".jpg"),
+        lambda: store.put_file(path, ".zip"),
+        lambda: store.read(name),
+        lambda: store.delete(name),
+        lambda: store.sweep(1, 1),
+        store.check,
+    ]
 
 
-def assert_said(store: ObjectMedia, path: Path, words: str) -> None:
+def assert_said(store: BucketResults, path: Path, words: str) -> None:
     for do in every(store, path):
         with pytest.raises(OSError, match=words) as caught:
             do()
@@ -57,10 +61,13 @@ def assert_said(store: ObjectMedia, path: Path, words: str) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
-        (403, "AccessDenied", r"denies us \(403\)"), (401, "InvalidAccessKeyId", r"denies us \(403\)"),
-        (507, "XMinioStorageFull", "is full"), (503, "SlowDown", "answers 503"), (500, "InternalError", "answers 500"),
+        (403, "AccessDenied", r"denies us \(403\)"),
+        (401, "InvalidAccessKeyId", r"denies us \(403\)"),
+        (507, "XMinioStorageFull", "is full"),
+        (503, "SlowDown", "answers 503"),
+        (500, "InternalError", "answers 500"),
     ],
-)  # fmt: skip
+)
 def test_a_store_that_refuses_is_said_to_and_works_again_when_it_does(
     own: S3, tmp_path: Path, status: int, code: str, words: str
 ) -> None:
@@ -155,7 +162,7 @@ def test_it_is_known_where_a_browser_will_be_sent(url: str, values: dict[str, st
 def test_options_a_store_does_not_have_are_refused_at_the_start(tmp_path: Path) -> None:
     for url, values in (("az://container/p", {}), ("s3://bucket/p", {"aws_nonsense": "1"})):
         with pytest.raises(ValueError, match=f"^{url}: "):
-            open_media(url, StoreOptions(1, None, values))
+            open_results(url, StoreOptions(1, None, values))
 
 
 def test_settings_weigh_more_than_the_providers_variables_and_nothing_else_is_taken() -> None:

@@ -14,39 +14,39 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from works.errors import Busy
 from works.imaging.task import Result, Task, Viewport
-from works.queue.order import Bounds, Entry, Pending
+from works.queue.order import Entry, PendingTasks, QueueBounds
 
 NO_FUTURE = cast("asyncio.Future[Result]", None)  # what waits is only ordered here, never ended
 ARRIVALS = itertools.count(1)
-ROOMY = Bounds()
+ROOMY = QueueBounds()
 
 
 def entry(session: str, id: str, offset_top: float = 0, payload: bytes | memoryview = b"", **members: Any) -> Entry:
     return Entry(Task(session, id, payload, offset_top, **members), NO_FUTURE, next(ARRIVALS), 0.0)
 
 
-def filled(*entries: Entry, bounds: Bounds = ROOMY) -> Pending:
-    pending = Pending(bounds)
+def filled(*entries: Entry, bounds: QueueBounds = ROOMY) -> PendingTasks:
+    pending = PendingTasks(bounds)
     for each in entries:
         pending.add(each, 100)
     return pending
 
 
-def taken(pending: Pending, most: int = 10_000) -> list[str]:
+def taken(pending: PendingTasks, most: int = 10_000) -> list[str]:
     """The ids of the next tasks, in the order they are given out."""
     return [each.task.id for each in itertools.islice(iter(pending.take, None), most)]
 
 
 BOUNDS = [
-    (Bounds(session_tasks=2), [1, 1], 1, "session_tasks"),
-    (Bounds(session_bytes=10), [4, 4], 3, "session_bytes"),
-    (Bounds(total_bytes=10), [4, 4], 3, "queue_bytes"),
+    (QueueBounds(session_tasks=2), [1, 1], 1, "session_tasks"),
+    (QueueBounds(session_bytes=10), [4, 4], 3, "session_bytes"),
+    (QueueBounds(total_bytes=10), [4, 4], 3, "queue_bytes"),
 ]
 
 
 @pytest.mark.parametrize(("bounds", "before", "size", "setting"), BOUNDS)
 def test_over_a_bound_it_is_busy_and_names_the_setting_until_one_is_taken(
-    bounds: Bounds, before: list[int], size: int, setting: str
+    bounds: QueueBounds, before: list[int], size: int, setting: str
 ) -> None:
     pending = filled(*(entry("s", str(at), payload=bytes(each)) for at, each in enumerate(before)), bounds=bounds)
     late = entry("s", "late", payload=bytes(size))
@@ -60,7 +60,7 @@ def test_over_a_bound_it_is_busy_and_names_the_setting_until_one_is_taken(
 
 
 def test_a_session_at_its_bound_does_not_keep_others_out_but_the_sum_of_all_does() -> None:
-    pending = filled(entry("a", "1", payload=bytes(6)), bounds=Bounds(session_bytes=6, total_bytes=10))
+    pending = filled(entry("a", "1", payload=bytes(6)), bounds=QueueBounds(session_bytes=6, total_bytes=10))
     pending.add(entry("b", "1", payload=bytes(4)), 100)
     with pytest.raises(Busy, match="queue_bytes"):
         pending.add(entry("c", "1", payload=bytes(1)), 100)
@@ -94,7 +94,7 @@ def test_within_a_session_the_order_is_by_rank(
 
 
 def test_a_viewport_said_before_the_slices_holds_for_them() -> None:
-    pending = Pending(ROOMY)
+    pending = PendingTasks(ROOMY)
     pending.rerank("s", "", Viewport(50, 10))
     for top in (0, 90, 50):
         pending.add(entry("s", str(top), top), 100)
@@ -200,8 +200,8 @@ class AgainstANaiveModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bounds = Bounds(session_tasks=5, session_bytes=12, total_bytes=20)
-        self.pending = Pending(self.bounds)
+        self.bounds = QueueBounds(session_tasks=5, session_bytes=12, total_bytes=20)
+        self.pending = PendingTasks(self.bounds)
         self.waiting: list[Entry] = []
         self.viewports: dict[tuple[str, str], Viewport] = {}
         self.turns: dict[bool, list[str]] = {False: [], True: []}

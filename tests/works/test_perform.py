@@ -12,21 +12,21 @@ import pytest
 from tests.pictures import animated, animated_gif, claiming, decoded, encoded, oriented, photograph, small
 from works.errors import CODES, Busy, Code, WorkError
 from works.imaging import actions
-from works.imaging.pipeline import Limits, perform
+from works.imaging.pipeline import ImageLimits, process
 from works.imaging.pixels import as_image
 from works.imaging.task import Result, Task
-from works.storage.results import FolderMedia
+from works.storage.results import FolderResults
 
 CAT = encoded(photograph("chelsea.png"))  # 451 x 300
 
 
-def performed(folder: Path, payload: bytes, limits: Limits | None = None, **members: Any) -> Result:
+def performed(folder: Path, payload: bytes, limits: ImageLimits | None = None, **members: Any) -> Result:
     options = actions.check(members.get("action", "resize"), members.pop("options", {}))
     task = Task("session", "id", payload, options=options, **members)
-    return perform(task, FolderMedia(folder), limits or Limits())
+    return process(task, FolderResults(folder), limits or ImageLimits())
 
 
-def refused(folder: Path, payload: bytes, limits: Limits | None = None, **members: Any) -> WorkError:
+def refused(folder: Path, payload: bytes, limits: ImageLimits | None = None, **members: Any) -> WorkError:
     """The error; and nothing, whole or half, is left in the media folder."""
     with pytest.raises(WorkError) as caught:
         performed(folder, payload, limits, **members)
@@ -34,26 +34,26 @@ def refused(folder: Path, payload: bytes, limits: Limits | None = None, **member
     return caught.value
 
 
-LIMITS: list[tuple[bytes, Limits, float, str, str]] = [
-    (CAT, Limits(max_pixels=451 * 300 - 1), 1, "too_many_pixels", "451 x 300; at most 135,299 pixels"),
-    (CAT, Limits(max_pixels=451 * 300 - 1), 0.5, "too_many_pixels", "the picture is 451 x 300"),
-    (CAT, Limits(max_pixels=451 * 300), 1.01, "too_many_pixels", "the result would be 455 x 303"),
-    (CAT, Limits(max_side=450), 1, "too_many_pixels", "a side is at most 450"),
-    (CAT, Limits(max_side=451), 1.01, "too_many_pixels", "a side is at most 451"),
-    (CAT, Limits(), 1e9, "too_many_pixels", "the result"),
-    (claiming(30_000, 30_000), Limits(), 1e-6, "too_many_pixels", "30000 x 30000; at most 50,000,000 pixels"),
-    (animated_gif(), Limits(max_frames=99), 1, "unsupported_format", "GIF"),
-    (animated("PNG"), Limits(), 1, "unsupported_format", "3 frames, at most 1"),
-    (animated("WEBP"), Limits(max_frames=2), 1, "unsupported_format", "3 frames, at most 2"),
-    (CAT, Limits(formats=("png", "webp")), 1, "unsupported_format", "jpeg is not accepted here; send png, webp"),
-    (b"", Limits(), 1, "bad_image", "empty"),
-    (CAT[: len(CAT) // 2], Limits(), 1, "bad_image", "cannot be read"),
+LIMITS: list[tuple[bytes, ImageLimits, float, str, str]] = [
+    (CAT, ImageLimits(max_pixels=451 * 300 - 1), 1, "too_many_pixels", "451 x 300; at most 135,299 pixels"),
+    (CAT, ImageLimits(max_pixels=451 * 300 - 1), 0.5, "too_many_pixels", "the picture is 451 x 300"),
+    (CAT, ImageLimits(max_pixels=451 * 300), 1.01, "too_many_pixels", "the result would be 455 x 303"),
+    (CAT, ImageLimits(max_side=450), 1, "too_many_pixels", "a side is at most 450"),
+    (CAT, ImageLimits(max_side=451), 1.01, "too_many_pixels", "a side is at most 451"),
+    (CAT, ImageLimits(), 1e9, "too_many_pixels", "the result"),
+    (claiming(30_000, 30_000), ImageLimits(), 1e-6, "too_many_pixels", "30000 x 30000; at most 50,000,000 pixels"),
+    (animated_gif(), ImageLimits(max_frames=99), 1, "unsupported_format", "GIF"),
+    (animated("PNG"), ImageLimits(), 1, "unsupported_format", "3 frames, at most 1"),
+    (animated("WEBP"), ImageLimits(max_frames=2), 1, "unsupported_format", "3 frames, at most 2"),
+    (CAT, ImageLimits(formats=("png", "webp")), 1, "unsupported_format", "jpeg is not accepted here; send png, webp"),
+    (b"", ImageLimits(), 1, "bad_image", "empty"),
+    (CAT[: len(CAT) // 2], ImageLimits(), 1, "bad_image", "cannot be read"),
 ]
 
 
 @pytest.mark.parametrize(("payload", "limits", "zoom", "code", "message"), LIMITS)
 def test_what_breaks_a_limit_is_refused_by_the_name_of_the_limit(
-    tmp_path: Path, payload: bytes, limits: Limits, zoom: float, code: Code, message: str
+    tmp_path: Path, payload: bytes, limits: ImageLimits, zoom: float, code: Code, message: str
 ) -> None:
     error = refused(tmp_path, payload, limits, zoom=zoom)
     assert error.code == code
@@ -62,13 +62,13 @@ def test_what_breaks_a_limit_is_refused_by_the_name_of_the_limit(
 
 @pytest.mark.parametrize("payload", [animated("PNG"), animated("WEBP")])
 def test_of_an_animation_that_is_let_in_the_first_frame_is_worked(tmp_path: Path, payload: bytes) -> None:
-    result = performed(tmp_path, payload, Limits(max_frames=3), format="png", deliver="inline")
+    result = performed(tmp_path, payload, ImageLimits(max_frames=3), format="png", deliver="inline")
     first = photograph()[:40, :60].astype(int)
     assert np.abs(decoded(result.payload)[:, :, :3] - first).mean() < 12
 
 
 def test_a_picture_just_within_the_limits_is_worked(tmp_path: Path) -> None:
-    result = performed(tmp_path, CAT, Limits(max_pixels=451 * 300, max_side=451))
+    result = performed(tmp_path, CAT, ImageLimits(max_pixels=451 * 300, max_side=451))
     assert (result.width, result.height) == (451, 300)
 
 

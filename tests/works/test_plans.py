@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from works.jobs.rollout.inventory import Bounds, Plans, PlansError, load
+from works.jobs.rollout.inventory import Inventory, InventoryError, PlanBounds, load
 from works.jobs.rollout.plan import Param, Stage, Step, script
 
 WHOLE = """
@@ -27,17 +27,17 @@ plans:
       batches: [1, 10%, 100%]
       steps: [{name: work, command: 'true'}]
 """
-BOUNDS = Bounds(hosts=10, forks=20, deadline=7200)
+BOUNDS = PlanBounds(hosts=10, forks=20, deadline=7200)
 
 
-def read(folder: Path, text: str | bytes) -> Plans:
+def read(folder: Path, text: str | bytes) -> Inventory:
     path = folder / "plans.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return load(path, BOUNDS)
 
 
 def faults(folder: Path, text: str | bytes) -> list[tuple[int, str, str]]:
-    with pytest.raises(PlansError) as error:
+    with pytest.raises(InventoryError) as error:
         read(folder, text)
     return [(fault.line, fault.place, fault.message) for fault in error.value.faults]
 
@@ -63,10 +63,15 @@ def stage(*batches: int | str) -> Stage:
 @pytest.mark.parametrize(
     ("batches", "hosts", "sizes"),
     [
-        ((1, "10%", "100%"), 20, [1, 2, 17]), ((1, "10%", "100%"), 2, [1, 1]), ((3,), 10, [3, 3, 3, 1]),
-        (("10%",), 5, [1, 1, 1, 1, 1]), (("100%",), 7, [7]), (("50%", 1), 5, [2, 1, 1, 1]), ((5,), 0, []),
+        ((1, "10%", "100%"), 20, [1, 2, 17]),
+        ((1, "10%", "100%"), 2, [1, 1]),
+        ((3,), 10, [3, 3, 3, 1]),
+        (("10%",), 5, [1, 1, 1, 1, 1]),
+        (("100%",), 7, [7]),
+        (("50%", 1), 5, [2, 1, 1, 1]),
+        ((5,), 0, []),
     ],
-)  # fmt: skip
+)
 def test_batches_are_of_the_stages_hosts_and_the_last_size_holds(
     batches: tuple[int | str, ...], hosts: int, sizes: list[int]
 ) -> None:
@@ -98,10 +103,20 @@ plans:
     found = {(line, place.removeprefix("plans.update.")) for line, place, _ in faults(tmp_path, text)}
     steps = "stages.0.steps"
     assert found == {
-        (5, "hosts"), (7, "groups.web.hosts.1"), (10, "hosts.1"), (11, "bugdet"), (13, "params.version"),
-        (14, "params.count"), (17, "stages.0.batches.1"), (17, "stages.0.batches.2"), (19, f"{steps}.0.name"),
-        (19, f"{steps}.0.command"), (19, f"{steps}.0.timeout"), (20, f"{steps}.1"), (20, f"{steps}.1.command"),
-    }  # fmt: skip
+        (5, "hosts"),
+        (7, "groups.web.hosts.1"),
+        (10, "hosts.1"),
+        (11, "bugdet"),
+        (13, "params.version"),
+        (14, "params.count"),
+        (17, "stages.0.batches.1"),
+        (17, "stages.0.batches.2"),
+        (19, f"{steps}.0.name"),
+        (19, f"{steps}.0.command"),
+        (19, f"{steps}.0.timeout"),
+        (20, f"{steps}.1"),
+        (20, f"{steps}.1.command"),
+    }
 
 
 BEYOND = {
@@ -171,9 +186,16 @@ def test_a_value_is_what_was_declared_and_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{}, {"choices": ["a"], "pattern": "a"}, {"pattern": "(?=a)"}, {"pattern": "("}, {"type": "integer", "minimum": 1},
-     {"choices": ["a"], "default": "b"}, {"choices": []}],
-)  # fmt: skip
+    [
+        {},
+        {"choices": ["a"], "pattern": "a"},
+        {"pattern": "(?=a)"},
+        {"pattern": "("},
+        {"type": "integer", "minimum": 1},
+        {"choices": ["a"], "default": "b"},
+        {"choices": []},
+    ],
+)
 def test_a_parameter_must_say_which_values_it_may_have(members: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"choices|pattern|minimum|should"):
         Param(**members)

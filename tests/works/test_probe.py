@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.pictures import animated, animated_gif, claiming, encoded, oriented, photograph, scan, with_pillow
 from works.errors import WorkError
-from works.imaging.image_header import Header, probe
+from works.imaging.image_header import ImageHeader, read_header
 from works.imaging.pixels import Image, as_image
 
 CAT = photograph("chelsea.png")  # 451 x 300: neither side the other, one odd
@@ -46,18 +46,18 @@ def exif_jpeg(exif: bytes) -> bytes:
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 REAL = {
-    "jpeg": (encoded(CAT), Header("jpeg", 451, 300)),
-    "progressive jpeg": (with_pillow(CAT, "JPEG", progressive=True), Header("jpeg", 451, 300)),
-    "gray jpeg": (encoded(scan()), Header("jpeg", 384, 191, components=1)),
-    "CMYK jpeg": (with_pillow(CAT, "JPEG", mode="CMYK"), Header("jpeg", 451, 300, components=4)),
-    "png": (encoded(CAT, ".png"), Header("png", 451, 300)),
-    "gray png": (encoded(scan(), ".png"), Header("png", 384, 191)),
-    "palette png": (with_pillow(CAT, "PNG", mode="P"), Header("png", 451, 300)),
-    "animated png": (animated("PNG"), Header("png", 60, 40, frames=3)),
-    "webp": (encoded(CAT, ".webp"), Header("webp", 451, 300)),
-    "lossless webp": (encoded(CAT, ".webp", 101), Header("webp", 451, 300)),
-    "webp with alpha": (encoded(with_alpha(CAT), ".webp"), Header("webp", 451, 300)),
-    "animated webp": (animated("WEBP"), Header("webp", 60, 40, frames=3)),
+    "jpeg": (encoded(CAT), ImageHeader("jpeg", 451, 300)),
+    "progressive jpeg": (with_pillow(CAT, "JPEG", progressive=True), ImageHeader("jpeg", 451, 300)),
+    "gray jpeg": (encoded(scan()), ImageHeader("jpeg", 384, 191, components=1)),
+    "CMYK jpeg": (with_pillow(CAT, "JPEG", mode="CMYK"), ImageHeader("jpeg", 451, 300, components=4)),
+    "png": (encoded(CAT, ".png"), ImageHeader("png", 451, 300)),
+    "gray png": (encoded(scan(), ".png"), ImageHeader("png", 384, 191)),
+    "palette png": (with_pillow(CAT, "PNG", mode="P"), ImageHeader("png", 451, 300)),
+    "animated png": (animated("PNG"), ImageHeader("png", 60, 40, frames=3)),
+    "webp": (encoded(CAT, ".webp"), ImageHeader("webp", 451, 300)),
+    "lossless webp": (encoded(CAT, ".webp", 101), ImageHeader("webp", 451, 300)),
+    "webp with alpha": (encoded(with_alpha(CAT), ".webp"), ImageHeader("webp", 451, 300)),
+    "animated webp": (animated("WEBP"), ImageHeader("webp", 60, 40, frames=3)),
 }
 REFUSED = {
     "nothing": (b"", "bad_image"),
@@ -93,14 +93,14 @@ REFUSED = {
 @pytest.mark.parametrize("name", REAL)
 def test_a_real_header_says_format_size_frames_and_components(name: str) -> None:
     data, expected = REAL[name]
-    assert probe(data) == expected
-    assert probe(memoryview(data)) == expected
+    assert read_header(data) == expected
+    assert read_header(memoryview(data)) == expected
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_exif_orientation_is_read_and_says_the_upright_size(orientation: int, format: str) -> None:
-    header = probe(oriented(CAT, orientation, format))
+    header = read_header(oriented(CAT, orientation, format))
     assert (header.width, header.height, header.orientation) == (451, 300, orientation)
     assert header.upright == ((451, 300) if orientation < 5 else (300, 451))
 
@@ -112,19 +112,19 @@ def test_exif_is_read_in_both_byte_orders_and_an_unknown_value_means_upright(
 ) -> None:
     mark = b"II*\0" if order == "<" else b"MM\0*"
     exif = mark + struct.pack(order + "IHHHIHHI", 8, 1, 0x0112, 3, 1, value, 0, 0)
-    assert probe(exif_jpeg(exif)).orientation == expected
+    assert read_header(exif_jpeg(exif)).orientation == expected
 
 
 @pytest.mark.parametrize("exif", [b"", b"II", b"XX*\0\0\0\0\x08", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
 def test_broken_exif_is_no_reason_to_refuse_a_picture(exif: bytes) -> None:
-    assert probe(exif_jpeg(exif)) == Header("jpeg", 24, 16)
+    assert read_header(exif_jpeg(exif)) == ImageHeader("jpeg", 24, 16)
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_good_picture_is_refused(name: str) -> None:
     data, code = REFUSED[name]
     with pytest.raises(WorkError) as caught:
-        probe(data)
+        read_header(data)
     assert caught.value.code == code
     assert not caught.value.temporary
 
@@ -132,7 +132,7 @@ def test_what_is_no_good_picture_is_refused(name: str) -> None:
 @pytest.mark.parametrize(("name", "told"), [("gif", "GIF"), ("bmp", "BMP"), ("tiff", "TIFF"), ("pdf", "PDF")])
 def test_a_format_that_is_known_but_not_taken_is_called_by_its_name(name: str, told: str) -> None:
     with pytest.raises(WorkError, match=f"{told}; send jpeg, png or webp"):
-        probe(REFUSED[name][0])
+        read_header(REFUSED[name][0])
 
 
 def test_the_chunk_of_2_gb_fits_in_46_bytes() -> None:
@@ -144,8 +144,8 @@ def test_a_png_or_webp_that_is_cut_anywhere_is_refused(suffix: str) -> None:
     data = thumbnail(suffix)
     for length in range(len(data)):
         with pytest.raises(WorkError):
-            probe(data[:length])
-    probe(data)
+            read_header(data[:length])
+    read_header(data)
 
 
 def test_a_jpeg_that_is_cut_in_its_header_is_refused_and_later_the_header_is_all_there() -> None:
@@ -153,29 +153,29 @@ def test_a_jpeg_that_is_cut_in_its_header_is_refused_and_later_the_header_is_all
     frame = data.index(b"\xff\xc0")
     for length in range(frame + 10):
         with pytest.raises(WorkError):
-            probe(data[:length])
-    assert probe(data[: frame + 19]) == Header("jpeg", 24, 16)
+            read_header(data[:length])
+    assert read_header(data[: frame + 19]) == ImageHeader("jpeg", 24, 16)
 
 
 def test_a_png_with_a_flipped_bit_anywhere_is_refused() -> None:
     data = thumbnail(".png")
     for at in range(len(data)):
         with pytest.raises(WorkError):
-            probe(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+            read_header(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
 
 
 def test_a_header_that_claims_900_million_pixels_is_only_read() -> None:
-    assert probe(claiming(30_000, 30_000)) == Header("png", 30_000, 30_000)
+    assert read_header(claiming(30_000, 30_000)) == ImageHeader("png", 30_000, 30_000)
 
 
 def test_what_follows_the_end_of_a_picture_does_not_matter() -> None:
     for suffix in (".jpg", ".png", ".webp"):
-        assert probe(thumbnail(suffix) + b"and so on" * 100) == probe(thumbnail(suffix))
+        assert read_header(thumbnail(suffix) + b"and so on" * 100) == read_header(thumbnail(suffix))
 
 
 def only_a_header_or_a_work_error(data: bytes) -> None:
     try:
-        header = probe(data)
+        header = read_header(data)
     except WorkError:
         return
     assert min(header.width, header.height) > 0

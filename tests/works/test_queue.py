@@ -13,7 +13,7 @@ from tests.works.queues import begun, children, error_of, forkserver, moderate, 
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task, Viewport
 from works.queue.base import BaseQueue
-from works.queue.order import Bounds
+from works.queue.order import QueueBounds
 
 Kind = str | Clusters
 each_kind = pytest.mark.parametrize("workers_of", ["process", "thread", "dask"], indirect=True)
@@ -67,7 +67,7 @@ async def test_the_first_slice_of_another_session_waits_for_the_running_one_only
     tmp_path: Path, workers_of: Kind
 ) -> None:
     order: list[str] = []
-    bounds = Bounds(session_tasks=1000)
+    bounds = QueueBounds(session_tasks=1000)
     async with opened(tmp_path, workers_of, bounds=bounds) as queue:
         futures = noted(queue, [task(str(number), "many", deliver="data") for number in range(1000)], order)
         await until(lambda: len(order) >= 20, pause=0)
@@ -81,7 +81,7 @@ async def test_the_first_slice_of_another_session_waits_for_the_running_one_only
 
 @each_kind
 async def test_over_a_bound_it_is_busy_at_once_and_says_when_to_come_back(tmp_path: Path, workers_of: Kind) -> None:
-    async with opened(tmp_path, workers_of, bounds=Bounds(session_tasks=3)) as queue:
+    async with opened(tmp_path, workers_of, bounds=QueueBounds(session_tasks=3)) as queue:
         futures = [queue.submit(task(str(number))) for number in range(3)]
         with pytest.raises(Busy, match="session_tasks") as caught:
             queue.submit(task("late"))

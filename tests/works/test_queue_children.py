@@ -22,10 +22,10 @@ from tests.works.queues import (
     moderate,
     opened,
     task,
-)  # fmt: skip
+)
 from works.errors import WorkError
-from works.imaging.pipeline import Limits
-from works.queue.decoder import ChildSettings
+from works.imaging.pipeline import ImageLimits
+from works.queue.decoder import DecoderSettings
 
 
 async def test_a_child_killed_during_a_slice_costs_nothing_but_time(tmp_path: Path) -> None:
@@ -168,5 +168,5 @@ async def test_the_largest_payload_and_the_largest_answer_pass_through_the_pipe(
 
 
 def test_a_childs_settings_come_out_of_its_arguments_as_they_went_in() -> None:
-    settings = ChildSettings("file:/somewhere", Limits(max_pixels=7, formats=("png",)), 1 << 30, 2.5)
-    assert ChildSettings.parse(json.dumps(asdict(settings))) == settings
+    settings = DecoderSettings("file:/somewhere", ImageLimits(max_pixels=7, formats=("png",)), 1 << 30, 2.5)
+    assert DecoderSettings.parse(json.dumps(asdict(settings))) == settings

@@ -173,8 +173,12 @@ async def test_a_cancel_ends_what_runs_and_says_how_far_each_host_was(fleet: Fle
         context = prepare(fleet, plan(f"{{name: work, command: '{work}', timeout: 900}}", stage="forks: 2"))
         await cancelled(context, lambda: len(begun(fleet)) == 2)
         assert context.states() == {
-            "a": "changed", "b": "cancelled", "c": "cancelled", "d": "not_started", "e": "not_started",
-        }  # fmt: skip
+            "a": "changed",
+            "b": "cancelled",
+            "c": "cancelled",
+            "d": "not_started",
+            "e": "not_started",
+        }
         assert all(map(gone, begun(fleet).values()))
     assert context.failure
     assert context.failure.code == "cancelled"

@@ -13,11 +13,11 @@ import pytest
 from tests.running import full_disk, until
 from tests.works.queues import held, moderate, task
 from works.errors import Busy, WorkError
-from works.imaging.pipeline import Limits
+from works.imaging.pipeline import ImageLimits
 from works.imaging.task import Task, Viewport
 from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import ChildSettings
-from works.queue.order import Bounds
+from works.queue.decoder import DecoderSettings
+from works.queue.order import QueueBounds
 from works.services import Services, open_services
 from works.sessions import Session, Slice
 from works.storage.address import StoreOptions
@@ -42,14 +42,24 @@ CONNECTION = Connection()
 async def opened(
     folder: Path, *, grace: float = HOURS, ttl: float = HOURS, tasks: int = 512
 ) -> AsyncIterator[Services]:
-    child = ChildSettings(f"file:{folder}/media", Limits(), 1 << 30, 60)
+    child = DecoderSettings(f"file:{folder}/media", ImageLimits(), 1 << 30, 60)
     services = await open_services(
-        child, Bounds(session_tasks=tasks), QueueSettings("local:"), workers=1, isolation="thread",
+        child,
+        QueueBounds(session_tasks=tasks),
+        QueueSettings("local:"),
+        workers=1,
+        isolation="thread",
         events=f"sqlite:{folder}/events.db",
-        session_events=1000, session_grace=grace, session_ttl=ttl, media_ttl=HOURS, media_bytes=1 << 30,
-        bucket_rule=False, uploads=UploadSettings(f"file:{folder}/uploads"), uploads_store=StoreOptions(),
+        session_events=1000,
+        session_grace=grace,
+        session_ttl=ttl,
+        media_ttl=HOURS,
+        media_bytes=1 << 30,
+        bucket_rule=False,
+        uploads=UploadSettings(f"file:{folder}/uploads"),
+        uploads_store=StoreOptions(),
         frame=str.encode,
-    )  # fmt: skip
+    )
     try:
         yield services
     finally:

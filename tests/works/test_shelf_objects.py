@@ -15,10 +15,10 @@ from tests.s3 import S3, s3_in
 from tests.works import queues
 from tests.works.uploads import HOUR, MONTH, refused, send, unknown
 from works.errors import WorkError
-from works.storage.address import StoreOptions, Threads
+from works.storage.address import StoreOptions, StoreThreads
 from works.storage.bucket import Bucket
 from works.storage.uploads import Uploads, UploadSettings, open_uploads
-from works.storage.uploads_bucket import ObjectShelf
+from works.storage.uploads_bucket import BucketUploads
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def url() -> str:
 @asynccontextmanager
 async def opened(s3: S3, folder: Path, url: str, timeout: float = 60.0, **settings: Any) -> AsyncIterator[Uploads]:
     async with queues.opened(folder, "thread") as queue:
-        threads = Threads(4)
+        threads = StoreThreads(4)
         chosen = UploadSettings(url, spool=str(folder / "spool"), **settings)
         yield open_uploads(queue, chosen, StoreOptions(timeout, None, s3.values), threads)
         threads.close()
         assert os.listdir(folder / "spool") == [], "what was on its way has gone on or away"
 
 
-def shelf_of(uploads: Uploads) -> ObjectShelf:
-    assert isinstance(uploads.shelf, ObjectShelf)
+def shelf_of(uploads: Uploads) -> BucketUploads:
+    assert isinstance(uploads.shelf, BucketUploads)
     return uploads.shelf
 
 
@@ -50,9 +50,7 @@ def names(s3: S3, url: str) -> set[str]:
 async def test_what_one_server_took_another_finds_keeps_and_counts(s3: S3, tmp_path: Path, url: str) -> None:
     async with opened(s3, tmp_path, url) as one, opened(s3, tmp_path, url) as two:
         sent, song = await send(one, small()), await send(one, sound(".mp3"))
-        assert names(s3, url) == {
-            sent.name, sent.thumbnail, f"{sent.id}.record", song.name, f"{song.id}.record"
-        }  # fmt: skip
+        assert names(s3, url) == {sent.name, sent.thumbnail, f"{sent.id}.record", song.name, f"{song.id}.record"}
         assert await two.attach("alice", [sent.id, song.id]) == [sent.as_dict(), song.as_dict()]
         assert sent.id in await unknown(two, "bert", sent.id)
         await two.sweep()
@@ -101,7 +99,7 @@ async def test_one_that_is_kept_while_it_is_swept_stays(s3: S3, tmp_path: Path, 
             shelf.keep([sent.id])
         s3.age(sent.id, 2 * MONTH)
 
-        class Late(ObjectShelf):
+        class Late(BucketUploads):
             def _condemn(self, id: str, kept: Any) -> bool:
                 shelf.keep([id])
                 return super()._condemn(id, kept)
@@ -140,7 +138,7 @@ async def test_who_keeps_one_that_is_condemned_that_moment_is_told(
         shelf, sent = shelf_of(uploads), await send(uploads, small())
         if before == "kept":
             shelf.keep([sent.id])
-        sweeping = ObjectShelf(url, StoreOptions(60.0, None, s3.values), tmp_path / "spool")
+        sweeping = BucketUploads(url, StoreOptions(60.0, None, s3.values), tmp_path / "spool")
         condemned: list[bool] = []
 
         class Late(Bucket):

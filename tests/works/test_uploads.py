@@ -14,11 +14,18 @@ from tests.works.uploads import HOUR, age, metrics_of, names, opened, refused, s
 from works.errors import WorkError
 
 FILES = {
-    "image/jpeg": encoded(photograph()), "image/png": encoded(photograph(), ".png"), "image/gif": animated_gif(),
-    "image/webp": encoded(photograph(), ".webp"), "audio/mpeg": sound(".mp3"), "audio/ogg": sound(".ogg"),
-    "audio/wav": sound(".wav"), "audio/mp4": sound(".m4a"), "audio/flac": sound(".flac"), "video/mp4": film(".mp4"),
+    "image/jpeg": encoded(photograph()),
+    "image/png": encoded(photograph(), ".png"),
+    "image/gif": animated_gif(),
+    "image/webp": encoded(photograph(), ".webp"),
+    "audio/mpeg": sound(".mp3"),
+    "audio/ogg": sound(".ogg"),
+    "audio/wav": sound(".wav"),
+    "audio/mp4": sound(".m4a"),
+    "audio/flac": sound(".flac"),
+    "video/mp4": film(".mp4"),
     "video/webm": film(".webm"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("type", FILES)

@@ -11,7 +11,7 @@ import pytest
 from tests.films import sound
 from tests.pictures import small
 from tests.works.uploads import HOUR, MONTH, age, names, opened, refused, send, unknown
-from works.storage.uploads_store import Attachment, FolderShelf, parse_record, record_of
+from works.storage.uploads_store import Attachment, FolderUploads, parse_record, record_of
 
 
 async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers_are(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ async def test_two_servers_share_a_folder(tmp_path: Path) -> None:
 async def test_one_that_is_kept_while_it_is_swept_stays(tmp_path: Path) -> None:
     """Were its files deleted before its record, or whether or not that was there, they would be gone."""
 
-    class Slow(FolderShelf):
+    class Slow(FolderUploads):
         def _scan(self, now: float) -> Any:
             found = super()._scan(now)
             self.keep(list(found))

@@ -15,12 +15,12 @@ from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task, Viewport
 from works.processes.channel import LENGTHS
 from works.processes.forkserver import Forkserver
-from works.video.capture_child import ChildSettings
-from works.video.capture_process import Gone, Process
+from works.video.capture_child import CaptureSettings
+from works.video.capture_process import CaptureGone, CaptureProcess
 from works.video.feed import ActionFeed
 from works.video.frame import Frame
-from works.video.frame_rate import Pace
-from works.video.media_reader import Film
+from works.video.frame_rate import FrameRate
+from works.video.media_reader import VideoFile
 from works.video.placeholder import placeholder
 from works.video.source import parse_sources
 
@@ -31,9 +31,11 @@ def test_sources_are_named_in_words() -> None:
     named = parse_sources(f" yard=clip.mp4  gate={PLACE}\ncam=/dev/video0 a=file:b.mp4 ")
     kinds = {name: (source.url, source.kind) for name, source in named.items()}
     assert kinds == {
-        "yard": (str(Path("clip.mp4").absolute()), "file"), "gate": (PLACE, "live"), "cam": ("/dev/video0", "live"),
+        "yard": (str(Path("clip.mp4").absolute()), "file"),
+        "gate": (PLACE, "live"),
+        "cam": ("/dev/video0", "live"),
         "a": (str(Path("b.mp4").absolute()), "file"),
-    }  # fmt: skip
+    }
     assert parse_sources("") == {}
 
 
@@ -97,7 +99,7 @@ def test_a_source_never_says_its_place() -> None:
 
 @pytest.mark.parametrize(("source_fps", "wanted"), [(30, 30), (30, 60), (30, 15), (30, 20), (25, 10), (30, 1)])
 def test_frames_are_thinned_evenly_to_what_is_wanted(source_fps: int, wanted: int) -> None:
-    pace = Pace(wanted)
+    pace = FrameRate(wanted)
     # As cameras send them: each up to a fifth of an interval early or late.
     times = [(number + 0.2 * (number % 3 - 1)) / source_fps for number in range(20 * source_fps)]
     taken = [time for time in times if pace.due(time)]
@@ -107,7 +109,7 @@ def test_frames_are_thinned_evenly_to_what_is_wanted(source_fps: int, wanted: in
 
 
 def test_what_was_missed_is_not_made_up_for() -> None:
-    pace = Pace(10)
+    pace = FrameRate(10)
     assert pace.due(0.0)
     assert pace.due(5.0)
     assert not pace.due(5.01)
@@ -121,7 +123,7 @@ def test_the_placeholder_has_the_shape_that_is_asked_for() -> None:
 
 
 def test_a_film_is_sought_in_by_time(clip: Path) -> None:
-    film = Film(str(clip))
+    film = VideoFile(str(clip))
     assert (film.duration, film.fps, film.size) == (10.0, 25.0, (320, 180))
     for position, found in ((0.0, 0.0), (9.99, 9.96), (4.0, 4.0), (2.52, 2.52), (0.0, 0.0)):
         film.seek(position)
@@ -133,26 +135,26 @@ def test_a_film_is_sought_in_by_time(clip: Path) -> None:
 def test_a_film_that_says_no_times_is_shown_at_its_rate(clip: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare.h264"
     subprocess.run(["ffmpeg", "-v", "error", "-i", str(clip), "-c", "copy", str(bare)], check=True, timeout=60)
-    film = Film(str(bare))
+    film = VideoFile(str(bare))
     assert film.duration is None
     for _ in range(2):
         assert [film.advance() for _ in range(4)] == pytest.approx([0.0, 0.04, 0.08, 0.12])
         film.seek(0.0)
 
 
-async def heard(process: Process) -> None:
+async def heard(process: CaptureProcess) -> None:
     """Until it is gone."""
     while True:
         await process.receive(60)
 
 
 async def test_a_thread_of_a_capture_that_fails_ends_its_process(camera: Camera) -> None:
-    forkserver = ChildSettings(memory=1 << 30, most_width=1920).forkserver()
-    process = Process(forkserver)
+    forkserver = CaptureSettings(memory=1 << 30, most_width=1920).forkserver()
+    process = CaptureProcess(forkserver)
     try:
         await process.open({"kind": "live", "url": camera.url, "transport": "tcp", "beat": 1.0})
         process.send({"want": [[0, 320, 80, 0.0]]})  # frames at no rate: a division by zero
-        with pytest.raises(Gone):
+        with pytest.raises(CaptureGone):
             await heard(process)
     finally:
         process.kill()
@@ -171,11 +173,11 @@ class Liar(Forkserver):
 @pytest.mark.parametrize("said", [b"[]", b"7", b"{", b"[" * 100_000])
 async def test_a_capture_that_talks_nonsense_counts_as_gone(said: bytes) -> None:
     liar = Liar([], {})
-    process = Process(liar)
+    process = CaptureProcess(liar)
     await process.open({})
     with liar.child as child:
         await asyncio.to_thread(child.sendall, LENGTHS.pack(len(said), 0) + said)
-        with pytest.raises(Gone):
+        with pytest.raises(CaptureGone):
             await process.receive(60)
     process.kill()
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.works import queues
 from works.errors import WorkError
-from works.storage.address import StoreOptions, Threads
+from works.storage.address import StoreOptions, StoreThreads
 from works.storage.uploads import Uploads, UploadSettings, open_uploads
 from works.storage.uploads_store import Attachment
 
@@ -21,7 +21,7 @@ HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
 @asynccontextmanager
 async def opened(folder: Path, **settings: Any) -> AsyncIterator[Uploads]:
     async with queues.opened(folder, "thread") as queue:
-        threads = Threads(4)
+        threads = StoreThreads(4)
         chosen = UploadSettings(f"file:{folder}/uploads", **settings)
         yield open_uploads(queue, chosen, StoreOptions(), threads)
         threads.close()

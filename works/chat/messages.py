@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from works.errors import WorkError
 from works.events import Event, EventLog, Mark
-from works.events.fanout import Hubs
+from works.events.fanout import Fanout
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class Chat:
     """``frame`` makes of a text what goes over the wire."""
 
     def __init__(self, log: EventLog, frame: Callable[[str], bytes]) -> None:
-        self.hubs = Hubs(log, frame)
+        self.hubs = Fanout(log, frame)
         self.log = log
         self._later: set[asyncio.Task[Any]] = set()
         self._leaving: dict[tuple[Place, str], asyncio.Task[None]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from works.chat.messages import Chat, Place, of_stream, of_user, written
 from works.events import Mark
-from works.events.fanout import Hub
+from works.events.fanout import StreamFanout
 
 # Messages read from the log at a time.
 _PAGE = 256
@@ -37,7 +37,7 @@ class Inbox:
         self._chat, self._user, self._connection = chat, user, connection
         self._send, self._deliver, self.lost, self._joined = send, deliver, lost, joined
         self._own = of_user(user)
-        self._watched: dict[str, Hub] = {}
+        self._watched: dict[str, StreamFanout] = {}
         self._sent_to: dict[str, int] = {}  # what this connection has of each conversation, by stream
         self._behind: dict[str, Place] = {}
         self._changed: set[Place] = set()

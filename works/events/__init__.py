@@ -45,7 +45,7 @@ class Mark:
         return max(self.head - self.offset, 0)
 
 
-class Lost(Exception):
+class PositionLost(Exception):
     """Events after the asked position are no longer kept."""
 
 
@@ -81,7 +81,7 @@ class EventLog(Protocol):
     def subscribe(self, stream: str, after: int) -> AsyncIterator[list[Event]]:
         """What is there after that offset, then what comes, in batches without a gap or a repeat; it never ends.
 
-        Raises Lost when the reader has fallen behind what is kept.
+        Raises PositionLost when the reader has fallen behind what is kept.
         """
 
     async def mark(self, stream: str, reader: str, offset: int) -> Mark:

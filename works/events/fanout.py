@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from works.events import Event, EventLog, Lost
+from works.events import Event, EventLog, PositionLost
 
 # Listeners sent to before the loop has a turn: 100 sends take about 1 ms.
 _AT_ONCE = 100
@@ -16,7 +16,7 @@ _AT_ONCE = 100
 _PAGE = 256
 
 
-class Listener(Protocol):
+class Subscriber(Protocol):
     def push(self, text: str, frame: bytes) -> None:
         """Sends the text, for which the frame was made, or closes when its outbox is full. Never waits or raises."""
 
@@ -27,7 +27,7 @@ class Listener(Protocol):
         """The stream has begun again, or its events are gone: what this listener knows of it is void."""
 
 
-class Hub:
+class StreamFanout:
     """``offset`` is that of the last event that was handed on, or is being so.
 
     ``members`` are sent every event after the offset up to which they have them; other ``listeners`` are only told
@@ -38,8 +38,8 @@ class Hub:
         self, log: EventLog, stream: str, write: Callable[[Event], str], frame: Callable[[str], bytes]
     ) -> None:
         self.stream = stream
-        self.listeners: dict[Listener, None] = {}
-        self.members: dict[Listener, int] = {}
+        self.listeners: dict[Subscriber, None] = {}
+        self.members: dict[Subscriber, int] = {}
         self.ended = False
         self.offset = 0
         self.epoch = ""
@@ -74,7 +74,7 @@ class Hub:
                 for listener in list(self.listeners):
                     if listener not in self.members:
                         listener.touched(self.stream)
-        except (Lost, OSError):
+        except (PositionLost, OSError):
             self.ended = True
             for listener in list(self.listeners):
                 listener.lost(self.stream)
@@ -94,7 +94,7 @@ class Hub:
             self._running.cancel()
 
 
-class Hubs:
+class Fanout:
     """The hubs in use, by stream: each starts with its first listener and ends with its last.
 
     ``frame`` makes of a text what goes over the wire.
@@ -102,13 +102,13 @@ class Hubs:
 
     def __init__(self, log: EventLog, frame: Callable[[str], bytes]) -> None:
         self._log, self._frame = log, frame
-        self._hubs: dict[str, Hub] = {}
+        self._hubs: dict[str, StreamFanout] = {}
 
-    async def open(self, stream: str, write: Callable[[Event], str], listener: Listener) -> Hub:
+    async def open(self, stream: str, write: Callable[[Event], str], listener: Subscriber) -> StreamFanout:
         """The hub of the stream, with that listener, who is to leave it. Raises OSError."""
         hub = self._hubs.get(stream)
         if hub is None or hub.ended:
-            hub = self._hubs[stream] = Hub(self._log, stream, write, self._frame)
+            hub = self._hubs[stream] = StreamFanout(self._log, stream, write, self._frame)
         hub.listeners[listener] = None
         try:
             await asyncio.shield(hub.started)
@@ -122,14 +122,14 @@ class Hubs:
         hub = self._hubs.get(stream)
         return hub.offset if hub else 0
 
-    def leave(self, hub: Hub, listener: Listener) -> None:
+    def leave(self, hub: StreamFanout, listener: Subscriber) -> None:
         hub.members.pop(listener, None)
         hub.listeners.pop(listener, None)
         if not hub.listeners and self._hubs.get(hub.stream) is hub:
             del self._hubs[hub.stream]
             hub.stop()
 
-    def unlisten(self, stream: str, listener: Listener) -> None:
+    def unlisten(self, stream: str, listener: Subscriber) -> None:
         """Leaves the hub of that stream, if there is one."""
         if hub := self._hubs.get(stream):
             self.leave(hub, listener)

@@ -15,9 +15,9 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from works.events import PRESENT, Event, Fenced, Mark, Position
-from works.events.redis_calls import PATIENCE, Argument, Call, Calls
+from works.events.redis_calls import PATIENCE, Argument, RedisCall, RedisCalls
 from works.events.redis_scripts import DIGESTS, SCRIPTS
-from works.events.redis_subscriptions import Following, events_of
+from works.events.redis_subscriptions import RedisSubscriptions, events_of
 
 # Seconds that Redis has to connect, and to answer a group of calls: far more than it needs, less than our patience.
 _ANSWER = 3.0
@@ -49,9 +49,9 @@ class RedisEventLog:
         # The connections of this process that are present, by room and user. It says so again and again.
         self._entered: dict[tuple[str, str, str], None] = {}
         self._link = _Link(pool)
-        self._calls = Calls(self._link.ask)
+        self._calls = RedisCalls(self._link.ask)
         self._prefix = f"sluice:{pool.connection_kwargs.get('db', 0)}:"
-        self._following = Following(self._calls, _Channels(pool, self._prefix), self._process, self._look)
+        self._following = RedisSubscriptions(self._calls, _Channels(pool, self._prefix), self._process, self._look)
         self._refresher = asyncio.get_running_loop().create_task(self._refresh())
 
     @property
@@ -71,9 +71,16 @@ class RedisEventLog:
         self._unwritten += size
         try:
             offset = await self._calls.call(
-                "append", *_begun(stream), data, self._number() if id is None else f"={id}", int(durable), self._keep,
-                self._prefix + stream, *(f"={each}" for each in unless), patience=PATIENCE if durable else None,
-            )  # fmt: skip
+                "append",
+                *_begun(stream),
+                data,
+                self._number() if id is None else f"={id}",
+                int(durable),
+                self._keep,
+                self._prefix + stream,
+                *(f"={each}" for each in unless),
+                patience=PATIENCE if durable else None,
+            )
         finally:
             self._unwritten -= size
         if offset < 0:
@@ -190,7 +197,7 @@ class _Link:
         self._pool = pool
         self._connection: AbstractConnection | None = None
 
-    async def ask(self, calls: Sequence[Call]) -> list[Any]:
+    async def ask(self, calls: Sequence[RedisCall]) -> list[Any]:
         """The answer to each, an OSError where there is none: the call may have been heard all the same."""
         answers: list[Any] = []
         try:

@@ -23,7 +23,7 @@ Argument = str | int | float
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class RedisCall:
     """One script with its arguments. ``done`` may be given up by who asked; then it is not made again."""
 
     script: str
@@ -31,12 +31,12 @@ class Call:
     done: "asyncio.Future[Any]"
 
 
-class Calls:
+class RedisCalls:
     """``ask`` gives the answer to each of some calls, in order, an OSError where there is none."""
 
-    def __init__(self, ask: Callable[[Sequence[Call]], Awaitable[list[Any]]]) -> None:
+    def __init__(self, ask: Callable[[Sequence[RedisCall]], Awaitable[list[Any]]]) -> None:
         self._ask = ask
-        self._waiting: deque[Call] = deque()
+        self._waiting: deque[RedisCall] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -61,7 +61,7 @@ class Calls:
             raise OSError("the event log is closed")
         # Here, where it concerns who asked: some strings cannot be encoded.
         encoded = tuple(each.encode() if isinstance(each, str) else each for each in arguments)
-        call = Call(script, encoded, asyncio.get_running_loop().create_future())
+        call = RedisCall(script, encoded, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         self._idle.clear()
         self._wake.set()

@@ -13,8 +13,8 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
-from works.events import Event, Lost
-from works.events.redis_calls import PATIENCE, Calls
+from works.events import Event, PositionLost
+from works.events.redis_calls import PATIENCE, RedisCalls
 
 # Newest events of a stream kept in memory, and events in one batch.
 _TAIL = 256
@@ -40,7 +40,7 @@ class Channels(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Followed:
+class FollowedStream:
     """A stream that is read. ``epoch`` is empty until it was looked up.
 
     ``lost``: it has begun again, or lost its newest events; who comes now reads another Followed.
@@ -61,14 +61,14 @@ def events_of(answer: list[Any]) -> list[Event]:
     return [Event(int(id[:-2]), data) for id, data in zip(answer[2::2], answer[3::2], strict=True)]
 
 
-class Following:
+class RedisSubscriptions:
     """``look`` makes the call that says where a stream stands and that ``process`` reads it."""
 
     def __init__(
-        self, calls: Calls, channels: Channels, process: str, look: Callable[[str], "asyncio.Future[Any]"]
+        self, calls: RedisCalls, channels: Channels, process: str, look: Callable[[str], "asyncio.Future[Any]"]
     ) -> None:
         self._calls, self._channels, self._process, self._look = calls, channels, process, look
-        self._streams: dict[str, Followed] = {}
+        self._streams: dict[str, FollowedStream] = {}
         # What we have asked Redis to be told of, on this connection; None while there is none.
         self._listening: set[str] | None = None
         self._changed = asyncio.Event()
@@ -79,7 +79,7 @@ class Following:
         """As an EventLog does; while Redis is away it waits."""
         state = self._streams.get(stream)
         if state is None:
-            state = self._streams[stream] = Followed(stream)
+            state = self._streams[stream] = FollowedStream(stream)
             self._changed.set()
         state.readers += 1
         try:
@@ -89,7 +89,7 @@ class Following:
                     await state.changed.wait()
                 events = await self._read(state, after)
                 if not events or events[0].offset != after + 1:
-                    raise Lost(f"events after {after} are no longer kept")
+                    raise PositionLost(f"events after {after} are no longer kept")
                 after = events[-1].offset
                 yield events
         finally:
@@ -110,7 +110,7 @@ class Following:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._channels.close()
 
-    async def _read(self, state: Followed, after: int) -> list[Event]:
+    async def _read(self, state: FollowedStream, after: int) -> list[Event]:
         """The next events; none when they cannot be had."""
         limit = min(_TAIL, state.head - after)
         if state.lost or limit <= 0:
@@ -123,7 +123,7 @@ class Following:
             self._lose(state)
         return [] if state.lost else events_of(answer)
 
-    def _leave(self, state: Followed) -> None:
+    def _leave(self, state: FollowedStream) -> None:
         if self._streams.get(state.name) is state:
             del self._streams[state.name]
             self._changed.set()
@@ -133,12 +133,12 @@ class Following:
                 # No longer than that: without a word Redis forgets us a little later.
                 asyncio.get_running_loop().call_later(PATIENCE, told.cancel)
 
-    def _look_up(self, state: Followed) -> "asyncio.Future[Any]":
+    def _look_up(self, state: FollowedStream) -> "asyncio.Future[Any]":
         state.looking = self._look(state.name)
         state.looking.add_done_callback(partial(self._looked_up, state, state.head))
         return state.looking
 
-    def _looked_up(self, state: Followed, known: int, found: "asyncio.Future[Any]") -> None:
+    def _looked_up(self, state: FollowedStream, known: int, found: "asyncio.Future[Any]") -> None:
         """``known``: the head when we asked. What was heard since may be newer than the answer."""
         if state.looking is found:
             state.looking = None
@@ -169,14 +169,14 @@ class Following:
             state.tail.append(event)
             self._wake(state)
 
-    def _lose(self, state: Followed) -> None:
+    def _lose(self, state: FollowedStream) -> None:
         state.lost = True
         if self._streams.get(state.name) is state:
             del self._streams[state.name]
             self._changed.set()
         self._wake(state)
 
-    def _wake(self, state: Followed) -> None:
+    def _wake(self, state: FollowedStream) -> None:
         state.changed.set()
         state.changed = asyncio.Event()
 

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from works.events import Event, Fenced, Lost, Mark, Position
+from works.events import Event, Fenced, Mark, Position, PositionLost
 from works.events import sqlite_tables as tables
 from works.events.sqlite_disk import Disk
-from works.events.sqlite_tables import TAIL, Stream, Write, os_errors
+from works.events.sqlite_tables import TAIL, PendingWrite, StoredStream, os_errors
 
 # Seconds after which volatile events are written, and how many wait at most, also while the disk is full.
 _LINGER = 0.5
@@ -30,8 +30,8 @@ class SqliteEventLog:
 
     def __init__(self, path: Path, keep: int = 10_000) -> None:
         self._keep = keep
-        self._streams: dict[str, Stream] = {}
-        self._group: list[Write] = []
+        self._streams: dict[str, StoredStream] = {}
+        self._group: list[PendingWrite] = []
         self._committing = asyncio.Lock()
         self._urgent = asyncio.Event()
         self._folding = asyncio.Lock()
@@ -66,7 +66,7 @@ class SqliteEventLog:
         if not state.volatile:
             done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             state.unwritten += 1
-            self._group.append(Write(stream, state, data, id=id, done=done, unless=unless))
+            self._group.append(PendingWrite(stream, state, data, id=id, done=done, unless=unless))
             self._urgent.set()
             return await done
         if id is not None or unless:
@@ -74,7 +74,7 @@ class SqliteEventLog:
         event = Event(state.head + 1, data)
         state.add(event)
         state.unwritten += 1
-        self._group.append(Write(stream, state, data, offset=event.offset, durable=durable))
+        self._group.append(PendingWrite(stream, state, data, offset=event.offset, durable=durable))
         if durable and not await self._commit():
             raise OSError("the event is not yet written")
         elif state.unwritten >= TAIL // 2:
@@ -98,7 +98,7 @@ class SqliteEventLog:
                     await state.changed.wait()
                 events = await self._read(stream, state, after, TAIL)
                 if state.lost or not events or events[0].offset != after + 1:
-                    raise Lost(f"events after {after} are no longer kept")
+                    raise PositionLost(f"events after {after} are no longer kept")
                 after = events[-1].offset
                 yield events
         finally:
@@ -192,11 +192,11 @@ class SqliteEventLog:
             with os_errors():
                 yield
 
-    def _state(self, stream: str) -> Stream:
+    def _state(self, stream: str) -> StoredStream:
         state = self._streams.get(stream)
         if state is None:
             with os_errors("read"):
-                state = tables.find_stream(self._database, stream) or Stream(secrets.token_hex(8), 0)
+                state = tables.find_stream(self._database, stream) or StoredStream(secrets.token_hex(8), 0)
             if len(self._streams) >= _STREAMS:
                 idle = [name for name, state in self._streams.items() if not state.readers and not state.unwritten]
                 for name in idle[: len(idle) // 2]:
@@ -204,7 +204,7 @@ class SqliteEventLog:
             self._streams[stream] = state
         return state
 
-    async def _read(self, stream: str, state: Stream, after: int, limit: int) -> list[Event]:
+    async def _read(self, stream: str, state: StoredStream, after: int, limit: int) -> list[Event]:
         limit = min(limit, state.head - after)
         if limit <= 0:
             return []
@@ -255,7 +255,7 @@ class SqliteEventLog:
             self._written(group, offsets, failed)
             return not failed
 
-    def _written(self, group: list[Write], offsets: list[int], failed: OSError | None) -> None:
+    def _written(self, group: list[PendingWrite], offsets: list[int], failed: OSError | None) -> None:
         """``failed``: they are in the file, but might not outlive a power cut, and who appended them is told so."""
         for write, offset in zip(group, offsets, strict=True):
             write.stream.unwritten -= 1
@@ -272,7 +272,7 @@ class SqliteEventLog:
             else:
                 write.done.set_result(offset)
 
-    def _put_back(self, group: list[Write], error: OSError) -> None:
+    def _put_back(self, group: list[PendingWrite], error: OSError) -> None:
         for write in group:
             if write.done:
                 write.stream.unwritten -= 1
@@ -283,6 +283,6 @@ class SqliteEventLog:
         self._group = [write for write in waiting + self._group if write.stream not in too_many]
         for stream, name in too_many.items():
             # Its readers are told Lost. The file still has the old epoch, so the new one is never let go of.
-            self._streams[name] = Stream(secrets.token_hex(8), 0, volatile=True, unwritten=1)
+            self._streams[name] = StoredStream(secrets.token_hex(8), 0, volatile=True, unwritten=1)
             stream.lost = True
             stream.wake()

@@ -31,7 +31,7 @@ TAIL = 256
 
 
 @dataclass(eq=False, slots=True)
-class Stream:
+class StoredStream:
     """A stream in use. ``head`` of a volatile one is ahead of the file by what is ``unwritten``.
 
     ``lost``: its events have holes, and it has begun again as another Stream.
@@ -58,14 +58,14 @@ class Stream:
 
 
 @dataclass(eq=False, slots=True)
-class Write:
+class PendingWrite:
     """One event to be written: that of a volatile stream has an offset, another gets it when it is.
 
     ``durable``: not before it would outlive a power cut is it ``done``.
     """
 
     name: str
-    stream: Stream
+    stream: StoredStream
     data: str
     offset: int = 0
     durable: bool = True
@@ -130,9 +130,9 @@ def fold(database: sqlite3.Connection) -> None:
     write_anything(database)
 
 
-def find_stream(database: sqlite3.Connection, name: str) -> Stream | None:
+def find_stream(database: sqlite3.Connection, name: str) -> StoredStream | None:
     row = database.execute("SELECT epoch, head, volatile FROM streams WHERE name = ?", (name,)).fetchone()
-    return Stream(row[0], row[1], bool(row[2])) if row else None
+    return StoredStream(row[0], row[1], bool(row[2])) if row else None
 
 
 def read_events(database: sqlite3.Connection, stream: str, after: int, limit: int) -> list[Event]:
@@ -140,10 +140,10 @@ def read_events(database: sqlite3.Connection, stream: str, after: int, limit: in
     return [Event(*row) for row in database.execute(query, (stream, after, limit))]
 
 
-def write_events(database: sqlite3.Connection, group: list[Write], keep: int) -> list[int]:
+def write_events(database: sqlite3.Connection, group: list[PendingWrite], keep: int) -> list[int]:
     """Writes the group in one transaction; the offset of each event: for a repeated id that of the first, 0 for one
     that was fenced off."""
-    heads: dict[str, tuple[Stream, int]] = {}
+    heads: dict[str, tuple[StoredStream, int]] = {}
     offsets: list[int] = []
     database.execute("BEGIN IMMEDIATE")
     try:
@@ -179,7 +179,7 @@ def _offset_of(database: sqlite3.Connection, stream: str, id: str) -> int | None
     return int(found[0]) if found else None
 
 
-def expire(database: sqlite3.Connection, name: str, stream: Stream, at: float | None) -> None:
+def expire(database: sqlite3.Connection, name: str, stream: StoredStream, at: float | None) -> None:
     """Also a stream that has no event yet: it is in the tables from now on."""
     database.execute(
         "INSERT INTO streams (name, epoch, head, volatile, expires) VALUES (?, ?, 0, ?, ?)"
@@ -200,7 +200,7 @@ def due(database: sqlite3.Connection, now: float) -> list[str]:
     return [name for (name,) in database.execute("SELECT name FROM streams WHERE expires < ?", (now,))]
 
 
-def mark(database: sqlite3.Connection, name: str, stream: Stream, reader: str, offset: int) -> int:
+def mark(database: sqlite3.Connection, name: str, stream: StoredStream, reader: str, offset: int) -> int:
     """Where the mark now stands. A stream that has no event yet is in the tables from now on, with its epoch."""
     if not stream.head:
         database.execute(

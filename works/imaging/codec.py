@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 
 from works.errors import WorkError
-from works.imaging.image_header import Buffer, Header, PictureFormat, jpeg_segments
+from works.imaging.image_header import Buffer, ImageHeader, PictureFormat, jpeg_segments
 from works.imaging.pixels import Image, as_image, has_alpha, on_white, size_of
 from works.imaging.task import Format
 
@@ -29,7 +29,7 @@ _FAR = 1e9
 _TURN = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
-def target_size(header: Header, zoom: float, fit: tuple[int, int] | None) -> tuple[int, int]:
+def target_size(header: ImageHeader, zoom: float, fit: tuple[int, int] | None) -> tuple[int, int]:
     """(width, height) of the result: ``int(side * zoom)``, or the largest size within ``fit`` that does not enlarge."""
     width, height = header.upright
     if fit:
@@ -39,7 +39,7 @@ def target_size(header: Header, zoom: float, fit: tuple[int, int] | None) -> tup
     return max(1, int(width * zoom)), max(1, int(height * zoom))
 
 
-def decode(data: Buffer, header: Header, size: tuple[int, int]) -> Image:
+def decode(data: Buffer, header: ImageHeader, size: tuple[int, int]) -> Image:
     """The picture upright and of exactly ``size`` (width, height). Raises WorkError bad_image."""
     stored = size[::-1] if header.orientation >= 5 else size
     image = _decode_jpeg(data, header, stored) if header.format == "jpeg" else _decode_other(data)
@@ -70,7 +70,7 @@ def encode(image: Image, wanted: Format, source: PictureFormat) -> tuple[bytes, 
     return encoded.tobytes(), form
 
 
-def _decode_jpeg(data: Buffer, header: Header, size: tuple[int, int]) -> Image:
+def _decode_jpeg(data: Buffer, header: ImageHeader, size: tuple[int, int]) -> Image:
     """Decodes at the smallest of 1/8, 1/4, 1/2, 1/1 that is no smaller than ``size``; CMYK becomes BGR."""
     colour = "GRAY" if header.components == 1 else "BGR"
     width, height = header.width, header.height

@@ -37,7 +37,7 @@ _OTHERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ImageHeader:
     """What the file says of itself. Width and height are as stored, before ``orientation`` (Exif, 1 to 8)."""
 
     format: PictureFormat
@@ -53,7 +53,7 @@ class Header:
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def probe(data: Buffer) -> Header:
+def read_header(data: Buffer) -> ImageHeader:
     """The header of the picture in ``data``. Raises WorkError bad_image or unsupported_format."""
     view = memoryview(data)
     start = bytes(view[:16])
@@ -86,7 +86,7 @@ def _bad(why: str) -> NoReturn:
     raise WorkError("bad_image", f"the picture cannot be read: {why}")
 
 
-def _jpeg(data: memoryview) -> Header:
+def _jpeg(data: memoryview) -> ImageHeader:
     orientation = 1
     for start, end in jpeg_segments(data):
         marker, body = data[start + 1], data[start + 4 : end]
@@ -94,7 +94,7 @@ def _jpeg(data: memoryview) -> Header:
             orientation = _orientation(body[6:])
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width, components = struct.unpack_from(">HHB", body, 1)
-            return Header("jpeg", width, height, orientation=orientation, components=components)
+            return ImageHeader("jpeg", width, height, orientation=orientation, components=components)
     _bad("the JPEG has no frame header")
 
 
@@ -125,7 +125,7 @@ def jpeg_segments(data: Buffer) -> Iterator[tuple[int, int]]:
         at += 2 + length
 
 
-def _png(data: memoryview) -> Header:
+def _png(data: memoryview) -> ImageHeader:
     size = (0, 0)
     frames = orientation = 1
     last = b""
@@ -141,7 +141,7 @@ def _png(data: memoryview) -> Header:
         last = kind
     if last != b"IEND":
         _bad("the PNG is cut short")
-    return Header("png", *size, frames=frames, orientation=orientation)
+    return ImageHeader("png", *size, frames=frames, orientation=orientation)
 
 
 def _png_chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
@@ -162,7 +162,7 @@ def _png_chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         at = end + 4
 
 
-def _webp(data: memoryview) -> Header:
+def _webp(data: memoryview) -> ImageHeader:
     (claimed,) = struct.unpack_from("<I", data, 4)
     if claimed + 8 > len(data):
         _bad(f"the WebP claims {claimed + 8} bytes, {len(data)} are there")
@@ -186,7 +186,7 @@ def _webp(data: memoryview) -> Header:
         at += 8 + length + (length & 1)
     if size is None:
         _bad("the WebP has no picture")
-    return Header("webp", *size, frames=max(frames, 1), orientation=orientation)
+    return ImageHeader("webp", *size, frames=max(frames, 1), orientation=orientation)
 
 
 def _webp_size(kind: bytes, body: memoryview) -> tuple[int, int] | None:

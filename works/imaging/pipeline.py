@@ -7,14 +7,14 @@ from typing import Any
 from works.errors import WorkError
 from works.imaging import actions
 from works.imaging.codec import SUFFIX, decode, encode, target_size
-from works.imaging.image_header import Header, probe
+from works.imaging.image_header import ImageHeader, read_header
 from works.imaging.pixels import size_of
 from works.imaging.task import Result, Task
-from works.storage.results import MediaStore
+from works.storage.results import ResultStore
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ImageLimits:
     """What a picture may be, before and after it is resized: pixels in all, pixels a side, frames, formats."""
 
     max_pixels: int = 50_000_000
@@ -23,19 +23,19 @@ class Limits:
     formats: tuple[str, ...] = ("jpeg", "png", "webp")
 
 
-def perform(task: Task, media: MediaStore, limits: Limits) -> Result:
+def process(task: Task, media: ResultStore, limits: ImageLimits) -> Result:
     """Works ``task``. Raises WorkError for a picture or options that cannot be worked, OSError for a full store."""
     started = time.perf_counter()
-    header = probe(task.payload)
+    header = read_header(task.payload)
     check(header, limits)
     size = target_size(header, task.zoom, task.fit)
     check_size("the result would be", size, limits)
 
     image = decode(task.payload, header, size)
-    done = actions.work(task.action, image, task.options)
+    done = actions.apply(task.action, image, task.options)
 
     data = None
-    if isinstance(done, actions.Found):
+    if isinstance(done, actions.Findings):
         data, done = located(done, header, size, task.offset_top), done.image
     form, body = header.format, b""
     if task.deliver != "data":
@@ -54,7 +54,7 @@ def perform(task: Task, media: MediaStore, limits: Limits) -> Result:
     )
 
 
-def check(header: Header, limits: Limits) -> None:
+def check(header: ImageHeader, limits: ImageLimits) -> None:
     """Raises WorkError for a picture that must not be decoded."""
     if header.format not in limits.formats:
         raise WorkError("unsupported_format", f"{header.format} is not accepted here; send {', '.join(limits.formats)}")
@@ -65,7 +65,7 @@ def check(header: Header, limits: Limits) -> None:
     check_size("the picture is", (header.width, header.height), limits)
 
 
-def check_size(what: str, size: tuple[int, int], limits: Limits) -> None:
+def check_size(what: str, size: tuple[int, int], limits: ImageLimits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         raise WorkError(
@@ -75,7 +75,7 @@ def check_size(what: str, size: tuple[int, int], limits: Limits) -> None:
         raise WorkError("too_many_pixels", f"{what} {width} x {height}; a side is at most {limits.max_side:,} pixels")
 
 
-def located(found: actions.Found, header: Header, size: tuple[int, int], offset_top: float) -> dict[str, Any]:
+def located(found: actions.Findings, header: ImageHeader, size: tuple[int, int], offset_top: float) -> dict[str, Any]:
     """What was found, its boxes in the slice's own source pixels and, as ``page``, in those of the whole picture."""
     across, down = header.upright[0] / size[0], header.upright[1] / size[1]
     items = []

@@ -9,14 +9,14 @@ from typing import Any
 
 from works.jobs import offered
 from works.jobs.batch.inputs import folders
-from works.jobs.settings import JobHouse
+from works.jobs.settings import JobResources
 
 # Names that a form is given, and characters of them in the words beside its field.
 _MOST, _LONGEST = 200, 1000
 
 
-class Offers:
-    def __init__(self, house: JobHouse) -> None:
+class JobCatalog:
+    def __init__(self, house: JobResources) -> None:
         self._house = house
         self._plans: dict[str, str] = {}
         # Of the file of plans as it was when it was read: when it was written, and how long it is.
@@ -51,17 +51,17 @@ class Offers:
         if path is None:
             return {}
         try:
-            from works.jobs.rollout.inventory import Bounds, PlansError, load
+            from works.jobs.rollout.inventory import InventoryError, PlanBounds, load
 
             stat = path.stat()
             stamp = stat.st_mtime_ns, stat.st_size
             if stamp != self._stamp:
                 try:
                     plans = load(
-                        path, Bounds(settings.rollout_hosts, settings.rollout_forks, settings.rollout_deadline)
+                        path, PlanBounds(settings.rollout_hosts, settings.rollout_forks, settings.rollout_deadline)
                     )
                     self._plans = {name: _with(list(plan.params)) for name, plan in plans.plans.items()}
-                except PlansError:
+                except InventoryError:
                     self._plans = {}
                 self._stamp = stamp
         except (OSError, ModuleNotFoundError):

@@ -17,8 +17,8 @@ from works.events import Event
 from works.imaging.task import Result, Task
 from works.jobs import JobFailed
 from works.jobs.history import dumps
-from works.jobs.history_writer import Writer
-from works.jobs.settings import JobHouse
+from works.jobs.history_writer import HistoryWriter
+from works.jobs.settings import JobResources
 from works.queue import WorkQueue
 
 # Characters of a line, of a name or state, and of what is said of a target besides its state.
@@ -30,13 +30,19 @@ _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)
 _LONGEST_WAIT = 5.0
 
 
-class Context:
+class ExecutionContext:
     """A JobContext; the promises stand there. ``ended``: from now on every method raises CancelledError."""
 
     def __init__(
-        self, id: str, user: str, only: frozenset[str] | None, house: JobHouse, queue: WorkQueue, writer: Writer,
+        self,
+        id: str,
+        user: str,
+        only: frozenset[str] | None,
+        house: JobResources,
+        queue: WorkQueue,
+        writer: HistoryWriter,
         base_url: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.id, self.user, self.only, self.house = id, user, only, house
         self.ended = False
         self._queue, self._writer, self._base_url = queue, writer, base_url

@@ -12,12 +12,12 @@ import structlog
 from pydantic import BaseModel
 
 from works.errors import WorkError
-from works.events import Event, EventLog, Lost
+from works.events import Event, EventLog, PositionLost
 from works.jobs import Job, JobContext, JobFailed
-from works.jobs.context import Context
-from works.jobs.history import Story, dumps, is_end, is_told, stream_of
-from works.jobs.history_writer import Writer
-from works.jobs.settings import JobHouse
+from works.jobs.context import ExecutionContext
+from works.jobs.history import JobHistory, dumps, is_end, is_told, stream_of
+from works.jobs.history_writer import HistoryWriter
+from works.jobs.settings import JobResources
 from works.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -30,18 +30,25 @@ Outcome = asyncio.Future[dict[str, Any] | None]
 Stop = Literal["cancelled", "interrupted", "lost"]
 
 
-class Running:
+class JobExecution:
     """``story`` is what it told so far, as of now; ``done`` ends when the last event is written."""
 
     def __init__(
-        self, kind: Job, params: BaseModel, story: Story, only: frozenset[str] | None, base_url: str,
-        house: JobHouse, events: EventLog, queue: WorkQueue,
-    ) -> None:  # fmt: skip
+        self,
+        kind: Job,
+        params: BaseModel,
+        story: JobHistory,
+        only: frozenset[str] | None,
+        base_url: str,
+        house: JobResources,
+        events: EventLog,
+        queue: WorkQueue,
+    ) -> None:
         self.id, self.user, self.kind = story.id, story.user, kind
         self.story = story
         self._house, self._events = house, events
-        self._writer = Writer(events, stream_of(story.id), house.settings, self.lose)
-        self.context = Context(story.id, story.user, only, house, queue, self._writer, base_url)
+        self._writer = HistoryWriter(events, stream_of(story.id), house.settings, self.lose)
+        self.context = ExecutionContext(story.id, story.user, only, house, queue, self._writer, base_url)
         self._stop: asyncio.Future[tuple[Stop, str]] = asyncio.get_running_loop().create_future()
         self._patience = house.settings.job_cancel_timeout
         self._has_ended = False
@@ -78,7 +85,7 @@ class Running:
                         self._heed(event)
                     elif is_end(event):
                         self.lose()
-        except (Lost, OSError):
+        except (PositionLost, OSError):
             self.lose()
 
     def _heed(self, event: Event) -> None:

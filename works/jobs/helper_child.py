@@ -7,24 +7,24 @@ import sys
 from typing import Any
 
 from works.errors import WorkError
-from works.jobs.batch.contact_sheet import Sheet
-from works.jobs.film.transcode import Reader, Writer
+from works.jobs.batch.contact_sheet import ContactSheet
+from works.jobs.film.transcode import FilmReader, FilmWriter
 from works.processes.forkserver import serve
-from works.queue.decoder import Answer, answer_all, work_errors_only
+from works.queue.decoder import ChildAnswer, answer_all, only_work_errors
 
-_TOOLS: dict[str, type[Any]] = {"reader": Reader, "writer": Writer, "sheet": Sheet}
+_TOOLS: dict[str, type[Any]] = {"reader": FilmReader, "writer": FilmWriter, "sheet": ContactSheet}
 # Added to the niceness: what decoders do is waited for by a person.
 _NICER = 5
 
 
-def answering(memory: int) -> Answer:
+def answering(memory: int) -> ChildAnswer:
     """The tools, made when first asked for: each call is a method of theirs, of a payload and of members."""
     tools: dict[str, Any] = {}
 
     def answer(members: dict[str, Any], payload: bytes) -> tuple[bytes, bytes]:
         name, call = members.pop("tool"), members.pop("call")
         try:
-            with work_errors_only(memory):
+            with only_work_errors(memory):
                 if name not in tools:
                     tools[name] = _TOOLS[name]()
                 told, body = getattr(tools[name], call)(payload, **members)

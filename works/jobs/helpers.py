@@ -25,7 +25,7 @@ _ENVIRONMENT = {
 }
 
 
-class Studio:
+class HelperProcesses:
     """To be opened by ``async with``; when that is left, all its processes are gone.
 
     Each has ``memory`` bytes of address space, and ``timeout`` seconds for an answer.
@@ -35,9 +35,9 @@ class Studio:
         self._timeout = timeout
         settings = json.dumps({"memory": memory, "timeout": timeout})
         self._forkserver = Forkserver([settings], _ENVIRONMENT, "works.jobs.helper_child")
-        self._hands: list[Hand] = []
+        self._hands: list[Helper] = []
 
-    async def __aenter__(self) -> "Studio":
+    async def __aenter__(self) -> "HelperProcesses":
         return self
 
     async def __aexit__(
@@ -47,17 +47,17 @@ class Studio:
             hand.kill()
         await asyncio.to_thread(self._forkserver.close)
 
-    def hand(self, tool: Tool) -> "Hand":
+    def hand(self, tool: Tool) -> "Helper":
         """A process that does one thing. Raises WorkError when none can be started."""
         try:
             serial, end = self._forkserver.fork()
         except OSError as error:
             raise WorkError("internal", f"no process can be started: {error.strerror}", temporary=True) from None
-        self._hands.append(Hand(tool, self._forkserver, serial, Channel(end), self._timeout))
+        self._hands.append(Helper(tool, self._forkserver, serial, Channel(end), self._timeout))
         return self._hands[-1]
 
 
-class Hand:
+class Helper:
     """The server's handle on one process of a studio."""
 
     def __init__(self, tool: Tool, forkserver: Forkserver, serial: int, channel: Channel, timeout: float) -> None:

@@ -107,7 +107,7 @@ def is_told(event: Event) -> bool:
 
 
 @dataclass(slots=True)
-class Story:
+class JobHistory:
     """What the events up to ``offset`` amount to. Times are milliseconds since 1970."""
 
     id: str
@@ -190,19 +190,31 @@ class Story:
         """The members of a last event that say how far the job came, and of what it is not known."""
         unknown = self.unfinished()
         return {
-            "result": None, **more, "stage": self.stage, "progress": self.progress, "targets": self.counts(),
-            "unknown": unknown[:_MOST_NAMES], "unknown_count": len(unknown),
-        }  # fmt: skip
+            "result": None,
+            **more,
+            "stage": self.stage,
+            "progress": self.progress,
+            "targets": self.counts(),
+            "unknown": unknown[:_MOST_NAMES],
+            "unknown_count": len(unknown),
+        }
 
     def summary(self) -> dict[str, Any]:
         """As a list of jobs has it."""
         end = self.end or {}
         return {
-            "id": self.id, "job": self.job, "user": self.user, "state": self.state, "at": self.at,
-            "ended_at": self.ended_at, "retry_of": self.started.get("retry_of"), "stage": end.get("stage", self.stage),
-            "progress": end.get("progress", self.progress), "targets": end.get("targets", self.counts()),
+            "id": self.id,
+            "job": self.job,
+            "user": self.user,
+            "state": self.state,
+            "at": self.at,
+            "ended_at": self.ended_at,
+            "retry_of": self.started.get("retry_of"),
+            "stage": end.get("stage", self.stage),
+            "progress": end.get("progress", self.progress),
+            "targets": end.get("targets", self.counts()),
             "waits_for_approval": self.approval is not None,
-        }  # fmt: skip
+        }
 
     def snapshot(self) -> dict[str, Any]:
         """All there is to know, as of ``offset``. ``brief``: there is too much to say of the targets but states, and
@@ -212,10 +224,16 @@ class Story:
         states = dict(fitting(bare, _LONGEST_STATES)) if brief else self.targets
         log = list(fitting(reversed(self.lines), _LONGEST_LOG))[::-1]
         return {
-            **self.summary(), "params": self.started.get("params"), "only": self.started.get("only"),
-            "only_count": self.started.get("only_count"), "approval": self.approval, "end": self.end, "log": log,
-            "states": states, "brief": brief,
-        }  # fmt: skip
+            **self.summary(),
+            "params": self.started.get("params"),
+            "only": self.started.get("only"),
+            "only_count": self.started.get("only_count"),
+            "approval": self.approval,
+            "end": self.end,
+            "log": log,
+            "states": states,
+            "brief": brief,
+        }
 
 
 def _weight(name: str, target: dict[str, Any]) -> int:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from typing import Any
 
 from works.events import EventLog
-from works.jobs.history import Story, is_end, stream_of
+from works.jobs.history import JobHistory, is_end, stream_of
 
 # Stories kept in memory, to be read on from where they were; and summaries of ended ones, some 500 bytes each.
 _STORIES, _SUMMARIES = 32, 5000
@@ -13,22 +13,22 @@ _STORIES, _SUMMARIES = 32, 5000
 _PAGE, _LONG = 32, 10_000
 
 
-class Stories:
+class HistoryCache:
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._stories: OrderedDict[str, Story] = OrderedDict()
+        self._stories: OrderedDict[str, JobHistory] = OrderedDict()
         self._summaries: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
-    async def first(self, id: str) -> Story | None:
+    async def first(self, id: str) -> JobHistory | None:
         """Of a job only how it was started; None when there is no such story, or no longer."""
         for event in await self._log.read(stream_of(id), 0, 1):
             if event.offset == 1:
-                story = Story(id)
+                story = JobHistory(id)
                 story.add(event)
                 return story
         return None
 
-    async def whole(self, id: str) -> Story | None:
+    async def whole(self, id: str) -> JobHistory | None:
         """The story up to its last event; None when there is none. Not to be changed, and not to be kept."""
         story = self._stories.pop(id, None) or await self.first(id)
         if story is None:

@@ -27,7 +27,7 @@ _SPARE = 50
 _AGAIN = 0.5
 
 
-class Writer:
+class HistoryWriter:
     """``fenced`` is called when the story has ended without us."""
 
     def __init__(self, log: EventLog, stream: str, settings: JobSettings, fenced: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from works.events import EventLog
 
 
-class Leases:
+class LeaseKeeper:
     """``lost`` is called with each job whose lease was not renewed in time: it must not go on here."""
 
     def __init__(self, events: EventLog, seconds: float, lost: Callable[[str], None]) -> None:

@@ -4,18 +4,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from works.validation import Given
+from works.validation import StrictModel
 
 State = Literal["running", "cancelling", "succeeded", "failed", "cancelled", "interrupted"]
 
 
-class Start(Given):
+class StartRequest(StrictModel):
     job: str = Field(max_length=100)
     params: dict[str, Any] = Field(default_factory=dict)
     client_id: str = Field(min_length=1, max_length=100)
 
 
-class List(Given):
+class ListRequest(StrictModel):
     filter: Literal["mine", "all"] = "mine"
     state: State | None = None
     job: str | None = Field(None, max_length=100)
@@ -23,12 +23,12 @@ class List(Given):
     limit: int = Field(50, ge=1, le=100)
 
 
-class Retry(Given):
+class RetryRequest(StrictModel):
     only: Literal["failed", "unreachable", "not_started", "cancelled", "unfinished"]
     client_id: str = Field(min_length=1, max_length=100)
 
 
-class Answer(Given):
+class AnswerRequest(StrictModel):
     approval: str = Field(max_length=100)
     ok: bool
     text: str = Field("", max_length=1000)

@@ -17,11 +17,11 @@ from pydantic import BaseModel
 from works.errors import Busy
 from works.events import EventLog
 from works.jobs import Job
-from works.jobs.execution import Running
-from works.jobs.history import ALL, END, RUNNING, Story, as_told, dumps, group, id_of, is_id, started_by, stream_of
-from works.jobs.history_cache import Stories
-from works.jobs.leases import Leases
-from works.jobs.settings import JobHouse
+from works.jobs.execution import JobExecution
+from works.jobs.history import ALL, END, RUNNING, JobHistory, as_told, dumps, group, id_of, is_id, started_by, stream_of
+from works.jobs.history_cache import HistoryCache
+from works.jobs.leases import LeaseKeeper
+from works.jobs.settings import JobResources
 from works.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -34,10 +34,10 @@ _STOPPING = "the server is stopping"
 
 
 class Runner:
-    def __init__(self, events: EventLog, queue: WorkQueue, house: JobHouse, stories: Stories) -> None:
+    def __init__(self, events: EventLog, queue: WorkQueue, house: JobResources, stories: HistoryCache) -> None:
         self._events, self._queue, self._house, self._stories = events, queue, house, stories
-        self._leases = Leases(events, house.settings.job_lease, self._lose)
-        self._running: dict[str, Running] = {}
+        self._leases = LeaseKeeper(events, house.settings.job_lease, self._lose)
+        self._running: dict[str, JobExecution] = {}
         self._following: set[asyncio.Task[None]] = set()
         # Jobs that are being started, by whom, or being looked at; with what ends when that is done.
         self._held: dict[str, tuple[str, asyncio.Event]] = {}
@@ -61,7 +61,7 @@ class Runner:
                 return False
             story = await self._write_start(id, user, started)
             only = None if started["only"] is None else frozenset(started["only"])
-            running = Running(kind, params, story, only, base_url, self._house, self._events, self._queue)
+            running = JobExecution(kind, params, story, only, base_url, self._house, self._events, self._queue)
             self._running[id] = running
             if self._draining:
                 running.stop("interrupted", _STOPPING)
@@ -87,7 +87,7 @@ class Runner:
             most = settings.jobs_running_per_user
             raise Busy(f"{most} jobs of yours run on this server already (jobs_running_per_user)", _SOON)
 
-    async def _write_start(self, id: str, user: str, started: dict[str, Any]) -> Story:
+    async def _write_start(self, id: str, user: str, started: dict[str, Any]) -> JobHistory:
         """Marked as running before it is begun: what is never begun, a turn of ``_find_lost`` clears away."""
         stream = stream_of(id)
         for reader in (RUNNING, ALL, started_by(user)):
@@ -98,7 +98,7 @@ class Runner:
             raise OSError("the job's story cannot be read")
         return story
 
-    async def _see_through(self, running: Running) -> None:
+    async def _see_through(self, running: JobExecution) -> None:
         await asyncio.wait({running.done})
         self._running.pop(running.id, None)
         if not running.done.cancelled() and running.done.exception():

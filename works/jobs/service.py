@@ -12,14 +12,26 @@ import structlog
 
 from works.errors import WorkError
 from works.events import EventLog, Fenced
-from works.events.fanout import Hubs
+from works.events.fanout import Fanout
 from works.jobs import find
-from works.jobs.catalog import Offers
-from works.jobs.history import ALL, END, Story, dumps, group, id_of, is_id, new_id, started_by, starts_of, stream_of
-from works.jobs.history_cache import Stories
-from works.jobs.requests import Answer, List, Retry, Start
+from works.jobs.catalog import JobCatalog
+from works.jobs.history import (
+    ALL,
+    END,
+    JobHistory,
+    dumps,
+    group,
+    id_of,
+    is_id,
+    new_id,
+    started_by,
+    starts_of,
+    stream_of,
+)
+from works.jobs.history_cache import HistoryCache
+from works.jobs.requests import AnswerRequest, ListRequest, RetryRequest, StartRequest
 from works.jobs.runner import Runner
-from works.jobs.settings import JobHouse
+from works.jobs.settings import JobResources
 from works.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -29,7 +41,7 @@ _LONGEST_PARAMS, _LOOKED_AT = 64 << 10, 500
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class Requester:
     """Who asks, by what token, and where that one reaches us."""
 
     name: str
@@ -41,25 +53,27 @@ class Who:
         return "admin" in self.scopes
 
 
-class Jobs:
+class JobService:
     """Its methods raise WorkError for what is not there or not allowed, OSError when the log is away.
 
     ``frame`` makes of a text what goes over a client's wire.
     """
 
-    def __init__(self, events: EventLog, queue: WorkQueue, house: JobHouse, frame: Callable[[str], bytes]) -> None:
+    def __init__(self, events: EventLog, queue: WorkQueue, house: JobResources, frame: Callable[[str], bytes]) -> None:
         self.settings = house.settings
-        self.hubs = Hubs(events, frame)
-        self.stories = Stories(events)
-        self.offers = Offers(house)
+        self.hubs = Fanout(events, frame)
+        self.stories = HistoryCache(events)
+        self.offers = JobCatalog(house)
         self.runner = Runner(events, queue, house, self.stories)
         self.events = events
 
-    async def start(self, who: Who, ask: Start) -> tuple[str, bool]:
+    async def start(self, who: Requester, ask: StartRequest) -> tuple[str, bool]:
         """The job's id, and whether it was started now: the same ``client_id`` of a user is the same job."""
         return await self._start(who, ask, None, None)
 
-    async def _start(self, who: Who, ask: Start, retry_of: str | None, only: Sequence[str] | None) -> tuple[str, bool]:
+    async def _start(
+        self, who: Requester, ask: StartRequest, retry_of: str | None, only: Sequence[str] | None
+    ) -> tuple[str, bool]:
         kind = find(ask.job)
         if not {kind.scope, "admin"} & who.scopes:
             raise WorkError("forbidden", f"job: to start {ask.job} the token's scope must include {kind.scope!r}")
@@ -100,7 +114,7 @@ class Jobs:
         """Newest first."""
         return sorted((id for stream in await self.events.marks(reader) if (id := id_of(stream))), reverse=True)
 
-    async def list(self, who: Who, ask: List) -> dict[str, Any]:
+    async def list(self, who: Requester, ask: ListRequest) -> dict[str, Any]:
         """``jobs``, newest first, and ``before``: from where to ask on; None at the end."""
         if ask.filter == "all" and not who.is_admin:
             raise WorkError("forbidden", "filter: for everybody's jobs the token's scope must include 'admin'")
@@ -115,21 +129,21 @@ class Jobs:
                 found.append(summary)
         return {"jobs": found, "before": ids[_LOOKED_AT - 1] if len(ids) > _LOOKED_AT else None}
 
-    async def may_see(self, who: Who, id: str) -> Story:
+    async def may_see(self, who: Requester, id: str) -> JobHistory:
         """How the job was started. Raises WorkError not_found, also for those of others."""
         story = await self.stories.first(id) if is_id(id) else None
         if story is None or not (who.is_admin or story.user == who.name):
             raise WorkError("not_found", f"id: there is no job {id[:40]!r}, or no longer")
         return story
 
-    async def look(self, who: Who, id: str) -> Story:
+    async def look(self, who: Requester, id: str) -> JobHistory:
         """The whole story so far; not to be changed, and not to be kept."""
         await self.may_see(who, id)
         story = await self.stories.whole(id)
         assert story
         return story
 
-    async def cancel(self, who: Who, id: str) -> str:
+    async def cancel(self, who: Requester, id: str) -> str:
         """The job's state: ``cancelling``, or as what it has ended already."""
         story = await self.look(who, id)
         if not story.ended:
@@ -142,7 +156,7 @@ class Jobs:
                 story = await self.look(who, id)
         return story.state
 
-    async def answer(self, who: Who, id: str, ask: Answer) -> None:
+    async def answer(self, who: Requester, id: str, ask: AnswerRequest) -> None:
         """Answers what the job has asked; the first answer counts."""
         story = await self.look(who, id)
         if story.approval is None or story.approval["approval"] != ask.approval:
@@ -158,7 +172,7 @@ class Jobs:
                 raise WorkError("not_found", "approval: somebody else has answered it")
         log.info("job answered", job=id, kind=story.job, user=story.user, by=who.name, ok=ask.ok, approval=ask.approval)
 
-    async def retry(self, who: Who, id: str, ask: Retry) -> tuple[str, bool]:
+    async def retry(self, who: Requester, id: str, ask: RetryRequest) -> tuple[str, bool]:
         """A new job with the same parameters, over the targets of this one whose last state is that."""
         story = await self.look(who, id)
         if not story.ended:
@@ -166,5 +180,5 @@ class Jobs:
         only = story.among(ask.only)
         if not only:
             raise WorkError("bad_message", f"only: no target of the job is {ask.only}")
-        start = Start(job=story.job, params=story.started["params"], client_id=ask.client_id)
+        start = StartRequest(job=story.job, params=story.started["params"], client_id=ask.client_id)
         return await self._start(who, start, id, only)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from works.storage.address import Threads
-from works.storage.results import MediaStore
+from works.storage.address import StoreThreads
+from works.storage.results import ResultStore
 from works.storage.uploads import Uploads
 
 
@@ -57,13 +57,13 @@ class JobSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class JobHouse:
+class JobResources:
     """``uploads`` finds and keeps what users sent; ``media`` is where results go, and ``threads`` wait for it."""
 
     settings: JobSettings
-    media: MediaStore
+    media: ResultStore
     uploads: Uploads
-    threads: Threads
+    threads: StoreThreads
 
     @property
     def plans(self) -> Path | None:

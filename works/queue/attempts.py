@@ -12,22 +12,22 @@ from works.queue import ATTEMPTS
 STOP_GRACE = 0.25
 
 
-class Crashed(Exception):
+class DecoderCrashed(Exception):
     """The child ended before it answered."""
 
 
-class Performer(Protocol):
+class Decoder(Protocol):
     """Does one task at a time, and can be stopped in the middle by cancelling it."""
 
     def start(self) -> None: ...
 
-    async def perform(self, task: Task) -> Result:
+    async def process(self, task: Task) -> Result:
         """Raises WorkError, or Crashed when nothing can be said but that it died over the task."""
 
     def kill(self) -> None: ...
 
 
-class Run:
+class Attempts:
     """``timeout`` is for all attempts together, in seconds; ``died`` is told why a child had to end."""
 
     def __init__(self, task: Task, timeout: float, died: Callable[[str], None]) -> None:
@@ -45,13 +45,13 @@ class Run:
         if self._deadline and not self._deadline.expired():
             self._deadline.reschedule(self._until)
 
-    async def end(self, performer: Performer) -> Result:
+    async def end(self, decoder: Decoder) -> Result:
         """The result. Raises WorkError: the task's own, ``timeout``, ``crashed``, or ``cancelled`` once stopped."""
         for _ in range(ATTEMPTS):
             try:
                 async with asyncio.timeout_at(self._until) as self._deadline:
-                    return await performer.perform(self.task)
-            except Crashed:
+                    return await decoder.process(self.task)
+            except DecoderCrashed:
                 self._died("crashed")
                 if self.stopped:
                     break

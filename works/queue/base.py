@@ -12,8 +12,8 @@ import structlog
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task, Viewport
 from works.metrics import Metrics
-from works.queue.order import Bounds, Entry, Pending
-from works.storage.results import MediaStore
+from works.queue.order import Entry, PendingTasks, QueueBounds
+from works.storage.results import ResultStore
 
 log = structlog.get_logger()
 
@@ -26,9 +26,9 @@ RESTARTING = "the server is restarting; send it again"
 
 
 class BaseQueue:
-    def __init__(self, media: MediaStore, bounds: Bounds, metrics: Metrics) -> None:
+    def __init__(self, media: ResultStore, bounds: QueueBounds, metrics: Metrics) -> None:
         self._media, self._metrics = media, metrics
-        self._pending = Pending(bounds)
+        self._pending = PendingTasks(bounds)
         self._running: dict[tuple[str, str], Entry] = {}
         self._arrivals = 0
         self._work_seconds = 0.05  # running mean, for retry_after

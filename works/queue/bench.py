@@ -12,23 +12,23 @@ import structlog
 
 from works.errors import WorkError
 from works.imaging.task import Result
-from works.queue.attempts import Performer, Run
-from works.queue.serialization import answer, task_of
-from works.storage.results import MediaStore
+from works.queue.attempts import Attempts, Decoder
+from works.queue.serialization import decode_task, encode_outcome
+from works.storage.results import ResultStore
 
 log = structlog.get_logger()
 
 
-class Bench:
-    """``performers`` are its decoders; ``timeout`` in seconds a slice."""
+class WorkerDecoders:
+    """``decoders`` are its decoders; ``timeout`` in seconds a slice."""
 
-    def __init__(self, performers: list[Performer], media: MediaStore, timeout: float) -> None:
-        self._performers, self._media, self._timeout = performers, media, timeout
-        self._runs: dict[Hashable, Run] = {}
-        self._free: asyncio.LifoQueue[Performer] = asyncio.LifoQueue()
+    def __init__(self, decoders: list[Decoder], media: ResultStore, timeout: float) -> None:
+        self._decoders, self._media, self._timeout = decoders, media, timeout
+        self._runs: dict[Hashable, Attempts] = {}
+        self._free: asyncio.LifoQueue[Decoder] = asyncio.LifoQueue()
 
     def __len__(self) -> int:
-        return len(self._performers)
+        return len(self._decoders)
 
     @property
     def at_work(self) -> int:
@@ -36,24 +36,24 @@ class Bench:
         return len(self._runs)
 
     def start(self) -> None:
-        for performer in self._performers:
-            performer.start()
-            self._free.put_nowait(performer)
+        for decoder in self._decoders:
+            decoder.start()
+            self._free.put_nowait(decoder)
 
     async def work(self, key: Hashable, header: bytes, payload: bytes) -> tuple[bytes, bytes]:
         """The answer to a question of works.queue.serialization; an error is an answer too."""
-        performer = await self._free.get()
-        self._runs[key] = run = Run(task_of(json.loads(header), payload), self._timeout, _died)
+        decoder = await self._free.get()
+        self._runs[key] = run = Attempts(decode_task(json.loads(header), payload), self._timeout, _died)
         try:
-            return answer(await self._end(run, performer))
+            return encode_outcome(await self._end(run, decoder))
         except WorkError as error:
-            return answer(error)
+            return encode_outcome(error)
         finally:
             del self._runs[key]
-            self._free.put_nowait(performer)
+            self._free.put_nowait(decoder)
 
-    async def _end(self, run: Run, performer: Performer) -> Result:
-        result = await run.end(performer)
+    async def _end(self, run: Attempts, decoder: Decoder) -> Result:
+        result = await run.end(decoder)
         if run.stopped and result.name:
             await asyncio.to_thread(self._media.delete, result.name)
             raise WorkError("cancelled", "stopped")
@@ -65,8 +65,8 @@ class Bench:
             run.stop()
 
     def close(self) -> None:
-        for performer in self._performers:
-            performer.kill()
+        for decoder in self._decoders:
+            decoder.kill()
 
 
 def _died(reason: str) -> None:

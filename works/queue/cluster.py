@@ -17,12 +17,12 @@ from works.errors import Busy, WorkError
 from works.imaging.task import Result
 from works.metrics import Metrics
 from works.queue import ATTEMPTS
-from works.queue.attempts import STOP_GRACE, Crashed
+from works.queue.attempts import STOP_GRACE, DecoderCrashed
 from works.queue.base import RESTARTING, BaseQueue
 from works.queue.cluster_address import QueueSettings
-from works.queue.order import Bounds, Entry
-from works.queue.serialization import end_of, question
-from works.storage.results import MediaStore
+from works.queue.order import Entry, QueueBounds
+from works.queue.serialization import decode_outcome, encode_task
+from works.storage.results import ResultStore
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ _GOODBYE = 2.0
 _AWAY_RETRY = 1000
 
 
-class Lost(OSError):
+class ClusterLost(OSError):
     """The cluster is out of reach; what it was given may or may not be worked."""
 
 
@@ -46,13 +46,13 @@ class Cluster(Protocol):
     lost: asyncio.Event
 
     async def threads(self) -> int:
-        """How many slices it can work at once now. Raises Lost."""
+        """How many slices it can work at once now. Raises ClusterLost."""
 
     async def work(self, key: str, header: bytes, payload: bytes, *, background: bool) -> tuple[bytes, bytes]:
-        """The worker's answer. Raises Lost, or Crashed when the slice ended its worker time and again."""
+        """The worker's answer. Raises ClusterLost, or Crashed when the slice ended its worker time and again."""
 
     async def stop(self, keys: Iterable[str]) -> None:
-        """Has the workers end those of these slices that they are working now. Raises Lost."""
+        """Has the workers end those of these slices that they are working now. Raises ClusterLost."""
 
     async def close(self) -> None:
         """What was given and not answered is not wanted any more."""
@@ -62,9 +62,14 @@ class ClusterQueue(BaseQueue):
     """``connect`` raises OSError while there is nothing to connect to. ``timeout`` in seconds a slice."""
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Cluster]], settings: QueueSettings, timeout: float,
-        media: MediaStore, bounds: Bounds, metrics: Metrics,
-    ) -> None:  # fmt: skip
+        self,
+        connect: Callable[[], Awaitable[Cluster]],
+        settings: QueueSettings,
+        timeout: float,
+        media: ResultStore,
+        bounds: QueueBounds,
+        metrics: Metrics,
+    ) -> None:
         super().__init__(media, bounds, metrics)
         self._connect, self._settings = connect, settings
         # A worker holds to its own timeout; this one is for a worker that neither answers nor is missed.
@@ -127,7 +132,7 @@ class ClusterQueue(BaseQueue):
             try:
                 await self._attend(self._cluster)
             except Exception as error:
-                unknown = not isinstance(error, Lost)
+                unknown = not isinstance(error, ClusterLost)
                 log.warning("cluster lost", queue=self._settings.queue, reason=str(error), exc_info=unknown)
             finally:
                 cluster, self._cluster = self._cluster, None
@@ -141,7 +146,7 @@ class ClusterQueue(BaseQueue):
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
                     await cluster.lost.wait()
-        raise Lost("the connection broke")
+        raise ClusterLost("the connection broke")
 
     def _resize(self, threads: int) -> None:
         if threads != self._threads:
@@ -212,14 +217,14 @@ class ClusterQueue(BaseQueue):
         task = entry.task
         try:
             async with asyncio.timeout(self._longest):
-                return end_of(
-                    *await cluster.work(entry.key, question(task), bytes(task.payload), background=task.background)
+                return decode_outcome(
+                    *await cluster.work(entry.key, encode_task(task), bytes(task.payload), background=task.background)
                 )
         except TimeoutError:
             return WorkError("timeout", f"no answer from the workers within {self._longest:g} s", temporary=True)
-        except Lost:
+        except ClusterLost:
             return None
-        except Crashed:
+        except DecoderCrashed:
             return WorkError("crashed", f"this picture ended its worker {ATTEMPTS} times")
 
     def _done(self, entry: Entry, result: Result) -> None:
@@ -247,6 +252,6 @@ class ClusterQueue(BaseQueue):
     async def _stop_all(self) -> None:
         """Again until they have ended: one of them may be begun only after it was asked to stop."""
         while self._stopping and (cluster := self._reachable()):
-            with suppress(Lost):
+            with suppress(ClusterLost):
                 await cluster.stop(tuple(self._stopping))
             await asyncio.sleep(STOP_GRACE)

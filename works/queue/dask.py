@@ -20,9 +20,9 @@ from distributed import Client, KilledWorker, Scheduler, Security, Status, Worke
 from distributed.client import FutureCancelledError
 
 from works.queue import ATTEMPTS
-from works.queue.attempts import Crashed
-from works.queue.bench import Bench
-from works.queue.cluster import Lost
+from works.queue.attempts import DecoderCrashed
+from works.queue.bench import WorkerDecoders
+from works.queue.cluster import ClusterLost
 from works.queue.cluster_address import QueueSettings
 
 log = structlog.get_logger()
@@ -105,7 +105,7 @@ def _name(key: Any) -> str:
     return "/".join(key)
 
 
-def _bench_of(worker: Worker) -> Bench:
+def _bench_of(worker: Worker) -> WorkerDecoders:
     plugin = worker.plugins[_PLUGIN]
     assert isinstance(plugin, _AtWork)
     return plugin.bench
@@ -126,9 +126,14 @@ class DaskCluster:
         configure()
         address = await settings.resolve()
         client = Client(
-            address, asynchronous=True, security=security_of(settings), timeout=_ANSWER, set_as_default=False,
-            direct_to_workers=True, name="sluice",
-        )  # fmt: skip
+            address,
+            asynchronous=True,
+            security=security_of(settings),
+            timeout=_ANSWER,
+            set_as_default=False,
+            direct_to_workers=True,
+            name="sluice",
+        )
         try:
             await client
         except BaseException:
@@ -141,7 +146,7 @@ class DaskCluster:
             async with asyncio.timeout(_ANSWER):
                 return sum((await self._client.nthreads()).values())
         except (OSError, AttributeError) as error:  # AttributeError: it has closed in the meantime
-            raise Lost(f"the scheduler does not answer: {error}") from None
+            raise ClusterLost(f"the scheduler does not answer: {error}") from None
 
     async def work(self, key: str, header: bytes, payload: bytes, *, background: bool) -> tuple[bytes, bytes]:
         """First come, first worked: the order they are given in is the order of their ranks and of the sessions' turns.
@@ -149,7 +154,7 @@ class DaskCluster:
         A rank itself would put a session that has scrolled far behind all others.
         """
         if self.lost.is_set():
-            raise Lost("the connection broke")
+            raise ClusterLost("the connection broke")
         whole = self._prefix, key
         # Said to produce data, it waits at the scheduler until a thread is free, not at a worker behind a slow slice.
         task = Task(whole, work, _name(whole), header, payload, _data_producer=True)
@@ -163,9 +168,9 @@ class DaskCluster:
             return answered
         except (FutureCancelledError, OSError) as error:
             self.lost.set()
-            raise Lost(str(error)) from None
+            raise ClusterLost(str(error)) from None
         except KilledWorker:
-            raise Crashed from None
+            raise DecoderCrashed from None
 
     async def stop(self, keys: Iterable[str]) -> None:
         wanted = {(self._prefix, key) for key in keys}
@@ -176,7 +181,7 @@ class DaskCluster:
                     if found := [_name(key) for key in wanted.intersection(map(tuple, its))]:
                         await self._client.run(stop, found, workers=[worker], on_error="ignore")
         except (OSError, AttributeError) as error:
-            raise Lost(f"the scheduler does not answer: {error}") from None
+            raise ClusterLost(f"the scheduler does not answer: {error}") from None
 
     async def close(self) -> None:
         self.lost.set()
@@ -197,7 +202,7 @@ class _AtWork(WorkerPlugin):
 
     name = _PLUGIN
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: WorkerDecoders) -> None:
         self.bench = bench
 
     def transition(self, key: Any, start: str, finish: str, **more: Any) -> None:
@@ -206,7 +211,9 @@ class _AtWork(WorkerPlugin):
             self.bench.stop(_name(key))
 
 
-async def run_worker(settings: QueueSettings, bench: Bench, listen: str, drain: float, stopping: asyncio.Event) -> None:
+async def run_worker(
+    settings: QueueSettings, bench: WorkerDecoders, listen: str, drain: float, stopping: asyncio.Event
+) -> None:
     """Works for the scheduler until ``stopping``, whatever becomes of the scheduler, then ends what it is at within
     ``drain`` seconds. Raises ValueError for an address that is refused."""
     configure()
@@ -228,7 +235,7 @@ async def run_worker(settings: QueueSettings, bench: Bench, listen: str, drain: 
         pause = min(pause * 2, _BACKOFF[1])
 
 
-async def _retire(worker: Worker, bench: Bench, drain: float) -> None:
+async def _retire(worker: Worker, bench: WorkerDecoders, drain: float) -> None:
     """Begins nothing more, ends what it is at, and waits until what it has is fetched. Dask's own way moves what is
     there, and drops what runs."""
     worker.status = Status.paused
@@ -243,14 +250,21 @@ async def _retire(worker: Worker, bench: Bench, drain: float) -> None:
 
 
 @asynccontextmanager
-async def _worker(settings: QueueSettings, bench: Bench, listen: str) -> AsyncIterator[Worker]:
+async def _worker(settings: QueueSettings, bench: WorkerDecoders, listen: str) -> AsyncIterator[Worker]:
     address = await settings.resolve()
     host = listen or local_address(address)
     settings.check(host)
     worker = Worker(
-        address, nthreads=len(bench), host=host, protocol=settings.scheme, security=security_of(settings),
-        memory_limit=0, dashboard=False, dashboard_address=_NO_PAGES, plugins=(_AtWork(bench),),
-    )  # fmt: skip
+        address,
+        nthreads=len(bench),
+        host=host,
+        protocol=settings.scheme,
+        security=security_of(settings),
+        memory_limit=0,
+        dashboard=False,
+        dashboard_address=_NO_PAGES,
+        plugins=(_AtWork(bench),),
+    )
     try:
         yield worker
     finally:
@@ -277,9 +291,13 @@ async def run_scheduler(settings: QueueSettings, listen: str, dashboard: str, st
     if dashboard:
         dask.config.set({"distributed.scheduler.http.routes": _PAGES})
     scheduler = Scheduler(
-        host=listen or settings.host, port=settings.port, protocol=settings.scheme, security=security_of(settings),
-        dashboard=bool(dashboard), dashboard_address=dashboard or _NO_PAGES,
-    )  # fmt: skip
+        host=listen or settings.host,
+        port=settings.port,
+        protocol=settings.scheme,
+        security=security_of(settings),
+        dashboard=bool(dashboard),
+        dashboard_address=dashboard or _NO_PAGES,
+    )
     async with scheduler:
         log.info("scheduling", address=scheduler.address)
         await _done_first(scheduler.finished(), stopping)

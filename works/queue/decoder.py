@@ -19,27 +19,27 @@ from typing import Any
 import cv2
 
 from works.errors import WorkError
-from works.imaging.pipeline import Limits, perform
+from works.imaging.pipeline import ImageLimits, process
 from works.imaging.task import Result, Task
 from works.processes.channel import LENGTHS, Channel
 from works.processes.forkserver import Forkserver, hear, serve
-from works.queue.attempts import Crashed
-from works.queue.serialization import answer, end_of, question, task_of
+from works.queue.attempts import DecoderCrashed
+from works.queue.serialization import decode_outcome, decode_task, encode_outcome, encode_task
 from works.storage.address import StoreOptions, address_of
-from works.storage.results import MediaStore, open_media
+from works.storage.results import ResultStore, open_results
 
 # A child's own alarm rings this many seconds after the server's deadline: only when the server is gone.
 _GRACE = 2
 # From the members and the payload of a question to the header and the payload of its answer.
-Answer = Callable[[dict[str, Any], bytes], tuple[bytes, bytes]]
+ChildAnswer = Callable[[dict[str, Any], bytes], tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class ChildSettings:
+class DecoderSettings:
     """What every child is started with: where results go, what a picture may be, bytes of address space, seconds."""
 
     media: str
-    limits: Limits
+    limits: ImageLimits
     memory: int
     timeout: float
     store: StoreOptions = field(default_factory=StoreOptions)
@@ -63,14 +63,14 @@ class ChildSettings:
         return Forkserver([], environment, told=json.dumps(asdict(self)).encode())
 
     @classmethod
-    def parse(cls, text: str | bytes) -> "ChildSettings":
+    def parse(cls, text: str | bytes) -> "DecoderSettings":
         members = json.loads(text)
         limits = members.pop("limits")
         limits["formats"] = tuple(limits["formats"])
-        return cls(limits=Limits(**limits), store=StoreOptions(**members.pop("store")), **members)
+        return cls(limits=ImageLimits(**limits), store=StoreOptions(**members.pop("store")), **members)
 
 
-class Decoder:
+class ProcessDecoder:
     """The server's handle on one child, forked when first needed and again after every death."""
 
     def __init__(self, forkserver: Forkserver) -> None:
@@ -83,7 +83,7 @@ class Decoder:
             self._serial, end = self._forkserver.fork()
             self._channel = Channel(end)
 
-    async def perform(self, task: Task) -> Result:
+    async def process(self, task: Task) -> Result:
         """Hands the task to the child and waits. Raises WorkError, or Crashed when the child died over it.
 
         When this is cancelled, by a deadline or otherwise, the child is killed: it may be stuck in native code.
@@ -95,10 +95,10 @@ class Decoder:
         answered = False
         try:
             assert self._channel
-            end = end_of(*await self._channel.ask(question(task), task.payload))
+            end = decode_outcome(*await self._channel.ask(encode_task(task), task.payload))
             answered = True
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise Crashed from error
+            raise DecoderCrashed from error
         finally:
             if not answered:
                 self.kill()
@@ -113,17 +113,17 @@ class Decoder:
             self._forkserver.kill(self._serial)
 
 
-def _live(end: socket.socket, settings: ChildSettings) -> None:
+def _live(end: socket.socket, settings: DecoderSettings) -> None:
     # The server has made it. If its disk is gone, a new child must not make it anew on the one below.
-    media = open_media(settings.media, settings.store, make=False)
+    media = open_results(settings.media, settings.store, make=False)
 
     def perform_it(members: dict[str, Any], payload: bytes) -> tuple[bytes, bytes]:
-        return _answer(task_of(members, payload), media, settings)
+        return _answer(decode_task(members, payload), media, settings)
 
     answer_all(end, perform_it, settings.memory, settings.timeout)
 
 
-def answer_all(end: socket.socket, answer: Answer, memory: int, timeout: float) -> None:
+def answer_all(end: socket.socket, encode_outcome: ChildAnswer, memory: int, timeout: float) -> None:
     """The life of a child: one question after another until the server hangs up.
 
     It has ``memory`` bytes of address space, and for each question ``timeout`` seconds and a few more.
@@ -139,21 +139,21 @@ def answer_all(end: socket.socket, answer: Answer, memory: int, timeout: float) 
         signal.setitimer(signal.ITIMER_REAL, timeout + _GRACE)
         header_length, payload_length = LENGTHS.unpack(lengths)
         members = json.loads(stream.read(header_length))
-        header, payload = answer(members, stream.read(payload_length))
+        header, payload = encode_outcome(members, stream.read(payload_length))
         end.sendall(LENGTHS.pack(len(header), len(payload)) + header + payload)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _answer(task: Task, media: MediaStore, settings: ChildSettings) -> tuple[bytes, bytes]:
+def _answer(task: Task, media: ResultStore, settings: DecoderSettings) -> tuple[bytes, bytes]:
     try:
-        with work_errors_only(settings.memory):
-            return answer(perform(task, media, settings.limits))
+        with only_work_errors(settings.memory):
+            return encode_outcome(process(task, media, settings.limits))
     except WorkError as error:
-        return answer(error)
+        return encode_outcome(error)
 
 
 @contextmanager
-def work_errors_only(memory: int) -> Iterator[None]:
+def only_work_errors(memory: int) -> Iterator[None]:
     """Whatever else goes wrong within, with so many bytes of memory, becomes a WorkError."""
     try:
         yield
@@ -178,7 +178,7 @@ def _out_of_memory(error: BaseException, memory: int) -> WorkError:
 def main(arguments: list[str]) -> None:
     """``python -m works.queue.decoder CONTROL``: what Forkserver starts, and tells the settings."""
     control = socket.socket(fileno=int(arguments[0]))
-    settings = ChildSettings.parse(hear(control))
+    settings = DecoderSettings.parse(hear(control))
     if address_of(settings.media):
         import works.storage.results_bucket  # noqa: F401  # loaded once for all children; each opens the store for itself
     serve(control, lambda end: _live(end, settings))

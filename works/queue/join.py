@@ -2,14 +2,20 @@
 
 import asyncio
 
-from works.queue.bench import Bench
+from works.queue.bench import WorkerDecoders
 from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import ChildSettings, Decoder
-from works.storage.results import open_media
+from works.queue.decoder import DecoderSettings, ProcessDecoder
+from works.storage.results import open_results
 
 
 async def be_worker(
-    settings: QueueSettings, child: ChildSettings, *, decoders: int, listen: str, drain: float, stopping: asyncio.Event
+    settings: QueueSettings,
+    child: DecoderSettings,
+    *,
+    decoders: int,
+    listen: str,
+    drain: float,
+    stopping: asyncio.Event,
 ) -> None:
     """Works so many slices at once. ``listen`` is this machine's address, "" the one on the way to the scheduler.
 
@@ -17,9 +23,9 @@ async def be_worker(
     """
     from works.queue.dask import run_worker
 
-    media = await asyncio.to_thread(open_media, child.media, child.store)
+    media = await asyncio.to_thread(open_results, child.media, child.store)
     forkserver = child.forkserver()
-    bench = Bench([Decoder(forkserver) for _ in range(decoders)], media, child.timeout)
+    bench = WorkerDecoders([ProcessDecoder(forkserver) for _ in range(decoders)], media, child.timeout)
     bench.start()
     try:
         await run_worker(settings, bench, listen, drain, stopping)

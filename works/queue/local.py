@@ -9,34 +9,34 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from works.errors import WorkError
-from works.imaging.pipeline import perform
+from works.imaging.pipeline import process
 from works.imaging.task import Result, Task
 from works.metrics import Metrics
-from works.queue.attempts import Performer, Run
+from works.queue.attempts import Attempts, Decoder
 from works.queue.base import BaseQueue
-from works.queue.decoder import ChildSettings, Decoder, work_errors_only
-from works.queue.order import Bounds, Entry
-from works.storage.results import MediaStore
+from works.queue.decoder import DecoderSettings, ProcessDecoder, only_work_errors
+from works.queue.order import Entry, QueueBounds
+from works.storage.results import ResultStore
 
 log = structlog.get_logger()
 
 
-class InThread:
+class ThreadDecoder:
     """Works in a thread of the server itself: for trusted pictures and for debugging, since nothing can stop it."""
 
-    def __init__(self, settings: ChildSettings, media: MediaStore) -> None:
+    def __init__(self, settings: DecoderSettings, media: ResultStore) -> None:
         self._settings, self._media = settings, media
         self._thread = ThreadPoolExecutor(1, "sluice-perform")
 
     def start(self) -> None:
         pass
 
-    async def perform(self, task: Task) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._perform, task)
+    async def process(self, task: Task) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._process, task)
 
-    def _perform(self, task: Task) -> Result:
-        with work_errors_only(self._settings.memory):
-            return perform(task, self._media, self._settings.limits)
+    def _process(self, task: Task) -> Result:
+        with only_work_errors(self._settings.memory):
+            return process(task, self._media, self._settings.limits)
 
     def kill(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -45,9 +45,9 @@ class InThread:
 class LocalQueue(BaseQueue):
     def __init__(
         self,
-        settings: ChildSettings,
-        media: MediaStore,
-        bounds: Bounds,
+        settings: DecoderSettings,
+        media: ResultStore,
+        bounds: QueueBounds,
         metrics: Metrics,
         *,
         workers: int,
@@ -58,14 +58,15 @@ class LocalQueue(BaseQueue):
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._forkserver = settings.forkserver() if isolation == "process" else None
-        self._performers: list[Performer] = [
-            Decoder(self._forkserver) if self._forkserver else InThread(settings, media) for _ in range(workers)
+        self._decoders: list[Decoder] = [
+            ProcessDecoder(self._forkserver) if self._forkserver else ThreadDecoder(settings, media)
+            for _ in range(workers)
         ]
 
     async def start(self) -> None:
-        for performer in self._performers:
-            performer.start()
-            self._tasks.append(asyncio.create_task(self._worker(performer)))
+        for decoder in self._decoders:
+            decoder.start()
+            self._tasks.append(asyncio.create_task(self._worker(decoder)))
 
     def ready(self) -> bool:
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
@@ -76,13 +77,13 @@ class LocalQueue(BaseQueue):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._settle()
-        for performer in self._performers:
-            performer.kill()
+        for decoder in self._decoders:
+            decoder.kill()
         if self._forkserver:
             await asyncio.to_thread(self._forkserver.close)
 
     def at_once(self) -> int:
-        return len(self._performers)
+        return len(self._decoders)
 
     def _wake(self) -> None:
         self._wanted.set()
@@ -91,7 +92,7 @@ class LocalQueue(BaseQueue):
         if entry.run:
             entry.run.stop()
 
-    async def _worker(self, performer: Performer) -> None:
+    async def _worker(self, decoder: Decoder) -> None:
         while True:
             entry = self._pending.take()
             if entry is None:
@@ -101,19 +102,19 @@ class LocalQueue(BaseQueue):
             key = entry.task.session, entry.task.id
             self._running[key] = entry
             try:
-                await self._work(entry, performer)
+                await self._work(entry, decoder)
             except Exception:
                 log.exception("worker")
                 self._fail(entry, WorkError("internal", "this slice failed; the server's log says why"))
             finally:
                 del self._running[key]
 
-    async def _work(self, entry: Entry, performer: Performer) -> None:
-        entry.run = Run(entry.task, self._timeout, self._died)
+    async def _work(self, entry: Entry, decoder: Decoder) -> None:
+        entry.run = Attempts(entry.task, self._timeout, self._died)
         entry.started = entry.run.started
         self._metrics.wait.observe(entry.started - entry.accepted)
         try:
-            result = await entry.run.end(performer)
+            result = await entry.run.end(decoder)
         except WorkError as error:
             return self._fail(entry, error)
         self._succeed(entry, result)

@@ -6,16 +6,22 @@ from works.metrics import Metrics
 from works.queue import WorkQueue
 from works.queue.cluster import ClusterQueue
 from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import ChildSettings
+from works.queue.decoder import DecoderSettings
 from works.queue.local import LocalQueue
-from works.queue.order import Bounds
-from works.storage.results import MediaStore
+from works.queue.order import QueueBounds
+from works.storage.results import ResultStore
 
 
 async def open_queue(
-    settings: QueueSettings, child: ChildSettings, media: MediaStore, bounds: Bounds, metrics: Metrics, *,
-    workers: int, isolation: str,
-) -> WorkQueue:  # fmt: skip
+    settings: QueueSettings,
+    child: DecoderSettings,
+    media: ResultStore,
+    bounds: QueueBounds,
+    metrics: Metrics,
+    *,
+    workers: int,
+    isolation: str,
+) -> WorkQueue:
     """``workers`` and ``isolation`` are for this machine's own. Raises ValueError for a cluster whose address is
     refused, or a package that is not there; one that cannot be reached yet is waited for."""
     if settings.local:

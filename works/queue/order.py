@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 from works.errors import Busy
 from works.imaging.task import Rank, Result, Task, Viewport
-from works.queue.attempts import Run
+from works.queue.attempts import Attempts
 
 # Pictures per session whose viewport is remembered; the one longest unmoved is forgotten first.
 _VIEWPORTS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class QueueBounds:
     """How much may wait: tasks and bytes of a session, tasks and bytes of all sessions."""
 
     session_tasks: int = 512
@@ -41,7 +41,7 @@ class Entry:
     arrival: int
     accepted: float
     started: float = 0.0
-    run: Run | None = None
+    run: Attempts | None = None
     key: str = ""
 
 
@@ -63,7 +63,7 @@ class _Turns:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _SessionQueue:
     """What waits of one session. The heap holds the same entries, unless it is stale."""
 
     turns: _Turns
@@ -90,18 +90,18 @@ class _Lane:
         self.stale = True
 
 
-class Pending:
-    def __init__(self, bounds: Bounds) -> None:
+class PendingTasks:
+    def __init__(self, bounds: QueueBounds) -> None:
         self.bounds = bounds
         self.count = 0
         self.bytes = 0
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, _SessionQueue] = {}
         self._turns, self._background = _Turns(), _Turns()
 
     def add(self, entry: Entry, retry_after_ms: int) -> None:
         """Raises Busy, naming the bound and the setting that holds it; ValueError for an id that is waiting."""
         task, bounds = entry.task, self.bounds
-        lane = self._lanes.get(task.session) or _Lane(self._turns)
+        lane = self._lanes.get(task.session) or _SessionQueue(self._turns)
         size = len(task.payload)
         if task.id in lane.entries:
             raise ValueError(f"task {task.id!r} is already waiting")
@@ -117,9 +117,9 @@ class Pending:
 
     def give_back(self, entry: Entry) -> None:
         """Has a task wait again that was taken and not worked, at its old rank. It was accepted: no bound is asked."""
-        self._put(self._lanes.get(entry.task.session) or _Lane(self._turns), entry)
+        self._put(self._lanes.get(entry.task.session) or _SessionQueue(self._turns), entry)
 
-    def _put(self, lane: _Lane, entry: Entry) -> None:
+    def _put(self, lane: _SessionQueue, entry: Entry) -> None:
         task, size = entry.task, len(entry.task.payload)
         if not lane.entries:
             lane.turns = self._background if task.background else self._turns
@@ -148,7 +148,7 @@ class Pending:
         return entry
 
     def rerank(self, session: str, image: str, viewport: Viewport) -> None:
-        lane = self._lanes.setdefault(session, _Lane(self._turns))
+        lane = self._lanes.setdefault(session, _SessionQueue(self._turns))
         lane.viewports.pop(image, None)
         lane.viewports[image] = viewport
         if len(lane.viewports) > _VIEWPORTS:
@@ -186,7 +186,7 @@ class Pending:
         lane = self._lanes.get(session)
         return len(lane.entries) if lane else 0
 
-    def _drop(self, lane: _Lane, entry: Entry) -> None:
+    def _drop(self, lane: _SessionQueue, entry: Entry) -> None:
         del lane.entries[entry.task.id]
         lane.bytes -= len(entry.task.payload)
         self.count -= 1

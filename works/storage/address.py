@@ -39,7 +39,7 @@ _SETTINGS["az"]["endpoint"] = "azure_storage_endpoint"
 _URL = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]{1,62})((?:/[A-Za-z0-9._-]+)*)/?")
 
 
-class Address(NamedTuple):
+class BucketAddress(NamedTuple):
     """A bucket's URL in its parts; the prefix has no slash at either end, and is empty where there is none."""
 
     scheme: str
@@ -47,12 +47,12 @@ class Address(NamedTuple):
     prefix: str
 
 
-def address_of(url: str) -> Address | None:
+def address_of(url: str) -> BucketAddress | None:
     """None for what is no object store's URL."""
     match = _URL.fullmatch(url)
     if not match or {".", ".."} & set(match[3].split("/")):
         return None
-    return Address(match[1], match[2], match[3].removeprefix("/"))
+    return BucketAddress(match[1], match[2], match[3].removeprefix("/"))
 
 
 @contextmanager
@@ -93,7 +93,7 @@ class StoreOptions:
         return cls(values=values, **others)
 
 
-class Threads:
+class StoreThreads:
     """Threads in which the server waits for its stores: one that hangs holds up those who need it, and nobody else."""
 
     def __init__(self, count: int) -> None:

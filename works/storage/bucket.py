@@ -30,7 +30,7 @@ _DENIES = "denies us (403): look at its key, and at what that may do"
 _FULL = ("507 ", "StorageFull", "QuotaExceeded", "InsufficientStorage")
 
 
-class Object(NamedTuple):
+class StoredObject(NamedTuple):
     """``modified`` in seconds since 1970, by the store's clock; ``tag`` is another whenever the bytes are."""
 
     key: str
@@ -105,7 +105,7 @@ class Bucket:
         with self._told(key):
             return bytes(obstore.get_range(self._store, key, start=start, end=end))
 
-    def look(self, key: str) -> Object:
+    def look(self, key: str) -> StoredObject:
         with self._told(key):
             return _object(obstore.head(self._store, key))
 
@@ -115,7 +115,7 @@ class Bucket:
             with self._told(keys[0]):
                 obstore.delete(self._store, list(keys))
 
-    def pages(self, after: str = "", length: int = 1000) -> Iterator[list[Object]]:
+    def pages(self, after: str = "", length: int = 1000) -> Iterator[list[StoredObject]]:
         """All objects whose keys come after that, by key, so many at a time."""
         stream = iter(obstore.list(self._store, offset=after or None, chunk_size=length))
         while True:
@@ -165,5 +165,5 @@ class Bucket:
         return OSError(errno.EHOSTUNREACH, f"{self.url} cannot be reached")
 
 
-def _object(meta: Any) -> Object:
-    return Object(meta["path"], meta["size"], meta["last_modified"].timestamp(), meta["e_tag"])
+def _object(meta: Any) -> StoredObject:
+    return StoredObject(meta["path"], meta["size"], meta["last_modified"].timestamp(), meta["e_tag"])

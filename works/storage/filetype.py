@@ -36,7 +36,7 @@ _GROUPS: dict[str, Group] = {"image": "image", "audio": "audio", "video": "video
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FileType:
     """``suffix`` is that of the stored file, ``type`` what browsers are told."""
 
     suffix: str
@@ -47,15 +47,17 @@ class Kind:
         return _GROUPS[self.type.partition("/")[0]]
 
 
-JPEG, PNG, WEBP, GIF = (Kind(f".{end}", f"image/{end.replace('jpg', 'jpeg')}") for end in ("jpg", "png", "webp", "gif"))
-MP3, M4A = Kind(".mp3", "audio/mpeg"), Kind(".m4a", "audio/mp4")
-OGG, WAV, FLAC = (Kind(f".{name}", f"audio/{name}") for name in ("ogg", "wav", "flac"))
-MP4, WEBM, WEBA = Kind(".mp4", "video/mp4"), Kind(".webm", "video/webm"), Kind(".weba", "audio/webm")
-ZIP = Kind(".zip", "application/zip")
-KINDS = {kind.suffix: kind for kind in (JPEG, PNG, WEBP, GIF, MP3, OGG, WAV, M4A, FLAC, WEBA, MP4, WEBM, ZIP)}
+JPEG, PNG, WEBP, GIF = (
+    FileType(f".{end}", f"image/{end.replace('jpg', 'jpeg')}") for end in ("jpg", "png", "webp", "gif")
+)
+MP3, M4A = FileType(".mp3", "audio/mpeg"), FileType(".m4a", "audio/mp4")
+OGG, WAV, FLAC = (FileType(f".{name}", f"audio/{name}") for name in ("ogg", "wav", "flac"))
+MP4, WEBM, WEBA = FileType(".mp4", "video/mp4"), FileType(".webm", "video/webm"), FileType(".weba", "audio/webm")
+ZIP = FileType(".zip", "application/zip")
+FILE_TYPES = {kind.suffix: kind for kind in (JPEG, PNG, WEBP, GIF, MP3, OGG, WAV, M4A, FLAC, WEBA, MP4, WEBM, ZIP)}
 
 
-def recognise(file: BinaryIO) -> Kind:
+def detect(file: BinaryIO) -> FileType:
     """The kind of a whole file. Raises WorkError unsupported_format."""
     start = file.read(_START)
     kind = _by_magic(start) or _by_structure(file, start)
@@ -65,7 +67,7 @@ def recognise(file: BinaryIO) -> Kind:
     return kind
 
 
-def _by_magic(start: bytes) -> Kind | None:
+def _by_magic(start: bytes) -> FileType | None:
     if start.startswith(b"\xff\xd8\xff"):
         return JPEG
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -80,7 +82,7 @@ def _by_magic(start: bytes) -> Kind | None:
     return None
 
 
-def _by_structure(file: BinaryIO, start: bytes) -> Kind | None:
+def _by_structure(file: BinaryIO, start: bytes) -> FileType | None:
     if start[4:8] == b"ftyp":
         return _iso(file, start)
     if start[:4] == b"OggS":
@@ -94,7 +96,7 @@ def _by_structure(file: BinaryIO, start: bytes) -> Kind | None:
     return MP3 if _is_mp3(file, start) else None
 
 
-def _iso(file: BinaryIO, start: bytes) -> Kind | None:
+def _iso(file: BinaryIO, start: bytes) -> FileType | None:
     """An mp4 of a brand that browsers play, which has its index: video when one of its tracks is."""
     brand = start[8:12]
     if brand not in _AUDIO_BRANDS + _VIDEO_BRANDS:
@@ -127,7 +129,7 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
         at = end
 
 
-def _webm(file: BinaryIO, start: bytes) -> Kind | None:
+def _webm(file: BinaryIO, start: bytes) -> FileType | None:
     """DocType (0x4282) webm, and a codec (0x86) of video or audio, whose names are those of the standard."""
     if b"\x42\x82\x84webm" not in start[:64]:
         return None
@@ -139,7 +141,7 @@ def _webm(file: BinaryIO, start: bytes) -> Kind | None:
     return None
 
 
-def _zip(file: BinaryIO) -> Kind | None:
+def _zip(file: BinaryIO) -> FileType | None:
     """What begins with an entry (4.3.7) and ends with the end of the list of entries (4.3.16) and a comment."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _LONGEST_ZIP_END))

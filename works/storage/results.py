@@ -1,4 +1,4 @@
-"""The MediaStore: what was made for users, each a whole file or none, under names of 128 random bits.
+"""The ResultStore: what was made for users, each a whole file or none, under names of 128 random bits.
 
 Their lifetime and total size are bounded by ``sweep``. A store is chosen by URL (``file:media``, ``s3://bucket/prefix``),
 is picklable, and may be opened by any number of processes and machines at once.
@@ -39,7 +39,7 @@ NAME = re.compile(rf"[0-9a-f]{{32}}\.(?:{'|'.join(suffix.removeprefix('.') for s
 _ABANDONED = 30.0
 
 
-class MediaStore(Protocol):
+class ResultStore(Protocol):
     """Bytes by name. Every method waits for the store, and may raise OSError: it cannot be reached, denies, is full."""
 
     @property
@@ -89,8 +89,8 @@ def headers_of(name: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class FolderMedia:
-    """A MediaStore on a folder of this machine: files are written under a temporary name and renamed."""
+class FolderResults:
+    """A ResultStore on a folder of this machine: files are written under a temporary name and renamed."""
 
     folder: Path
 
@@ -180,13 +180,13 @@ class FolderMedia:
         self.delete(self.put(b"?", ".png"))
 
 
-def open_media(url: str, options: StoreOptions | None = None, *, make: bool = True) -> MediaStore:
+def open_results(url: str, options: StoreOptions | None = None, *, make: bool = True) -> ResultStore:
     """The store of a URL, its folder made if wished. Raises ValueError for an unknown scheme, OSError if that fails."""
     if address_of(url):
         with driver_for(url):
-            from works.storage.results_bucket import ObjectMedia
-        return ObjectMedia(url, options or StoreOptions())
-    return FolderMedia(folder_of(url, "media", make=make))
+            from works.storage.results_bucket import BucketResults
+        return BucketResults(url, options or StoreOptions())
+    return FolderResults(folder_of(url, "media", make=make))
 
 
 def folder_of(url: str, what: str, *, make: bool = True) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from works.storage.address import StoreOptions, address_of
-from works.storage.bucket import Bucket, Object
+from works.storage.bucket import Bucket, StoredObject
 from works.storage.results import NAME, headers_of, new_name
 
 # Names that are asked for at once, and how many times in one sweep; the next goes on from there.
@@ -17,7 +17,7 @@ _PAGE, _PAGES = 1000, 100
 _STEPS = 1000
 
 
-class ObjectMedia:
+class BucketResults:
     def __init__(self, url: str, options: StoreOptions) -> None:
         address = address_of(url)
         if address and not address.prefix:
@@ -33,7 +33,7 @@ class ObjectMedia:
         return self.place.url
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ObjectMedia, (self.url, self._options)
+        return BucketResults, (self.url, self._options)
 
     def put(self, data: bytes, suffix: str) -> str:
         name = new_name(suffix)
@@ -86,7 +86,7 @@ class _Pass:
         self._too_old = 0.0  # what was written before this has to go, as the last pass found too many bytes
         self._bytes: Counter[float] = Counter()  # by when they were written
 
-    def take(self, page: list[Object], max_age: float) -> list[str]:
+    def take(self, page: list[StoredObject], max_age: float) -> list[str]:
         """The names on this page that must go."""
         old, before, step = [], max(time.time() - max_age, self._too_old), max_age / _STEPS or 1.0
         for each in page:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from works.errors import Busy, WorkError
-from works.imaging.image_header import probe
+from works.imaging.image_header import read_header
 from works.imaging.task import Task
 from works.queue import WorkQueue
-from works.storage.address import StoreOptions, Threads
-from works.storage.filetype import GIF, KINDS, Kind, gif_size, recognise
-from works.storage.uploads_store import Attachment, Held, Shelf, open_shelf
+from works.storage.address import StoreOptions, StoreThreads
+from works.storage.filetype import FILE_TYPES, GIF, FileType, detect, gif_size
+from works.storage.uploads_store import Attachment, UploadStore, Usage, open_upload_store
 
 if TYPE_CHECKING:
     from works.storage.bucket import Bucket
@@ -55,12 +55,12 @@ class Ledger:
     """Who takes up how many bytes: of each upload, of each owner, of all."""
 
     def __init__(self) -> None:
-        self.held: dict[str, Held] = {}
+        self.held: dict[str, Usage] = {}
         self.total = 0
         self._bytes: Counter[str] = Counter()
         self._count: Counter[str] = Counter()
 
-    def set(self, id: str, held: Held) -> None:
+    def set(self, id: str, held: Usage) -> None:
         self.drop(id)
         self.held[id] = held
         self._change(held.owner, held.bytes, 1)
@@ -84,7 +84,7 @@ class Ledger:
 
 
 class Uploads:
-    def __init__(self, shelf: Shelf, queue: WorkQueue, settings: UploadSettings, threads: Threads) -> None:
+    def __init__(self, shelf: UploadStore, queue: WorkQueue, settings: UploadSettings, threads: StoreThreads) -> None:
         self.shelf, self.queue, self.settings, self.threads = shelf, queue, settings, threads
         self.coming, self.there = Ledger(), Ledger()
 
@@ -102,7 +102,7 @@ class Uploads:
             raise Busy(f"{most} uploads of this user are under way (uploads_per_user)", _SOON)
         upload = Upload(self, owner, called[-_LONGEST_NAME:])
         self.check_room(upload, length)
-        self.coming.set(upload.id, Held(owner, 0))
+        self.coming.set(upload.id, Usage(owner, 0))
         return upload
 
     def check_room(self, upload: "Upload", more: int) -> None:
@@ -144,7 +144,7 @@ class Uploads:
     async def attach(self, owner: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Finds and keeps them, for a message that is about to be stored; what it says of them. Raises WorkError."""
         attachments = await self.find(owner, ids)
-        if any(KINDS[attachment.suffix].group == "archive" for attachment in attachments):
+        if any(FILE_TYPES[attachment.suffix].group == "archive" for attachment in attachments):
             raise WorkError("bad_message", "attachments: a zip is for jobs; send what is in it")
         await self.keep(owner, ids)
         return [attachment.as_dict() for attachment in attachments]
@@ -161,7 +161,7 @@ class Uploads:
         for id, held in new:
             self.there.set(id, held)
 
-    def _sweep(self, known: dict[str, Held]) -> tuple[set[str], set[tuple[str, Held]]]:
+    def _sweep(self, known: dict[str, Usage]) -> tuple[set[str], set[tuple[str, Usage]]]:
         held = self.shelf.sweep(self.settings.upload_grace, self.settings.upload_ttl, known)
         return known.keys() - held.keys(), held.items() - known.items()
 
@@ -185,7 +185,7 @@ class Upload:
         self._check_open()
         self._uploads.check_room(self, len(chunk))
         self.size += len(chunk)
-        self._uploads.coming.set(self.id, Held(self.owner, self.size))
+        self._uploads.coming.set(self.id, Usage(self.owner, self.size))
         self._buffer += chunk
         if len(self._buffer) >= _AT_ONCE:
             await self._in_thread(self._write)
@@ -207,16 +207,16 @@ class Upload:
             attachment, thumbnail = await self._picture(kind)
         attachment = replace(attachment, called=self._called)
         await self._in_thread(self._shelf.add, self.owner, attachment, thumbnail)
-        self._uploads.there.set(self.id, Held(self.owner, self.size + len(thumbnail)))
+        self._uploads.there.set(self.id, Usage(self.owner, self.size + len(thumbnail)))
         return attachment
 
-    def _recognise(self) -> Kind:
+    def _recognise(self) -> FileType:
         self._write()
         assert self._file
         self._file.seek(0)
-        return recognise(self._file)
+        return detect(self._file)
 
-    async def _picture(self, kind: Kind) -> tuple[Attachment, bytes]:
+    async def _picture(self, kind: FileType) -> tuple[Attachment, bytes]:
         """A picture goes the way of every slice, so it is refused for what they are; its thumbnail comes back."""
         most = self._uploads.settings.max_slice_bytes
         if self.size > most:
@@ -229,12 +229,12 @@ class Upload:
         result = await self._uploads.queue.submit(task)
         return Attachment(self.id, kind.suffix, self.size, width, height, has_thumbnail=True), result.payload
 
-    def _measure(self, kind: Kind) -> tuple[bytes, tuple[int, int]]:
+    def _measure(self, kind: FileType) -> tuple[bytes, tuple[int, int]]:
         assert self._file
         self._file.seek(0)
         data = self._file.read()
         if kind != GIF:
-            return data, probe(data).upright
+            return data, read_header(data).upright
         width, height = gif_size(data)
         if width * height > (most := self._uploads.settings.max_pixels):
             raise WorkError("too_many_pixels", f"the picture has {width} x {height}; at most {most:,} pixels are taken")
@@ -280,6 +280,6 @@ def _unreachable(error: OSError) -> WorkError:
     return WorkError("internal", f"the uploads cannot be read: {error.strerror}", temporary=True)
 
 
-def open_uploads(queue: WorkQueue, settings: UploadSettings, store: StoreOptions, threads: Threads) -> Uploads:
+def open_uploads(queue: WorkQueue, settings: UploadSettings, store: StoreOptions, threads: StoreThreads) -> Uploads:
     """Raises ValueError for a URL of an unknown kind, OSError for a folder that cannot be made."""
-    return Uploads(open_shelf(settings.uploads, store, Path(settings.spool)), queue, settings, threads)
+    return Uploads(open_upload_store(settings.uploads, store, Path(settings.spool)), queue, settings, threads)

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from works.storage.address import StoreOptions
-from works.storage.bucket import Bucket, Object
-from works.storage.uploads_store import ABANDONED, ENTRY, ID, Attachment, Held, headers_of, parse_record, record_of
+from works.storage.bucket import Bucket, StoredObject
+from works.storage.uploads_store import ABANDONED, ENTRY, ID, Attachment, Usage, headers_of, parse_record, record_of
 
 _RECORD, _KEPT = "record", "kept"
 _JSON = {"Content-Type": "application/json"}
@@ -26,7 +26,7 @@ _TURNS = 20
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
-class ObjectShelf:
+class BucketUploads:
     def __init__(self, url: str, options: StoreOptions, spool: Path) -> None:
         self.place, self._spool = Bucket(url, options), spool
 
@@ -83,9 +83,9 @@ class ObjectShelf:
             self.place.delete([f"{id}.{_KEPT}"])
             raise
 
-    def sweep(self, grace: float, ttl: float, known: Mapping[str, Held]) -> dict[str, Held]:
+    def sweep(self, grace: float, ttl: float, known: Mapping[str, Usage]) -> dict[str, Usage]:
         now = time.time()
-        held: dict[str, Held] = {}
+        held: dict[str, Usage] = {}
         unread: list[str] = []
         for id, files in self._scan().items():
             record, kept = files.get(_RECORD), files.get(_KEPT)
@@ -98,16 +98,16 @@ class ObjectShelf:
                 self._delete(id, files)
                 continue
             owner = known[id].owner if id in known else ""
-            held[id] = Held(owner, sum(each.size for key, each in files.items() if key not in (_RECORD, _KEPT)))
+            held[id] = Usage(owner, sum(each.size for key, each in files.items() if key not in (_RECORD, _KEPT)))
             if not owner and len(unread) < _READ:
                 unread.append(id)
         self._sweep_spool(now)
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
             for id, owner in zip(unread, pool.map(self._owner, unread), strict=True):
-                held[id] = Held(owner, held[id].bytes)
+                held[id] = Usage(owner, held[id].bytes)
         return held
 
-    def _condemn(self, id: str, kept: Object | None) -> bool:
+    def _condemn(self, id: str, kept: StoredObject | None) -> bool:
         """Whether the upload may be deleted: from now on nobody can keep it. False when somebody just did."""
         try:
             self.place.put(f"{id}.{_KEPT}", b"", _JSON, only=kept.tag if kept else "new")
@@ -115,15 +115,15 @@ class ObjectShelf:
             return False  # kept by somebody, or deleted by another's sweep
         return True
 
-    def _delete(self, id: str, files: Mapping[str, Object]) -> None:
+    def _delete(self, id: str, files: Mapping[str, StoredObject]) -> None:
         """The record first, so that nobody finds it; the empty mark last, so that until then nobody keeps it."""
         others = [each.key for key, each in files.items() if key not in (_RECORD, _KEPT)]
         for keys in ([f"{id}.{_RECORD}"], others, [f"{id}.{_KEPT}"]):
             self.place.delete(keys)
 
-    def _scan(self) -> dict[str, dict[str, Object]]:
+    def _scan(self) -> dict[str, dict[str, StoredObject]]:
         """By id, and there by what follows the id."""
-        found: dict[str, dict[str, Object]] = {}
+        found: dict[str, dict[str, StoredObject]] = {}
         for page in self.place.pages():
             for each in page:
                 if match := ENTRY.fullmatch(each.key):

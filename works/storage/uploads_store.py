@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from works.storage.address import StoreOptions, address_of, driver_for
-from works.storage.filetype import KINDS
+from works.storage.filetype import FILE_TYPES
 from works.storage.results import folder_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Attachment:
 
     def as_dict(self, base_url: str = "") -> dict[str, Any]:
         """As clients are told: without a base the addresses are paths, which hold by whatever name we are reached."""
-        kind = KINDS[self.suffix]
+        kind = FILE_TYPES[self.suffix]
         told: dict[str, Any] = {"id": self.id, "url": f"{base_url}/upload/{self.name}", "type": kind.type}
         told |= {"kind": kind.group, "size": self.size}
         if self.width and self.height:
@@ -67,7 +67,7 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Usage:
     """What an upload takes up: bytes in all, and of whose share."""
 
     owner: str
@@ -77,7 +77,7 @@ class Held:
 def headers_of(name: str) -> dict[str, str]:
     """With which an upload is served, whoever does it."""
     return {
-        "Content-Type": KINDS[PurePath(name).suffix].type,
+        "Content-Type": FILE_TYPES[PurePath(name).suffix].type,
         "Content-Disposition": f'inline; filename="{name}"',
         "Cache-Control": "private, max-age=86400, immutable",
     }
@@ -98,7 +98,7 @@ def parse_record(data: bytes) -> tuple[str, Attachment]:
         raise ValueError(f"no record: {error}") from None
 
 
-class Shelf(Protocol):
+class UploadStore(Protocol):
     """Any number of processes may use one at once. All its methods wait for it, and may raise OSError."""
 
     @property
@@ -117,7 +117,7 @@ class Shelf(Protocol):
     def keep(self, ids: Sequence[str]) -> None:
         """Their time begins now. Raises FileNotFoundError, its filename beginning with the id, for one that is gone."""
 
-    def sweep(self, grace: float, ttl: float, known: Mapping[str, Held]) -> dict[str, Held]:
+    def sweep(self, grace: float, ttl: float, known: Mapping[str, Usage]) -> dict[str, Usage]:
         """Deletes drafts older than ``grace``, kept ones older than ``ttl`` (seconds), debris; what is there then.
 
         ``known`` saves reading the records of those that were there before.
@@ -128,7 +128,7 @@ class Shelf(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FolderShelf:
+class FolderUploads:
     """A Shelf on a folder of this machine."""
 
     folder: Path
@@ -177,7 +177,7 @@ class FolderShelf:
                 os.utime(kept)
         _sync(self.folder)
 
-    def sweep(self, grace: float, ttl: float, known: Mapping[str, Held]) -> dict[str, Held]:
+    def sweep(self, grace: float, ttl: float, known: Mapping[str, Usage]) -> dict[str, Usage]:
         now, held = time.time(), {}
         for id, files in self._scan(now).items():
             record = files.pop(_DRAFT, None) or files.pop(_KEPT, None)
@@ -194,7 +194,7 @@ class FolderShelf:
                 except FileNotFoundError:
                     pass
             owner = known[id].owner if id in known else self._owner(id)
-            held[id] = Held(owner, sum(stat.st_size for _, stat in files.values()))
+            held[id] = Usage(owner, sum(stat.st_size for _, stat in files.values()))
         return held
 
     def _scan(self, now: float) -> dict[str, dict[str, tuple[Path, os.stat_result]]]:
@@ -244,14 +244,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_shelf(url: str, options: StoreOptions, spool: Path) -> Shelf:
+def open_upload_store(url: str, options: StoreOptions, spool: Path) -> UploadStore:
     """``spool``: the folder for what is on its way to an object store.
 
     Raises ValueError for a URL of an unknown kind, OSError for a folder that cannot be made.
     """
     if address_of(url):
         with driver_for(url):
-            from works.storage.uploads_bucket import ObjectShelf
+            from works.storage.uploads_bucket import BucketUploads
         spool.mkdir(parents=True, exist_ok=True)
-        return ObjectShelf(url, options, spool.resolve())
-    return FolderShelf(folder_of(url, "uploads"))
+        return BucketUploads(url, options, spool.resolve())
+    return FolderUploads(folder_of(url, "uploads"))

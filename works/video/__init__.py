@@ -28,7 +28,7 @@ class VideoSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class WatchRequest:
     """What ``user`` asks for: at most ``fps`` frames a second, ``width`` pixels across and JPEG ``quality``.
 
     ``options`` are those of ``action`` as its schema completes them. ``position`` is in seconds, and of files alone.

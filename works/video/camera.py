@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 
 from works.imaging.pixels import as_image
-from works.video.frame_sender import Outlet, Shot, Want
+from works.video.frame_sender import FrameSender, Shot, Want
 
 # Two frames are enough to guess the rate by: so the first picture is there after 0.2 s. The usual ``nobuffer`` would
 # throw away what was read for that, the key frame too, and wait for the next: 1.1 s, or 4.2 with one every 4 s.
@@ -25,7 +25,7 @@ def open_capture(url: str, options: str) -> cv2.VideoCapture:
     return cv2.VideoCapture(url, cv2.CAP_FFMPEG, [*limits, cv2.CAP_PROP_N_THREADS, 1])
 
 
-def watch(outlet: Outlet, order: dict[str, Any]) -> None:
+def watch(outlet: FrameSender, order: dict[str, Any]) -> None:
     """Shows what comes until nothing does, and says why."""
     url = order["url"]
     if url.startswith("/dev/"):
@@ -40,7 +40,7 @@ def watch(outlet: Outlet, order: dict[str, Any]) -> None:
         return outlet.say(lost="no_video")
     size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
     outlet.say(opened={"size": size, "fps": _frames_a_second(capture)})
-    newest = Newest()
+    newest = NewestShot()
     threading.Thread(target=_capture, args=(capture, outlet, newest), daemon=True).start()
     told = 0
     while not newest.ended:
@@ -60,7 +60,7 @@ def _frames_a_second(capture: cv2.VideoCapture) -> float | None:
     return round(fps, 3) if 0 < fps <= 1000 else None
 
 
-def _capture(capture: cv2.VideoCapture, outlet: Outlet, newest: "Newest") -> None:
+def _capture(capture: cv2.VideoCapture, outlet: FrameSender, newest: "NewestShot") -> None:
     """The picture that was grabbed at the opening is the first."""
     number = 1
     while True:
@@ -76,7 +76,7 @@ def _capture(capture: cv2.VideoCapture, outlet: Outlet, newest: "Newest") -> Non
         number += 1
 
 
-class Newest:
+class NewestShot:
     """Room for one picture between two threads, and for whom it is. ``number`` counts those that were captured."""
 
     def __init__(self) -> None:

@@ -11,13 +11,13 @@ import structlog
 from works.errors import CODES, Code, WorkError
 from works.processes.forkserver import Forkserver
 from works.queue import ATTEMPTS
-from works.video import VideoSettings, Wish
-from works.video.capture_process import Gone, Process
+from works.video import VideoSettings, WatchRequest
+from works.video.capture_process import CaptureGone, CaptureProcess
 from works.video.feeds import Feeds
 from works.video.frame import Frame
 from works.video.placeholder import placeholder
 from works.video.source import Source
-from works.video.watch import Counts, Watch
+from works.video.watch import SourceCounters, Watch
 
 log = structlog.get_logger()
 
@@ -38,7 +38,13 @@ class Capture:
     """``begin`` starts it, ``close`` ends it at once. ``opened`` ends when a file is open, or in a WorkError."""
 
     def __init__(
-        self, source: Source, wish: Wish, settings: VideoSettings, forkserver: Forkserver, feeds: Feeds, counts: Counts
+        self,
+        source: Source,
+        wish: WatchRequest,
+        settings: VideoSettings,
+        forkserver: Forkserver,
+        feeds: Feeds,
+        counts: SourceCounters,
     ) -> None:
         self.source, self.feeds = source, feeds
         self.watches: dict[Watch, None] = {}
@@ -46,7 +52,7 @@ class Capture:
         self.duration: float | None = None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settings, self._counts = settings, counts
-        self._process = Process(forkserver)
+        self._process = CaptureProcess(forkserver)
         self._forkserver = forkserver
         self._why: dict[str, Any] = {}  # of being lost: reason, retry_ms
         self._facts: dict[str, Any] = {}  # of the source: size, fps, duration
@@ -124,7 +130,7 @@ class Capture:
 
     async def _once(self) -> str:
         """One child's life: why it was lost. Raises WorkError when trying again would be of no use."""
-        self._process, self._number = Process(self._forkserver), 0
+        self._process, self._number = CaptureProcess(self._forkserver), 0
         source, patience = self.source, self._settings.video_watchdog
         order = {"kind": source.kind, "url": source.url, "transport": source.transport, "beat": min(1.0, patience / 4)}
         order |= {"picture_seconds": source.picture_seconds, "position": self._position}
@@ -139,7 +145,7 @@ class Capture:
             return "silent"
         except _Lost as lost:
             return str(lost)
-        except (Gone, OSError, LookupError, TypeError, ValueError, OverflowError):
+        except (CaptureGone, OSError, LookupError, TypeError, ValueError, OverflowError):
             return "crashed"
 
     def _hear(self, message: dict[str, Any], jpeg: bytes) -> None:

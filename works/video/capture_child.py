@@ -18,11 +18,11 @@ import cv2
 from works.processes.forkserver import Forkserver, serve
 from works.video import camera
 from works.video import playback as cursor
-from works.video.frame_sender import Outlet, follow, read_order
+from works.video.frame_sender import FrameSender, follow, read_order
 
 
 @dataclass(frozen=True, slots=True)
-class ChildSettings:
+class CaptureSettings:
     """What every capture is started with: bytes of address space, and the most pixels across that it encodes."""
 
     memory: int
@@ -41,7 +41,7 @@ class ChildSettings:
         return Forkserver([json.dumps(asdict(self))], environment, "works.video.capture_child")
 
 
-def _live(end: socket.socket, settings: ChildSettings) -> None:
+def _live(end: socket.socket, settings: CaptureSettings) -> None:
     cv2.setNumThreads(1)
     # FFmpeg writes addresses, passwords and all, to descriptor 2; our own words go on to the log.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
@@ -49,7 +49,7 @@ def _live(end: socket.socket, settings: ChildSettings) -> None:
     threading.excepthook = lambda thread: _crash(thread.exc_value)
     resource.setrlimit(resource.RLIMIT_AS, (settings.memory, settings.memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    lines, outlet, orders = end.makefile("rb"), Outlet(end, settings.most_width), cursor.Orders()
+    lines, outlet, orders = end.makefile("rb"), FrameSender(end, settings.most_width), cursor.Orders()
     first = read_order(lines)
     if first is None:
         return
@@ -64,7 +64,7 @@ def _live(end: socket.socket, settings: ChildSettings) -> None:
     follow(lines, obey)
     try:
         if first["kind"] == "file":
-            cursor.watch(outlet, first, orders)
+            cursor.play(outlet, first, orders)
         else:
             camera.watch(outlet, first)
     except Exception as error:
@@ -84,7 +84,7 @@ def _crash(error: BaseException | None) -> None:
 
 def main(arguments: list[str]) -> None:
     """``python -m works.video.capture_child CONTROL SETTINGS``: what Forkserver starts."""
-    settings = ChildSettings(**json.loads(arguments[1]))
+    settings = CaptureSettings(**json.loads(arguments[1]))
     serve(socket.socket(fileno=int(arguments[0])), lambda end: _live(end, settings))
 
 

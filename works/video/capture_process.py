@@ -13,11 +13,11 @@ _MOST = 32 << 20
 _ROOM = 1 << 20
 
 
-class Gone(Exception):
+class CaptureGone(Exception):
     """The child has ended, or what it says makes no sense."""
 
 
-class Process:
+class CaptureProcess:
     """``open`` forks it; after ``kill`` it is of no more use."""
 
     def __init__(self, forkserver: Forkserver) -> None:
@@ -41,13 +41,13 @@ class Process:
             async with asyncio.timeout(seconds):
                 header, payload = LENGTHS.unpack(await self._reader.readexactly(LENGTHS.size))
                 if header + payload > _MOST:
-                    raise Gone
+                    raise CaptureGone
                 message = json.loads(await self._reader.readexactly(header))
                 if not isinstance(message, dict):
-                    raise Gone
+                    raise CaptureGone
                 return message, await self._reader.readexactly(payload)
         except (asyncio.IncompleteReadError, ConnectionError, ValueError, RecursionError):
-            raise Gone from None
+            raise CaptureGone from None
 
     def kill(self) -> None:
         if self._writer:

@@ -5,7 +5,7 @@ from typing import Any
 
 from works.errors import Busy
 from works.queue import WorkQueue
-from works.video import VideoSettings, Wish
+from works.video import VideoSettings, WatchRequest
 from works.video.feed import ActionFeed, Feed
 from works.video.frame import Frame
 from works.video.watch import Watch
@@ -47,7 +47,7 @@ class Feeds:
             action.count()
         return [[feed.key, feed.width, feed.quality, feed.fps] for feed in self.all() if feed.count()]
 
-    def attach(self, watch: Watch, wish: Wish) -> None:
+    def attach(self, watch: Watch, wish: WatchRequest) -> None:
         """Has the watch take what it wishes, or the nearest size when there are as many as may be.
 
         Raises Busy for one more action than may be.
@@ -71,7 +71,7 @@ class Feeds:
         self._feeds[feed.key] = feed
         return feed
 
-    def _action(self, sized: SizedFeed, wish: Wish) -> ActionFeed:
+    def _action(self, sized: SizedFeed, wish: WatchRequest) -> ActionFeed:
         name = sized.key, wish.action, wish.options
         if known := self._actions.get(name):
             return known

@@ -5,7 +5,7 @@
 _EARLY = 0.3
 
 
-class Pace:
+class FrameRate:
     def __init__(self, fps: float) -> None:
         self.fps = fps
         self._due = float("-inf")

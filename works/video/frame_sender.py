@@ -13,7 +13,7 @@ import cv2
 from works.imaging.codec import resize
 from works.imaging.pixels import Image, size_of
 from works.processes.channel import LENGTHS
-from works.video.frame_rate import Pace
+from works.video.frame_rate import FrameRate
 
 # Bytes of one order; the server's longest has a few hundred.
 MOST_ORDER = 64 << 10
@@ -37,12 +37,12 @@ class Shot(NamedTuple):
     image: Image
 
 
-class Outlet:
+class FrameSender:
     """``say`` and ``show`` are for one thread; ``due`` for one, which may be another."""
 
     def __init__(self, end: socket.socket, most_width: int) -> None:
         self._end, self._most_width = end, most_width
-        self._paces: dict[Want, Pace] = {}
+        self._paces: dict[Want, FrameRate] = {}
         self.wants: tuple[Want, ...] = ()
 
     def order(self, wants: Sequence[Sequence[Any]]) -> None:
@@ -53,7 +53,7 @@ class Outlet:
         """The feeds that are to have the frame of this moment, in seconds."""
         wants = self.wants
         known = self._paces
-        self._paces = {want: known.get(want) or Pace(want.fps) for want in wants}
+        self._paces = {want: known.get(want) or FrameRate(want.fps) for want in wants}
         return frozenset(want for want in wants if self._paces[want].due(now))
 
     def say(self, **members: Any) -> None:

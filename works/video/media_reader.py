@@ -8,8 +8,8 @@ import cv2
 
 from works.errors import WorkError
 from works.imaging.codec import decode
-from works.imaging.image_header import probe
-from works.imaging.pipeline import Limits, check
+from works.imaging.image_header import read_header
+from works.imaging.pipeline import ImageLimits, check
 from works.imaging.pixels import Image, as_image, has_alpha, on_white
 from works.video.camera import open_capture
 
@@ -26,7 +26,7 @@ _BACK = (0.0, 0.1, 0.5, 2.0)
 _UNKNOWN_FPS = 25.0
 
 
-class Reel(Protocol):
+class MediaReader(Protocol):
     """``duration`` is None when it is not known; ``size`` is (width, height) of the first picture."""
 
     duration: float | None
@@ -43,7 +43,7 @@ class Reel(Protocol):
         """``advance`` then moves to the picture at that time."""
 
 
-class Film:
+class VideoFile:
     """Raises WorkError when it is none."""
 
     def __init__(self, url: str) -> None:
@@ -85,7 +85,7 @@ class Film:
                 return
 
 
-class Still:
+class StillPicture:
     """One picture, shown for ``duration``."""
 
     def __init__(self, path: str, duration: float) -> None:
@@ -93,8 +93,8 @@ class Still:
         self.duration: float | None = duration
         self.fps: float | None = None
         data = Path(path).read_bytes()
-        header = probe(data)
-        check(header, Limits())
+        header = read_header(data)
+        check(header, ImageLimits())
         self.size = header.upright
         self._is_shown = False
 
@@ -107,8 +107,8 @@ class Still:
     def picture(self) -> Image | None:
         try:
             data = Path(self._path).read_bytes()
-            header = probe(data)
-            check(header, Limits())
+            header = read_header(data)
+            check(header, ImageLimits())
             image = decode(data, header, header.upright)
         except (WorkError, OSError):
             return None
@@ -118,7 +118,7 @@ class Still:
         self._is_shown = False
 
 
-class Folder:
+class MediaFolder:
     """Its films and pictures in the order of their names. Raises WorkError when it has none."""
 
     def __init__(self, path: str, picture_seconds: float, alive: "Alive") -> None:
@@ -143,8 +143,8 @@ class Folder:
             self._parts.append((path, self._ends))
             self._ends += duration or 0.0
 
-    def _open(self, path: str) -> Film | Still:
-        return Still(path, self._picture_seconds) if path.lower().endswith(_PICTURES) else Film(path)
+    def _open(self, path: str) -> VideoFile | StillPicture:
+        return StillPicture(path, self._picture_seconds) if path.lower().endswith(_PICTURES) else VideoFile(path)
 
     def _enter(self, index: int) -> None:
         path, self._begins = self._parts[index]
@@ -171,10 +171,10 @@ class Alive(Protocol):
     def __call__(self) -> None: ...
 
 
-def open_reel(url: str, picture_seconds: float, alive: Alive) -> Reel:
+def open_media(url: str, picture_seconds: float, alive: Alive) -> MediaReader:
     """Raises WorkError: ``not_found``, or ``unsupported_format`` for what is no video."""
     if "://" in url:
-        return Film(url)
+        return VideoFile(url)
     if not os.path.exists(url):
         raise WorkError("not_found", "its file is not there", temporary=True)
-    return Folder(url, picture_seconds, alive) if os.path.isdir(url) else Film(url)
+    return MediaFolder(url, picture_seconds, alive) if os.path.isdir(url) else VideoFile(url)

@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 from works.errors import WorkError
-from works.video.frame_sender import Outlet, Shot
-from works.video.media_reader import Reel, open_reel
+from works.video.frame_sender import FrameSender, Shot
+from works.video.media_reader import MediaReader, open_media
 
 # A cursor that is this far behind, in seconds, goes on from where it is instead of hurrying after the clock.
 _MOST_BEHIND = 0.5
@@ -33,11 +33,11 @@ class Orders:
             return orders
 
 
-def watch(outlet: Outlet, order: dict[str, Any], orders: Orders) -> None:
+def play(outlet: FrameSender, order: dict[str, Any], orders: Orders) -> None:
     """Opens the file and shows it until the process is ended."""
     try:
-        reel = open_reel(order["url"], order["picture_seconds"], lambda: outlet.say(number=0))
-        cursor = Cursor(outlet, reel, order)
+        reel = open_media(order["url"], order["picture_seconds"], lambda: outlet.say(number=0))
+        cursor = Playback(outlet, reel, order)
         outlet.say(opened={"size": reel.size, "fps": reel.fps, "duration": reel.duration})
         while True:
             given = orders.take(cursor.step(order["beat"]))
@@ -49,10 +49,10 @@ def watch(outlet: Outlet, order: dict[str, Any], orders: Orders) -> None:
         outlet.say(failed={"code": "not_found", "message": f"its file: {error.strerror}", "temporary": True})
 
 
-class Cursor:
+class Playback:
     """``step`` does what is due and says how long there is nothing to do."""
 
-    def __init__(self, outlet: Outlet, reel: Reel, order: dict[str, Any]) -> None:
+    def __init__(self, outlet: FrameSender, reel: MediaReader, order: dict[str, Any]) -> None:
         self._outlet, self._reel = outlet, reel
         self._speed: float = order["speed"]
         self._paused: bool = order["paused"]

@@ -9,22 +9,22 @@ from collections.abc import Callable
 from works.errors import Busy, WorkError
 from works.metrics import Metrics
 from works.queue import WorkQueue
-from works.video import VideoSettings, Wish
+from works.video import VideoSettings, WatchRequest
 from works.video.capture import Capture
-from works.video.capture_child import ChildSettings
+from works.video.capture_child import CaptureSettings
 from works.video.feeds import Feeds
 from works.video.source import Source
-from works.video.watch import Counts, Ready, Tell, Watch, check_position
+from works.video.watch import Ready, SourceCounters, Tell, Watch, check_position
 
 # A bound is reached; viewers come and go. In milliseconds.
 _RETRY_AFTER = 5000
 
 
-class Video:
+class VideoService:
     def __init__(self, sources: dict[str, Source], settings: VideoSettings, queue: WorkQueue, metrics: Metrics) -> None:
         self.settings = settings
         self._sources, self._queue = sources, queue
-        self._forkserver = ChildSettings(settings.video_memory, settings.video_width).forkserver()
+        self._forkserver = CaptureSettings(settings.video_memory, settings.video_width).forkserver()
         self._captures: dict[Capture, str | None] = {}  # and whose; a live one is nobody's
         self._live: dict[str, Capture] = {}
         self._grace: dict[Capture, asyncio.TimerHandle] = {}
@@ -32,7 +32,7 @@ class Video:
         self._watching_of: Counter[tuple[str, str]] = Counter()  # by source and user
         self._serial = itertools.count()
         self._counts = {
-            name: Counts(
+            name: SourceCounters(
                 metrics.video_captured.labels(name),
                 metrics.video_encoded.labels(name),
                 metrics.video_sent.labels(name),
@@ -60,19 +60,19 @@ class Video:
 
     def wish(
         self, source: Source, user: str, *, width: int | None, quality: int, position: float, fps: float | None = None
-    ) -> Wish:
+    ) -> WatchRequest:
         """What is asked for, within the bounds. Raises WorkError."""
         if source.kind == "live" and position:
             raise WorkError("bad_message", f"position: {source.name} is live; only files can be sought in")
         most = self.settings
         fps, width = min(fps or most.video_fps, most.video_fps), min(width or most.video_width, most.video_width)
-        return Wish(user, fps, width, quality, position=position)
+        return WatchRequest(user, fps, width, quality, position=position)
 
     def capture_of(self, source: Source) -> Capture | None:
         """The open capture of a live source."""
         return self._live.get(source.name)
 
-    async def watch(self, source: Source, wish: Wish, ready: Ready, tell: Tell) -> Watch:
+    async def watch(self, source: Source, wish: WatchRequest, ready: Ready, tell: Tell) -> Watch:
         """Frames come from now on, until the watch is closed. A file is opened first. Raises WorkError."""
         most = self.settings.video_viewers if source.viewers is None else source.viewers
         if self._watching[source.name] >= most:
@@ -108,7 +108,7 @@ class Video:
         if not self._watching_of[source.name, user]:
             del self._watching_of[source.name, user]
 
-    def _open(self, source: Source, wish: Wish) -> Capture:
+    def _open(self, source: Source, wish: WatchRequest) -> Capture:
         owner = wish.user if source.kind == "file" else None
         most = self.settings.video_captures_per_user
         if owner is not None and list(self._captures.values()).count(owner) >= most:

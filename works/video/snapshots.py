@@ -5,9 +5,9 @@ import time
 from dataclasses import replace
 
 from works.errors import WorkError
-from works.video import Wish
+from works.video import WatchRequest
 from works.video.frame import Frame
-from works.video.service import Video
+from works.video.service import VideoService
 from works.video.source import Source
 from works.video.watch import Watch
 
@@ -16,11 +16,11 @@ _KEPT = 32
 
 
 class Snapshots:
-    def __init__(self, video: Video) -> None:
+    def __init__(self, video: VideoService) -> None:
         self._video = video
         self._kept: dict[tuple[str, int, int, float], Frame] = {}
 
-    async def take(self, source: Source, wish: Wish, max_age: float) -> Frame:
+    async def take(self, source: Source, wish: WatchRequest, max_age: float) -> Frame:
         """A frame that was captured at most ``max_age`` seconds ago. Raises WorkError, timeout among others."""
         if (frame := self._known(source, wish)) and time.time() - frame.captured_at / 1000 <= max_age:
             return frame
@@ -31,7 +31,7 @@ class Snapshots:
                 del self._kept[next(iter(self._kept))]
         return frame
 
-    def _known(self, source: Source, wish: Wish) -> Frame | None:
+    def _known(self, source: Source, wish: WatchRequest) -> Frame | None:
         if source.kind == "file":
             key = source.name, wish.width, wish.quality, wish.position
             if frame := self._kept.pop(key, None):
@@ -41,7 +41,7 @@ class Snapshots:
         feed = capture.feeds.find(wish.width, wish.quality) if capture else None
         return feed.newest if feed and feed.newest and not feed.newest.placeholder else None
 
-    async def _new(self, source: Source, wish: Wish) -> Frame:
+    async def _new(self, source: Source, wish: WatchRequest) -> Frame:
         found: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         watch: Watch | None = None
 

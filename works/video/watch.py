@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from works.errors import WorkError
-from works.video import Wish
+from works.video import WatchRequest
 from works.video.feed import Feed
 from works.video.frame import Frame
-from works.video.frame_rate import Pace
+from works.video.frame_rate import FrameRate
 
 if TYPE_CHECKING:
     from works.video.capture import Capture
@@ -23,7 +23,7 @@ class Counter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class SourceCounters:
     """A source's figures."""
 
     captured: Counter
@@ -38,7 +38,7 @@ class Watch:
     A message that ends the watch has ``ended``: it is closed already then. ``paused`` is of live sources: others go on.
     """
 
-    def __init__(self, wish: Wish, ready: Ready, tell: Tell, counts: Counts) -> None:
+    def __init__(self, wish: WatchRequest, ready: Ready, tell: Tell, counts: SourceCounters) -> None:
         self.user, self.fps, self.paused = wish.user, wish.fps, False
         self.dropped = 0
         self.newest: Frame | None = None
@@ -49,7 +49,7 @@ class Watch:
         self.release: Callable[[Watch], None]
         self.tell = tell
         self._ready, self._counts = ready, counts
-        self._pace = Pace(wish.fps)
+        self._pace = FrameRate(wish.fps)
         self._closed = False
 
     @property

@@ -16,11 +16,11 @@ from pydantic import ValidationError, create_model
 
 from works.errors import WorkError
 from works.imaging.pixels import Image
-from works.validation import Given, faults_in
+from works.validation import StrictModel, describe_faults
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Findings:
     """A picture, and what was found on it.
 
     Each item has what the action says of it and ``box``: x, y, width, height in pixels of ``image``.
@@ -31,7 +31,7 @@ class Found:
     items: list[dict[str, Any]]
 
 
-Function = Callable[..., Image | Found]
+Function = Callable[..., Image | Findings]
 F = TypeVar("F", bound=Function)
 
 
@@ -39,7 +39,7 @@ F = TypeVar("F", bound=Function)
 class Action:
     name: str
     function: Function
-    options: type[Given]
+    options: type[StrictModel]
     help: str
     gives_data: bool
     missing: str = ""
@@ -76,7 +76,7 @@ def action(*, alias: str = "", needs: str = "") -> Callable[[F], F]:
             for option in signature.parameters.values()
             if option.kind is option.KEYWORD_ONLY
         }
-        options = create_model(name, __base__=Given, **fields)
+        options = create_model(name, __base__=StrictModel, **fields)
         if name in _registry.actions:
             raise ValueError(f"two actions are called {name!r}")
         _registry.actions[name] = Action(
@@ -84,7 +84,7 @@ def action(*, alias: str = "", needs: str = "") -> Callable[[F], F]:
             function=function,
             options=options,
             help=inspect.cleandoc(function.__doc__ or "").replace("\n", " "),
-            gives_data=signature.return_annotation is Found,
+            gives_data=signature.return_annotation is Findings,
             missing=needs if needs and importlib.util.find_spec(needs) is None else "",
         )
         if alias:
@@ -115,10 +115,10 @@ def check(name: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
         return known.options.model_validate(options).model_dump()
     except ValidationError as error:
-        raise WorkError("bad_options", f"{known.name}: {faults_in(error, 'options')}") from None
+        raise WorkError("bad_options", f"{known.name}: {describe_faults(error, 'options')}") from None
 
 
-def work(name: str, image: Image, options: dict[str, Any]) -> Image | Found:
+def apply(name: str, image: Image, options: dict[str, Any]) -> Image | Findings:
     """Does the action with options that ``check`` gave back."""
     return find(name).function(image, **options)
 

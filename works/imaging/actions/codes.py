@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from works.imaging.actions import Found, action
+from works.imaging.actions import Findings, action
 from works.imaging.pixels import Image, to_bgr, to_gray
 
 
 @action()
-def codes(image: Image, *, outline: bool = True) -> Found:
+def codes(image: Image, *, outline: bool = True) -> Findings:
     """Reads QR codes and bar codes (EAN, UPC): text, kind and box of each."""
     gray = to_gray(image)
     items = _qr_codes(gray) + _bar_codes(gray) if min(gray.shape) >= 16 else []
@@ -19,7 +19,7 @@ def codes(image: Image, *, outline: bool = True) -> Found:
         image = to_bgr(image).copy()
         for item in items:
             cv2.rectangle(image, item["box"], (0, 160, 0), 2)
-    return Found(image, "codes", items)
+    return Findings(image, "codes", items)
 
 
 def _qr_codes(gray: Image) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import cv2
 from pydantic import Field
 
-from works.imaging.actions import Found, action
+from works.imaging.actions import Findings, action
 from works.imaging.pixels import Image, as_image, to_bgr, to_gray
 
 
@@ -22,7 +22,7 @@ def faces(
     *,
     show: Literal["blur", "box"] = "blur",
     smallest: Annotated[int, Field(ge=20, le=2000)] = 30,
-) -> Found:
+) -> Findings:
     """Finds faces that look at the camera and blurs or frames them; `smallest` is the least width in pixels."""
     gray = as_image(cv2.equalizeHist(to_gray(image)))
     boxes = _cascade().detectMultiScale(gray, 1.1, 5, minSize=(smallest, smallest))
@@ -36,4 +36,4 @@ def faces(
         else:
             face = image[y : y + height, x : x + width]
             face[:] = cv2.GaussianBlur(face, (0, 0), width / 6)
-    return Found(image, "faces", items)
+    return Findings(image, "faces", items)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from works.imaging.actions import Found, action
+from works.imaging.actions import Findings, action
 from works.imaging.pixels import Image, to_bgr
 
 
@@ -25,13 +25,13 @@ def _reader() -> Any:
 
 
 @action(needs="rapidocr")
-def text(image: Image, *, confidence: Annotated[float, Field(ge=0, le=1)] = 0.5) -> Found:
+def text(image: Image, *, confidence: Annotated[float, Field(ge=0, le=1)] = 0.5) -> Findings:
     """Reads printed text, line by line: text, confidence and box of each."""
     if min(image.shape[:2]) < 8:
-        return Found(image, "lines", [])
+        return Findings(image, "lines", [])
     read = _reader()(to_bgr(image))
     if read.boxes is None:
-        return Found(image, "lines", [])
+        return Findings(image, "lines", [])
     items = []
     for corners, line, score in zip(read.boxes, read.txts, read.scores, strict=True):
         if score >= confidence:
@@ -39,4 +39,4 @@ def text(image: Image, *, confidence: Annotated[float, Field(ge=0, le=1)] = 0.5)
             right, bottom = np.ceil(corners.max(axis=0)).astype(int).tolist()
             box = [left, top, right - left, bottom - top]
             items.append({"text": line, "confidence": round(float(score), 3), "box": box})
-    return Found(image, "lines", items)
+    return Findings(image, "lines", items)

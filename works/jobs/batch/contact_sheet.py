@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from works.imaging.codec import decode, target_size
-from works.imaging.image_header import probe
+from works.imaging.image_header import read_header
 from works.imaging.pixels import as_image, has_alpha, on_white, size_of, to_bgr
 
 # Pixels: a small picture fits into a square, two lines of words stand below it, and around both is air.
@@ -18,10 +18,10 @@ _CELL = PICTURE + 2 * _AIR, PICTURE + _WORDS + 2 * _AIR
 # The letters of OpenCV are about 8 pixels wide at this scale.
 _SCALE, _LETTERS = 0.4, 22
 
-Answer = tuple[dict[str, Any], bytes]
+ToolAnswer = tuple[dict[str, Any], bytes]
 
 
-class Sheet:
+class ContactSheet:
     """One page at a time; ``page`` gives it and begins the next."""
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ class Sheet:
         self._used = 0
         self._paper = np.full((ROWS * _CELL[1], COLUMNS * _CELL[0], 3), _PAPER, np.uint8)
 
-    def add(self, payload: bytes, title: str, note: str = "") -> Answer:
+    def add(self, payload: bytes, title: str, note: str = "") -> ToolAnswer:
         """An encoded picture that fits into the square, or none and a note why."""
         left, top = self._used % COLUMNS * _CELL[0] + _AIR, self._used // COLUMNS * _CELL[1] + _AIR
         self._used += 1
         if payload:
-            header = probe(payload)
+            header = read_header(payload)
             image = decode(payload, header, target_size(header, 1, (PICTURE, PICTURE)))
             image = on_white(image) if has_alpha(image) else to_bgr(image)
             width, height = size_of(image)
@@ -53,7 +53,7 @@ class Sheet:
             shown = f"{shown[: _LETTERS - 9]}..{shown[-7:]}"
         cv2.putText(as_image(self._paper), shown, place, cv2.FONT_HERSHEY_SIMPLEX, _SCALE, ink, 1, cv2.LINE_AA)
 
-    def page(self, payload: bytes) -> Answer:
+    def page(self, payload: bytes) -> ToolAnswer:
         """The page as a JPEG, no taller than it is filled."""
         rows = -(-self._used // COLUMNS)
         columns = min(self._used, COLUMNS)

@@ -18,13 +18,13 @@ from works.jobs import JobContext, JobFailed, job
 from works.jobs.batch.contact_sheet import PICTURE
 from works.jobs.batch.in_order import in_order
 from works.jobs.batch.inputs import Picture, Pictures, fetched, held, pictures_in, uploaded_pictures
-from works.jobs.batch.results import Harvest, Outcome, keep_all
+from works.jobs.batch.results import BatchResults, PictureOutcome, keep_all
 from works.jobs.batch.zip_input import ArchiveBounds, open_archive
-from works.jobs.helpers import Studio
-from works.validation import Given
+from works.jobs.helpers import HelperProcesses
+from works.validation import StrictModel
 
 
-class ActionParams(Given):
+class ActionParams(StrictModel):
     """An action and its options, checked before a job begins."""
 
     model_config = ConfigDict(frozen=False)
@@ -77,9 +77,9 @@ async def batch(context: JobContext, params: BatchParams) -> dict[str, Any]:
         settings = context.house.settings
         sheet = None
         if params.sheet:
-            studio = await stack.enter_async_context(Studio(settings.studio_memory, settings.studio_timeout))
+            studio = await stack.enter_async_context(HelperProcesses(settings.studio_memory, settings.studio_timeout))
             sheet = studio.hand("sheet")
-        harvest = Harvest(context.folder(), sheet, settings.sheet_pages)
+        harvest = BatchResults(context.folder(), sheet, settings.sheet_pages)
         stack.push_async_callback(harvest.close)
         await harvest.open()
         return await _Batch(context, params, harvest).run(items)
@@ -114,7 +114,7 @@ async def _wanted(context: JobContext, pictures: list[Picture]) -> list[Picture]
 
 
 class _Batch:
-    def __init__(self, context: JobContext, params: BatchParams, harvest: Harvest) -> None:
+    def __init__(self, context: JobContext, params: BatchParams, harvest: BatchResults) -> None:
         self._context, self._params, self._harvest = context, params, harvest
         width, _, height = params.fit.partition("x")
         self._fit = (int(width), int(height)) if params.fit else None
@@ -141,29 +141,36 @@ class _Batch:
             raise JobFailed("too_many_failed", f"all {self._failed:,} pictures failed; the table says why", result)
         return result
 
-    async def _work(self, numbered: tuple[int, Picture]) -> Outcome:
+    async def _work(self, numbered: tuple[int, Picture]) -> PictureOutcome:
         """Raises OSError and WorkError only for what is no fault of the picture's."""
         number, picture = numbered
         params = self._params
         try:
             data = await asyncio.to_thread(picture.read)
             task = Task(
-                "", str(number), data, action=params.action, options=params.options, zoom=params.zoom, fit=self._fit,
-                format=params.format, deliver=self._deliver,
-            )  # fmt: skip
+                "",
+                str(number),
+                data,
+                action=params.action,
+                options=params.options,
+                zoom=params.zoom,
+                fit=self._fit,
+                format=params.format,
+                deliver=self._deliver,
+            )
             result = await self._context.run(task)
             small = b""
             if params.sheet:
                 source = result.payload or data
                 fit = Task("", f"{number} small", source, fit=(PICTURE, PICTURE), format="jpeg", deliver="inline")
                 small = (await self._context.run(fit)).payload
-            return Outcome(result, small)
+            return PictureOutcome(result, small)
         except WorkError as error:
             if error.code == "cancelled":  # the queue closes, or has been told to: no fault of the picture's
                 raise
-            return Outcome(error=error)
+            return PictureOutcome(error=error)
 
-    async def _tell(self, picture: Picture, outcome: Outcome) -> None:
+    async def _tell(self, picture: Picture, outcome: PictureOutcome) -> None:
         if outcome.error:
             self._failed += 1
             error = outcome.error

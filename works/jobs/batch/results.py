@@ -19,18 +19,30 @@ from works.imaging.task import Result
 from works.jobs import JobContext
 from works.jobs.batch.contact_sheet import PER_PAGE
 from works.jobs.batch.table import Table
-from works.jobs.helpers import Hand
+from works.jobs.helpers import Helper
 
 T = TypeVar("T")
 
-COLUMNS = ("number", "picture", "state", "result", "width", "height", "bytes", "work_ms", "found", "data", "code",
-           "message")  # fmt: skip
+COLUMNS = (
+    "number",
+    "picture",
+    "state",
+    "result",
+    "width",
+    "height",
+    "bytes",
+    "work_ms",
+    "found",
+    "data",
+    "code",
+    "message",
+)
 # By the suffix of a picture, that of results in the same format.
 _SAME = {".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".png": ".png", ".webp": ".webp"}
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PictureOutcome:
     """Of one picture: what was made of it and how small that looks, or why nothing was."""
 
     result: Result | None = None
@@ -38,10 +50,10 @@ class Outcome:
     error: WorkError | None = None
 
 
-class Harvest:
+class BatchResults:
     """``bytes``: of all results so far. To be closed, whatever happens."""
 
-    def __init__(self, folder: Path, sheet: Hand | None, pages: int) -> None:
+    def __init__(self, folder: Path, sheet: Helper | None, pages: int) -> None:
         self._folder, self._sheet, self._most_pages = folder, sheet, pages
         self.bytes = self.count = self.results = 0
         self.pages: list[Path] = []
@@ -56,14 +68,14 @@ class Harvest:
     async def open(self) -> None:
         self.table = await self._write(Table, self._folder, COLUMNS)
 
-    async def add(self, name: str, outcome: Outcome) -> None:
+    async def add(self, name: str, outcome: PictureOutcome) -> None:
         """In the order of the pictures. Raises WorkError for a disk that is full."""
         self.count += 1
         await self._write(self._add, name, outcome)
         if self._sheet and len(self.pages) < self._most_pages:
             await self._show(self._sheet, f"{self.count} {PurePosixPath(name).name}", outcome)
 
-    async def _show(self, sheet: Hand, title: str, outcome: Outcome) -> None:
+    async def _show(self, sheet: Helper, title: str, outcome: PictureOutcome) -> None:
         """On the sheet; one that cannot be made does not end the batch."""
         try:
             await sheet.ask("add", outcome.small, title=title, note=outcome.error.code if outcome.error else "")
@@ -74,7 +86,7 @@ class Harvest:
             self.notes.append(f"the contact sheet ends before picture {self.count:,}: {error.message}")
             self._sheet, self._on_page = None, 0
 
-    def _add(self, name: str, outcome: Outcome) -> None:
+    def _add(self, name: str, outcome: PictureOutcome) -> None:
         row: dict[str, Any] = {"number": self.count, "picture": name, "state": "failed" if outcome.error else "ok"}
         if result := outcome.result:
             row |= {"width": result.width, "height": result.height, "work_ms": round(result.work_ms, 1)}

@@ -21,7 +21,7 @@ from works.jobs.batch.inputs import fetched, file_in, held
 from works.jobs.batch.job import ActionParams
 from works.jobs.batch.results import keep_all
 from works.jobs.batch.table import Table
-from works.jobs.helpers import Hand, Studio
+from works.jobs.helpers import Helper, HelperProcesses
 
 _COLUMNS = ("frame", "seconds", "state", "found", "data", "code", "message")
 
@@ -49,7 +49,7 @@ class FilmParams(ActionParams):
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class FilmFrame:
     number: int
     at: float
     picture: bytes = field(repr=False)
@@ -62,7 +62,7 @@ async def film(context: JobContext, params: FilmParams) -> dict[str, Any]:
     path = await _source(context, params)
     settings = context.house.settings
     async with AsyncExitStack() as stack:
-        studio = await stack.enter_async_context(Studio(settings.studio_memory, settings.studio_timeout))
+        studio = await stack.enter_async_context(HelperProcesses(settings.studio_memory, settings.studio_timeout))
         making = _Film(context, params, studio.hand("reader"), studio.hand("writer"))
         if actions.find(params.action).gives_data:
             making.table = Table(context.folder(), _COLUMNS)
@@ -81,7 +81,7 @@ async def _source(context: JobContext, params: FilmParams) -> Path:
 class _Film:
     table: Table | None = None
 
-    def __init__(self, context: JobContext, params: FilmParams, reader: Hand, writer: Hand) -> None:
+    def __init__(self, context: JobContext, params: FilmParams, reader: Helper, writer: Helper) -> None:
         self._context, self._params, self._reader, self._writer = context, params, reader, writer
         self._settings = context.house.settings
         self._format: Format = "jpeg" if params.quality == "high" else "png"
@@ -94,9 +94,15 @@ class _Film:
         """Raises WorkError for what is no video, or more than is taken."""
         params, settings = self._params, self._settings
         self._said, _ = await self._reader.ask(
-            "open", path=str(path), max_pixels=settings.film_pixels, start=params.start, end=params.end,
-            every=params.every, width=params.width, suffix=".jpg" if self._format == "jpeg" else ".png",
-        )  # fmt: skip
+            "open",
+            path=str(path),
+            max_pixels=settings.film_pixels,
+            start=params.start,
+            end=params.end,
+            every=params.every,
+            width=params.width,
+            suffix=".jpg" if self._format == "jpeg" else ".png",
+        )
         said = self._said
         self._fps = said["fps"] / params.every
         end = min(params.end or said["seconds"], said["seconds"])
@@ -122,7 +128,7 @@ class _Film:
         await context.stage("finishing")
         return await self._result()
 
-    async def _frames(self) -> AsyncGenerator[Frame, None]:
+    async def _frames(self) -> AsyncGenerator[FilmFrame, None]:
         given, last, most = 0, 0.0, self._settings.film_frames
         while True:
             try:
@@ -141,14 +147,19 @@ class _Film:
                 self._notes.append(f"cut after {most:,} frames (film_frames)")
                 return
             given, last = given + 1, said["at"]
-            yield Frame(said["frame"], said["at"], picture)
+            yield FilmFrame(said["frame"], said["at"], picture)
 
-    async def _work(self, frame: Frame) -> Result | WorkError:
+    async def _work(self, frame: FilmFrame) -> Result | WorkError:
         params = self._params
         task = Task(
-            "", str(frame.number), frame.picture, action=params.action, options=params.options, format=self._format,
+            "",
+            str(frame.number),
+            frame.picture,
+            action=params.action,
+            options=params.options,
+            format=self._format,
             deliver="inline",
-        )  # fmt: skip
+        )
         try:
             return await self._context.run(task)
         except WorkError as error:
@@ -156,7 +167,7 @@ class _Film:
                 raise
             return error
 
-    async def _add(self, frame: Frame, came_of: Result | WorkError) -> None:
+    async def _add(self, frame: FilmFrame, came_of: Result | WorkError) -> None:
         """To the end of the film: the frame, or for one that failed the one before it."""
         self._done += 1
         if isinstance(came_of, WorkError):
@@ -171,7 +182,7 @@ class _Film:
         if self.table:
             self.table.add(_row(frame, came_of))
 
-    async def _count(self, frame: Frame, error: WorkError) -> None:
+    async def _count(self, frame: FilmFrame, error: WorkError) -> None:
         self._failed += 1
         await self._context.log(f"frame {frame.number} at {frame.at:.3f} s failed: {error.code}: {error.message}")
         most = self._params.max_failed
@@ -211,7 +222,7 @@ class _Film:
         return f"the film has no frame {where}"
 
 
-def _row(frame: Frame, came_of: Result | WorkError) -> dict[str, Any]:
+def _row(frame: FilmFrame, came_of: Result | WorkError) -> dict[str, Any]:
     row: dict[str, Any] = {"frame": frame.number, "seconds": round(frame.at, 3)}
     if isinstance(came_of, WorkError):
         return row | {"state": "failed", "code": came_of.code, "message": came_of.message}

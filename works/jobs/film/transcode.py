@@ -15,7 +15,7 @@ import numpy as np
 
 from works.errors import WorkError
 from works.imaging.codec import decode, resize
-from works.imaging.image_header import probe
+from works.imaging.image_header import read_header
 from works.imaging.pixels import Image, as_image, has_alpha, on_white, size_of, to_bgr
 
 # Seconds after which a search for the next frame to give says how far it is, so that it never looks like a hang.
@@ -31,17 +31,26 @@ LONGEST_SIDE = 16_383
 # And so many that players, OpenCV among them, take it for a picture: a block of VP8.
 _SHORTEST_SIDE = 16
 
-Answer = tuple[dict[str, Any], bytes]
+ToolAnswer = tuple[dict[str, Any], bytes]
 
 
-class Reader:
+class FilmReader:
     """Gives the frames of a film in order, encoded, those between two seconds, of every ``every`` the first."""
 
     _capture: cv2.VideoCapture
     _index = -1
 
-    def open(self, payload: bytes, path: str, max_pixels: int, start: float, end: float | None, every: int,
-             width: int | None, suffix: str) -> Answer:  # fmt: skip
+    def open(
+        self,
+        payload: bytes,
+        path: str,
+        max_pixels: int,
+        start: float,
+        end: float | None,
+        every: int,
+        width: int | None,
+        suffix: str,
+    ) -> ToolAnswer:
         """What the film says of itself: ``width``, ``height`` as given, ``fps``, ``frames``, ``seconds`` (0: unsaid).
 
         ``width``: frames are made so narrow, never wider. Raises WorkError unsupported_format or too_many_pixels.
@@ -61,7 +70,7 @@ class Reader:
         told = {"width": across, "height": down, "fps": fps, "frames": frames, "seconds": frames / fps}
         return told, b""
 
-    def next(self, payload: bytes) -> Answer:
+    def next(self, payload: bytes) -> ToolAnswer:
         """The next frame: ``frame`` (counted from 0), ``at`` in seconds, and its picture. Without ``at``: ask again.
 
         ``end``: there is none; ``seen`` frames were there, ``last`` seconds is where the last one stood.
@@ -101,17 +110,17 @@ class Reader:
             raise WorkError("too_many_pixels", f"the film is {width} x {height}; {most}")
 
 
-class Writer:
+class FilmWriter:
     """Writes a WebM. Its size is that of the first picture; others are fitted into it, with black around them."""
 
     _film: cv2.VideoWriter | None = None
     _last: Image
     _frames = 0
 
-    def write(self, payload: bytes, path: str, fps: float, times: int = 1) -> Answer:
+    def write(self, payload: bytes, path: str, fps: float, times: int = 1) -> ToolAnswer:
         """Adds an encoded picture, or without one the last again; ``bytes`` of the file, as far as it is written."""
         if payload:
-            header = probe(payload)
+            header = read_header(payload)
             image = decode(payload, header, header.upright)
             image = on_white(image) if has_alpha(image) else to_bgr(image)
             if self._film is None:
@@ -133,7 +142,7 @@ class Writer:
         if not self._film.isOpened():
             raise WorkError("internal", f"no film of {size[0]} x {size[1]} can be written", temporary=True)
 
-    def finish(self, payload: bytes) -> Answer:
+    def finish(self, payload: bytes) -> ToolAnswer:
         """The end: ``width``, ``height``, ``frames``. Raises WorkError when the disk did not take all of it."""
         assert self._film
         self._film.release()

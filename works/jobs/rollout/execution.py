@@ -11,24 +11,31 @@ from typing import Any
 
 from works.jobs import JobContext, JobFailed
 from works.jobs.rollout.host_run import HostRun
-from works.jobs.rollout.inventory import Plans
-from works.jobs.rollout.plan import Health, Plan, Stage, share
+from works.jobs.rollout.inventory import Inventory
+from works.jobs.rollout.plan import HealthCheck, Plan, Stage, share
 
 # Hosts that a question or a result names.
 _NAMED = 100
 
 
-class Stopped(JobFailed):
+class RolloutStopped(JobFailed):
     """The rollout has to stop, and what is to be rolled back is."""
 
 
-class Course:
+class RolloutExecution:
     """``visitor`` makes of the name of a host outside the rollout what asks it for its health."""
 
     def __init__(
-        self, context: JobContext, plans: Plans, plan: Plan, hosts: Iterable[HostRun],
-        visitor: Callable[[str], HostRun], *, dry: bool, kill: float,
-    ) -> None:  # fmt: skip
+        self,
+        context: JobContext,
+        plans: Inventory,
+        plan: Plan,
+        hosts: Iterable[HostRun],
+        visitor: Callable[[str], HostRun],
+        *,
+        dry: bool,
+        kill: float,
+    ) -> None:
         self._context, self._plan, self._visitor = context, plan, visitor
         self._dry, self._kill = dry, kill
         self._hosts = {host.name: host for host in hosts}
@@ -71,7 +78,7 @@ class Course:
                 if hosts:
                     await self._context.stage(stage.name)
                     await self._stage(stage, hosts)
-        except Stopped:
+        except RolloutStopped:
             await self._roll_all_back()
             raise
         self._heed_budget()
@@ -96,7 +103,7 @@ class Course:
                     await self._finish(stage, host)
 
         async def ask(host: HostRun) -> None:
-            await host.check_health(health or Health(command="false"))
+            await host.check_health(health or HealthCheck(command="false"))
             await self._finish(stage, host)
 
         await _each(batch, stage.forks, visit)
@@ -108,12 +115,12 @@ class Course:
     def _is_begun(self, stage: Stage, host: HostRun) -> bool:
         return not host.failed and stage.name in host.begun
 
-    async def _ask_others(self, stage: Stage, health: Health) -> None:
+    async def _ask_others(self, stage: Stage, health: HealthCheck) -> None:
         for name in self._asked[id(stage)]:
             asked = self._visitor(name)
             await asked.check_health(health)
             if asked.failed:
-                raise Stopped("unhealthy", f"after a batch of {stage.name}, {name}: {asked.reason}")
+                raise RolloutStopped("unhealthy", f"after a batch of {stage.name}, {name}: {asked.reason}")
 
     async def _finish(self, stage: Stage, host: HostRun) -> None:
         """The stage is over on this host."""
@@ -134,7 +141,9 @@ class Course:
 
     def _heed_budget(self) -> None:
         if (failed := self._failed()) > self._allowed:
-            raise Stopped("budget", f"{failed} of {len(self._hosts)} hosts failed; the budget is {self._allowed}")
+            raise RolloutStopped(
+                "budget", f"{failed} of {len(self._hosts)} hosts failed; the budget is {self._allowed}"
+            )
 
     async def _approved(self, stage: Stage, number: int, of: int, batch: list[HostRun]) -> None:
         """Waits for a person where the plan says so; meanwhile the clock stands still."""

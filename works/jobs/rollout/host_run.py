@@ -8,15 +8,15 @@ from typing import Any
 from works.jobs import JobContext
 from works.jobs.rollout.inventory import Target
 from works.jobs.rollout.output import Output
-from works.jobs.rollout.plan import Health, Stage, Step, script
-from works.jobs.rollout.ssh import Broken, Connection, Exit, Ssh, Unreachable
+from works.jobs.rollout.plan import HealthCheck, Stage, Step, script
+from works.jobs.rollout.ssh import ConnectionBroken, Exit, Ssh, SshConnection, Unreachable
 
 # Steps that a state tells of; the log tells of all.
 _TOLD = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RolloutTerms:
     """What goes for every host of a rollout. ``kill``: seconds to end a command; ``dry``: only checks are run."""
 
     live: int
@@ -39,7 +39,7 @@ class HostRun:
     The final state is told once, by ``settle``.
     """
 
-    def __init__(self, target: Target, context: JobContext, ssh: Ssh, terms: Terms) -> None:
+    def __init__(self, target: Target, context: JobContext, ssh: Ssh, terms: RolloutTerms) -> None:
         self.target = target
         self.name = target.name
         self.begun: list[str] = []
@@ -85,19 +85,19 @@ class HostRun:
         finally:
             self._exit = exit_status
 
-    async def check_health(self, health: Health) -> None:
+    async def check_health(self, health: HealthCheck) -> None:
         """Asks until the host is well, or too often."""
         if why := await self._ill(health):
             self.fail("unhealthy", f"the health check failed: {why}")
 
-    async def _ill(self, health: Health) -> str:
+    async def _ill(self, health: HealthCheck) -> str:
         why = ""
         for attempt in range(health.attempts):
             await asyncio.sleep(health.pause if attempt else 0)
             try:
                 async with self._ssh.login(self.target) as connection:
                     ended = await self._run(connection, health.command, health.timeout)
-            except (Unreachable, Broken, HostFailed) as error:
+            except (Unreachable, ConnectionBroken, HostFailed) as error:
                 why = str(error)
             else:
                 if ended.status == 0:
@@ -117,7 +117,7 @@ class HostRun:
             raise HostFailed("timeout", f"it was not done within {seconds:g} s (host_timeout)") from None
         except Unreachable as error:
             raise HostFailed(error.code, str(error)) from None
-        except Broken as error:
+        except ConnectionBroken as error:
             self.known = self.known and not error.begun
             raise HostFailed("lost", str(error)) from None
         except (HostFailed, asyncio.CancelledError):
@@ -126,7 +126,7 @@ class HostRun:
             # What a host sends may break a library too; the other hosts go on.
             raise HostFailed("internal", f"{type(error).__name__}: {error}"[:300]) from error
 
-    async def _step(self, connection: Connection, step: Step) -> None:
+    async def _step(self, connection: SshConnection, step: Step) -> None:
         if step.check is not None:
             ended = await self._run(connection, step.check, step.timeout, f"{step.name}, its check")
             if ended.status == 0:
@@ -150,7 +150,7 @@ class HostRun:
         self._steps.append({"step": step.name, "state": state, **({"exit": ended.status} if ended else {})})
         await self._context.log(f"{step.name}: {'would be ' if self._terms.dry else ''}{state}", self.name)
 
-    async def _run(self, connection: Connection, command: str, seconds: float, what: str = "it") -> Exit:
+    async def _run(self, connection: SshConnection, command: str, seconds: float, what: str = "it") -> Exit:
         """Runs a command within that time, or stops it."""
         try:
             async with asyncio.timeout(seconds):
@@ -165,7 +165,7 @@ class HostRun:
             for line in self._output.rest():
                 await self._context.log(line, self.name)
 
-    async def _stopped(self, connection: Connection) -> bool:
+    async def _stopped(self, connection: SshConnection) -> bool:
         known = False
         try:
             known = await connection.stop(self._terms.kill)
@@ -199,9 +199,12 @@ class HostRun:
     def _account(self) -> dict[str, Any]:
         """What is told besides the state."""
         told: dict[str, Any] = {
-            "code": self.code, "reason": self.reason, "output": self._output.tail,
-            "steps": self._steps[-_TOLD:], "rolled_back": self.rolled_back,
-        }  # fmt: skip
+            "code": self.code,
+            "reason": self.reason,
+            "output": self._output.tail,
+            "steps": self._steps[-_TOLD:],
+            "rolled_back": self.rolled_back,
+        }
         if self._output.total:
             told["output_bytes"] = self._output.total
         if self._exit is not None:

@@ -52,7 +52,7 @@ class Target:
     values: dict[str, str]
 
 
-class Plans(Part):
+class Inventory(Part):
     defaults: Defaults = Defaults()
     hosts: dict[Name, Host] = Field({})
     groups: dict[Name, Group] = Field({})
@@ -82,7 +82,7 @@ class Plans(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class PlanBounds:
     """What a plan may ask for; ``deadline`` in seconds."""
 
     hosts: int
@@ -100,7 +100,7 @@ class Fault:
         return f"line {self.line}: {self.place + ': ' if self.place else ''}{self.message}"
 
 
-class PlansError(Exception):
+class InventoryError(Exception):
     """The file cannot be used; ``faults`` are all of its faults, by their lines."""
 
     def __init__(self, path: Path, faults: list[Fault]) -> None:
@@ -111,24 +111,27 @@ class PlansError(Exception):
         super().__init__("\n".join([f"{path.name} cannot be used:", *lines]))
 
 
-def load(path: Path, bounds: Bounds) -> Plans:
-    """Takes some 0.1 ms a line, so it is for a thread. Raises PlansError, or OSError for a file that cannot be read."""
+def load(path: Path, bounds: PlanBounds) -> Inventory:
+    """Takes some 0.1 ms a line, so it is for a thread.
+
+    Raises InventoryError, or OSError for a file that cannot be read.
+    """
     with path.open("rb") as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        raise PlansError(path, [Fault("", 1, f"it has more than {_MOST_BYTES:,} bytes")])
+        raise InventoryError(path, [Fault("", 1, f"it has more than {_MOST_BYTES:,} bytes")])
     reading = _Reading()
     content = reading.read(data)
     if not isinstance(content, dict):
-        raise PlansError(path, reading.faults or [Fault("", 1, "it must have hosts, groups and plans")])
+        raise InventoryError(path, reading.faults or [Fault("", 1, "it must have hosts, groups and plans")])
     faults = reading.faults + [reading.fault(place, message) for place, message in _strangers(content)]
     try:
-        plans = Plans.model_validate(content)
+        plans = Inventory.model_validate(content)
     except ValidationError as error:
-        raise PlansError(path, faults + list(_merged(reading, error))) from None
+        raise InventoryError(path, faults + list(_merged(reading, error))) from None
     faults += [reading.fault(place, message) for place, message in _beyond(plans, bounds)] if not faults else []
     if faults:
-        raise PlansError(path, faults)
+        raise InventoryError(path, faults)
     return plans
 
 
@@ -223,7 +226,7 @@ def _strangers(content: Any, place: Place = (), known: frozenset[str] | None = N
             yield from _strangers(value, here, known)
 
 
-def _beyond(plans: Plans, bounds: Bounds) -> Iterator[tuple[Place, str]]:
+def _beyond(plans: Inventory, bounds: PlanBounds) -> Iterator[tuple[Place, str]]:
     """What is well formed and cannot be: no user, names that are taken, more than the settings allow."""
     for name, host in plans.hosts.items():
         if not (host.user or plans.defaults.user):

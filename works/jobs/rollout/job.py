@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from works.jobs import JobContext, JobFailed, job
 
 if TYPE_CHECKING:
-    from works.jobs.rollout.inventory import Plans
+    from works.jobs.rollout.inventory import Inventory
     from works.jobs.rollout.plan import Plan
     from works.jobs.rollout.ssh import Ssh
     from works.jobs.settings import JobSettings
@@ -35,8 +35,8 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
     """Carries out a named plan on many hosts over SSH: in stages and batches, until all is done or too much fails."""
     settings = context.house.settings
     try:
-        from works.jobs.rollout.execution import Course
-        from works.jobs.rollout.host_run import HostRun, Terms
+        from works.jobs.rollout.execution import RolloutExecution
+        from works.jobs.rollout.host_run import HostRun, RolloutTerms
     except ModuleNotFoundError as error:
         if error.name not in ("asyncssh", "yaml"):
             raise
@@ -52,13 +52,13 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
     for name in skipped:
         await context.target(name, "skipped", reason="it is not among the hosts that were asked for")
 
-    terms = Terms(settings.rollout_output, settings.rollout_tail, settings.rollout_kill_timeout, params.dry_run)
+    terms = RolloutTerms(settings.rollout_output, settings.rollout_tail, settings.rollout_kill_timeout, params.dry_run)
 
     def visitor(name: str) -> HostRun:
         return HostRun(plans.target(name, plan, values), context, ssh, terms)
 
     hosts = [visitor(name) for name in chosen]
-    course = Course(context, plans, plan, hosts, visitor, dry=terms.dry, kill=terms.kill)
+    course = RolloutExecution(context, plans, plan, hosts, visitor, dry=terms.dry, kill=terms.kill)
     head = {"plan": params.plan, "dry_run": params.dry_run, "hosts": len(chosen), "skipped": len(skipped)}
     try:
         await course.run()
@@ -67,16 +67,16 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
     return {**head, **course.result()}
 
 
-async def _read_plan(settings: "JobSettings", params: RolloutParams) -> "tuple[Plans, Plan, dict[str, str]]":
+async def _read_plan(settings: "JobSettings", params: RolloutParams) -> "tuple[Inventory, Plan, dict[str, str]]":
     """The file of plans, the plan, its parameters as text. Raises JobFailed, with all errors by field."""
-    from works.jobs.rollout.inventory import Bounds, PlansError, load
+    from works.jobs.rollout.inventory import InventoryError, PlanBounds, load
 
     if not settings.plans:
         raise JobFailed("unavailable", "there is no file of plans (plans)")
-    bounds = Bounds(settings.rollout_hosts, settings.rollout_forks, settings.rollout_deadline)
+    bounds = PlanBounds(settings.rollout_hosts, settings.rollout_forks, settings.rollout_deadline)
     try:
         plans = await asyncio.to_thread(load, Path(settings.plans), bounds)
-    except PlansError as error:
+    except InventoryError as error:
         errors = [{"field": fault.place, "line": fault.line, "message": fault.message} for fault in error.faults]
         raise JobFailed("bad_plans", str(error), {"errors": errors[:100]}) from None
     except OSError as error:
@@ -114,7 +114,7 @@ def _open_ssh(settings: "JobSettings") -> "Ssh":
 
 
 def _choose(
-    plans: "Plans", plan: "Plan", asked: list[str] | None, only: frozenset[str] | None
+    plans: "Inventory", plan: "Plan", asked: list[str] | None, only: frozenset[str] | None
 ) -> tuple[list[str], list[str]]:
     """The plan's hosts to do, and those to leave out."""
     everybody = plans.everybody(plan)

@@ -130,7 +130,7 @@ class Step(Part):
         return self.changed_when.output if isinstance(self.changed_when, ChangedWhen) else None
 
 
-class Health(Part):
+class HealthCheck(Part):
     """Asked after each batch: on the batch's hosts, or on others."""
 
     command: Command
@@ -158,7 +158,7 @@ class Stage(Part):
     approve: Literal["stage", "batches", "all"] | None = None
     """Before the stage's first batch, before its later ones, or before each."""
     steps: list[Step] = Field(min_length=1)
-    health: Health | None = None
+    health: HealthCheck | None = None
     rollback: Rollback | None = None
 
     def sizes(self, hosts: int) -> list[int]:

@@ -49,7 +49,7 @@ class Unreachable(Exception):
         self.code = code
 
 
-class Broken(Exception):
+class ConnectionBroken(Exception):
     """The connection was lost, or runs nothing (more). ``begun``: a command may have been under way."""
 
     def __init__(self, message: str, begun: bool) -> None:
@@ -150,7 +150,7 @@ class Command:
         return data
 
 
-class Connection:
+class SshConnection:
     """A host that we are logged in to."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
@@ -158,7 +158,10 @@ class Connection:
         self._command: Command | None = None
 
     async def run(self, script: str, hear: Hear) -> Exit:
-        """Runs it to its end. Raises Broken. Who gives up before, by a deadline or a cancel, has to ``stop`` it."""
+        """Runs it to its end. Raises ConnectionBroken.
+
+        Who gives up before, by a deadline or a cancel, has to ``stop`` it.
+        """
         self._command = command = Command()
         return await self._follow(command, script, hear)
 
@@ -173,9 +176,9 @@ class Connection:
             while data := await command.read():
                 await hear(data)
         except (asyncssh.Error, OSError) as error:
-            raise Broken(_told(error), begun=command.channel is not None) from None
+            raise ConnectionBroken(_told(error), begun=command.channel is not None) from None
         if command.exit is None:
-            raise Broken("the connection was lost", begun=True)
+            raise ConnectionBroken("the connection was lost", begun=True)
         command.channel.abort()
         return command.exit
 
@@ -185,7 +188,7 @@ class Connection:
         if command is None or command.channel is None:
             return True
         if command.exit is None:
-            with suppress(TimeoutError, Broken):
+            with suppress(TimeoutError, ConnectionBroken):
                 async with asyncio.timeout(seconds):
                     return await self._end(command, seconds)
         return command.exit is not None
@@ -195,7 +198,7 @@ class Connection:
             pass  # a flood may stand before the process id
         if command.pid is not None:
             stop = _STOP.replace("PID", str(command.pid)).replace("TENTHS", str(max(int(seconds * 8), 2)))
-            with suppress(Broken):
+            with suppress(ConnectionBroken):
                 ended = await self._follow(Command(), stop, _ignored)
                 return ended.status == 0 or command.exit is not None
         with suppress(OSError):
@@ -234,9 +237,9 @@ class Ssh:
             raise ValueError(f"ssh_key: {_told(error)}") from None
 
     @asynccontextmanager
-    async def login(self, target: Target) -> AsyncIterator[Connection]:
+    async def login(self, target: Target) -> AsyncIterator[SshConnection]:
         """Raises Unreachable."""
-        connection = Connection(await self._connect(target))
+        connection = SshConnection(await self._connect(target))
         try:
             yield connection
         finally:
@@ -246,18 +249,31 @@ class Ssh:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 return await asyncssh.connect(
-                    target.address, target.port, username=target.user, client_keys=[self._key],
+                    target.address,
+                    target.port,
+                    username=target.user,
+                    client_keys=[self._key],
                     # An object, even one without entries: None would trust every host, () the keys of ~/.ssh.
                     known_hosts=self._known_hosts,
                     # What its known keys are of, then the rest: a key of another kind is to be told as a wrong one.
                     server_host_key_algs="+ssh-ed25519,ecdsa-sha2-*,rsa-sha2-*",
                     # Nothing of this machine's user: no ~/.ssh/config, no agent, no certificates, no Kerberos.
-                    config=None, agent_path=None, x509_trusted_certs=None, gss_host=None, gss_kex=False,
-                    gss_auth=False, password_auth=False, kbdint_auth=False, host_based_auth=False,
-                    preferred_auth=["publickey"], compression_algs=None, connect_timeout=None,
+                    config=None,
+                    agent_path=None,
+                    x509_trusted_certs=None,
+                    gss_host=None,
+                    gss_kex=False,
+                    gss_auth=False,
+                    password_auth=False,
+                    kbdint_auth=False,
+                    host_based_auth=False,
+                    preferred_auth=["publickey"],
+                    compression_algs=None,
+                    connect_timeout=None,
                     # A host that has gone without a word is found in the middle of a command too.
-                    keepalive_interval=self._connect_timeout, keepalive_count_max=2,
-                )  # fmt: skip
+                    keepalive_interval=self._connect_timeout,
+                    keepalive_count_max=2,
+                )
         except asyncssh.HostKeyNotVerifiable:
             raise Unreachable("host_key", self._why_not(target)) from None
         except TimeoutError:
