@@ -8,10 +8,10 @@ import pytest
 import websockets
 from hypothesis import HealthCheck, settings
 
-from tests.redis import Redis, redis_in
-from tests.running import GUARD, Server
-from tests.s3 import S3, s3_in
-from tests.streams import Camera, make_clip
+from tests.support.redis import Redis, redis_in
+from tests.support.running import GUARD, Server
+from tests.support.s3 import S3, s3_in
+from tests.support.streams import Camera, make_clip
 
 # Both libraries give up after 5 to 20 s unless told otherwise, each time. A busy machine may take longer.
 for _part in ("connect", "read", "write", "pool"):

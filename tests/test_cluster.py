@@ -13,12 +13,12 @@ import httpx
 import psutil
 import pytest
 
-from tests.certificates import certificate
-from tests.client import PLUG, Client
-from tests.dask import Dask, dask_in
-from tests.pictures import encoded, photograph, small
-from tests.running import GUARD, ROOT, Server, alive, until
-from tests.works.queues import on_dask, task
+from tests.support.certificates import certificate
+from tests.support.client import PLUG, Client
+from tests.support.dask import Dask, dask_in
+from tests.support.pictures import encoded, photograph, small
+from tests.support.queues import on_dask, task
+from tests.support.running import GUARD, ROOT, Server, alive, until
 from works.queue.cluster_address import QueueSettings, is_private
 from works.queue.dask import DaskCluster
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.running import ROOT
+from tests.support.running import ROOT
 
 PRODUCT = [
     *ROOT.glob("*.py"),

@@ -18,9 +18,9 @@ import psutil
 import pytest
 import websockets
 
-from tests.client import Client
-from tests.pictures import small
-from tests.running import ROOT, SECRET, Server, alive, until
+from tests.support.client import Client
+from tests.support.pictures import small
+from tests.support.running import ROOT, SECRET, Server, alive, until
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

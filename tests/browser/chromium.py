@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.async_api import Page, async_playwright, expect
 
-from tests.running import Server
+from tests.support.running import Server
 
 # Milliseconds, only a guard against hanging; by default it is five seconds, which a busy machine may take. A page that
 # has lost its server may wait for 22 s before it tries again.

@@ -7,9 +7,9 @@ from typing import Any
 from playwright.async_api import Page, expect
 
 from tests.browser.chromium import console
-from tests.running import Server
+from tests.support.running import Server
 
-KINDS = "tests.browser.kinds_of_jobs,tests.works.kinds_of_jobs"
+KINDS = "tests.browser.kinds_of_jobs,tests.support.kinds_of_jobs"
 # For what a job does.
 PATIENCE = 120_000
 

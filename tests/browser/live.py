@@ -13,9 +13,9 @@ import cv2
 from playwright.async_api import Page, expect
 
 from tests.browser.chromium import console
-from tests.pictures import photograph
-from tests.running import Server
-from tests.streams import ACROSS, BITS
+from tests.support.pictures import photograph
+from tests.support.running import Server
+from tests.support.streams import ACROSS, BITS
 
 # -1 stands for a picture that says no number.
 RECORD = f"""() => {{

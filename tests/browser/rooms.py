@@ -7,7 +7,7 @@ from typing import Any
 from playwright.async_api import Page, expect
 
 from tests.browser.chromium import console
-from tests.running import Server
+from tests.support.running import Server
 
 
 def room(server: Server, name: str, fragment: str = "#room/harbour", url: str = "", **options: Any) -> Any:

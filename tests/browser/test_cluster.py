@@ -14,9 +14,9 @@ from playwright.async_api import Page
 
 from tests.browser.chromium import console
 from tests.browser.test_console import all_done, choose, done, picture, slow
-from tests.cluster import Cluster, cluster_in
-from tests.running import until
-from tests.s3 import S3
+from tests.support.cluster import Cluster, cluster_in
+from tests.support.running import until
+from tests.support.s3 import S3
 
 # Guards against hanging: a slice may wait for parts that start on a busy machine, and then for its turn.
 pytestmark = pytest.mark.timeout(300)

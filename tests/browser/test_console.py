@@ -8,9 +8,9 @@ import pytest
 from playwright.async_api import Page
 
 from tests.browser.chromium import SCREENSHOTS, Proxy, console, order, states
-from tests.client import PLUG, Client
-from tests.pictures import encoded, small, tall
-from tests.running import Server, until
+from tests.support.client import PLUG, Client
+from tests.support.pictures import encoded, small, tall
+from tests.support.running import Server, until
 
 Start = Callable[..., Server]
 # Slices that a page has on their way at once.

@@ -10,7 +10,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.chromium import Proxy, console
 from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, last_line, lines, numbered, opened, saved_log, state
-from tests.running import Server, until
+from tests.support.running import Server, until
 
 Start = Callable[..., Server]
 

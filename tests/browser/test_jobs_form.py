@@ -13,8 +13,8 @@ from playwright.async_api import Page, WebSocketRoute, expect
 from tests.browser.chromium import Proxy, console
 from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, opened, state
 from tests.browser.rooms import drop
-from tests.pictures import encoded, tall
-from tests.running import Server
+from tests.support.pictures import encoded, tall
+from tests.support.running import Server
 
 Start = Callable[..., Server]
 

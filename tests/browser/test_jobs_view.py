@@ -10,8 +10,8 @@ from playwright.async_api import Page, expect
 
 from tests.browser.chromium import SCREENSHOTS
 from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, last_line, lines, opened, state
-from tests.pictures import encoded, tall
-from tests.running import Server
+from tests.support.pictures import encoded, tall
+from tests.support.running import Server
 
 Start = Callable[..., Server]
 

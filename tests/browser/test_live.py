@@ -10,10 +10,10 @@ from playwright.async_api import Page, expect
 
 from tests.browser.chromium import SCREENSHOTS
 from tests.browser.live import at, drag, ended, make_film, more_shown, round_trip, shown, state, watching
-from tests.handlers.watching import sources
-from tests.pictures import encoded, tall
-from tests.running import Server, until
-from tests.streams import Camera
+from tests.support.pictures import encoded, tall
+from tests.support.running import Server, until
+from tests.support.streams import Camera
+from tests.support.watching import sources
 
 Start = Callable[..., Server]
 

@@ -10,9 +10,9 @@ from playwright.async_api import Page, expect
 
 from tests.browser.chromium import console
 from tests.browser.live import RECORD, at, drag, ended, more_shown, shown, state, watching
-from tests.handlers.watching import Viewer, sources
-from tests.running import GUARD, Server, until
-from tests.streams import Camera
+from tests.support.running import GUARD, Server, until
+from tests.support.streams import Camera
+from tests.support.watching import Viewer, sources
 
 Start = Callable[..., Server]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tests.browser.chromium import console, order
 from tests.browser.test_console import all_done, choose, done, picture, slow
-from tests.running import Server
+from tests.support.running import Server
 
 Start = Callable[..., Server]
 

@@ -8,9 +8,9 @@ from playwright.async_api import expect
 from tests.browser.chromium import SCREENSHOTS
 from tests.browser.jobs import begin, jobs, saved_log, state
 from tests.handlers.test_rollouts import served
-from tests.running import Server
-from tests.sshd import Fleet, sshd
-from tests.works.rollouts import plan
+from tests.support.rollouts import plan
+from tests.support.running import Server
+from tests.support.sshd import Fleet, sshd
 
 HOSTS = [f"web{number}" for number in range(1, 21)]
 

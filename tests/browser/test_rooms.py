@@ -9,9 +9,9 @@ from playwright.async_api import expect
 
 from tests.browser.chromium import SCREENSHOTS
 from tests.browser.rooms import drop, go, joined, paste, room, say, texts
-from tests.handlers.chats import Chatter
-from tests.pictures import encoded, tall
-from tests.running import Server
+from tests.support.chats import Chatter
+from tests.support.pictures import encoded, tall
+from tests.support.running import Server
 
 Start = Callable[..., Server]
 
@@ -97,7 +97,7 @@ async def test_who_was_away_finds_what_was_said_and_shown(server: Server) -> Non
 async def test_what_is_attached_can_be_heard_and_removed(server: Server) -> None:
     async with room(server, "alice") as alice:
         await joined(alice)
-        await alice.set_input_files("#attach input", "tests/samples/sine.mp3")
+        await alice.set_input_files("#attach input", "tests/support/samples/sine.mp3")
         await expect(alice.locator("#attached li[data-state=done]")).to_have_count(1)
         await paste(alice, encoded(tall(200), ".jpg", 85))
         await expect(alice.locator("#attached li[data-state=done]")).to_have_count(2)
@@ -207,7 +207,7 @@ async def test_the_rooms_fit_the_screen(server: Server, width: int, scheme: str)
         await alice.set_input_files("#attach input", "static/sample.jpg")
         await expect(alice.locator("#attached li[data-state=done] img")).to_have_count(1)
         await alice.click("#compose button.main")
-        await alice.set_input_files("#attach input", "tests/samples/sine.mp3")
+        await alice.set_input_files("#attach input", "tests/support/samples/sine.mp3")
         await expect(alice.locator("#attached li[data-state=done]")).to_have_count(1)
         await say(alice, "and this is how it sounds")
         await bob.say("Unbrokenlongwordofsomebodywhodoesnotknowspaces" * 3, "5", room="harbour")

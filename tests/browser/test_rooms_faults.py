@@ -9,7 +9,7 @@ from playwright.async_api import expect
 from handlers.core.auth import issue
 from tests.browser.chromium import Proxy, console
 from tests.browser.rooms import go, joined, room, say, texts
-from tests.running import SECRET, Server, until
+from tests.support.running import SECRET, Server, until
 
 Start = Callable[..., Server]
 

@@ -7,9 +7,9 @@ from playwright.async_api import expect
 
 from tests.browser.chromium import SCREENSHOTS
 from tests.browser.rooms import drop, joined, room, say, texts
-from tests.pictures import encoded, tall
-from tests.redis import Redis, url_in
-from tests.running import Server
+from tests.support.pictures import encoded, tall
+from tests.support.redis import Redis, url_in
+from tests.support.running import Server
 
 Start = Callable[..., Server]
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from config import Settings
-from tests.running import ROOT
+from tests.support.running import ROOT
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))

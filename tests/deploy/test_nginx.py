@@ -17,11 +17,11 @@ import pytest
 import websockets
 
 from config import Settings
-from tests.client import Client
-from tests.films import film
-from tests.nginx import SHIPPED, Nginx, nginx_before
-from tests.pictures import decoded, encoded, photograph, small
-from tests.running import GUARD, ROOT, Server, until
+from tests.support.client import Client
+from tests.support.films import film
+from tests.support.nginx import SHIPPED, Nginx, nginx_before
+from tests.support.pictures import decoded, encoded, photograph, small
+from tests.support.running import GUARD, ROOT, Server, until
 
 HELD = {"trusted_proxies": "127.0.0.1", "accel_redirect": "/_files/"}
 

@@ -7,9 +7,9 @@ import httpx
 import pytest
 import websockets
 
-from tests.client import Client
-from tests.pictures import small
-from tests.running import Server, until
+from tests.support.client import Client
+from tests.support.pictures import small
+from tests.support.running import Server, until
 
 Start = Callable[..., Server]
 

@@ -6,9 +6,9 @@ import signal
 import httpx
 import pytest
 
-from tests.handlers.chats import Chatter, Start
-from tests.pictures import small
-from tests.running import Server
+from tests.support.chats import Chatter, Start
+from tests.support.pictures import small
+from tests.support.running import Server
 
 
 @pytest.fixture

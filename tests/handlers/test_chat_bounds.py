@@ -2,9 +2,9 @@
 
 import asyncio
 
-from tests.handlers.chats import Chatter, Start
-from tests.redis import Redis, url_in
-from tests.running import Server
+from tests.support.chats import Chatter, Start
+from tests.support.redis import Redis, url_in
+from tests.support.running import Server
 
 # As JSON one of these characters takes twelve bytes.
 LONG = "\U0001f40c" * 4000

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import httpx
 
-from tests.client import Client
-from tests.pictures import small
-from tests.running import Server, until
+from tests.support.client import Client
+from tests.support.pictures import small
+from tests.support.running import Server, until
 
 
 async def told(server: Server, status: int, *faulty: str) -> None:

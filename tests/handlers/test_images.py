@@ -8,9 +8,9 @@ import cv2
 import httpx
 import pytest
 
-from tests.client import Client
-from tests.pictures import decoded, encoded, photograph, small
-from tests.running import Server
+from tests.support.client import Client
+from tests.support.pictures import decoded, encoded, photograph, small
+from tests.support.running import Server
 from works.imaging.pixels import Image, as_image
 
 

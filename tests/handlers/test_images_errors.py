@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.client import Client
-from tests.pictures import animated_gif, encoded, photograph, scan, small, with_pillow
-from tests.running import Server
+from tests.support.client import Client
+from tests.support.pictures import animated_gif, encoded, photograph, scan, small, with_pillow
+from tests.support.running import Server
 from works.storage.results import NAME
 
 TEXT = '{"type": "slice", "id": "bad", "offset_top": 0}'

@@ -8,9 +8,9 @@ import psutil
 import pytest
 import websockets
 
-from tests.client import PLUG, Client, narrow
-from tests.pictures import encoded, photograph, scan, small
-from tests.running import Server, until
+from tests.support.client import PLUG, Client, narrow
+from tests.support.pictures import encoded, photograph, scan, small
+from tests.support.running import Server, until
 
 
 @pytest.fixture(scope="module")

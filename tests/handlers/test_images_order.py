@@ -8,9 +8,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.client import Client
-from tests.pictures import small
-from tests.running import Server, until
+from tests.support.client import Client
+from tests.support.pictures import small
+from tests.support.running import Server, until
 
 BAND = 64
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.client import Client, narrow
-from tests.pictures import encoded, photograph, small
-from tests.running import Server, until
+from tests.support.client import Client, narrow
+from tests.support.pictures import encoded, photograph, small
+from tests.support.running import Server, until
 
 
 @pytest.fixture(scope="module")

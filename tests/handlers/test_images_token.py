@@ -7,9 +7,9 @@ from typing import Any
 
 import websockets
 
-from tests.client import Client, admitted, shortened
-from tests.pictures import small
-from tests.running import Server, until
+from tests.support.client import Client, admitted, shortened
+from tests.support.pictures import small
+from tests.support.running import Server, until
 
 
 async def test_a_token_that_runs_out_is_announced_and_then_closes_the_connection(server: Server) -> None:

@@ -9,9 +9,9 @@ import httpx
 import pytest
 import websockets
 
-from tests.client import narrow
-from tests.handlers.watchers import KINDS, Start, Watcher, events_in
-from tests.running import Server, until
+from tests.support.client import narrow
+from tests.support.running import Server, until
+from tests.support.watchers import KINDS, Start, Watcher, events_in
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.handlers.watchers import KINDS, events_in
-from tests.running import Server, until
+from tests.support.running import Server, until
+from tests.support.watchers import KINDS, events_in
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import websockets
 
-from tests.handlers.watchers import KINDS, Start, Watcher, events_in
-from tests.redis import Redis, url_in
-from tests.running import Server, until
+from tests.support.redis import Redis, url_in
+from tests.support.running import Server, until
+from tests.support.watchers import KINDS, Start, Watcher, events_in
 
 # Seconds after which a job is found; a server that stands still for as long has lost its own.
 LEASE = 8.0

@@ -6,9 +6,9 @@ import os
 import httpx
 import pytest
 
-from tests.client import Client
-from tests.pictures import decoded, small
-from tests.running import Server
+from tests.support.client import Client
+from tests.support.pictures import decoded, small
+from tests.support.running import Server
 
 
 async def result(server: Server, **members: object) -> str:

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from handlers.core.auth import issue
-from tests.running import SECRET, Server
+from tests.support.running import SECRET, Server
 
 
 def test_the_console_is_a_page_that_loads_its_own_files_only(server: Server) -> None:

@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from tests.client import PLUG
-from tests.pictures import animated_gif, decoded, encoded, photograph, small
-from tests.running import Server, until
+from tests.support.client import PLUG
+from tests.support.pictures import animated_gif, decoded, encoded, photograph, small
+from tests.support.running import Server, until
 
 
 def post(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.client import Client
-from tests.running import Server, until
-from tests.sshd import Fleet, gone, sshd
-from tests.works.rollouts import plan, prepare
+from tests.support.client import Client
+from tests.support.rollouts import plan, prepare
+from tests.support.running import Server, until
+from tests.support.sshd import Fleet, gone, sshd
 
 Start = Callable[..., Server]
 

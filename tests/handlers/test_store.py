@@ -13,11 +13,11 @@ import httpx
 import psutil
 import pytest
 
-from tests.client import Client
-from tests.films import sound
-from tests.pictures import decoded, encoded, photograph, small
-from tests.running import ROOT, Server, until
-from tests.s3 import S3, SECRET, s3_in
+from tests.support.client import Client
+from tests.support.films import sound
+from tests.support.pictures import decoded, encoded, photograph, small
+from tests.support.running import ROOT, Server, until
+from tests.support.s3 import S3, SECRET, s3_in
 
 Start = Callable[..., Server]
 

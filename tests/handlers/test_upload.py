@@ -12,9 +12,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.films import film, sound
-from tests.pictures import decoded, encoded, photograph, small, tall
-from tests.running import Server, until
+from tests.support.films import film, sound
+from tests.support.pictures import decoded, encoded, photograph, small, tall
+from tests.support.running import Server, until
 
 Start = Callable[..., Server]
 MIB = 1 << 20

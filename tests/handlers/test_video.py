@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import pytest
 
-from tests.films import sound
-from tests.handlers.watching import Viewer, sources
-from tests.running import Server, until
-from tests.streams import number_in, numbered
+from tests.support.films import sound
+from tests.support.running import Server, until
+from tests.support.streams import number_in, numbered
+from tests.support.watching import Viewer, sources
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.client import Client
-from tests.handlers.watching import Start, Viewer, sources
-from tests.running import Server, until
-from tests.streams import Camera, number_in
+from tests.support.client import Client
+from tests.support.running import Server, until
+from tests.support.streams import Camera, number_in
+from tests.support.watching import Start, Viewer, sources
 
 PART = re.compile(rb"--sluice\r\nContent-Type: image/jpeg\r\nContent-Length: (\d+)\r\nX-Captured-At: \d+\r\n\r\n")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.client import narrow
-from tests.handlers.watching import Start, Viewer, sources
-from tests.running import Server, until
-from tests.streams import Camera, make_clip, noisy, number_in
+from tests.support.client import narrow
+from tests.support.running import Server, until
+from tests.support.streams import Camera, make_clip, noisy, number_in
+from tests.support.watching import Start, Viewer, sources
 
 Make = Callable[[Path], Camera]
 

@@ -11,10 +11,10 @@ import psutil
 import pytest
 from PIL import Image as Pillow
 
-from tests.handlers.watching import Start, Viewer, sources
-from tests.ports import free_port
-from tests.running import Server, alive, until
-from tests.streams import Camera, Deaf, publish
+from tests.support.ports import free_port
+from tests.support.running import Server, alive, until
+from tests.support.streams import Camera, Deaf, publish
+from tests.support.watching import Start, Viewer, sources
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import httpx
 import websockets
 
 from handlers.core.auth import issue
-from tests.handlers.watching import Start, Viewer, sources
-from tests.ports import free_port
-from tests.running import SECRET, Server, until
-from tests.streams import Camera
+from tests.support.ports import free_port
+from tests.support.running import SECRET, Server, until
+from tests.support.streams import Camera
+from tests.support.watching import Start, Viewer, sources
 
 
 async def test_a_source_is_only_there_for_those_who_may_watch_it(start: Start, clip: Path) -> None:

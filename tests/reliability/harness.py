@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from tests.client import Client
-from tests.running import GUARD, Server
+from tests.support.client import Client
+from tests.support.running import GUARD, Server
 
 Ends = dict[str, dict[str, Any]]
 # Payloads on their way at once: below the server's own bound on a session.
@@ -86,7 +86,7 @@ def _of_status(process: psutil.Process, name: str) -> int:
 
 async def healthy(server: Server) -> None:
     """Fails unless a fresh client's slice is answered."""
-    from tests.pictures import small
+    from tests.support.pictures import small
 
     assert server.process.poll() is None, "the server died:\n" + "".join(server.log)
     ends = await asyncio.wait_for(send_all(server, [("healthy", small())], "healthy-client"), GUARD)

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from functools import cache
 
-from tests.pictures import encoded, photograph, scan, with_pillow
+from tests.support.pictures import encoded, photograph, scan, with_pillow
 
 
 @cache

@@ -6,8 +6,8 @@ import socket
 import struct
 from types import TracebackType
 
-from tests.client import upgrade
-from tests.running import GUARD, Server
+from tests.support.client import upgrade
+from tests.support.running import GUARD, Server
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 KEY = bytes(4)

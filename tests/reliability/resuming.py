@@ -11,8 +11,8 @@ from typing import Any
 
 import websockets
 
-from tests.client import Client
-from tests.pictures import small
+from tests.support.client import Client
+from tests.support.pictures import small
 
 # Close codes and HTTP statuses after which a client comes back: see docs/protocol.md. 1006: no close at all.
 COMES_BACK = {1006, 1012, 4408, 4508}

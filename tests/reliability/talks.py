@@ -9,8 +9,8 @@ from typing import Any
 
 import websockets
 
-from tests.handlers.chats import Chatter
-from tests.running import GUARD, Server, until
+from tests.support.chats import Chatter
+from tests.support.running import GUARD, Server, until
 
 # A room by its name, or the two users of a conversation.
 Place = str | frozenset[str]

@@ -14,10 +14,10 @@ import pytest
 import websockets
 
 from handlers.core.auth import issue
-from tests.client import Client
-from tests.pictures import small
 from tests.reliability.doors import DOORS, ask, bearer, log_of, request
-from tests.running import SECRET, Server
+from tests.support.client import Client
+from tests.support.pictures import small
+from tests.support.running import SECRET, Server
 
 NAME = "canary-in-a-coal-mine"
 TOKENS: dict[str, Callable[[], str]] = {

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.handlers.chats import Chatter, Start
 from tests.reliability.test_disks import disk, faults, fill
-from tests.running import GUARD, Server, until
+from tests.support.chats import Chatter, Start
+from tests.support.running import GUARD, Server, until
 
 __all__ = ["disk"]
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import websockets
 
-from tests.handlers.chats import Chatter
-from tests.running import GUARD, Server, until
+from tests.support.chats import Chatter
+from tests.support.running import GUARD, Server, until
 
 Start = Callable[..., Server]
 Heard = list[tuple[int, str]]

@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from handlers.chat import ChatWebSocket
-from tests.handlers.chats import Chatter
 from tests.reliability.test_malformed import JUNK, NO_NUMBER, NO_STRING, SHORT, SURROGATE
-from tests.running import Server
+from tests.support.chats import Chatter
+from tests.support.running import Server
 from works.errors import CODES
 
 numbers = count(1)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.reliability.talks import Talk
-from tests.running import GUARD, Server
+from tests.support.running import GUARD, Server
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from handlers.chat import ChatWebSocket
-from tests.handlers.chats import Chatter
-from tests.running import GUARD, Server
+from tests.support.chats import Chatter
+from tests.support.running import GUARD, Server
 
 
 class Recorder(Chatter):

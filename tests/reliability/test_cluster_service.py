@@ -15,14 +15,14 @@ import httpx
 import pytest
 import websockets
 
-from tests.client import Client
-from tests.cluster import Cluster, cluster_in
-from tests.handlers.chats import Chatter
 from tests.handlers.test_images_order import BAND, inversions, offsets, send_shuffled
-from tests.handlers.watchers import KINDS, Watcher, events_in
-from tests.pictures import decoded, small
 from tests.reliability.resuming import Resuming
-from tests.running import until
+from tests.support.chats import Chatter
+from tests.support.client import Client
+from tests.support.cluster import Cluster, cluster_in
+from tests.support.pictures import decoded, small
+from tests.support.running import until
+from tests.support.watchers import KINDS, Watcher, events_in
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client import Client
-from tests.pictures import small
 from tests.reliability.doors import Answer, ask, bearer, log_of, request
-from tests.running import GUARD, ROOT, Server, until
+from tests.support.client import Client
+from tests.support.pictures import small
+from tests.support.running import GUARD, ROOT, Server, until
 
 Start = Callable[..., Server]
 

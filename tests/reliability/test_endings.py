@@ -9,12 +9,12 @@ import signal
 import time
 from collections.abc import Callable
 
-from tests.client import Client
-from tests.pictures import decoded, encoded, photograph
 from tests.reliability.doors import bearer, request
 from tests.reliability.harness import tried
 from tests.reliability.raw import Raw, thin
-from tests.running import GUARD, Server, until
+from tests.support.client import Client
+from tests.support.pictures import decoded, encoded, photograph
+from tests.support.running import GUARD, Server, until
 
 Start = Callable[..., Server]
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

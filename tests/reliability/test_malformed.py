@@ -16,11 +16,11 @@ import websockets
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.client import Client, upgrade
-from tests.pictures import small
 from tests.reliability.harness import Cost, healthy
 from tests.reliability.raw import TEXT, Raw, closing, frame
-from tests.running import Server
+from tests.support.client import Client, upgrade
+from tests.support.pictures import small
+from tests.support.running import Server
 from works.errors import CODES
 
 MIB = 1 << 20

@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.client import Client
-from tests.pictures import small
 from tests.reliability.doors import calm, request
-from tests.running import GUARD, ROOT, Server
+from tests.support.client import Client
+from tests.support.pictures import small
+from tests.support.running import GUARD, ROOT, Server
 
 # In every file that must not be seen; those that are not the test's own have words of their own.
 MARK = "not-for-your-eyes"

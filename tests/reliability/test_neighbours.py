@@ -15,10 +15,10 @@ import websockets
 
 import handlers
 from handlers.images import ImagesWebSocket
-from tests.client import Client
-from tests.pictures import encoded, photograph, small
 from tests.reliability.doors import ask, bearer, request
-from tests.running import GUARD, Server, until
+from tests.support.client import Client
+from tests.support.pictures import encoded, photograph, small
+from tests.support.running import GUARD, Server, until
 
 TOPS = (0, 1000, 2000)
 Hello = dict[str, Any]

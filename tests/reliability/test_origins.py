@@ -13,10 +13,10 @@ import pytest
 from playwright.async_api import Page, async_playwright
 
 from tests.browser.chromium import FLAGS
-from tests.client import Client
-from tests.pictures import small
 from tests.reliability.doors import DENY, Answer, ask, bearer, request
-from tests.running import GUARD, Server
+from tests.support.client import Client
+from tests.support.pictures import small
+from tests.support.running import GUARD, Server
 
 Start = Callable[..., Server]
 OWN, ALLOWED = "http://127.0.0.1", "https://pages.example"

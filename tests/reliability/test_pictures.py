@@ -17,11 +17,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.client import PLUG, Client
-from tests.pictures import encoded, photograph, small
 from tests.reliability.harness import TRIES, Cost, Ends, healthy, peak_address_space, send_all
 from tests.reliability.mutations import mutations
-from tests.running import GUARD, ROOT, Server, until
+from tests.support.client import PLUG, Client
+from tests.support.pictures import encoded, photograph, small
+from tests.support.running import GUARD, ROOT, Server, until
 from works.errors import WorkError
 from works.imaging.pipeline import ImageLimits, process
 from works.imaging.task import Task

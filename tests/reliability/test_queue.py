@@ -14,10 +14,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.client import Client
-from tests.pictures import encoded, photograph, small
 from tests.reliability.harness import TRIES, Cost, healthy, send_all
-from tests.running import GUARD, Server, until
+from tests.support.client import Client
+from tests.support.pictures import encoded, photograph, small
+from tests.support.running import GUARD, Server, until
 from works.queue import ATTEMPTS
 
 Start = Callable[..., Server]

@@ -14,11 +14,11 @@ from socket import create_connection, socket
 import httpx
 import pytest
 
-from tests.client import Client, narrow, upgrade
-from tests.pictures import encoded, photograph, small
 from tests.reliability.harness import Cost, healthy, tried
 from tests.reliability.raw import CLOSE, PING, TEXT, Raw, answer, closing, frame, thin
-from tests.running import GUARD, Server, until
+from tests.support.client import Client, narrow, upgrade
+from tests.support.pictures import encoded, photograph, small
+from tests.support.running import GUARD, Server, until
 
 Start = Callable[..., Server]
 MIB = 1 << 20

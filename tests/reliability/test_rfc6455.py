@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.client import Client, upgrade
-from tests.pictures import small
 from tests.reliability.harness import Cost, healthy, tried
 from tests.reliability.raw import BINARY, CLOSE, KEY, PING, PONG, TEXT, Raw, answer, closing, frame, thin
-from tests.running import GUARD, Server, until
+from tests.support.client import Client, upgrade
+from tests.support.pictures import small
+from tests.support.running import GUARD, Server, until
 
 Start = Callable[..., Server]
 BYE = b"\x88\x82" + KEY + b"\x03\xe8"

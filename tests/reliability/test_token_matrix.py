@@ -22,9 +22,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from tests.client import Client
 from tests.reliability.doors import DOORS, ask, calm
-from tests.running import GUARD, ROOT, SECRET, Server
+from tests.support.client import Client
+from tests.support.running import GUARD, ROOT, SECRET, Server
 
 OURS = {"jwt_audience": "sluice", "jwt_issuer": "house", "metrics_allow": "192.0.2.0/24", "log_level": "debug"}
 RSA, OTHER_RSA = rsa.generate_private_key(65537, 2048), rsa.generate_private_key(65537, 2048)

@@ -12,11 +12,11 @@ import pytest
 import websockets
 
 from handlers.core.auth import issue
-from tests.client import PLUG, TRIES, Client, admitted, shortened, upgrade
-from tests.pictures import small
 from tests.reliability.harness import healthy
 from tests.reliability.raw import BINARY, CLOSE, TEXT, Raw, frame
-from tests.running import GUARD, SECRET, Server, until
+from tests.support.client import PLUG, TRIES, Client, admitted, shortened, upgrade
+from tests.support.pictures import small
+from tests.support.running import GUARD, SECRET, Server, until
 
 Start = Callable[..., Server]
 # The close that says so.

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.client import upgrade
 from tests.reliability.raw import CLOSE, KEY, TEXT, Raw, answer
-from tests.running import Server, until
+from tests.support.client import upgrade
+from tests.support.running import Server, until
 
 OFFERS: dict[str, tuple[list[str], str | None]] = {
     # The lines of Sec-WebSocket-Protocol, TOKEN for a bearer item; and what is chosen (4.2.2).

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.dask import Clusters
-from tests.works.logs import be_patient
+from tests.support.dask import Clusters
+from tests.support.event_logs import be_patient
 
 
 @pytest.fixture(autouse=True)
@@ -32,5 +32,5 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
 
 @pytest.fixture
 def workers_of(request: pytest.FixtureRequest) -> "str | Clusters":
-    """What tests.works.queues.opened takes for a kind of WorkQueue."""
+    """What tests.support.queues.opened takes for a kind of WorkQueue."""
     return request.getfixturevalue("clusters") if request.param == "dask" else request.param

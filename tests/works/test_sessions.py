@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.running import full_disk, until
-from tests.works.queues import held, moderate, task
+from tests.support.queues import held, moderate, task
+from tests.support.running import full_disk, until
 from works.errors import Busy, WorkError
 from works.imaging.pipeline import ImageLimits
 from works.imaging.task import Task, Viewport

@@ -1,0 +1,1 @@
+"""What tests share: servers and clients, pictures, clips, and the programs that stand beside a server."""

@@ -1,0 +1,115 @@
+"""A real Dask cluster for the tests: ``server.py scheduler`` and ``server.py worker`` on free loopback ports."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from tests.support.ports import free_port
+from tests.support.running import ROOT, alive
+
+
+class Dask:
+    """A scheduler, started at once unless told otherwise, and as many workers as are asked for.
+
+    ``media`` is the folder of all its workers, ``settings`` are theirs and the scheduler's.
+    """
+
+    def __init__(self, folder: Path, scheme: str = "tcp", *, start: bool = True, **settings: object) -> None:
+        self.folder = folder / "dask"
+        self.folder.mkdir()
+        self.media = folder / "media"
+        self.url = f"{scheme}://127.0.0.1:{free_port()}"
+        self.scheduler: subprocess.Popen[bytes] | None = None
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+        if start:
+            self.start()
+
+    def start(self) -> None:
+        """The scheduler, on its old port; it loads in its own time."""
+        self.scheduler = self._run("scheduler")
+
+    def add(self, threads: int = 1, **settings: object) -> subprocess.Popen[bytes]:
+        """One more worker."""
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+        self.workers.append(self._run("worker", f"--workers={threads}", f"--media=file:{self.media}", *flags))
+        return self.workers[-1]
+
+    def _run(self, role: str, *flags: str) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+        command = [sys.executable, str(ROOT / "server.py"), role, f"--scheduler={self.url}", *self._flags, *flags]
+        with (self.folder / "log").open("a") as log:
+            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def kill(self, process: subprocess.Popen[bytes] | None) -> None:
+        """With SIGKILL, and reaps it."""
+        assert process
+        process.kill()
+        process.wait(100)
+
+    def stop(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
+        """The exit status."""
+        process.send_signal(number)
+        return process.wait(100)
+
+    def decoders(self, worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        """The decoder children of a worker."""
+        found: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):  # one that ends just now
+            for forkserver in psutil.Process(worker.pid).children():
+                found += forkserver.children()
+        return [child for child in found if alive(child)]
+
+    def close(self) -> None:
+        for process in [*self.workers, *filter(None, [self.scheduler])]:
+            if process.poll() is None:
+                process.kill()
+                process.wait(100)
+
+
+@contextmanager
+def dask_in(folder: Path, scheme: str = "tcp", *, start: bool = True, **settings: object) -> Iterator[Dask]:
+    cluster = Dask(folder, scheme, start=start, **settings)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+class Clusters:
+    """A cluster for each number of threads, each thread a worker of its own, started when first asked for."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder, self._settings = folder, settings
+        self._started: dict[int, Dask] = {}
+
+    def __enter__(self) -> "Clusters":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for cluster in self._started.values():
+            cluster.close()
+
+    def with_threads(self, threads: int) -> Dask:
+        """Its media folder is empty."""
+        if threads not in self._started:
+            folder = self.folder / str(threads)
+            folder.mkdir()
+            self._started[threads] = Dask(folder, **self._settings)
+            for _ in range(threads):
+                self._started[threads].add()
+        cluster = self._started[threads]
+        shutil.rmtree(cluster.media, ignore_errors=True)
+        cluster.media.mkdir()
+        return cluster

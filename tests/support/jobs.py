@@ -1,0 +1,93 @@
+"""What the tests of jobs share: a house that runs them on a folder, and stories read to their end."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support import event_logs, uploads
+from works.events import EventLog
+from works.jobs import load
+from works.jobs.history import stream_of
+from works.jobs.requests import StartRequest
+from works.jobs.service import JobService, Requester
+from works.jobs.settings import JobResources, JobSettings
+from works.storage.address import StoreThreads
+
+KINDS = "tests.support.kinds_of_jobs"
+ALICE = Requester("alice", frozenset({"jobs"}), "http://here")
+BOB = Requester("bob", frozenset({"jobs"}), "http://here")
+ADMIN = Requester("root", frozenset({"jobs", "admin"}), "http://here")
+
+
+@asynccontextmanager
+async def housed(log: EventLog, folder: Path, **settings: Any) -> AsyncIterator[JobService]:
+    """Jobs on a log that is there; it drains in the end."""
+    load([KINDS])
+    async with uploads.opened(folder) as kept:
+        threads = StoreThreads(2)
+        # A lease that outlasts every pause of this process, unless the test is about that.
+        chosen = JobSettings(job_folder=str(folder / "jobs"), **({"job_lease": 600} | settings))
+        jobs = JobService(log, kept.queue, JobResources(chosen, kept.queue.media, kept, threads), str.encode)  # type: ignore[attr-defined]
+        running = asyncio.create_task(jobs.runner.run())
+        try:
+            yield jobs
+        finally:
+            await jobs.runner.drain(60)
+            running.cancel()
+            threads.close()
+
+
+@asynccontextmanager
+async def opened(kind: str, folder: Path, keep: int = 10_000, **settings: Any) -> AsyncIterator[JobService]:
+    async with event_logs.opened(kind, folder, keep) as log, housed(log, folder, **settings) as jobs:
+        yield jobs
+
+
+async def start(jobs: JobService, job: str, who: Requester = ALICE, client_id: str = "", **params: Any) -> str:
+    ask = StartRequest(job=job, params=params, client_id=client_id or secrets.token_hex(8))
+    return (await jobs.start(who, ask))[0]
+
+
+async def groups(jobs: JobService, id: str, after: int = 0) -> list[dict[str, Any]]:
+    """The events of the stream after that offset up to the last one, each with its offset."""
+    found: list[dict[str, Any]] = []
+    async with (
+        asyncio.timeout(60),
+        aclosing(aiter(jobs.events.subscribe(stream_of(id), after))) as batches,  # type: ignore[type-var]
+    ):
+        async for batch in batches:
+            found += [{"offset": event.offset, **json.loads(event.data)} for event in batch]
+            if "ended" in found[-1]:
+                return found
+    raise AssertionError("a subscription ended")
+
+
+async def told(jobs: JobService, id: str) -> list[dict[str, Any]]:
+    """All that was told, in order, up to the end."""
+    return [event for group in await groups(jobs, id) for event in group["events"]]
+
+
+async def end(jobs: JobService, id: str) -> dict[str, Any]:
+    """The last event; it is the only one of its sort."""
+    events = await told(jobs, id)
+    last = [each for each in events if each["type"] in ("succeeded", "failed", "cancelled", "interrupted")]
+    assert last == events[-1:]
+    return last[0]
+
+
+async def until_told(jobs: JobService, id: str, type: str) -> dict[str, Any]:
+    """The first event of that type, waited for."""
+    async with (
+        asyncio.timeout(60),
+        aclosing(aiter(jobs.events.subscribe(stream_of(id), 0))) as batches,  # type: ignore[type-var]
+    ):
+        async for batch in batches:
+            for event in batch:
+                for each in json.loads(event.data)["events"]:
+                    if each["type"] == type:
+                        return dict(each)
+    raise AssertionError("a subscription ended")

@@ -1,0 +1,103 @@
+"""What the tests of rollouts share: a context that records, and plans in a line or two."""
+
+import asyncio
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, cast
+
+from tests.support.sshd import Fleet
+from works.imaging.task import Result, Task
+from works.jobs import FINAL, JobFailed
+from works.jobs.rollout.job import RolloutParams, rollout
+from works.jobs.settings import JobResources, JobSettings
+
+# Generous: no test is about how fast a host is.
+SETTINGS: dict[str, Any] = {"ssh_connect_timeout": 60, "rollout_kill_timeout": 30}
+
+
+class Recorder:
+    """A JobContext that keeps all that it is told. Questions wait in ``asked`` until ``answers`` has an answer."""
+
+    def __init__(self, settings: JobSettings, folder: Path, only: frozenset[str] | None = None) -> None:
+        self.id, self.user, self.only = "job-1", "alice", only
+        # A rollout asks the house for its settings only.
+        self.house = JobResources(settings, *cast(tuple[Any, Any, Any], (None, None, None)))
+        self.stages: list[str] = []
+        self.steps: list[tuple[int, int, int | None]] = []
+        self.lines: list[tuple[str, str]] = []
+        self.told: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.asked: list[dict[str, Any]] = []
+        self.answers: asyncio.Queue[bool] = asyncio.Queue()
+        self.result: dict[str, Any] = {}
+        self.failure: JobFailed | None = None
+        self._folder = folder
+
+    async def stage(self, name: str) -> None:
+        self.stages.append(name)
+
+    async def progress(self, done: int, failed: int = 0, total: int | None = None) -> None:
+        self.steps.append((done, failed, total))
+
+    async def log(self, line: str, target: str = "") -> None:
+        self.lines.append((target, line))
+
+    async def target(self, name: str, state: str, **more: Any) -> None:
+        self.told[name].append({"state": state, **more})
+
+    async def run(self, task: Task) -> Result:
+        raise AssertionError("a rollout has no pictures")
+
+    async def approve(self, question: str, **more: Any) -> str:
+        self.asked.append({"question": question, **more})
+        if not await self.answers.get():
+            raise JobFailed("refused", "bob has refused")
+        return "bob"
+
+    async def keep(self, file: Path, name: str) -> dict[str, Any]:
+        raise AssertionError("a rollout keeps no files")
+
+    def folder(self) -> Path:
+        return self._folder
+
+    def state(self, name: str) -> str:
+        return str(self.last(name)["state"])
+
+    def states(self) -> dict[str, str]:
+        return {name: self.state(name) for name in self.told}
+
+    def last(self, name: str) -> dict[str, Any]:
+        """The host's one final state: what was said of it before is that it had not started, and what was under way."""
+        first, *rest = self.told[name]
+        assert first == {"state": "not_started"} or first["state"] == "skipped"
+        ends = [each for each in rest or [first] if each["state"] in FINAL]
+        assert len(ends) == 1, self.told[name]
+        assert (rest or [first])[-1] == ends[0]
+        return ends[0]
+
+    def heard(self, name: str) -> list[str]:
+        return [line for target, line in self.lines if target == name]
+
+
+def prepare(fleet: Fleet, text: str, only: frozenset[str] | None = None, **settings: Any) -> Recorder:
+    """``text``: what stands below ``plans:`` in the file."""
+    path = fleet.folder / "plans.yaml"
+    path.write_text(fleet.yaml() + "plans:\n" + "".join(f"  {line}\n" for line in text.strip("\n").splitlines()))
+    known = {"plans": str(path), "ssh_known_hosts": str(fleet.known_hosts), "ssh_key": str(fleet.key)}
+    return Recorder(JobSettings(**(known | SETTINGS | settings)), fleet.folder, only)
+
+
+async def carry_out(context: Recorder, **params: Any) -> Recorder:
+    """To its end, whatever that is; ``result`` and ``failure`` of the context say how."""
+    try:
+        context.result = await rollout(context, RolloutParams(**{"plan": "update"} | params)) or {}
+    except JobFailed as error:
+        context.failure, context.result = error, error.result or {}
+    return context
+
+
+def plan(*steps: str, **members: Any) -> str:
+    """A plan ``update`` of one stage ``install`` on all hosts; ``top`` and ``stage`` are further members of theirs."""
+    top, stage = members.get("top", ""), members.get("stage", "")
+    lines = ["update:", "  hosts: [all]", *(f"  {line}" for line in top.splitlines()), "  stages:", "  - name: install"]
+    lines += [f"    {line}" for line in stage.splitlines()]
+    return "\n".join([*lines, "    steps:", *(f"    - {step}" for step in steps)])

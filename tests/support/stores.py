@@ -1,0 +1,62 @@
+"""MediaStores of every kind, and what the tests do to them behind their backs."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.s3 import S3
+from works.storage.address import StoreOptions
+from works.storage.results import FolderResults, ResultStore, open_results
+
+
+@dataclass(frozen=True)
+class Stand:
+    """``age`` makes a name that many seconds older; ``names`` is all there is, debris too; ``place_odd`` puts there
+    something under a name that the store never gave."""
+
+    store: ResultStore
+    age: Callable[[str, float], None]
+    names: Callable[[], list[str]]
+    place_odd: Callable[[str], None]
+    options: StoreOptions
+
+    def aged(self, data: bytes, seconds: float) -> str:
+        name = self.store.put(data, ".jpg")
+        self.age(name, seconds)
+        return name
+
+    def there(self, name: str) -> bool:
+        try:
+            self.store.read(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def folder_stand(folder: Path) -> Stand:
+    store = open_results(f"file:{folder}/media")
+    assert isinstance(store, FolderResults)
+
+    def age(name: str, seconds: float) -> None:
+        then = time.time() - seconds
+        os.utime(store.folder / name, (then, then))
+
+    return Stand(
+        store, age, lambda: sorted(os.listdir(store.folder)), lambda name: (store.folder / name).touch(), StoreOptions()
+    )
+
+
+def s3_stand(s3: S3) -> Stand:
+    """Under a prefix of its own."""
+    prefix = secrets.token_hex(4)
+    options = StoreOptions(30.0, None, s3.values)
+    return Stand(
+        open_results(f"s3://bucket/{prefix}", options),
+        s3.age,
+        lambda: [key.removeprefix(f"{prefix}/") for key in s3.keys(f"{prefix}/")],
+        lambda name: s3.put(f"{prefix}/{name}"),
+        options,
+    )

@@ -1,0 +1,73 @@
+"""What the tests of Uploads share: a folder of them with a queue, and users who send."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tests.support import queues
+from works.errors import WorkError
+from works.storage.address import StoreOptions, StoreThreads
+from works.storage.uploads import Uploads, UploadSettings, open_uploads
+from works.storage.uploads_store import Attachment
+
+HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
+
+
+@asynccontextmanager
+async def opened(folder: Path, **settings: Any) -> AsyncIterator[Uploads]:
+    async with queues.opened(folder, "thread") as queue:
+        threads = StoreThreads(4)
+        chosen = UploadSettings(f"file:{folder}/uploads", **settings)
+        yield open_uploads(queue, chosen, StoreOptions(), threads)
+        threads.close()
+
+
+async def send(uploads: Uploads, data: bytes, owner: str = "alice") -> Attachment:
+    """Sent in pieces, and all that belongs to it cleared away."""
+    upload = uploads.begin(owner)
+    try:
+        for start in range(0, len(data), 300_000):
+            await upload.write(data[start : start + 300_000])
+        return await upload.finish()
+    finally:
+        await upload.discard()
+        assert upload.id not in uploads.coming.held
+
+
+async def refused(uploads: Uploads, data: bytes, owner: str = "alice") -> WorkError:
+    with pytest.raises(WorkError) as caught:
+        await send(uploads, data, owner)
+    return caught.value
+
+
+def metrics_of(uploads: Uploads) -> CollectorRegistry:
+    assert isinstance(uploads.queue, queues.Queue)
+    return uploads.queue.figures.registry
+
+
+async def unknown(uploads: Uploads, owner: str, *ids: str) -> str:
+    """The message of a WorkError not_found; the same of ``find``, ``keep`` and ``attach``."""
+    messages = set()
+    for method in (uploads.find, uploads.keep, uploads.attach):
+        with pytest.raises(WorkError) as caught:
+            await method(owner, ids)
+        assert caught.value.code == "not_found"
+        messages.add(caught.value.message)
+    (message,) = messages
+    return message
+
+
+def names(uploads: Uploads) -> list[str]:
+    return sorted(os.listdir(uploads.place))
+
+
+def age(uploads: Uploads, id: str, seconds: float) -> None:
+    """Everything of that upload is as if that much older."""
+    for path in uploads.place.glob(f"*{id}*"):
+        then = path.stat().st_mtime - seconds
+        os.utime(path, (then, then))

@@ -1,0 +1,318 @@
+"""Places are kept apart whatever they are called, and what Chat and Inbox do over a log they do over every kind of it.
+
+Seen to fail with the slash left unquoted in a place's name, with the id or the sender left out of what post appends,
+without the marks that it sets first, with a history that is not cut at its end, with marks set while the file is
+folded, with streams that have no epoch before their first event, with an Inbox that counts before it listens, and
+with one that tells what it counted before a message that was sent meanwhile.
+"""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.support.event_logs import OPENERS, fill, opened
+from tests.support.running import full_disk, until
+from tests.works.events.test_fanout import Ear
+from works.chat.messages import Chat, Place, direct, named, of_stream, of_user, room, written
+from works.chat.unread import Inbox
+from works.errors import WorkError
+from works.events import Event, Mark
+
+every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
+
+# Names that a path, a URL or sloppy comparison might take for another: "é" is there as one character and as two.
+ALIKE = (
+    "a",
+    "A",
+    "a/b",
+    "a%2Fb",
+    "a%252Fb",
+    "a b",
+    "a+b",
+    "a%20b",
+    "%",
+    "%25",
+    ".",
+    "..",
+    "../a",
+    "a/",
+    "/a",
+    "\u00e9",
+    "e\u0301",
+    "a\0",
+    "a\n",
+    "room/a",
+    "direct/a/b",
+    "live/a",
+    "\U0001f40c",
+    "*",
+    "a:b",
+    "a,b",
+    "'--",
+    "{a}",
+)
+NAMES = st.sampled_from(ALIKE) | st.text(min_size=1, max_size=100)
+
+
+@given(name=NAMES, user=NAMES)
+def test_a_room_is_found_again_by_its_name_on_the_wire_and_by_its_stream(name: str, user: str) -> None:
+    place = room(name)
+    assert named(place.seen_by(user), user) == place
+    assert of_stream(place.stream) == place
+    assert (place.room, place.users, place.seen_by(user)) == (name, (), f"room/{name}")
+
+
+@given(one=NAMES, other=NAMES)
+@example(one="a", other="a")
+def test_a_conversation_is_the_same_for_both_and_found_again_by_either(one: str, other: str) -> None:
+    place = direct(one, other)
+    assert place == direct(other, one)
+    assert set(place.users) == {one, other}
+    assert (place.seen_by(one), place.seen_by(other)) == (f"direct/{other}", f"direct/{one}")
+    assert named(place.seen_by(one), one) == named(place.seen_by(other), other) == of_stream(place.stream) == place
+
+
+@given(a=NAMES, b=NAMES, c=NAMES, d=NAMES)
+def test_places_of_other_names_never_meet(a: str, b: str, c: str, d: str) -> None:
+    assert (direct(a, b).stream == direct(c, d).stream) is ({a, b} == {c, d})
+    for make in (room, lambda name: Place(room(name).live), lambda name: Place(of_user(name))):
+        assert (make(a).stream == make(b).stream) is (a == b)
+    kinds = (room(a).stream, direct(a, b).stream, room(a).live, of_user(a))
+    others = (room(c).stream, direct(c, d).stream, room(c).live, of_user(c))
+    for number, stream in enumerate(kinds):
+        assert stream not in others[:number] + others[number + 1 :]
+
+
+def test_names_that_look_alike_are_as_many_streams() -> None:
+    assert len({room(name).stream for name in ALIKE}) == len(ALIKE)
+    pairs = {frozenset({one, other}) for one in ALIKE for other in ALIKE}
+    assert len({direct(min(pair), max(pair)).stream for pair in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize(
+    "stream", ["", "chat", "chat/live/a", "chat/user/a", "chat/everybody", "session/a/b", "room/a"]
+)
+def test_streams_that_are_no_place_are_none(stream: str) -> None:
+    assert of_stream(stream) is None
+
+
+@pytest.mark.parametrize(
+    "wire", ["", "room", "room/", "direct/", "chat/room/a", "Room/a", "live/a", f"room/{'a' * 201}"]
+)
+def test_what_names_no_place_is_refused(wire: str) -> None:
+    with pytest.raises(WorkError, match="room/NAME or direct/NAME"):
+        named(wire, "alice")
+
+
+@given(wire=st.text(), offset=st.integers(1), text=st.text())
+def test_a_message_on_the_wire_is_what_the_log_holds_with_its_place(wire: str, offset: int, text: str) -> None:
+    event = Event(offset, json.dumps({"from": "a", "text": text}, separators=(",", ":")))
+    assert json.loads(written(wire, event)) == {
+        "type": "message",
+        "stream": wire,
+        "offset": offset,
+        "from": "a",
+        "text": text,
+    }
+
+
+@every_kind
+async def test_a_message_is_known_by_its_place_its_sender_and_its_id_together(tmp_path: Path, kind: str) -> None:
+    async with opened(kind, tmp_path) as log:
+        chat, harbour = Chat(log, str.encode), room("harbour")
+        assert [await chat.post(harbour, "a", "x", [], "b/c") for _ in range(2)] == [1, 1]
+        assert await chat.post(harbour, "a/b", "x", [], "c") == 2
+        assert await chat.post(harbour, "a%2Fb", "x", [], "c") == 3
+        assert await chat.post(room("vault"), "a", "x", [], "b/c") == 1
+        assert [await chat.post(harbour, "a", "x", [], None) for _ in range(2)] == [4, 5]
+
+
+@every_kind
+async def test_what_is_said_to_somebody_is_marked_as_theirs_to_read_and_as_read_by_the_sender(
+    tmp_path: Path, kind: str
+) -> None:
+    async with opened(kind, tmp_path) as log:
+        chat, place = Chat(log, str.encode), direct("alice", "bob")
+        for number in range(3):
+            await chat.post(place, "alice", f"{number}", [], None)
+        assert await chat.marks("bob") == {place: Mark(0, 3)}
+        assert await chat.marks("alice") == {place: Mark(3, 3)}
+        await chat.read(place, "bob", 2)
+        await chat.post(place, "bob", "answer", [], None)
+        assert (await chat.marks("bob"))[place].unread == 0
+        assert (await chat.marks("alice"))[place].unread == 1
+        assert await chat.marks("carol") == {}
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("before", "limit", "expected"),
+    [(None, 3, [8, 9, 10]), (None, 100, [*range(1, 11)]), (1, 5, []), (2, 5, [1]), (8, 3, [5, 6, 7]), (99, 2, [9, 10])],
+)
+async def test_history_is_what_stands_before(
+    tmp_path: Path, kind: str, before: int | None, limit: int, expected: list[int]
+) -> None:
+    async with opened(kind, tmp_path) as log:
+        chat, harbour = Chat(log, str.encode), room("harbour")
+        assert await chat.history(harbour, before, limit) == []
+        for number in range(10):
+            await chat.post(harbour, "alice", f"{number}", [], None)
+        assert [event.offset for event in await chat.history(harbour, before, limit)] == expected
+
+
+@every_kind
+async def test_a_page_of_history_says_its_epoch_and_has_the_newest_that_fit(tmp_path: Path, kind: str) -> None:
+    async with opened(kind, tmp_path) as log:
+        chat, place = Chat(log, str.encode), direct("alice", "bob")
+        for number in range(10):
+            await chat.post(place, "alice", f"{number}", [], None)
+        epoch = (await log.position(place.stream)).epoch
+        two = 2 * len(written("direct/bob", (await chat.history(place, None, 1))[0]))
+        for before, limit, bytes, expected in (
+            (None, 100, 10**6, [*range(1, 11)]),
+            (None, 3, 10**6, [8, 9, 10]),
+            (None, 100, 1, [10]),
+            (4, 100, 1, [3]),
+            (1, 100, 10**6, []),
+            (None, 100, two, [9, 10]),
+        ):
+            page = json.loads(await chat.page(place, "direct/bob", before, limit, bytes))
+            assert [message["offset"] for message in page.pop("messages")] == expected
+            more = bool(expected) and expected[0] > 1
+            assert page == {"type": "history", "stream": "direct/bob", "epoch": epoch, "more": more}
+
+
+async def test_what_could_not_be_stored_is_said_again_under_its_id_and_stands_once(tmp_path: Path) -> None:
+    async with opened("sqlite", tmp_path) as log:
+        chat, place = Chat(log, str.encode), direct("alice", "bob")
+        assert await chat.post(place, "alice", "one", [], "1") == 1
+        with full_disk():
+            for _ in range(3):
+                with pytest.raises(OSError, match="cannot be written"):
+                    await chat.post(place, "alice", "two", [], "2")
+        assert [await chat.post(place, "alice", "two", [], "2") for _ in range(2)] == [2, 2]
+        assert (await chat.marks("bob"))[place].unread == 2
+
+
+async def test_marks_are_set_also_while_the_journal_is_folded_into_the_file(tmp_path: Path) -> None:
+    async with opened("sqlite", tmp_path) as log:
+        chat, number = Chat(log, str.encode), 0
+
+        async def post() -> None:
+            for _ in range(150):  # folded some three times
+                await chat.post(room("harbour"), "alice", "x" * 100_000, [], None)
+
+        posting = asyncio.create_task(post())
+        while not posting.done():
+            number += 1
+            await chat.read(direct("bob", "alice"), "bob", number)
+            await asyncio.sleep(0)
+        await posting
+
+
+async def test_a_room_that_was_entered_while_empty_is_known_after_a_restart(tmp_path: Path) -> None:
+    async with opened("sqlite", tmp_path) as log:
+        before = await log.position(room("harbour").stream)
+        await log.mark(room("harbour").stream, "alice", before.offset)
+    async with opened("sqlite", tmp_path) as log:
+        await Chat(log, str.encode).post(room("harbour"), "bob", "hello", [], None)
+        assert await log.recovers(room("harbour").stream, before.epoch, before.offset)
+
+
+@every_kind
+async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, kind: str) -> None:
+    """Counted first and listened for then, it would be missed until the next message."""
+    async with opened(kind, tmp_path) as log:
+        chat, rooms = Chat(log, str.encode), [room(f"{number}") for number in range(50)]
+        for place in rooms:
+            await log.mark(place.stream, "bob", 0)
+        told: dict[str, int] = {}
+        posting: list[asyncio.Task[int]] = []
+
+        def tell(message: dict[str, Any]) -> None:
+            told.update(message["streams"])
+            if not posting:
+                posting.extend(asyncio.create_task(chat.post(place, "alice", "x", [], None)) for place in rooms)
+
+        async def deliver(text: str) -> None:
+            raise AssertionError("nobody spoke to Bob")
+
+        inbox = Inbox(chat, "bob", "phone", tell, deliver, lambda stream: None, set())
+        await inbox.begin(lambda name: True, 100)
+        running = asyncio.create_task(inbox.run())
+        try:
+            await until(lambda: told == {f"room/{place.room}": 1 for place in rooms})
+        finally:
+            running.cancel()
+            inbox.close()
+            await chat.settle()
+
+
+class Late(Chat):
+    """Its marks, once they were read, are held back until ``go``."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.held, self.go = asyncio.Event(), asyncio.Event()
+
+    async def marks(self, user: str) -> dict[Place, Mark]:
+        found = await super().marks(user)
+        self.held.set()
+        await self.go.wait()
+        return found
+
+
+@every_kind
+async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_before_it(
+    tmp_path: Path, kind: str
+) -> None:
+    """Whoever has counted that message would take it back, and be told of it no more."""
+    async with opened(kind, tmp_path) as log:
+        chat, harbour, ear = Late(log, str.encode), room("harbour"), Ear()
+        await log.mark(harbour.stream, "bob", 0)
+        hub = await chat.hubs.open(harbour.stream, harbour.written, ear)
+        hub.members[ear] = hub.offset
+        told: list[tuple[int, dict[str, int]]] = []
+
+        async def deliver(text: str) -> None:
+            raise AssertionError("nobody spoke to Bob")
+
+        def tell(message: dict[str, Any]) -> None:
+            told.append((len(ear.heard), message["streams"]))
+
+        inbox = Inbox(chat, "bob", "phone", tell, deliver, lambda stream: None, {"harbour"})
+        chat.go.set()
+        await inbox.begin(lambda name: True, 100)
+        running = asyncio.create_task(inbox.run())
+        try:
+            for event in (chat.go, chat.held):
+                event.clear()
+            told.clear()
+            await chat.post(harbour, "alice", "one", [], None)
+            await chat.read(harbour, "bob", 1)
+            await until(chat.held.is_set)
+            await chat.post(harbour, "alice", "two", [], None)
+            await until(lambda: len(ear.heard) == 2)
+            chat.go.set()
+            await until(lambda: told)
+            assert told[0] == (2, {"room/harbour": 1})
+        finally:
+            running.cancel()
+            inbox.close()
+            chat.hubs.leave(hub, ear)
+            await chat.settle()
+
+
+async def test_who_reads_a_room_too_slowly_to_have_it_all_is_told(tmp_path: Path) -> None:
+    async with opened("sqlite", tmp_path, keep=300) as log:
+        chat, harbour, ear = Chat(log, str.encode), room("harbour"), Ear()
+        await fill(log, harbour.stream, 350, durable=True)
+        hub = await chat.hubs.open(harbour.stream, lambda event: event.data, ear)
+        with pytest.raises(OSError, match="no longer kept"):
+            assert [text async for text in hub.replay(0)] == []
+        chat.hubs.leave(hub, ear)

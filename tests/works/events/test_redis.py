@@ -1,0 +1,276 @@
+"""The EventLog in Redis as several processes share it: each log here is what a server process of its own would have."""
+
+import asyncio
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.event_logs import collect, event, eventually, fill, is_lost, numbered, opened
+from tests.support.redis import Redis, redis_in, url_in
+from tests.support.running import ROOT, until
+from works.events import EventLog, Mark
+from works.events.redis import RedisEventLog
+
+# Says that somebody is there, as a server does, until it is killed.
+GUEST = """
+import asyncio, sys
+import pytest
+from tests.support.event_logs import be_patient
+from works.events.redis import RedisEventLog
+
+async def main(url):
+    be_patient(pytest.MonkeyPatch())
+    log = RedisEventLog(url, present=1.0)
+    await log.enter("room", "guest", "their phone")
+    print("there", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+# Until when the first process to be forgotten is taken to read a stream.
+READ_UNTIL = "return redis.status_reply(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or '0')"
+
+
+@asynccontextmanager
+async def two(folder: Path, *, keep: int = 10_000, present: float = 60.0) -> AsyncIterator[tuple[EventLog, EventLog]]:
+    logs = [RedisEventLog(url_in(folder), keep, present=present) for _ in range(2)]
+    try:
+        yield logs[0], logs[1]
+    finally:
+        await asyncio.gather(*(log.close() for log in logs))
+
+
+@contextmanager
+def guest(folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Another process by which somebody is there."""
+    command = [sys.executable, "-c", GUEST, url_in(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_offsets_and_ids_are_those_of_one_service(redis: Redis, tmp_path: Path) -> None:
+    async with two(tmp_path) as (one, other):
+        for number in range(1, 20, 2):
+            assert await one.append("s", event(number), id=f"id {number}") == number
+            assert await other.append("s", event(number + 1), id=f"id {number + 1}") == number + 1
+        assert await other.append("s", "{}", id="id 1") == 1
+        assert await one.append("s", "{}", id="id 20") == 20
+        assert await one.position("s") == await other.position("s")
+        assert await one.read("s", 0, 100) == await other.read("s", 0, 100) == numbered(1, 20)
+
+
+async def test_a_stream_that_began_volatile_in_one_process_is_so_in_the_other(redis: Redis, tmp_path: Path) -> None:
+    async with two(tmp_path) as (one, other):
+        await one.append("s", event(1), durable=False)
+        with pytest.raises(ValueError, match="no ids"):
+            await other.append("s", event(2), id="x")
+        assert await other.append("s", event(2)) == 2
+
+
+async def test_subscribers_see_what_both_write_without_a_gap_or_a_repeat(redis: Redis, tmp_path: Path) -> None:
+    total = 2000
+
+    async def write(log: EventLog, count: int) -> None:
+        for number in range(count):
+            await log.append("s", event(number), durable=bool(number % 3))
+
+    async with two(tmp_path) as (one, other):
+        await one.append("s", event(0), durable=True)
+        writers = [asyncio.create_task(write(log, total // 20)) for log in (one, other) for _ in range(10)]
+        readers = []
+        for number in range(20):
+            await one.append("other", "{}")  # time passes
+            readers.append(asyncio.create_task(collect((one, other)[number % 2], "s", 0, total + 1)))
+        await asyncio.gather(*writers)
+        whole = await other.read("s", 0, 2 * total)
+        assert [each.offset for each in whole] == list(range(1, total + 2))
+        async with asyncio.timeout(60):
+            for seen in await asyncio.gather(*readers):
+                assert seen == whole
+
+
+async def test_what_one_process_appends_the_other_hears_at_once(redis: Redis, tmp_path: Path) -> None:
+    # Looking now and then, it would find something after 20 minutes.
+    async with two(tmp_path, present=3600) as (one, other), asyncio.timeout(60):
+        batches = aiter(one.subscribe("s", 0))
+        for number in range(1, 102):
+            await other.append("s", event(number))
+            assert await anext(batches) == numbered(number, number)
+
+
+async def test_marks_are_shared(redis: Redis, tmp_path: Path) -> None:
+    async with two(tmp_path) as (one, other):
+        await fill(one, "s", 5, durable=True)
+        assert await one.mark("s", "alice", 2) == Mark(2, 5)
+        assert await other.mark("s", "alice", 1) == Mark(2, 5)
+        await other.append("s", event(6))
+        assert await one.marks("alice") == await other.marks("alice") == {"s": Mark(2, 6)}
+        await one.unmark("s", "alice")
+        assert await other.marks("alice") == {}
+
+
+async def test_a_user_is_present_by_any_process(redis: Redis, tmp_path: Path) -> None:
+    async with two(tmp_path) as (one, other):
+        assert await one.enter("room", "alice", "phone")
+        assert not await other.enter("room", "alice", "desk")
+        assert await other.enter("room", "bob", "desk")
+        assert await one.present("room") == await other.present("room") == ["alice", "bob"]
+        assert not await one.leave("room", "alice", "phone")
+        assert await other.leave("room", "alice", "desk")
+        assert await one.present("room") == ["bob"]
+
+
+async def test_who_came_by_a_process_that_was_killed_is_forgotten_and_nobody_else(redis: Redis, tmp_path: Path) -> None:
+    async with two(tmp_path, present=1.0) as (one, other):
+        await one.enter("room", "alice", "phone")
+        with guest(tmp_path):
+            await asyncio.sleep(2.5)  # longer than a presence lasts
+            # Who was forgotten, on a machine that stood still, is there again as soon as they say so again.
+            await eventually(other, "room", ["alice", "guest"])
+        await eventually(other, "room", ["alice"])
+        assert await other.enter("room", "guest", "again")
+
+
+async def test_who_came_by_a_process_that_ended_orderly_is_gone_at_once(redis: Redis, tmp_path: Path) -> None:
+    async with opened("redis", tmp_path) as log:
+        async with opened("redis", tmp_path) as other:
+            await other.enter("room", "alice", "phone")
+            assert await log.present("room") == ["alice"]
+        assert await log.present("room") == []
+
+
+async def test_what_one_process_reads_the_other_does_not_forget(redis: Redis, tmp_path: Path) -> None:
+    async with two(tmp_path, present=15.0) as (one, other):
+        await fill(one, "s", 2, durable=True)
+        batches = aiter(one.subscribe("s", 0))
+        await anext(batches)
+        await other.expire("s", 0)
+
+        def remembered() -> float:
+            """Until when, by the clock of Redis."""
+            return float(redis.ask("EVAL", READ_UNTIL, "1", "sluice:readers:s").removeprefix("+"))
+
+        first = remembered()
+        await until(lambda: remembered() > first + 3)  # it has said so again, after a third of that time
+        await other.sweep()
+        assert (await other.position("s")).offset == 2
+        await other.append("s", event(3))
+        assert await anext(batches) == numbered(3, 3)
+        await batches.aclose()  # type: ignore[attr-defined]
+        await one.check()  # all that it had to say is said
+        await other.sweep()
+        assert (await other.position("s")).offset == 0
+
+
+async def test_many_streams_that_are_due_are_all_forgotten_but_those_that_are_read(
+    redis: Redis, tmp_path: Path
+) -> None:
+    async with two(tmp_path) as (one, other):
+        streams = [f"s {number}" for number in range(1200)]
+        await asyncio.gather(*(one.append(stream, event(1)) for stream in streams))
+        read = [aiter(other.subscribe(stream, 0)) for stream in streams[:700]]
+        await asyncio.gather(*(anext(batches) for batches in read))
+        await asyncio.gather(*(one.expire(stream, 0) for stream in streams))
+        await one.sweep()
+        heads = [position.offset for position in await asyncio.gather(*(one.position(name) for name in streams))]
+        assert heads == [1] * 700 + [0] * 500
+
+
+async def test_a_stream_that_nobody_promised_to_keep_goes_a_day_after_its_last_use(
+    redis: Redis, tmp_path: Path
+) -> None:
+    def due() -> str:
+        return redis.ask("ZCOUNT", "sluice:due", str(time.time() + 80_000), str(time.time() + 90_000))
+
+    async with opened("redis", tmp_path) as log:
+        await log.append("durable", event(1))
+        assert due() == ":0"
+        await log.append("volatile", event(1), durable=False)
+        await log.position("empty")
+        assert due() == ":2"
+        await log.expire("volatile", 5)
+        await log.append("volatile", event(2), durable=False)
+        assert due() == ":1"
+        await log.expire("volatile", None)
+        await log.append("empty", event(1))
+        assert due() == ":1"
+
+
+async def test_ids_are_kept_as_long_as_their_events(redis: Redis, tmp_path: Path) -> None:
+    async with opened("redis", tmp_path, keep=50) as log:
+        await asyncio.gather(*(log.append("s", event(number), id=f"id {number}") for number in range(200)))
+        assert (redis.ask("HLEN", "sluice:ids:s"), redis.ask("XLEN", "sluice:events:s")) == (":50", ":50")
+        assert await log.append("s", "{}", id="id 199") == 200
+        assert await log.append("s", "{}", id="id 1") == 201
+    async with opened("redis", tmp_path, keep=10) as log:
+        await log.append("s", "{}")
+        assert (redis.ask("HLEN", "sluice:ids:s"), redis.ask("XLEN", "sluice:events:s")) == (":10", ":10")
+
+
+async def test_databases_of_one_redis_are_services_apart(redis: Redis, tmp_path: Path) -> None:
+    other = RedisEventLog(url_in(tmp_path)[:-1] + "1")
+    async with opened("redis", tmp_path) as log:
+        readings = [asyncio.create_task(collect(each, "s", 0, 300)) for each in (log, other)]
+        await asyncio.gather(fill(log, "s", 300, durable=True), fill(other, "s", 300, durable=False))
+        async with asyncio.timeout(60):
+            assert await asyncio.gather(*readings) == [numbered(1, 300)] * 2
+        assert await log.position("s") != await other.position("s")
+        await other.close()
+
+
+async def test_a_password_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with redis_in(tmp_path, requirepass="open sesame"):
+        log = RedisEventLog(url_in(tmp_path).replace("//", "//:open%20sesame@"))
+        assert await log.append("s", event(1)) == 1
+        assert await collect(log, "s", 0, 1) == numbered(1, 1)
+        await log.close()
+        monkeypatch.undo()
+        monkeypatch.setattr("works.events.redis._ANSWER", 60.0)  # what it says is heard, however long that takes
+        log = RedisEventLog(url_in(tmp_path).replace("//", "//:wrong@"))
+        waiting = asyncio.create_task(log.append("s", event(1), durable=False))
+        await until(lambda: re.search("WRONGPASS|invalid", log._calls._fault))
+        with pytest.raises(OSError, match=r"cannot be written: .*(WRONGPASS|invalid)"):
+            await log.append("s", event(2))
+        waiting.cancel()
+        await log.close()
+
+
+async def test_a_string_that_cannot_be_written_harms_nobody_else(redis: Redis, tmp_path: Path) -> None:
+    async with opened("redis", tmp_path) as log:
+        answers = await asyncio.gather(
+            log.append("s", event(1)), log.append("s", "\ud800"), log.append("s", event(2)), return_exceptions=True
+        )
+        assert [answers[0], answers[2]] == [1, 2]
+        assert isinstance(answers[1], ValueError)
+
+
+async def test_positions_beyond_all_numbers_are_answered(redis: Redis, tmp_path: Path) -> None:
+    async with opened("redis", tmp_path) as log:
+        await log.append("s", event(1))
+        epoch = (await log.position("s")).epoch
+        for after in (-1, -(10**30), 2, 2**63, 2**64, 10**30):
+            assert not await log.recovers("s", epoch, after)
+            assert await is_lost(log, "s", after)
+        assert await log.read("s", 10**30, 10) == []
+
+
+async def test_a_log_may_be_closed_at_any_moment_of_its_connecting(redis: Redis, tmp_path: Path) -> None:
+    chance = random.Random(1)
+    for _ in range(300):
+        async with asyncio.timeout(60), opened("redis", tmp_path) as log:
+            subscription = asyncio.ensure_future(anext(aiter(log.subscribe("s", 0))))
+            await asyncio.wait([subscription], timeout=chance.random() * 0.005)
+            subscription.cancel()

@@ -1,0 +1,154 @@
+"""The pipeline of one task: limits before and after the resize, boxes in page pixels, where results go."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.pictures import animated, animated_gif, claiming, decoded, encoded, oriented, photograph, small
+from works.errors import CODES, Busy, Code, WorkError
+from works.imaging import actions
+from works.imaging.pipeline import ImageLimits, process
+from works.imaging.pixels import as_image
+from works.imaging.task import Result, Task
+from works.storage.results import FolderResults
+
+CAT = encoded(photograph("chelsea.png"))  # 451 x 300
+
+
+def performed(folder: Path, payload: bytes, limits: ImageLimits | None = None, **members: Any) -> Result:
+    options = actions.check(members.get("action", "resize"), members.pop("options", {}))
+    task = Task("session", "id", payload, options=options, **members)
+    return process(task, FolderResults(folder), limits or ImageLimits())
+
+
+def refused(folder: Path, payload: bytes, limits: ImageLimits | None = None, **members: Any) -> WorkError:
+    """The error; and nothing, whole or half, is left in the media folder."""
+    with pytest.raises(WorkError) as caught:
+        performed(folder, payload, limits, **members)
+    assert list(folder.iterdir()) == []
+    return caught.value
+
+
+LIMITS: list[tuple[bytes, ImageLimits, float, str, str]] = [
+    (CAT, ImageLimits(max_pixels=451 * 300 - 1), 1, "too_many_pixels", "451 x 300; at most 135,299 pixels"),
+    (CAT, ImageLimits(max_pixels=451 * 300 - 1), 0.5, "too_many_pixels", "the picture is 451 x 300"),
+    (CAT, ImageLimits(max_pixels=451 * 300), 1.01, "too_many_pixels", "the result would be 455 x 303"),
+    (CAT, ImageLimits(max_side=450), 1, "too_many_pixels", "a side is at most 450"),
+    (CAT, ImageLimits(max_side=451), 1.01, "too_many_pixels", "a side is at most 451"),
+    (CAT, ImageLimits(), 1e9, "too_many_pixels", "the result"),
+    (claiming(30_000, 30_000), ImageLimits(), 1e-6, "too_many_pixels", "30000 x 30000; at most 50,000,000 pixels"),
+    (animated_gif(), ImageLimits(max_frames=99), 1, "unsupported_format", "GIF"),
+    (animated("PNG"), ImageLimits(), 1, "unsupported_format", "3 frames, at most 1"),
+    (animated("WEBP"), ImageLimits(max_frames=2), 1, "unsupported_format", "3 frames, at most 2"),
+    (CAT, ImageLimits(formats=("png", "webp")), 1, "unsupported_format", "jpeg is not accepted here; send png, webp"),
+    (b"", ImageLimits(), 1, "bad_image", "empty"),
+    (CAT[: len(CAT) // 2], ImageLimits(), 1, "bad_image", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("payload", "limits", "zoom", "code", "message"), LIMITS)
+def test_what_breaks_a_limit_is_refused_by_the_name_of_the_limit(
+    tmp_path: Path, payload: bytes, limits: ImageLimits, zoom: float, code: Code, message: str
+) -> None:
+    error = refused(tmp_path, payload, limits, zoom=zoom)
+    assert error.code == code
+    assert message in error.message
+
+
+@pytest.mark.parametrize("payload", [animated("PNG"), animated("WEBP")])
+def test_of_an_animation_that_is_let_in_the_first_frame_is_worked(tmp_path: Path, payload: bytes) -> None:
+    result = performed(tmp_path, payload, ImageLimits(max_frames=3), format="png", deliver="inline")
+    first = photograph()[:40, :60].astype(int)
+    assert np.abs(decoded(result.payload)[:, :, :3] - first).mean() < 12
+
+
+def test_a_picture_just_within_the_limits_is_worked(tmp_path: Path) -> None:
+    result = performed(tmp_path, CAT, ImageLimits(max_pixels=451 * 300, max_side=451))
+    assert (result.width, result.height) == (451, 300)
+
+
+def test_a_result_that_its_format_cannot_hold_is_refused(tmp_path: Path) -> None:
+    thin = encoded(np.zeros((20_000, 2), np.uint8), ".png")
+    error = refused(tmp_path, thin, format="webp")
+    assert (error.code, "at most 16,383" in error.message) == ("too_many_pixels", True)
+
+
+def test_store_puts_one_file_in_the_folder_and_nothing_in_the_result(tmp_path: Path) -> None:
+    result = performed(tmp_path, CAT, zoom=0.5, deliver="store")
+    assert [path.name for path in tmp_path.iterdir()] == [result.name]
+    assert decoded((tmp_path / result.name).read_bytes()).shape == (150, 225, 3)
+    assert (result.payload, result.data, result.format) == (b"", None, "jpeg")
+    assert (result.width, result.height) == (225, 150)
+    assert result.work_ms > 0
+
+
+def test_inline_gives_the_bytes_and_stores_nothing(tmp_path: Path) -> None:
+    result = performed(tmp_path, CAT, zoom=0.5, deliver="inline", format="webp")
+    assert list(tmp_path.iterdir()) == []
+    assert decoded(result.payload).shape == (150, 225, 3)
+    assert (result.name, result.format) == ("", "webp")
+
+
+def test_data_gives_what_was_found_and_no_picture(tmp_path: Path) -> None:
+    result = performed(tmp_path, encoded(photograph()), action="faces", deliver="data")
+    assert list(tmp_path.iterdir()) == []
+    assert (result.name, result.payload) == ("", b"")
+    assert result.data is not None
+    assert len(result.data["faces"]) >= 1
+
+
+def with_code() -> bytes:
+    """A QR code on white, its upper left corner at (300, 200), 200 pixels wide."""
+    code = cv2.QRCodeEncoder.create().encode("sluice")
+    page = np.full((600, 800, 3), 255, np.uint8)
+    page[200:400, 300:500] = cv2.resize(code, (200, 200), interpolation=cv2.INTER_NEAREST)[:, :, None]
+    return encoded(as_image(page), ".png")
+
+
+@pytest.mark.parametrize("zoom", [1.0, 0.5, 1.7])
+def test_boxes_are_in_the_slices_own_pixels_and_for_the_page_with_its_offset(tmp_path: Path, zoom: float) -> None:
+    result = performed(tmp_path, with_code(), action="codes", zoom=zoom, offset_top=7000.5, deliver="data")
+    assert result.data is not None
+    (item,) = result.data["codes"]
+    assert item["text"] == "sluice"
+    x, y, width, height = item["box"]
+    # OpenCV's encoder puts a white margin of 2 modules of 25 around the code: 16 pixels here.
+    assert np.abs(np.subtract([x, y, width, height], [316, 216, 168, 168])).max() <= 6
+    assert item["page"] == [x, y + 7000.5, width, height]
+    json.dumps(result.data)
+
+
+def test_boxes_are_in_upright_pixels(tmp_path: Path) -> None:
+    upright = decoded(with_code())
+    stored = as_image(cv2.rotate(upright, cv2.ROTATE_90_COUNTERCLOCKWISE))
+    result = performed(tmp_path, oriented(stored, 6, "PNG"), action="codes", zoom=0.5, deliver="data")
+    assert result.data is not None
+    assert np.abs(np.subtract(result.data["codes"][0]["box"], [316, 216, 168, 168])).max() <= 6
+
+
+def test_the_boxes_of_a_slice_where_nothing_is_found_are_an_empty_list(tmp_path: Path) -> None:
+    assert performed(tmp_path, CAT, action="codes", deliver="data").data == {"codes": []}
+
+
+def test_a_store_that_fails_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        performed(tmp_path / "gone", small())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_results_and_errors_survive_a_pickle() -> None:
+    task = Task("session", "id", small(), fit=(3, 4), options={"radius": 2})
+    result = Result(3, 4, "png", data={"codes": []})
+    assert pickle.loads(pickle.dumps((task, result))) == (task, result)
+    busy = pickle.loads(pickle.dumps(Busy("wait", 70)))
+    assert busy.as_dict() == {"code": "busy", "message": "wait", "temporary": True, "retry_after_ms": 70}
+
+
+def test_an_error_without_a_time_to_retry_says_none() -> None:
+    for code in CODES:
+        assert WorkError(code, "why").as_dict() == {"code": code, "message": "why", "temporary": False}

@@ -1,0 +1,120 @@
+"""Jobs whose log is away for a while, leases given up, and stories that are let go of."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.support import event_logs
+from tests.support.jobs import ALICE, end, groups, housed, opened, start, until_told
+from tests.support.running import until
+from works.errors import WorkError
+from works.events import EventLog
+from works.jobs.history import END, dumps, group, new_id, stream_of
+from works.jobs.leases import LeaseKeeper
+from works.jobs.requests import ListRequest
+
+
+class Away:
+    """An EventLog that can be away: what is asked of it then is refused, and counted. Answers about leases can wait."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log, self.is_away, self.refused, self.held = log, False, 0, 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return self._refuse if self.is_away and name != "subscribe" else getattr(self._log, name)
+
+    async def _refuse(self, *_: object, **__: object) -> None:
+        self.refused += 1
+        raise OSError("the log is away")
+
+    async def hold(self, lease: str, holder: str, seconds: float) -> bool:
+        if self.is_away:
+            await self._refuse()
+        held = await self._log.hold(lease, holder, seconds)
+        self.held += 1
+        await self.answers.wait()
+        return held
+
+
+async def test_what_is_told_while_the_log_is_away_is_told_when_it_is_back(tmp_path: Path) -> None:
+    async with event_logs.opened("sqlite", tmp_path) as log:
+        away = Away(log)
+        async with housed(cast(EventLog, away), tmp_path, job_lease=600) as jobs:
+            id = await start(jobs, "counting", steps=300, pause=0.001)
+            away.is_away = True
+            await until(lambda: away.refused > 2)
+            away.is_away = False
+            events = [event for group in await groups(jobs, id) for event in group["events"]]
+            said = [event["line"] for event in events if event["type"] == "log"]
+            assert said == [f"line {number}" for number in range(1, 301)]
+            assert events[-1]["type"] == "succeeded"
+
+
+async def test_a_job_whose_log_is_away_for_longer_than_its_lease_is_stopped_and_found_interrupted(
+    tmp_path: Path,
+) -> None:
+    async with event_logs.opened("sqlite", tmp_path) as log:
+        away = Away(log)
+        async with housed(cast(EventLog, away), tmp_path, job_lease=0.5) as jobs:
+            id = await start(jobs, "waiting", file=str(tmp_path / "file"))
+            await until_told(jobs, id, "target")
+            away.is_away = True
+            await until((tmp_path / "file").exists)
+            away.is_away = False
+            last = await end(jobs, id)
+            assert (last["type"], last["unknown"]) == ("interrupted", ["begun"])
+
+
+async def test_a_job_that_another_server_has_ended_is_stopped_here_and_tells_no_more(tmp_path: Path) -> None:
+    async with opened("sqlite", tmp_path) as jobs:
+        id = await start(jobs, "waiting", file=str(tmp_path / "file"))
+        await until_told(jobs, id, "target")
+        last = (await jobs.look(ALICE, id)).last(type="interrupted")
+        offset = await jobs.events.append(stream_of(id), group([dumps(last)], ended="interrupted"), id=END)
+        await until((tmp_path / "file").exists)
+        await until(lambda: not jobs.runner._running)
+        assert (await jobs.events.position(stream_of(id))).offset == offset
+
+
+async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_path: Path) -> None:
+    async with event_logs.opened("sqlite", tmp_path) as log:
+        away, lost = Away(log), list[str]()
+        leases = LeaseKeeper(cast(EventLog, away), 600, lost.append)
+        for given_up_before_it_is_asked_for in (True, False):
+            assert await leases.take("job")
+            away.answers.clear()
+            before = away.held
+            keeping = asyncio.create_task(leases.keep())
+            if not given_up_before_it_is_asked_for:
+                await until(lambda before=before: away.held > before)
+            await asyncio.create_task(leases.release("job"))
+            away.answers.set()
+            await asyncio.wait({keeping}, timeout=0.1)
+            assert not keeping.done()
+            keeping.cancel()
+        again = asyncio.create_task(leases.keep())
+        before = away.held
+        await asyncio.wait({again}, timeout=0.1)
+        again.cancel()
+        assert (away.held, lost) == (before, [])
+        assert await log.hold("job/job", "another", 600)
+
+
+async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_path: Path) -> None:
+    async with opened("sqlite", tmp_path, jobs_kept_per_user=2) as jobs:
+        runs = await start(jobs, "waiting")
+        ids = []
+        for _ in range(4):
+            ids.append(await start(jobs, "counting", steps=1))
+            await end(jobs, ids[-1])
+            await until(lambda: len(jobs.runner._following) == 1)  # it is put away, too
+            await until(lambda: new_id()[:11] > ids[-1][:11])  # those of one millisecond sort as it happens
+        listed = [each["id"] for each in (await jobs.list(ALICE, ListRequest()))["jobs"]]
+        assert sorted(listed) == sorted([runs, *ids[-2:]])
+        await jobs.events.sweep()
+        with pytest.raises(WorkError, match="no longer"):
+            await jobs.look(ALICE, ids[0])

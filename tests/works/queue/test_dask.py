@@ -1,0 +1,262 @@
+"""A queue on a Dask cluster of which parts die, freeze or come late: nothing is lost or doubled, and it recovers."""
+
+import asyncio
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.dask import Clusters, Dask, dask_in
+from tests.support.queues import OnDask, endless, error_of, kill_all, moderate, on_dask, slow, task
+from tests.support.running import alive, until
+from works.errors import Busy
+from works.imaging.task import Result, Viewport
+from works.queue.cluster import Cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Dask]:
+    """A cluster of this test's own, without workers yet."""
+    with dask_in(tmp_path, slice_timeout=200) as started:
+        yield started
+
+
+def files(queue: OnDask) -> set[str]:
+    return {path.name for path in queue.media.folder.iterdir()}
+
+
+def names(results: list[Result]) -> set[str]:
+    return {result.name for result in results}
+
+
+async def busy(cluster: Dask) -> subprocess.Popen[bytes]:
+    """The worker whose decoder has computed more than it takes to start one: the others have done nothing yet."""
+    found: list[subprocess.Popen[bytes]] = []
+
+    def computes(child: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return bool(child.cpu_times().user > 0.5)
+        return False
+
+    def seen() -> bool:
+        living = [worker for worker in cluster.workers if worker.poll() is None]
+        found.extend(worker for worker in living if any(map(computes, cluster.decoders(worker))))
+        return bool(found)
+
+    await until(seen)
+    return found[0]
+
+
+async def test_a_worker_killed_under_load_loses_nothing_and_doubles_nothing(cluster: Dask) -> None:
+    for _ in range(3):
+        cluster.add(2)
+    async with on_dask(cluster, 6) as queue:
+        ends: list[str] = []
+        futures = [queue.submit(task(str(number))) for number in range(150)]
+        for number, future in enumerate(futures):
+            future.add_done_callback(lambda _, number=number: ends.append(str(number)))
+        under_way = 0
+        for victim, least in zip(cluster.workers[:2], (20, 60), strict=True):
+            await until(lambda least=least: len(ends) >= least)
+            under_way += len(queue.given())
+            cluster.kill(victim)
+        results = await asyncio.gather(*futures)
+        await until(lambda: len(ends) == 150)
+        assert sorted(ends, key=int) == [str(number) for number in range(150)]
+        assert len(names(results)) == 150
+        # What a killed worker had stored and not yet handed over is worked again; the first file goes when its time is
+        # over. Nothing else is worked twice.
+        assert len(files(queue) - names(results)) <= under_way
+
+
+async def test_a_slice_that_ends_its_worker_three_times_is_crashed(cluster: Dask) -> None:
+    for _ in range(4):
+        cluster.add()
+    async with on_dask(cluster, 4) as queue:
+        doomed = queue.submit(endless())
+        for _ in range(3):
+            cluster.kill(await busy(cluster))
+        error = await error_of(doomed)
+        assert (error.code, error.temporary) == ("crashed", False)
+        assert "3 times" in error.message
+        await queue.submit(task("next"))
+
+
+async def test_a_slice_whose_decoder_dies_each_time_is_crashed_and_the_worker_goes_on(cluster: Dask) -> None:
+    worker = cluster.add()
+    async with on_dask(cluster) as queue:
+        await queue.submit(task("0"))
+        doomed = queue.submit(endless())
+
+        def killed() -> bool:
+            kill_all([] if doomed.done() else cluster.decoders(worker))
+            return doomed.done()
+
+        await until(killed)
+        assert (await error_of(doomed)).code == "crashed"
+        await queue.submit(task("1"))
+        assert worker.poll() is None
+
+
+async def test_what_a_lost_scheduler_had_is_worked_when_it_comes_back(cluster: Dask) -> None:
+    for _ in range(2):
+        cluster.add()
+    async with on_dask(cluster, 2) as queue:
+        futures = [queue.submit(moderate(str(number))) for number in range(12)]
+        await until(lambda: sum(future.done() for future in futures) >= 2)
+        cluster.kill(cluster.scheduler)
+        await until(lambda: not queue.ready())
+        with pytest.raises(Busy, match="no worker can be reached") as caught:
+            queue.submit(task("late"))
+        assert caught.value.retry_after_ms
+        cluster.start()
+        results = await asyncio.gather(*futures)
+        assert len(names(results)) == 12
+        await until(queue.ready)
+        await queue.submit(task("late"))
+
+
+async def test_a_scheduler_that_freezes_is_as_good_as_lost_until_it_answers(cluster: Dask) -> None:
+    cluster.add()
+    async with on_dask(cluster, answer=5.0) as queue:
+        await queue.submit(task("0"))
+        assert cluster.scheduler
+        await until(queue.ready)  # five seconds may be too few for a busy scheduler
+        cluster.scheduler.send_signal(signal.SIGSTOP)
+        future = queue.submit(task("1"))
+        await until(lambda: not queue.ready())
+        cluster.scheduler.send_signal(signal.SIGCONT)
+        assert (await future).name
+        await until(queue.ready)
+
+
+async def test_accepted_slices_do_not_wait_for_ever_for_a_cluster_that_is_away(cluster: Dask) -> None:
+    cluster.add()
+    async with on_dask(cluster, queue_patience=0.5) as queue:
+        futures = [queue.submit(endless(str(number))) for number in range(3)]
+        await until(queue.given, pause=0)
+        cluster.kill(cluster.scheduler)
+        for future in futures:
+            error = await error_of(future)
+            assert (error.code, error.temporary) == ("cancelled", True)
+            assert "queue_patience" in error.message
+
+
+async def test_a_worker_that_neither_answers_nor_ends_fails_its_slice_as_temporary(cluster: Dask) -> None:
+    worker = cluster.add()
+    async with on_dask(cluster) as warm, on_dask(cluster, timeout=0.1, queue_patience=0.5) as queue:
+        await warm.submit(task("0"))
+        worker.send_signal(signal.SIGSTOP)
+        error = await error_of(queue.submit(task("1")))
+        assert (error.code, error.temporary) == ("timeout", True)
+
+
+async def test_it_starts_before_its_cluster_and_is_ready_when_there_are_workers(tmp_path: Path) -> None:
+    with dask_in(tmp_path, start=False) as cluster:
+        async with on_dask(cluster, 0) as queue:
+            return await _comes_up(cluster, queue)
+
+
+async def _comes_up(cluster: Dask, queue: OnDask) -> None:
+    assert not queue.ready()
+    with pytest.raises(Busy):
+        queue.submit(task("early"))
+    cluster.start()
+    await until(lambda: queue.connected, 120)
+    assert not queue.ready()
+    with pytest.raises(Busy):
+        queue.submit(task("early"))
+    worker = cluster.add(2)
+    await until(queue.ready, 120)
+    assert (await queue.submit(task("1"))).name
+    cluster.kill(worker)
+    await until(lambda: not queue.ready())
+
+
+async def test_what_nobody_foresaw_does_not_end_the_search_for_the_cluster(cluster: Dask) -> None:
+    cluster.add()
+    queue = OnDask(cluster)
+    faults = [RuntimeError("the driver is out of sorts")]
+    connect = queue._connect
+
+    async def connect_at_last() -> Cluster:
+        if faults:
+            raise faults.pop()
+        return await connect()
+
+    queue._connect = connect_at_last
+    await queue.start()
+    try:
+        await until(queue.ready, 120)
+        assert (await queue.submit(task("1"))).name
+    finally:
+        await queue.close(0)
+
+
+async def test_a_worker_told_to_stop_finishes_what_it_is_at(cluster: Dask) -> None:
+    worker = cluster.add(drain_timeout=100)
+    async with on_dask(cluster) as queue:
+        future = queue.submit(slow())
+        assert await busy(cluster) is worker
+        assert await asyncio.to_thread(cluster.stop, worker) == 0
+        assert (await future).width
+        assert len(cluster.log.split("decoder ended")) == 1
+
+
+async def test_a_result_overtakes_no_more_better_ones_than_the_cluster_was_given(clusters: Clusters) -> None:
+    tops = list(range(0, 12_000, 100))
+    random.Random(1).shuffle(tops)
+    order: list[int] = []
+    async with on_dask(clusters.with_threads(2), 2) as queue:
+        futures = {top: queue.submit(task(str(top), offset_top=top, height=64, deliver="data")) for top in tops}
+        for top, future in futures.items():
+            future.add_done_callback(lambda _, top=top: order.append(top))
+        await until(lambda: len(order) >= 40, pause=0)
+        queue.rerank("s", "", Viewport(12_000, 800))
+        before = len(order)
+        ended = {top for top, future in futures.items() if future.done()}
+        under_way = {*map(int, queue.given()), *ended.difference(order)}
+        await asyncio.gather(*futures.values())
+    most = 2 + 1  # threads, and what waits ahead of them
+    assert len(under_way) <= 2 * most, "the rest has waited here, and heeded the viewport"
+    left = [top for top in order[before:] if top not in under_way]
+    for place, top in enumerate(order[:before]):
+        assert sum(later < top for later in order[place + 1 : before]) < most
+    for place, top in enumerate(left):
+        assert sum(later > top for later in left[place + 1 :]) < most
+
+
+async def test_of_cancelled_slices_nothing_is_kept_whenever_they_are_cancelled(clusters: Clusters) -> None:
+    chance = random.Random(2)
+    async with on_dask(clusters.with_threads(2), 2) as queue:
+        futures = [queue.submit(task(str(number))) for number in range(120)]
+        for number, future in enumerate(futures):
+            if chance.random() < 0.4:
+                await until(lambda future=future: future.done() or len(queue.given()) >= 2, pause=0)
+                queue.cancel("s", id=str(number))
+            elif chance.random() < 0.3:
+                await asyncio.wait([future])
+        ends = await asyncio.gather(*futures, return_exceptions=True)
+        await until(lambda: not queue.given())
+        results = [end for end in ends if isinstance(end, Result)]
+        assert 0 < len(results) < 120
+        await until(lambda: files(queue) == names(results))
+
+
+async def test_a_cancelled_slice_that_is_stuck_has_its_decoder_killed(cluster: Dask) -> None:
+    worker = cluster.add()
+    async with on_dask(cluster) as queue:
+        await queue.submit(task("0"))
+        (child,) = cluster.decoders(worker)
+        child.suspend()
+        stuck = queue.submit(task("stuck", "stuck"))
+        await until(queue.given, pause=0)
+        queue.cancel("stuck")
+        assert (await error_of(stuck)).code == "cancelled"
+        await until(lambda: not alive(child))
+        await queue.submit(task("1"))
