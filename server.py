@@ -33,6 +33,7 @@ from works.queue.decoder import DecoderSettings
 from works.queue.join import be_scheduler, be_worker
 from works.queue.order import QueueBounds
 from works.services import Services, open_services
+from works.settings import SettingsGroup
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
 from works.video import VideoSettings
@@ -186,8 +187,9 @@ def signing_secret(settings: config.Settings) -> str:
 
 
 def pick(kind: type[T], settings: config.Settings) -> T:
-    """A dataclass filled from the settings of the same names."""
-    names = [field.name for field in fields(cast(Any, kind))]
+    """A dataclass or a group, filled from the settings of the same names."""
+    group = issubclass(kind, SettingsGroup)
+    names = list(cast(Any, kind).model_fields) if group else [field.name for field in fields(cast(Any, kind))]
     return kind(**{name: getattr(settings, name) for name in names})
 
 
