@@ -174,7 +174,15 @@ MESSAGES: dict[str, Attempt] = {
 ENDPOINTS: dict[str, Attempt] = {
     **{
         path: page(path)
-        for path in ("/", "/static/console/console.js", "/favicon.ico", "/healthz", "/readyz", "/metrics")
+        for path in (
+            "/",
+            "/static/console/console.js",
+            "/static/sluice.js",
+            "/favicon.ico",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+        )
     },
     "/ws/images": page("/ws/images"),
     "/ws": older,

@@ -206,7 +206,8 @@ def test_without_rapidocr_text_is_refused_by_what_is_missing_and_not_offered() -
     script = """
 import sys
 sys.modules["rapidocr"] = None  # as if it were not installed
-from works import actions, errors
+from works import errors
+from works.imaging import actions
 assert "text" not in actions.offered()
 try:
     actions.find("text")
