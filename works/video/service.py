@@ -5,6 +5,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from works.errors import Busy, WorkError
 from works.metrics import Metrics
@@ -94,12 +95,12 @@ class VideoService:
             if capture:
                 self._leave(capture)
             raise
-        watch.capture, watch.release = capture, self._release
+        watch.capture, watch.release = capture, partial(self._release, watch, capture)
         watch.paused = wish.paused and source.kind == "live"
         self._keep(capture)
         capture.watches[watch] = None
-        capture.rewant()
-        capture.greet(watch)
+        capture.update_wants()
+        capture.offer_placeholder(watch)
         return watch
 
     def _count(self, source: Source, user: str, more: int) -> None:
@@ -128,12 +129,12 @@ class VideoService:
         capture.begin()
         return capture
 
-    def _release(self, watch: Watch) -> None:
-        self._count(watch.capture.source, watch.user, -1)
-        watch.capture.watches.pop(watch, None)
-        watch.capture.feeds.detach(watch)
-        watch.capture.rewant()
-        self._leave(watch.capture)
+    def _release(self, watch: Watch, capture: Capture) -> None:
+        self._count(capture.source, watch.user, -1)
+        capture.watches.pop(watch, None)
+        capture.feeds.detach(watch)
+        capture.update_wants()
+        self._leave(capture)
 
     def _leave(self, capture: Capture) -> None:
         """A capture without viewers: a file's ends at once, a live one in a while."""
