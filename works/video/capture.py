@@ -11,11 +11,12 @@ import structlog
 from works.errors import CODES, Code, WorkError
 from works.processes.forkserver import Forkserver
 from works.queue import ATTEMPTS
-from works.video import VideoSettings, WatchRequest
+from works.video import WatchRequest
 from works.video.capture_process import CaptureGone, CaptureProcess
 from works.video.feeds import Feeds
 from works.video.frame import Frame
 from works.video.placeholder import placeholder
+from works.video.settings import VideoSettings
 from works.video.source import Source
 from works.video.watch import SourceCounters, Watch
 

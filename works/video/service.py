@@ -10,11 +10,12 @@ from functools import partial
 from works.errors import Busy, WorkError
 from works.metrics import Metrics
 from works.queue import WorkQueue
-from works.video import VideoSettings, WatchRequest
+from works.video import WatchRequest
 from works.video.capture import Capture
 from works.video.capture_child import CaptureSettings
 from works.video.feeds import Feeds
-from works.video.source import Source
+from works.video.settings import VideoSettings
+from works.video.source import Source, parse_sources
 from works.video.watch import Ready, SourceCounters, Tell, Watch, check_position
 
 # A bound is reached; viewers come and go. In milliseconds.
@@ -22,9 +23,11 @@ _RETRY_AFTER = 5000
 
 
 class VideoService:
-    def __init__(self, sources: dict[str, Source], settings: VideoSettings, queue: WorkQueue, metrics: Metrics) -> None:
+    def __init__(self, settings: VideoSettings, queue: WorkQueue, metrics: Metrics) -> None:
+        """Raises ValueError when the setting ``sources`` makes no sense."""
         self.settings = settings
-        self._sources, self._queue = sources, queue
+        self._sources = parse_sources(settings.sources.get_secret_value() if settings.sources else "")
+        self._queue = queue
         self._forkserver = CaptureSettings(settings.video_memory, settings.video_width).forkserver()
         self._captures: dict[Capture, str | None] = {}  # and whose; a live one is nobody's
         self._live: dict[str, Capture] = {}
@@ -39,7 +42,7 @@ class VideoService:
                 metrics.video_sent.labels(name),
                 metrics.video_dropped.labels(name),
             )
-            for name in sources
+            for name in self._sources
         }
         metrics.watch(metrics.video_captures, lambda: len(self._captures))
         metrics.watch(metrics.video_watches, self._watching.total)
