@@ -36,7 +36,7 @@ from works.services import Services, open_services
 from works.settings import SettingsGroup
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
-from works.video import VideoSettings
+from works.video.settings import VideoSettings
 
 T = TypeVar("T")
 
@@ -133,7 +133,6 @@ async def make_services(settings: config.Settings) -> Services:
         frame=framing.frame,
         jobs=pick(JobSettings, settings),
         job_modules=settings.job_modules,
-        sources=settings.sources.get_secret_value() if settings.sources else "",
         video=pick(VideoSettings, settings),
     )
 

@@ -24,10 +24,9 @@ from works.sessions import Sessions
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.results import ResultStore, open_results
 from works.storage.uploads import Uploads, UploadSettings, open_uploads
-from works.video import VideoSettings
 from works.video.service import VideoService
+from works.video.settings import VideoSettings
 from works.video.snapshots import Snapshots
-from works.video.source import parse_sources
 
 # Seconds between sweeps of results and of streams.
 _SWEEP = 30.0
@@ -144,7 +143,6 @@ async def open_services(
     uploads: UploadSettings,
     uploads_store: StoreOptions,
     frame: Callable[[str], bytes],
-    sources: str = "",
     video: VideoSettings | None = None,
     jobs: JobSettings | None = None,
     job_modules: Sequence[str] = (),
@@ -153,7 +151,6 @@ async def open_services(
 
     Raises ValueError for a URL of an unknown kind, OSError for a place that cannot be used.
     """
-    known_sources = parse_sources(sources)
     load(job_modules)
     metrics = Metrics()
     media = open_results(child.media, child.store)
@@ -161,12 +158,12 @@ async def open_services(
     log = open_events(events, session_events)
     metrics.watch(metrics.event_syncs, lambda: log.syncs)
     queue = await open_queue(cluster, child, media, bounds, metrics, workers=workers, isolation=isolation)
+    live = VideoService(video or VideoSettings(), queue, metrics)
     sessions = Sessions(log, queue, grace=session_grace, ttl=session_ttl)
     kept_uploads = open_uploads(queue, uploads, uploads_store, StoreThreads(_THREADS))
     bans = Bans(log)
     await bans.load()
     await queue.start()
-    live = VideoService(known_sources, video or VideoSettings(), queue, metrics)
     threads = StoreThreads(_THREADS)
     told = jobs or JobSettings()
     told = replace(told, job_events=min(told.job_events, session_events))

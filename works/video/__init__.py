@@ -3,28 +3,10 @@
 A live source is captured once and encoded once for each size, however many watch; a file gives each watch a cursor of
 its own. A capture is a child process, so one that hangs or crashes is killed and tried again while its viewers stay. A
 viewer has room for one frame, which a newer one replaces: who reads slowly has fewer frames, never older ones, and
-costs the others nothing. What is captured, encoded, watched or waits is bounded (``VideoSettings``).
+costs the others nothing. What is captured, encoded, watched or waits is bounded (`settings.py`).
 """
 
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class VideoSettings:
-    """The bounds; config.py says what each means. Times are in seconds, memory in bytes, widths in pixels."""
-
-    video_viewers: int = 200
-    video_viewers_per_user: int = 100
-    video_captures: int = 32
-    video_captures_per_user: int = 16
-    video_sizes: int = 6
-    video_actions: int = 4
-    video_width: int = 1920
-    video_fps: float = 30
-    video_grace: float = 10
-    video_watchdog: float = 10
-    video_retry: float = 30
-    video_memory: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

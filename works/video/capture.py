@@ -11,11 +11,12 @@ import structlog
 from works.errors import CODES, Code, WorkError
 from works.processes.forkserver import Forkserver
 from works.queue import ATTEMPTS
-from works.video import VideoSettings, WatchRequest
+from works.video import WatchRequest
 from works.video.capture_process import CaptureGone, CaptureProcess
 from works.video.feeds import Feeds
 from works.video.frame import Frame
 from works.video.placeholder import placeholder
+from works.video.settings import VideoSettings
 from works.video.source import Source
 from works.video.watch import SourceCounters, Watch
 
@@ -60,7 +61,7 @@ class Capture:
         self._goal: float | None = None  # sought, and not there yet: what comes is still from before
         self._seq = self._number = 0  # the last frame's; the number of the last that this child has captured
         self._is_open = False
-        self._told: list[list[Any]] = []
+        self._sent_wants: list[list[Any]] = []
 
     def begin(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -73,8 +74,8 @@ class Capture:
         if not self.opened.done():
             self.opened.cancel()
 
-    def told(self) -> dict[str, Any]:
-        """Its state and what is known of it, as viewers are told."""
+    def describe(self) -> dict[str, Any]:
+        """Its state and what is known of its source: the members of a ``state`` message."""
         file = {"position": round(self._position, 3), "factor": self._speed} if self.source.kind == "file" else {}
         return {"source": self.source.name, "state": self.state, **self._why, **self._facts, **file}
 
@@ -87,11 +88,11 @@ class Capture:
             return  # told when the child has done it
         self._enter(self._moving() if self.state in ("playing", "paused") else self.state, **self._why)
 
-    def rewant(self) -> None:
-        """Tells the child what is wanted, if that has changed."""
+    def update_wants(self) -> None:
+        """Sends the child what its feeds want, if that has changed."""
         wants = self.feeds.wants()
-        if wants != self._told:
-            self._told = wants
+        if wants != self._sent_wants:
+            self._sent_wants = wants
             self._process.send({"want": wants})
 
     def _motion(self) -> dict[str, Any]:
@@ -137,7 +138,7 @@ class Capture:
         try:
             await self._process.open(order | self._motion())
             # Once more: it may have been steered meanwhile.
-            self._process.send({"want": self._told} | self._motion())
+            self._process.send({"want": self._sent_wants} | self._motion())
             self._hear(*await self._process.receive(_START))
             while True:
                 self._hear(*await self._process.receive(patience))
@@ -197,8 +198,8 @@ class Capture:
         for feed in self.feeds.all():
             feed.publish(self._placeholder(feed.width))
 
-    def greet(self, watch: Watch) -> None:
-        """Shows a newcomer what there is to see of a source that is away."""
+    def offer_placeholder(self, watch: Watch) -> None:
+        """Gives a new watch a placeholder while the source is lost."""
         if self.state == "reconnecting":
             watch.offer(self._placeholder(watch.size[0]))
 

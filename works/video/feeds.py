@@ -5,9 +5,10 @@ from typing import Any
 
 from works.errors import Busy
 from works.queue import WorkQueue
-from works.video import VideoSettings, WatchRequest
+from works.video import WatchRequest
 from works.video.feed import ActionFeed, Feed
 from works.video.frame import Frame
+from works.video.settings import VideoSettings
 from works.video.watch import Watch
 
 # A bound of a source is reached; viewers come and go. In milliseconds.

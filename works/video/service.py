@@ -5,15 +5,17 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from works.errors import Busy, WorkError
 from works.metrics import Metrics
 from works.queue import WorkQueue
-from works.video import VideoSettings, WatchRequest
+from works.video import WatchRequest
 from works.video.capture import Capture
 from works.video.capture_child import CaptureSettings
 from works.video.feeds import Feeds
-from works.video.source import Source
+from works.video.settings import VideoSettings
+from works.video.source import Source, parse_sources
 from works.video.watch import Ready, SourceCounters, Tell, Watch, check_position
 
 # A bound is reached; viewers come and go. In milliseconds.
@@ -21,9 +23,11 @@ _RETRY_AFTER = 5000
 
 
 class VideoService:
-    def __init__(self, sources: dict[str, Source], settings: VideoSettings, queue: WorkQueue, metrics: Metrics) -> None:
+    def __init__(self, settings: VideoSettings, queue: WorkQueue, metrics: Metrics) -> None:
+        """Raises ValueError when the setting ``sources`` makes no sense."""
         self.settings = settings
-        self._sources, self._queue = sources, queue
+        self._sources = parse_sources(settings.sources.get_secret_value() if settings.sources else "")
+        self._queue = queue
         self._forkserver = CaptureSettings(settings.video_memory, settings.video_width).forkserver()
         self._captures: dict[Capture, str | None] = {}  # and whose; a live one is nobody's
         self._live: dict[str, Capture] = {}
@@ -38,7 +42,7 @@ class VideoService:
                 metrics.video_sent.labels(name),
                 metrics.video_dropped.labels(name),
             )
-            for name in sources
+            for name in self._sources
         }
         metrics.watch(metrics.video_captures, lambda: len(self._captures))
         metrics.watch(metrics.video_watches, self._watching.total)
@@ -94,12 +98,12 @@ class VideoService:
             if capture:
                 self._leave(capture)
             raise
-        watch.capture, watch.release = capture, self._release
+        watch.capture, watch.release = capture, partial(self._release, watch, capture)
         watch.paused = wish.paused and source.kind == "live"
         self._keep(capture)
         capture.watches[watch] = None
-        capture.rewant()
-        capture.greet(watch)
+        capture.update_wants()
+        capture.offer_placeholder(watch)
         return watch
 
     def _count(self, source: Source, user: str, more: int) -> None:
@@ -128,12 +132,12 @@ class VideoService:
         capture.begin()
         return capture
 
-    def _release(self, watch: Watch) -> None:
-        self._count(watch.capture.source, watch.user, -1)
-        watch.capture.watches.pop(watch, None)
-        watch.capture.feeds.detach(watch)
-        watch.capture.rewant()
-        self._leave(watch.capture)
+    def _release(self, watch: Watch, capture: Capture) -> None:
+        self._count(capture.source, watch.user, -1)
+        capture.watches.pop(watch, None)
+        capture.feeds.detach(watch)
+        capture.update_wants()
+        self._leave(capture)
 
     def _leave(self, capture: Capture) -> None:
         """A capture without viewers: a file's ends at once, a live one in a while."""

@@ -3,16 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from works.errors import WorkError
 from works.video import WatchRequest
 from works.video.feed import Feed
 from works.video.frame import Frame
 from works.video.frame_rate import FrameRate
-
-if TYPE_CHECKING:
-    from works.video.capture import Capture
+from works.video.source import Source
 
 Ready = Callable[[], None]
 Tell = Callable[[dict[str, Any]], None]
@@ -32,6 +30,23 @@ class SourceCounters:
     dropped: Counter
 
 
+class WatchedCapture(Protocol):
+    """What a watch uses of the capture whose frames it receives."""
+
+    source: Source
+    duration: float | None
+    """Seconds; None for a live source, and for a file that does not say."""
+
+    def describe(self) -> dict[str, Any]:
+        """The members of a ``state`` message, ``state`` among them."""
+
+    def steer(self, **orders: Any) -> None:
+        """Sets ``paused``, ``seek`` (seconds) or ``speed`` of a file."""
+
+    def update_wants(self) -> None:
+        """To be called when a watch has been paused or resumed."""
+
+
 class Watch:
     """``ready`` is called when there is a frame to take, ``tell`` with what else the viewer should hear.
 
@@ -42,11 +57,11 @@ class Watch:
         self.user, self.fps, self.paused = wish.user, wish.fps, False
         self.dropped = 0
         self.newest: Frame | None = None
-        self.capture: Capture
+        self.capture: WatchedCapture
         self.feed: Feed
         self.size: tuple[int, int]
         """Pixels across and JPEG quality that it was given."""
-        self.release: Callable[[Watch], None]
+        self.release: Callable[[], None]
         self.tell = tell
         self._ready, self._counts = ready, counts
         self._pace = FrameRate(wish.fps)
@@ -79,8 +94,8 @@ class Watch:
         self.tell({"type": "error", **error.as_dict(), "action": action})
 
     def state(self) -> dict[str, Any]:
-        told = self.capture.told()
-        return {**told, "state": "paused"} if self.paused and told["state"] == "playing" else told
+        members = self.capture.describe()
+        return {**members, "state": "paused"} if self.paused and members["state"] == "playing" else members
 
     def pause(self) -> None:
         self._set_paused(True)
@@ -95,7 +110,7 @@ class Watch:
         self.paused = paused
         if paused:
             self.newest = None
-        self.capture.rewant()
+        self.capture.update_wants()
         self.tell({"type": "state", **self.state()})
 
     def seek(self, position: float) -> None:
@@ -114,7 +129,7 @@ class Watch:
     def close(self) -> None:
         if not self._closed:
             self._closed, self.newest = True, None
-            self.release(self)
+            self.release()
 
 
 def check_position(position: float, duration: float | None) -> None:
