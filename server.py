@@ -24,14 +24,17 @@ from cli import job as job_command
 from handlers import health, routes
 from handlers.core import access_log, auth, framing
 from handlers.core.connections import Connections, hang_up
-from handlers.core.http import HandlerContext, NotFound, Policy
-from handlers.core.websocket import FORBIDDEN, RESTARTING
+from handlers.core.disconnects import KICKED, RESTARTING
+from handlers.core.http import HandlerContext, NotFound
+from handlers.core.settings import ChatSettings, HttpSettings, SocketSettings
 from works.imaging.pipeline import ImageLimits
+from works.imaging.settings import ImageLimits as ImageSettings
 from works.jobs.settings import JobSettings
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
 from works.queue.join import be_scheduler, be_worker
 from works.queue.order import QueueBounds
+from works.queue.settings import QueueBounds as QueueSettingsGroup
 from works.services import Services, open_services
 from works.settings import SettingsGroup
 from works.storage.address import StoreOptions
@@ -58,7 +61,7 @@ async def serve(settings: config.Settings) -> None:
     except OSError as error:
         raise OSError(f"cannot listen on {settings.address} port {settings.port}: {error.strerror}") from None
     services = await make_services(settings)
-    connections = Connections(settings.connections_per_user, settings.connections_per_address, services.metrics)
+    connections = Connections(pick(SocketSettings, settings), services.metrics)
     server = HTTPServer(
         make_application(settings, services, connections),
         idle_connection_timeout=settings.header_timeout,
@@ -67,7 +70,7 @@ async def serve(settings: config.Settings) -> None:
         max_header_size=32 << 10,
     )
     server.add_sockets(sockets)
-    kick = partial(connections.close_user, code=FORBIDDEN, reason="an administrator has ended this connection")
+    kick = partial(connections.disconnect_user, disconnect=KICKED)
     duties = (
         services.keep_house(),
         health.watch_loop(services.metrics),
@@ -89,7 +92,7 @@ async def serve(settings: config.Settings) -> None:
     server.conn_params.no_keep_alive = True
     connections.refuse_more()
     await services.drain(settings.drain_timeout)
-    connections.close_all(RESTARTING, "the server is restarting")
+    connections.disconnect_all(RESTARTING)
     await connections.all_closed(_GOODBYE)
     await hang_up(server, _GOODBYE)
     for chore in chores:
@@ -151,7 +154,6 @@ def store_options(settings: config.Settings, url: str) -> StoreOptions:
 
 
 def make_application(settings: config.Settings, services: Services, connections: Connections) -> Application:
-    told = ("max_slice_bytes", "max_pixels", "session_tasks", "session_bytes", "messages_per_second")
     return Application(
         routes(),
         default_handler_class=NotFound,
@@ -161,11 +163,15 @@ def make_application(settings: config.Settings, services: Services, connections:
         # Base64 takes 4 bytes for 3; the rest is for the message around it.
         websocket_max_message_size=settings.max_slice_bytes * 4 // 3 + (64 << 10),
         context=HandlerContext(
-            policy=pick(Policy, settings),
+            http=pick(HttpSettings, settings),
+            sockets=pick(SocketSettings, settings),
+            chat=pick(ChatSettings, settings),
+            images=pick(ImageSettings, settings),
+            queue=pick(QueueSettingsGroup, settings),
+            video=pick(VideoSettings, settings),
             services=services,
             verifier=auth.Verifier(make_keys(settings), settings.jwt_audience, settings.jwt_issuer),
             connections=connections,
-            limits={name: getattr(settings, name) for name in told},
         ),
     )
 

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import tornado.httpclient
 import tornado.websocket
 
-from handlers.core.websocket import RESTARTING, SUBPROTOCOL, TOO_SLOW
+from handlers.core.disconnects import RECONNECT_CODES
+from handlers.core.websocket import SUBPROTOCOL
 
 # Seconds between attempts to connect, and for which they are made.
 _PAUSE, _PATIENCE = 1.0, 300.0
@@ -145,7 +146,7 @@ class JobClient:
                 )
             return message
         code = self._socket.close_code
-        if code in (None, 1006, RESTARTING, TOO_SLOW):
+        if code in (None, 1006, *RECONNECT_CODES):
             return None
         raise ServerRefused(f"the server has ended the connection: {code} {self._socket.close_reason or ''}")
 

@@ -5,7 +5,8 @@ import time
 import structlog
 from pydantic import Field, ValidationError
 
-from handlers.core.http import BaseHandler, Refused
+from handlers.core.http import BaseHandler
+from handlers.core.refusals import BAD_REQUEST, UNAVAILABLE, Refused
 from works.validation import StrictModel, describe_faults
 
 log = structlog.get_logger()
@@ -24,11 +25,11 @@ class KickUser(BaseHandler):
         try:
             kick = Kick.model_validate_json(self.request.body)
         except ValidationError as error:
-            raise Refused(400, "bad_message", describe_faults(error, "the body")) from None
+            raise Refused(BAD_REQUEST, faults=describe_faults(error, "the body")) from None
         try:
             await self.services.bans.deny(kick.user, time.time() + kick.deny_s)
         except OSError as error:
-            raise Refused(503, "internal", f"the denial could not be kept: {error}", retry_after_s=5) from None
+            raise Refused(UNAVAILABLE, what="the denial could not be kept", error=error) from None
         log.info("kicked", user=kick.user, deny_s=kick.deny_s, by=admin.name, address=self.address)
         self.set_status(204)
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from handlers.core.auth import Scope
-from handlers.core.websocket import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from handlers.core.disconnects import STREAM_LOST
+from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
 from works.chat.messages import EVERYBODY, Place, direct, named, room
 from works.chat.unread import Inbox
 from works.errors import Busy, WorkError
@@ -72,7 +73,9 @@ class BroadcastMessage(Message):
 
 class ChatWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
-    speaks = f"It speaks {SUBPROTOCOL}: join rooms, send messages to them or to a user; docs/messaging.md tells it all."
+    description = (
+        f"It speaks {SUBPROTOCOL}: join rooms, send messages to them or to a user; docs/messaging.md tells it all."
+    )
     accepts: ClassVar[dict[str, type[Message]]] = {
         "join": Join,
         "leave": InRoom,
@@ -88,20 +91,24 @@ class ChatWebSocket(BaseWebSocketHandler):
     rate_setting: ClassVar[str] = "chat_rate"
     _warned = False
 
+    @property
+    def messages_per_second(self) -> int:
+        return self.context.chat.chat_rate
+
     async def opened(self) -> None:
         self._connection = secrets.token_hex(8)
         self._hubs: dict[str, StreamFanout] = {}  # what this connection hears of, by stream
         self._joined: dict[str, asyncio.Task[None]] = {}  # by room: what joins it
         self._turn, self._asked = asyncio.Lock(), 0
         self._sends: asyncio.Queue[tuple[Place, Send]] = asyncio.Queue(_UNSENT)
-        policy, chat = self.context.policy, self.services.chat
+        settings, chat = self.context.chat, self.services.chat
         self._inbox = Inbox(chat, self.user.name, self._connection, self.send, self.deliver, self.lost, self._joined)
-        limits = {name: getattr(policy, name) for name in ("chat_text", "chat_rooms", "chat_rate")}
+        limits = {name: getattr(settings, name) for name in ("chat_text", "chat_rooms", "chat_rate")}
         self.send({"type": "hello", "user": self.user.name, "expires_at": self.user.expires_at, "limits": limits})
         try:
             everybody = await self._listen(EVERYBODY, _as_it_is)
             everybody.members[self] = everybody.offset
-            await self._inbox.begin(lambda name: self.user.may_enter(name), policy.chat_rooms)
+            await self._inbox.begin(lambda name: self.user.may_enter(name), settings.chat_rooms)
         except BaseException:
             self.closed()
             raise
@@ -129,7 +136,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         return within
 
     def on_join(self, message: Join, payload: memoryview) -> None:
-        most = self.context.policy.chat_rooms
+        most = self.context.chat.chat_rooms
         if message.room in self._joined:
             raise WorkError("bad_message", f"room: {message.room!r} is joined already")
         if not self.user.may_enter(message.room):
@@ -194,7 +201,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self.services.chat.later(self.services.chat.leave(place, self.user.name, self._connection))
 
     def on_send(self, message: Send, payload: memoryview) -> None:
-        most = self.context.policy.chat_text
+        most = self.context.chat.chat_text
         place = self._place(message)
         if len(message.text) > most:
             raise WorkError("too_large", f"text: at most {most:,} characters (chat_text)")
@@ -233,7 +240,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._ask(self._history(message, self._known(message.stream)), stream=message.stream)
 
     async def _history(self, message: History, place: Place) -> None:
-        most = self.context.policy.outbox // 2
+        most = self.context.sockets.outbox // 2
         await self.deliver(await self.services.chat.page(place, message.stream, message.before, message.limit, most))
 
     def on_presence(self, message: InRoom, payload: memoryview) -> None:
@@ -294,7 +301,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         """A room that is being joined: its messages come in a moment."""
 
     def lost(self, stream: str) -> None:
-        self.close(TOO_SLOW, "the log has begun again, or cannot be read; come back")
+        self.disconnect(STREAM_LOST)
 
     def closed(self) -> None:
         chat, me = self.services.chat, self.user.name

@@ -5,7 +5,8 @@ from typing import TypeVar
 import structlog
 from pydantic import Field, ValidationError
 
-from handlers.core.http import BaseHandler, Refused
+from handlers.core.http import BaseHandler
+from handlers.core.refusals import BAD_REQUEST, UNAVAILABLE, Refused
 from works.chat.messages import direct, room
 from works.validation import StrictModel, describe_faults
 
@@ -35,7 +36,7 @@ class BackEndHandler(BaseHandler):
         try:
             return schema.model_validate_json(self.request.body)
         except ValidationError as error:
-            raise Refused(400, "bad_message", describe_faults(error, "the body")) from None
+            raise Refused(BAD_REQUEST, faults=describe_faults(error, "the body")) from None
 
 
 class Publish(BackEndHandler):
@@ -43,12 +44,12 @@ class Publish(BackEndHandler):
         admin = await self.admit("admin")
         said = self.body(Publication)
         if (said.room is None) == (said.to is None):
-            raise Refused(400, "bad_message", "say either room or to")
+            raise Refused(BAD_REQUEST, faults="say either room or to")
         place = room(said.room) if said.room else direct(said.sender, str(said.to))
         try:
             offset = await self.services.chat.post(place, said.sender, said.text, [], said.client_id)
         except OSError as error:
-            raise Refused(503, "internal", f"it could not be stored: {error}", retry_after_s=5) from None
+            raise Refused(UNAVAILABLE, what="it could not be stored", error=error) from None
         log.info("published", stream=place.stream, sender=said.sender, by=admin.name, address=self.address)
         self.write({"stream": place.seen_by(said.sender), "offset": offset})
 
@@ -60,7 +61,7 @@ class BroadcastToAll(BackEndHandler):
         try:
             await self.services.chat.announce(admin.name, said.text)
         except OSError as error:
-            raise Refused(503, "internal", f"nobody could be told: {error}", retry_after_s=5) from None
+            raise Refused(UNAVAILABLE, what="nobody could be told", error=error) from None
         log.info("broadcast", by=admin.name, address=self.address)
         self.set_status(204)
 
@@ -72,7 +73,7 @@ class WhoIsThere(BackEndHandler):
         try:
             self.write({"room": name, "present": await self.services.chat.log.present(room(name).live)})
         except OSError as error:
-            raise Refused(503, "internal", f"it cannot be known: {error}", retry_after_s=5) from None
+            raise Refused(UNAVAILABLE, what="it cannot be known", error=error) from None
 
 
 routes = [(r"/chat/publish", Publish), (r"/chat/broadcast", BroadcastToAll), (r"/chat/presence", WhoIsThere)]

@@ -7,17 +7,17 @@ import asyncio
 from typing import ClassVar
 
 from handlers.core.auth import Scope
+from handlers.core.disconnects import BROADCAST_TOO_BIG, DONE
 from handlers.core.receive import PullWebSocketHandler
-from handlers.core.rfc6455 import TOO_BIG
 from handlers.core.websocket import BaseWebSocketHandler
 
 # Bytes of a message to everybody: one sender must not be able to fill the others' outboxes at a stroke.
-MOST_SAID = 64 << 10
+MOST_BYTES = 64 << 10
 
 
 class Echo(PullWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
-    speaks = "It says back what you said, text as text and bytes as bytes."
+    description = "It says back what you said, text as text and bytes as bytes."
 
     async def talk(self) -> None:
         async for message in self.messages():
@@ -26,7 +26,7 @@ class Echo(PullWebSocketHandler):
 
 class Broadcast(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
-    speaks = f"It says what you said to everybody who is connected to it, you too: at most {MOST_SAID:,} bytes."
+    description = f"It says what you said to everybody who is connected to it, you too: at most {MOST_BYTES:,} bytes."
 
     def initialize(self, everybody: set["Broadcast"]) -> None:
         self.everybody = everybody
@@ -38,12 +38,12 @@ class Broadcast(BaseWebSocketHandler):
         if self.ws_connection is None or not self.within_rate():
             return
         data = message.encode() if isinstance(message, str) else message
-        if len(data) > MOST_SAID:
-            return self.close(TOO_BIG, f"a message to everybody has at most {MOST_SAID:,} bytes")
+        if len(data) > MOST_BYTES:
+            return self.disconnect(BROADCAST_TOO_BIG.format(most=MOST_BYTES))
         for each in list(self.everybody):
             each.send(message)
 
-    def tell_expiry(self, in_s: int) -> None:
+    def send_expiry_warning(self, in_s: int) -> None:
         """Whatever is said here, somebody has said."""
 
     def closed(self) -> None:
@@ -52,7 +52,7 @@ class Broadcast(BaseWebSocketHandler):
 
 class Countdown(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
-    speaks = "It counts down from ten, twice a second, and closes."
+    description = "It counts down from ten, twice a second, and closes."
 
     async def opened(self) -> None:
         self.spawn(self._count())
@@ -61,7 +61,7 @@ class Countdown(BaseWebSocketHandler):
         for number in range(10, 0, -1):
             await self.deliver(str(number))
             await asyncio.sleep(0.5)
-        self.close(1000, "done")
+        self.disconnect(DONE)
 
 
 routes = [

@@ -7,65 +7,23 @@ stream; this connection reads that stream and sends each event as it comes, so a
 import asyncio
 import binascii
 import json
-import re
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from handlers.core.auth import Scope
+from handlers.core.disconnects import EVENTS_LOST, EVENTS_UNAVAILABLE, RESUMED_ELSEWHERE
 from handlers.core.framing import pack
-from handlers.core.websocket import RESTARTING, SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from handlers.core.slices import SliceEvent, SliceMessage
+from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
 from works.errors import WorkError
 from works.events import PositionLost
 from works.imaging import actions
-from works.imaging.task import Deliver, Format, Task, Viewport
-from works.sessions import Session, Slice
+from works.imaging.task import Viewport
+from works.sessions import Session
 
 # Seconds between two progress messages of a connection.
 _PROGRESS_EVERY = 0.1
-
-
-class SliceMessage(Message):
-    type: Literal["slice"]
-    id: str = Field(min_length=1, max_length=100)
-    offset_top: float
-    height: float = Field(0, ge=0)
-    image: str = Field("", max_length=100)
-    action: str = "resize"
-    options: dict[str, Any] = Field(default_factory=dict)
-    zoom: float = Field(1.0, gt=0)
-    fit: str | None = None
-    respond: Literal["url", "data", "bytes"] = "url"
-    format: Format = "auto"
-    data: str | None = None
-
-    @field_validator("fit")
-    @classmethod
-    def _box(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}", value):
-            raise PydanticCustomError("fit", "Input should be like 512x512, a width and a height in pixels")
-        return value
-
-    def task(self, session: str, payload: bytes | memoryview, kept: Deliver = "store") -> Task:
-        """Raises WorkError unknown_action or bad_options."""
-        action = actions.find(self.action)
-        if self.respond == "data" and not action.gives_data:
-            raise WorkError("bad_options", f"respond: {action.name} gives a picture, no data; ask for url or bytes")
-        return Task(
-            session=session,
-            id=self.id,
-            payload=payload,
-            offset_top=self.offset_top,
-            height=self.height,
-            image=self.image,
-            action=action.name,
-            options=actions.check(action.name, self.options),
-            zoom=self.zoom,
-            fit=parse_fit(self.fit),
-            format=self.format,
-            deliver="data" if self.respond == "data" else kept,
-        )
 
 
 class ViewportMessage(Message):
@@ -89,17 +47,9 @@ class ResumeMessage(Message):
     after: int = Field(ge=0)
 
 
-def parse_fit(text: str | None) -> tuple[int, int] | None:
-    """``512x384`` -> (512, 384). Raises ValueError for other text."""
-    if text is None:
-        return None
-    width, _, height = text.partition("x")
-    return int(width), int(height)
-
-
 class ImagesWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "images"
-    speaks = (
+    description = (
         f"It speaks {SUBPROTOCOL}: send slices of a picture, have them worked nearest to the viewport first, and "
         "receive a URL for each. The client module is /static/sluice.js."
     )
@@ -122,17 +72,29 @@ class ImagesWebSocket(BaseWebSocketHandler):
                 "epoch": self.session.epoch,
                 "user": self.user.name,
                 "expires_at": self.user.expires_at,
-                "limits": self.context.limits,
+                "limits": self._limits(),
                 "actions": actions.offered(),
             }
         )
+
+    def _limits(self) -> dict[str, int]:
+        """The bounds that a client should know before it sends."""
+        images, queue = self.context.images, self.context.queue
+        return {
+            "max_slice_bytes": images.max_slice_bytes,
+            "max_pixels": images.max_pixels,
+            "session_tasks": queue.session_tasks,
+            "session_bytes": queue.session_bytes,
+            "messages_per_second": self.context.sockets.messages_per_second,
+        }
 
     def on_slice(self, message: SliceMessage, payload: memoryview) -> None:
         if self._resuming:
             raise WorkError("bad_message", "wait for 'resumed' before you send slices")
         body = self._payload(message, payload)
-        slice = Slice(message.task(self.session.id, body), self.base_url, message.respond == "bytes")
-        queued = self.session.submit(slice)
+        task = message.task(self.session.id, body)
+        event = SliceEvent(task, self.base_url, message.respond == "bytes")
+        queued = self.session.submit(task, event.encode)
         self._deliver(after=0)
         self.send_soon({"type": "accepted", "id": message.id, "queued": queued})
 
@@ -145,7 +107,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
                 body = binascii.a2b_base64(message.data, strict_mode=True)
             except ValueError as error:  # binascii.Error is one; a character beyond ASCII is another
                 raise WorkError("bad_message", f"data: not base64 ({error})") from None
-        most = self.context.policy.max_slice_bytes
+        most = self.context.images.max_slice_bytes
         if len(body) > most:
             raise WorkError("too_large", f"the slice has {len(body):,} bytes, at most {most:,} are taken")
         if not body:
@@ -182,7 +144,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
         self._deliver(message.after)
 
     def taken_over(self) -> None:
-        self.close(1001, "the session was resumed on another connection")
+        self.disconnect(RESUMED_ELSEWHERE)
 
     def _deliver(self, after: int) -> None:
         if not self._delivering:
@@ -199,9 +161,9 @@ class ImagesWebSocket(BaseWebSocketHandler):
                     _PROGRESS_EVERY, self._send_progress
                 )
         except PositionLost as error:
-            self.close(TOO_SLOW, str(error))
+            self.disconnect(EVENTS_LOST.format(why=error))
         except OSError:
-            self.close(RESTARTING, "the events cannot be read; come back")
+            self.disconnect(EVENTS_UNAVAILABLE)
 
     async def _message(self, offset: int, data: str) -> str | bytes:
         text = f'{{"seq":{offset},{data[1:]}'
@@ -215,7 +177,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
             if not isinstance(error, FileNotFoundError):
                 gone = WorkError("internal", f"the result cannot be read: {error.strerror}", temporary=True)
             return json.dumps({"type": "error", "seq": offset, "id": header["id"], **gone.as_dict()})
-        if len(payload) > self.context.policy.outbox // 2:
+        if len(payload) > self.context.sockets.outbox // 2:
             large = WorkError("too_large", f"the result has {len(payload):,} bytes; ask for respond=url")
             return json.dumps({"type": "error", "seq": offset, "id": header["id"], **large.as_dict()})
         return pack(header, payload)

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from handlers.core.auth import Scope
-from handlers.core.websocket import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from handlers.core.disconnects import STREAM_LOST
+from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
 from works.events.fanout import StreamFanout
 from works.jobs import requests as asks
@@ -85,12 +86,12 @@ class Watching:
         """It is told what came before; then it joins in."""
 
     def lost(self, stream: str) -> None:
-        self._socket.close(TOO_SLOW, "the log has begun again, or cannot be read; come back")
+        self._socket.disconnect(STREAM_LOST)
 
 
 class JobsWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "jobs"
-    speaks = f"It speaks {SUBPROTOCOL}: start jobs and watch how they go; docs/jobs.md tells it all."
+    description = f"It speaks {SUBPROTOCOL}: start jobs and watch how they go; docs/jobs.md tells it all."
     accepts: ClassVar[dict[str, type[Message]]] = {
         "jobs": ListJobs,
         "start": StartJob,

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from handlers.core.http import BaseHandler, Refused
+from handlers.core.http import BaseHandler
+from handlers.core.refusals import BAD_REQUEST, UNAVAILABLE, Refused
 from works.errors import WorkError
 from works.events import PositionLost
 from works.jobs import requests as asks
@@ -39,7 +40,7 @@ class JobsHandler(BaseHandler):
             faults = error.errors(include_url=False, include_input=False)[:100]
             errors = [{"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in faults]
             shown = "; ".join(f"{each['field'] or 'the body'}: {each['message']}" for each in errors[:5])
-            raise Refused(400, "bad_message", shown[:500], more={"errors": errors}) from None
+            raise Refused(BAD_REQUEST, more={"errors": errors}, faults=shown[:500]) from None
 
     async def tried(self, work: Awaitable[T]) -> T:
         try:
@@ -47,7 +48,7 @@ class JobsHandler(BaseHandler):
         except WorkError as error:
             raise Refused.because(error) from None
         except (OSError, PositionLost) as error:
-            raise Refused(503, "internal", f"the log cannot be reached: {error}", retry_after_s=5) from None
+            raise Refused(UNAVAILABLE, what="the log cannot be reached", error=error) from None
 
     def answer(self, status: int, members: dict[str, Any]) -> None:
         self.set_status(status)
@@ -85,7 +86,7 @@ class JobHandler(JobsHandler):
     def _number(self, name: str) -> int | None:
         given = self.get_query_argument(name, None)
         if given is not None and not (given.isascii() and given.isdigit() and len(given) < 16):
-            raise Refused(400, "bad_message", f"{name}: must be a number from 0")
+            raise Refused(BAD_REQUEST, faults=f"{name}: must be a number from 0")
         return None if given is None else int(given)
 
 

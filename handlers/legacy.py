@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from handlers.core.auth import Scope, User
-from handlers.core.http import Refused
+from handlers.core.refusals import Refused
 from handlers.core.websocket import BaseWebSocketHandler
 from works.errors import WorkError
 from works.imaging import actions
@@ -38,7 +38,7 @@ class SliceHeader(StrictModel):
 
 class BrowserWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "images"
-    speaks = (
+    description = (
         "It speaks the 150-character protocol: a JSON header of 150 characters, then a picture in base64. "
         "New front ends use /ws/images."
     )
@@ -72,7 +72,7 @@ class BrowserWebSocket(BaseWebSocketHandler):
         """To the letter, down to the spaces: some front ends may compare strings."""
         self.send(json.dumps({"text": json.dumps(document), **beside}))
 
-    def tell_expiry(self, in_s: int) -> None:
+    def send_expiry_warning(self, in_s: int) -> None:
         """This protocol has no word for it."""
 
     def on_message(self, message: str | bytes) -> None:
@@ -112,8 +112,8 @@ class BrowserWebSocket(BaseWebSocketHandler):
             payload = binascii.a2b_base64(text, strict_mode=True)
         except (binascii.Error, ValueError):
             raise WorkError("bad_message", "what follows the 150 characters is not base64") from None
-        if len(payload) > self.context.policy.max_slice_bytes:
-            raise WorkError("too_large", f"the slice has more than {self.context.policy.max_slice_bytes:,} bytes")
+        if len(payload) > self.context.images.max_slice_bytes:
+            raise WorkError("too_large", f"the slice has more than {self.context.images.max_slice_bytes:,} bytes")
         action = actions.find(header.rType)
         self._arrivals += 1
         return Task(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import tornado.web
 
-from handlers.core.http import BaseHandler, Refused, within
+from handlers.core.http import BaseHandler, within
+from handlers.core.refusals import FILE_UNAVAILABLE, NOT_FOUND, Refused
 from works.storage import results as media
 from works.storage import uploads_store as shelf
 from works.storage.filetype import FILE_TYPES
@@ -39,11 +40,11 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
             self.root = str(self.place)
 
     async def get(self, path: str, include_body: bool = True) -> None:
-        place, policy = self.place, self.context.policy
+        place, http = self.place, self.context.http
         if not isinstance(place, Path):
             await self._get_object(place, path, include_body)
-        elif policy.accel_redirect and within(str(self.request.remote_ip), policy.trusted_proxies):
-            self._hand_over(path, policy.accel_redirect)
+        elif http.accel_redirect and within(str(self.request.remote_ip), http.trusted_proxies):
+            self._hand_over(path, http.accel_redirect)
         else:
             await super().get(path, include_body)
 
@@ -58,18 +59,18 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
     async def _get_object(self, bucket: "Bucket", name: str, include_body: bool) -> None:
         try:
             self._object = await self.services.threads.run(bucket.look, name)
-            if include_body and self.context.policy.store_serve == "redirect":
+            if include_body and self.context.http.store_serve == "redirect":
                 return await self._redirect(bucket, name)
             await super().get(name, include_body)
             if self._wanted:
                 await self._send_pieces(bucket, name, *self._wanted)
         except FileNotFoundError:
-            raise Refused(404, "not_found", self.missing) from None
+            raise Refused(NOT_FOUND, what=self.missing) from None
         except OSError as error:
-            raise Refused(503, "internal", f"it cannot be fetched now: {error.strerror}", retry_after_s=1) from None
+            raise Refused(FILE_UNAVAILABLE, error=error.strerror) from None
 
     async def _redirect(self, bucket: "Bucket", name: str) -> None:
-        seconds = self.context.policy.store_link_ttl
+        seconds = self.context.http.store_link_ttl
         address = await self.services.threads.run(bucket.sign, name, seconds)
         self.set_extra_headers(name)
         # Not longer than the address is good for, with half of it left for the fetch itself.
@@ -91,7 +92,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         try:
             return cast(str, super().validate_absolute_path(root, absolute_path))
         except tornado.web.HTTPError:
-            raise Refused(404, "not_found", self.missing) from None
+            raise Refused(NOT_FOUND, what=self.missing) from None
 
     def get_content_size(self) -> int:
         return self._object.size if self._object else super().get_content_size()

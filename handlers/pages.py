@@ -6,7 +6,8 @@ from pathlib import Path
 import tornado.web
 
 from handlers.core.auth import TokenError
-from handlers.core.http import COOKIE, BaseHandler, Refused
+from handlers.core.http import COOKIE, BaseHandler
+from handlers.core.refusals import NOTHING_HERE, TOKEN_REFUSED, Refused
 
 STATIC = Path(__file__).parent.parent / "static"
 # The console loads its own files only; results and pictures that were dropped are shown from here and from blobs.
@@ -28,9 +29,9 @@ class Console(BaseHandler):
 
     def _elsewhere(self) -> set[str]:
         """Where results and uploads may come from besides ourselves."""
-        policy, services = self.context.policy, self.services
-        hosts = {policy.public_url} if policy.public_url else set()
-        if policy.store_serve == "redirect":
+        http, services = self.context.http, self.services
+        hosts = {http.public_url} if http.public_url else set()
+        if http.store_serve == "redirect":
             hosts |= {
                 place.origin for place in (services.media.place, services.uploads.place) if not isinstance(place, Path)
             }
@@ -40,7 +41,7 @@ class Console(BaseHandler):
         try:
             user = await self.context.verifier.verify(token, self.address)
         except TokenError as error:
-            raise Refused(401, "forbidden", error.message) from None
+            raise Refused(TOKEN_REFUSED, why=error.message) from None
         left = int(user.expires_at - time.time())
         secure = self.base_url.startswith("https:")
         self.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=secure, max_age=left)
@@ -57,7 +58,7 @@ class ClientModule(BaseHandler):
 
     def get(self, name: str) -> None:
         if not (STATIC / "client" / name).is_file():
-            raise Refused(404, "not_found", "there is nothing at this address")
+            raise Refused(NOTHING_HERE)
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
         _open_to_all_origins(self)
         self.finish(f'export * from "./client/{name}";\n')

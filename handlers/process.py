@@ -10,8 +10,9 @@ import tornado.web
 from pydantic import ValidationError
 from tornado.http1connection import HTTP1Connection
 
-from handlers.core.http import BaseHandler, Refused
-from handlers.images import SliceMessage
+from handlers.core.http import BaseHandler
+from handlers.core.refusals import BODY_TOO_LARGE, Refused
+from handlers.core.slices import SliceMessage
 from works.errors import WorkError
 from works.imaging.task import Result, Task
 from works.validation import describe_faults
@@ -40,10 +41,10 @@ class ProcessHandler(BaseHandler):
 
     @property
     def _most(self) -> int:
-        return self.context.policy.max_slice_bytes
+        return self.context.images.max_slice_bytes
 
     def _too_large(self) -> Refused:
-        return self.refuse(413, "too_large", f"at most {self._most:,} bytes are taken (max_slice_bytes)")
+        return self.refuse(BODY_TOO_LARGE, most=self._most)
 
     def data_received(self, chunk: bytes) -> None:
         self._body += chunk

@@ -11,7 +11,8 @@ from typing import cast
 import tornado.web
 from tornado.http1connection import HTTP1Connection
 
-from handlers.core.http import BaseHandler, Refused
+from handlers.core.http import BaseHandler
+from handlers.core.refusals import Refused
 from works.errors import WorkError
 from works.storage.uploads import Upload
 

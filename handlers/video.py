@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from handlers.core.auth import Scope
+from handlers.core.disconnects import READER_STALLED
 from handlers.core.framing import frame, frame_packed, pack
-from handlers.core.websocket import SUBPROTOCOL, TOO_SLOW, BaseWebSocketHandler, Message
+from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
 from works.imaging import actions
 from works.video import WatchRequest
@@ -114,7 +115,7 @@ class View:
 
 class VideoWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "video"
-    speaks = f"It speaks {SUBPROTOCOL}: watch cameras and recordings; docs/video.md tells it all."
+    description = f"It speaks {SUBPROTOCOL}: watch cameras and recordings; docs/video.md tells it all."
     accepts: ClassVar[dict[str, type[Message]]] = {
         "sources": Sources,
         "watch": WatchMessage,
@@ -143,7 +144,7 @@ class VideoWebSocket(BaseWebSocketHandler):
                 "type": "hello",
                 "user": self.user.name,
                 "expires_at": self.user.expires_at,
-                "limits": {"video_watches": self.context.policy.video_watches, **limits},
+                "limits": {"video_watches": self.context.video.video_watches, **limits},
                 **self._listed(),
                 "actions": actions.offered(),
             }
@@ -158,7 +159,7 @@ class VideoWebSocket(BaseWebSocketHandler):
         self.send({"type": "sources", **self._listed()})
 
     def on_watch(self, message: WatchMessage, payload: memoryview) -> None:
-        most = self.context.policy.video_watches
+        most = self.context.video.video_watches
         if message.watch in self._views:
             raise WorkError("bad_message", f"watch: {message.watch!r} is watching already; stop it first")
         if len(self._views) >= most:
@@ -216,9 +217,8 @@ class VideoWebSocket(BaseWebSocketHandler):
             if view.watch and shot:
                 self._sent = self._write(view.written(view.watch, shot))
         if self._sent and not self._sent.done() and self._stall is None:
-            patience = self.context.policy.stall_timeout
-            why = "reading too slowly (stall_timeout)"
-            self._stall = asyncio.get_running_loop().call_later(patience, self.abort, TOO_SLOW, why)
+            patience = self.context.sockets.stall_timeout
+            self._stall = asyncio.get_running_loop().call_later(patience, self.abort, READER_STALLED)
             self._sent.add_done_callback(self._drained)
 
     def _drained(self, sent: "asyncio.Future[None]") -> None:
@@ -276,7 +276,7 @@ class VideoWebSocket(BaseWebSocketHandler):
                 self._tell(view, {"type": "error", **gone.as_dict(), "ended": True})
 
     def on_snapshot(self, message: SnapshotMessage, payload: memoryview) -> None:
-        most = self.context.policy.video_watches
+        most = self.context.video.video_watches
         if self._snapshots >= most:
             raise Busy(f"a socket has at most {most} snapshots under way (video_watches)", _RETRY_AFTER)
         self._snapshots += 1

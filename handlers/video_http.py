@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from handlers.core.connections import TooMany
-from handlers.core.http import BaseHandler, Refused
+from handlers.core.disconnects import Disconnect
+from handlers.core.http import BaseHandler
+from handlers.core.refusals import BAD_REQUEST, Refused
 from works.errors import WorkError
 from works.video.frame import Frame
 from works.video.source import Source
@@ -49,7 +50,7 @@ class VideoHandler(BaseHandler):
             return kind.model_validate(given)
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]
-            raise Refused(400, "bad_message", f"{str(fault['loc'][0])[:40]}: {fault['msg']}") from None
+            raise Refused(BAD_REQUEST, faults=f"{str(fault['loc'][0])[:40]}: {fault['msg']}") from None
 
     def _because(self, error: WorkError) -> Refused:
         self.services.metrics.refusals.labels(error.code).inc()
@@ -80,8 +81,11 @@ class MjpegStream(VideoHandler):
         self._changed = asyncio.Event()
         self._is_over = False
 
-    def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """For whoever ends connections: what is on its way is still sent."""
+    def disconnect(self, disconnect: Disconnect) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the stream; what is on its way is still sent."""
         self._is_over = True
         self._changed.set()
 
@@ -95,8 +99,8 @@ class MjpegStream(VideoHandler):
         query = self._asked(StreamQuery)
         try:
             self.context.connections.add(self)
-        except TooMany as error:
-            raise self.refuse(error.status, "busy", str(error), error.cause, 5) from None
+        except Refused as error:
+            raise self.counted(error) from None
         expiry = asyncio.get_running_loop().call_later(max(user.expires_at - time.time(), 0), self.close)
         try:
             source = self.services.video.find(name, user.name, user.scopes)
@@ -143,7 +147,7 @@ class MjpegStream(VideoHandler):
         head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(shot.jpeg)}\r\n"
         self.write(b"".join((f"{head}X-Captured-At: {shot.captured_at}\r\n\r\n".encode(), shot.jpeg, b"\r\n")))
         try:
-            async with asyncio.timeout(self.context.policy.stall_timeout):
+            async with asyncio.timeout(self.context.sockets.stall_timeout):
                 await self.flush()
         except TimeoutError:
             self.services.metrics.refusals.labels("slow_reader").inc()

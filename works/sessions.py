@@ -5,9 +5,9 @@ is part of the stream's name, so nobody can resume another's.
 """
 
 import asyncio
-import json
 import re
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -36,30 +36,8 @@ class Progress:
     changed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """A task as a client asked for it: how the answer is to be written."""
-
-    task: Task
-    base_url: str
-    wants_bytes: bool = False
-
-    def result(self, result: Result) -> dict[str, object]:
-        task = self.task
-        event: dict[str, object] = {"type": "result"}
-        if self.wants_bytes:
-            event["file"] = result.name
-        event |= {"id": task.id, "image": task.image, "offset_top": task.offset_top}
-        event |= {"width": result.width, "height": result.height, "format": result.format}
-        if result.name:
-            event["url"] = f"{self.base_url}/media/{result.name}"
-        if result.data is not None:
-            event["data"] = result.data
-        event["timing"] = {"queued_ms": round(result.queued_ms, 1), "work_ms": round(result.work_ms, 1)}
-        return event
-
-    def error(self, error: WorkError) -> dict[str, object]:
-        return {"type": "error", "id": self.task.id, "image": self.task.image, **error.as_dict()}
+Encode = Callable[[Result | WorkError], str]
+"""Writes what a task ended in as an event of the session's stream, a JSON object as text."""
 
 
 class Holder(Protocol):
@@ -85,14 +63,13 @@ class Session:
         """Whether its stream has no event yet, so that nobody can have missed one."""
         return not self._ended
 
-    def submit(self, slice: Slice) -> int:
+    def submit(self, task: Task, encode: Encode) -> int:
         """Accepts the slice; how many of this session now wait. Raises Busy, or WorkError for an id used before."""
-        task = slice.task
         if task.id in self.pending or task.id in self._ended:
             raise WorkError("bad_message", f"id: {task.id!r} was already used in this session")
         future = self._queue.submit(task)
         self.used = True
-        self.pending[task.id] = asyncio.create_task(self._follow(slice, future))
+        self.pending[task.id] = asyncio.create_task(self._follow(task, encode, future))
         self._count(task.image).total += 1
         return len(self.pending)
 
@@ -120,27 +97,27 @@ class Session:
             del self.progress[next(iter(self.progress))]
         return counted
 
-    async def _follow(self, slice: Slice, future: "asyncio.Future[Result]") -> None:
+    async def _follow(self, task: Task, encode: Encode, future: "asyncio.Future[Result]") -> None:
+        outcome: Result | WorkError
         try:
-            event = slice.result(await future)
-            done = True
+            outcome = await future
         except WorkError as error:
-            event = slice.error(error)
-            done = False
-        counted = self._count(slice.task.image)
+            outcome = error
+        done = isinstance(outcome, Result)
+        counted = self._count(task.image)
         counted.done += done
         counted.failed += not done
         counted.changed = True
-        self._ended[slice.task.id] = None
+        self._ended[task.id] = None
         if len(self._ended) > _ENDED_IDS:
             del self._ended[next(iter(self._ended))]
         try:
-            await self._log.append(self.stream, json.dumps(event, separators=(",", ":")), durable=False)
+            await self._log.append(self.stream, encode(outcome), durable=False)
         except OSError as error:
             # The log has been away for longer than it can make up for; who comes back is told so.
-            log.error("lost", stream=self.stream, id=slice.task.id, reason=str(error))
+            log.error("lost", stream=self.stream, id=task.id, reason=str(error))
         finally:
-            del self.pending[slice.task.id]
+            del self.pending[task.id]
 
 
 class Sessions:

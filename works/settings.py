@@ -25,3 +25,10 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Several words, written with commas or spaces between them."""
+
+
+def check_web_address(value: str | None) -> str | None:
+    """For a field_validator. Raises ValueError for what is no HTTP address."""
+    if value and not value.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return value

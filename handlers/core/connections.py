@@ -7,6 +7,9 @@ from typing import Protocol
 
 from tornado.httpserver import HTTPServer
 
+from handlers.core.disconnects import Disconnect
+from handlers.core.refusals import RESTARTING, TOO_MANY_OF_ADDRESS, TOO_MANY_OF_USER, Refused
+from handlers.core.settings import SocketSettings
 from works.metrics import Metrics
 
 # Seconds between two looks at whether an answer has left: Tornado does not tell.
@@ -19,24 +22,12 @@ class Connection(Protocol):
     @property
     def address(self) -> str: ...
 
-    def close(self, code: int | None = None, reason: str | None = None) -> None: ...
-
-
-class TooMany(Exception):
-    """A cap on connections is reached; the message names it and its setting. ``status`` is HTTP's."""
-
-    status, cause = 429, "too_many_connections"
-
-
-class Leaving(TooMany):
-    """The server is ending and takes no connection more."""
-
-    status, cause = 503, "restarting"
+    def disconnect(self, disconnect: Disconnect) -> None: ...
 
 
 class Connections:
-    def __init__(self, per_user: int, per_address: int, metrics: Metrics) -> None:
-        self._per_user, self._per_address = per_user, per_address
+    def __init__(self, settings: SocketSettings, metrics: Metrics) -> None:
+        self._settings = settings
         self._open: set[Connection] = set()
         self._users: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
@@ -45,13 +36,13 @@ class Connections:
         metrics.watch(metrics.connections, lambda: len(self._open))
 
     def add(self, connection: Connection) -> None:
-        """Counts the connection in. Raises TooMany, or Leaving after ``refuse_more``."""
+        """Counts the connection in. Raises Refused: a bound is reached, or ``refuse_more`` was called."""
         if self._leaving:
-            raise Leaving("the server is restarting")
-        if self._users[connection.user_name] >= self._per_user:
-            raise TooMany(f"this user has {self._per_user} open connections (connections_per_user)")
-        if self._addresses[connection.address] >= self._per_address:
-            raise TooMany(f"this address has {self._per_address} open connections (connections_per_address)")
+            raise Refused(RESTARTING)
+        if self._users[connection.user_name] >= (most := self._settings.connections_per_user):
+            raise Refused(TOO_MANY_OF_USER, most=most)
+        if self._addresses[connection.address] >= (most := self._settings.connections_per_address):
+            raise Refused(TOO_MANY_OF_ADDRESS, most=most)
         self._open.add(connection)
         self._users[connection.user_name] += 1
         self._addresses[connection.address] += 1
@@ -72,14 +63,14 @@ class Connections:
         """A proxy that keeps connections still brings new sockets by them, which would end without a close."""
         self._leaving = True
 
-    def close_user(self, name: str, code: int, reason: str) -> None:
+    def disconnect_user(self, name: str, disconnect: Disconnect) -> None:
         for connection in list(self._open):
             if connection.user_name == name:
-                connection.close(code, reason)
+                connection.disconnect(disconnect)
 
-    def close_all(self, code: int, reason: str) -> None:
+    def disconnect_all(self, disconnect: Disconnect) -> None:
         for connection in list(self._open):
-            connection.close(code, reason)
+            connection.disconnect(disconnect)
 
     async def all_closed(self, seconds: float) -> None:
         """Waits until none is open, or for that long."""

@@ -13,8 +13,21 @@ import tornado.web
 
 from handlers.core.auth import Scope, TokenError, User, Verifier, without_tokens
 from handlers.core.connections import Connections
-from works.errors import Code, WorkError
+from handlers.core.refusals import (
+    BANNED,
+    FOREIGN_ORIGIN,
+    NOTHING_HERE,
+    ORIGIN_MISSING,
+    SCOPE_MISSING,
+    TOKEN_REFUSED,
+    Refusal,
+    Refused,
+)
+from handlers.core.settings import ChatSettings, HttpSettings, SocketSettings
+from works.imaging.settings import ImageLimits
+from works.queue.settings import QueueBounds
 from works.services import Services
+from works.video.settings import VideoSettings
 
 log = structlog.get_logger()
 
@@ -27,86 +40,25 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-STATUS: dict[Code, int] = {
-    "bad_message": 400,
-    "too_large": 413,
-    "bad_image": 422,
-    "unsupported_format": 415,
-    "too_many_pixels": 422,
-    "unknown_action": 400,
-    "bad_options": 400,
-    "busy": 503,
-    "cancelled": 503,
-    "timeout": 504,
-    "crashed": 422,
-    "forbidden": 403,
-    "not_found": 404,
-    "internal": 500,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The settings that handlers go by; config.py says what each means."""
-
-    max_slice_bytes: int
-    outbox: int
-    stall_timeout: float
-    messages_per_second: int
-    chat_rate: int
-    chat_rooms: int
-    chat_text: int
-    video_watches: int
-    allow_origins: tuple[str, ...]
-    trusted_proxies: tuple[str, ...]
-    metrics_allow: tuple[str, ...]
-    public_url: str | None
-    store_serve: str
-    store_link_ttl: float
-    accel_redirect: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerContext:
-    """What the server hands to every handler."""
+    """What the server hands to every handler: the settings that it goes by, and what does its work."""
 
-    policy: Policy
+    http: HttpSettings
+    sockets: SocketSettings
+    chat: ChatSettings
+    images: ImageLimits
+    queue: QueueBounds
+    video: VideoSettings
     services: Services
     verifier: Verifier
     connections: Connections
-    limits: dict[str, int]
-    """The limits that ``hello`` tells the client."""
-
-
-class Refused(tornado.web.HTTPError):
-    """A request refused: HTTP status, error code, message; ``cause`` is the reason of a TokenError, else the code."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        cause: str = "",
-        retry_after_s: int | None = None,
-        more: dict[str, object] | None = None,
-    ) -> None:
-        super().__init__(status)
-        self.more = more or {}
-        self.code = code
-        self.message = message
-        self.cause = cause or code
-        self.retry_after_s = retry_after_s
-
-    @classmethod
-    def because(cls, error: WorkError) -> "Refused":
-        after = -(-error.retry_after_ms // 1000) if error.retry_after_ms else None
-        more = {"errors": error.as_dict()["errors"]} if "errors" in error.as_dict() else None
-        return cls(STATUS[error.code], error.code, error.message, retry_after_s=after, more=more)
 
 
 class BaseHandler(tornado.web.RequestHandler):
-    """The handlers' ground: subclasses are plain Tornado handlers."""
+    """What every handler stands on; subclasses are plain Tornado handlers."""
 
     @property
     def context(self) -> HandlerContext:
@@ -120,14 +72,14 @@ class BaseHandler(tornado.web.RequestHandler):
         for name, value in _HEADERS.items():
             self.set_header(name, value)
         origin = self.request.headers.get("Origin", "")
-        if origin in self.context.policy.allow_origins:
+        if origin in self.context.http.allow_origins:
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Vary", "Origin")
 
     @cached_property
     def address(self) -> str:
         """The client's address: the peer's, or what trusted proxies say of the peer."""
-        trusted = [ipaddress.ip_network(network, strict=False) for network in self.context.policy.trusted_proxies]
+        trusted = [ipaddress.ip_network(network, strict=False) for network in self.context.http.trusted_proxies]
         address = str(self.request.remote_ip)
         forwarded = self.request.headers.get("X-Forwarded-For", "").replace(" ", "").split(",")
         while trusted and forwarded and _within(address, trusted):
@@ -140,14 +92,14 @@ class BaseHandler(tornado.web.RequestHandler):
     @cached_property
     def base_url(self) -> str:
         """Where the client reaches this server, for absolute URLs."""
-        public = self.context.policy.public_url
+        public = self.context.http.public_url
         return public.rstrip("/") if public else f"{self.scheme}://{self.request.host}"
 
     @property
     def scheme(self) -> str:
         """http or https: how the client reached us, or what a trusted proxy says of that."""
         forwarded = self.request.headers.get("X-Forwarded-Proto")
-        if forwarded in ("http", "https") and within(str(self.request.remote_ip), self.context.policy.trusted_proxies):
+        if forwarded in ("http", "https") and within(str(self.request.remote_ip), self.context.http.trusted_proxies):
             return forwarded
         return self.request.protocol
 
@@ -168,20 +120,20 @@ class BaseHandler(tornado.web.RequestHandler):
         # With a plain GET our own page sends no Origin, nor does the address bar; the browser says which it was.
         read = self.request.method == "GET" and self.request.headers.get("Sec-Fetch-Site") in ("same-origin", "none")
         if origin is None and self.get_cookie(COOKIE) and not read:
-            raise self.refuse(403, "forbidden", "a request that goes by cookie must say its Origin")
+            raise self.refuse(ORIGIN_MISSING)
         if origin is not None and not self.own(origin):
-            raise self.refuse(403, "forbidden", f"pages of {origin[:100]} may not connect (allow_origins)")
+            raise self.refuse(FOREIGN_ORIGIN, origin=origin[:100])
 
     async def identify(self, scope: Scope, *others: Scope) -> User:
         """Whom the token speaks for. Raises Refused when it is not accepted, or lacks all of the scopes."""
         try:
             user = await self.context.verifier.verify(self.token, self.address)
         except TokenError as error:
-            raise self.refuse(401, "forbidden", error.message, error.reason) from None
+            raise self.refuse(TOKEN_REFUSED, error.reason, why=error.message) from None
         if until := self.services.bans.until(user.name):
-            raise self.refuse(403, "forbidden", f"this user is kept out until {time.ctime(until)}", "denied")
+            raise self.refuse(BANNED, until=time.ctime(until))
         if not {scope, *others} & user.scopes:
-            raise self.refuse(403, "forbidden", f"the token's scope must include {scope!r}")
+            raise self.refuse(SCOPE_MISSING, scope=scope)
         log.info("admitted", user=user.name, scope=scope, address=self.address, path=self.request.path)
         return user
 
@@ -193,14 +145,15 @@ class BaseHandler(tornado.web.RequestHandler):
         """
         scheme, _, host = origin.partition("://")
         ours = host == self.request.host and (scheme, self.scheme) != ("http", "https")
-        return ours or origin in self.context.policy.allow_origins
+        return ours or origin in self.context.http.allow_origins
 
-    def refuse(
-        self, status: int, code: Code, message: str, cause: str = "", retry_after_s: int | None = None
-    ) -> Refused:
-        """Counts and logs the refusal; to be raised."""
-        refused = Refused(status, code, message, cause=cause, retry_after_s=retry_after_s)
+    def refuse(self, refusal: Refusal, cause: str = "", **values: Any) -> Refused:
+        """Counts and logs the refusal with its places filled; to be raised."""
+        return self.counted(Refused(refusal, cause=cause, **values))
+
+    def counted(self, refused: Refused) -> Refused:
         self.services.metrics.refusals.labels(refused.cause).inc()
+        status = refused.status_code
         log.info("refused", status=status, reason=refused.cause, address=self.address, path=self.request.path)
         return refused
 
@@ -231,7 +184,7 @@ class BaseHandler(tornado.web.RequestHandler):
 
 class NotFound(BaseHandler):
     def prepare(self) -> None:
-        raise Refused(404, "not_found", "there is nothing at this address")
+        raise Refused(NOTHING_HERE)
 
 
 def _within(address: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:

@@ -9,7 +9,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from handlers.core.websocket import TOO_MANY, BaseWebSocketHandler
+from handlers.core.disconnects import ENDED, TOO_MANY_UNREAD
+from handlers.core.websocket import BaseWebSocketHandler
 
 # Bytes that may wait in an inbox; a message that comes alone may be larger.
 MOST_BYTES = 4 << 20
@@ -104,16 +105,16 @@ class PullWebSocketHandler(BaseWebSocketHandler):
             await self.talk()
         except ConnectionEnded:
             return
-        self.close(1000)
+        self.disconnect(ENDED)
 
     def on_message(self, message: str | bytes) -> None:
         if self.ws_connection is None or not self.within_rate():
             return
         if not self._inbox.put(message):
             self.services.metrics.refusals.labels("inbox").inc()
-            self.close(TOO_MANY, f"{self.pending()} messages wait unread; wait for answers before you send more")
+            self.disconnect(TOO_MANY_UNREAD.format(count=self.pending()))
 
-    def tell_expiry(self, in_s: int) -> None:
+    def send_expiry_warning(self, in_s: int) -> None:
         """A conversation has words of its own, and this would be none of them."""
 
     def closed(self) -> None:

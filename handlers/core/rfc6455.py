@@ -7,17 +7,22 @@ from contextlib import suppress
 
 from tornado.websocket import WebSocketProtocol13
 
-PROTOCOL_ERROR, UNREADABLE, TOO_BIG, SILENT = 1002, 1007, 1009, 4408
+from handlers.core.disconnects import MESSAGE_TOO_BIG, NOT_UTF8, PROTOCOL_ERROR, SILENT, Disconnect
+
 _FIN, _RESERVED, _OPCODE, _CONTROL, _MASKED, _LENGTH = 0x80, 0x70, 0x0F, 0x08, 0x80, 0x7F
 _OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
 
 
 class ProtocolError(Exception):
-    """The client has broken the protocol: the close code, and the rule in words."""
+    """The client has broken the protocol; `disconnect` says how."""
 
-    def __init__(self, code: int, rule: str) -> None:
-        super().__init__(rule)
-        self.code, self.rule = code, rule
+    def __init__(self, disconnect: Disconnect) -> None:
+        super().__init__(disconnect.reason)
+        self.disconnect = disconnect
+
+
+def _broken(rule: str) -> ProtocolError:
+    return ProtocolError(PROTOCOL_ERROR.format(rule=rule))
 
 
 class StrictProtocol(WebSocketProtocol13):
@@ -44,7 +49,7 @@ class StrictProtocol(WebSocketProtocol13):
         elif self._next == "length":
             before = len(self._fragmented_message_buffer or b"")
             if int.from_bytes(data) + before > self.params.max_message_size:
-                raise ProtocolError(TOO_BIG, f"a message has at most {self.params.max_message_size:,} bytes")
+                raise ProtocolError(MESSAGE_TOO_BIG.format(most=self.params.max_message_size))
             self._next = "payload"
         return data
 
@@ -55,11 +60,11 @@ class StrictProtocol(WebSocketProtocol13):
             elif opcode == 0x8:
                 check_close(data)
         except UnicodeDecodeError:
-            raise ProtocolError(UNREADABLE, "text must be UTF-8") from None
+            raise ProtocolError(NOT_UTF8) from None
         return super()._handle_message(opcode, data)
 
     def _fail(self, error: ProtocolError) -> None:
-        self.close(error.code, error.rule)
+        self.close(error.disconnect.code, error.disconnect.reason)
         self._failed = True
         if not self.stream.closed() and not self.stream.writing():
             with suppress(OSError):
@@ -77,7 +82,7 @@ class StrictProtocol(WebSocketProtocol13):
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         if code is None and reason == "ping timed out":
-            code, reason = SILENT, "silent too long (pong_timeout)"
+            code, reason = SILENT.code, SILENT.reason
         super().close(code, reason)
 
 
@@ -85,16 +90,16 @@ def check_header(first: int, second: int, *, within: bool) -> None:
     """The first two bytes of a frame; ``within``: amid a message of fragments. Raises ProtocolError."""
     opcode = first & _OPCODE
     if first & _RESERVED:
-        raise ProtocolError(PROTOCOL_ERROR, "reserved bits must be 0: no extension was agreed on")
+        raise _broken("reserved bits must be 0: no extension was agreed on")
     if opcode not in _OPCODES:
-        raise ProtocolError(PROTOCOL_ERROR, f"there is no opcode {opcode}")
+        raise _broken(f"there is no opcode {opcode}")
     if not second & _MASKED:
-        raise ProtocolError(PROTOCOL_ERROR, "frames of a client must be masked")
+        raise _broken("frames of a client must be masked")
     if opcode & _CONTROL:
         if not first & _FIN or second & _LENGTH > 125:
-            raise ProtocolError(PROTOCOL_ERROR, "control frames must be whole and of at most 125 bytes")
+            raise _broken("control frames must be whole and of at most 125 bytes")
     elif within != (opcode == 0x0):
-        raise ProtocolError(PROTOCOL_ERROR, "fragments must follow their first, and nothing else may")
+        raise _broken("fragments must follow their first, and nothing else may")
 
 
 def check_close(data: bytes) -> None:
@@ -103,5 +108,5 @@ def check_close(data: bytes) -> None:
         return
     code = struct.unpack_from(">H", data)[0] if len(data) > 1 else 0
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-        raise ProtocolError(PROTOCOL_ERROR, f"{code} is no close code")
+        raise _broken(f"{code} is no close code")
     data[2:].decode()

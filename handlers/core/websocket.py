@@ -13,10 +13,19 @@ from pydantic import ValidationError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from handlers.core.auth import Scope, TokenError, User, without_tokens
-from handlers.core.connections import TooMany
+from handlers.core.disconnects import (
+    BACKEND_UNAVAILABLE,
+    INTERNAL_ERROR,
+    OUTBOX_FULL,
+    READER_STALLED,
+    TOKEN_EXPIRED,
+    TOO_MANY_MESSAGES,
+    Disconnect,
+)
 from handlers.core.framing import MOST_HEADER, FrameError, frame, unpack
-from handlers.core.http import COOKIE, BaseHandler, Refused
+from handlers.core.http import COOKIE, BaseHandler
 from handlers.core.rate_limit import RateLimit
+from handlers.core.refusals import CLIENT_GONE, NOT_A_SOCKET_REQUEST, SOCKET_ORIGIN_MISSING, Refused
 from handlers.core.rfc6455 import StrictProtocol
 from works.errors import WorkError
 from works.validation import StrictModel, describe_faults
@@ -24,8 +33,6 @@ from works.validation import StrictModel, describe_faults
 log = structlog.get_logger()
 
 SUBPROTOCOL = "sluice.v2"
-# Close codes (RFC 6455, 7.4; those from 4400 are ours). Below 4500 all but RESTARTING are final.
-RESTARTING, EXPIRED, FORBIDDEN, TOO_MANY, TOO_SLOW = 1012, 4401, 4403, 4429, 4508
 # Brackets and commas in a long message. Base64 has none; 20 MiB of brackets took 4 s and 570 MB to parse.
 _MOST_MARKS = 1000
 # Seconds that a message may wait for company.
@@ -52,18 +59,24 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
     """
 
     scope: ClassVar[Scope]
-    speaks: ClassVar[str] = ""
+    description: ClassVar[str] = ""
     """One paragraph for a person who opens the socket's URL in a browser."""
     accepts: ClassVar[dict[str, type[Message]]] = {}
     names: ClassVar[tuple[str, ...]] = ("id",)
     """Members by which a client knows its message again: an error says them back."""
     rate_setting: ClassVar[str] = "messages_per_second"
+    """The setting that bounds how many messages a second this kind of socket may send."""
 
     user: User
     user_name: str
     _is_open = _is_gone = False
     _soon = b""
     _soon_due: asyncio.TimerHandle | None = None
+
+    @property
+    def messages_per_second(self) -> int:
+        """The value of `rate_setting`."""
+        return self.context.sockets.messages_per_second
 
     async def opened(self) -> None:
         """The socket is open; nothing was received yet."""
@@ -77,22 +90,22 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
             return self._explain()
         if self.get_cookie(COOKIE) and "Origin" not in self.request.headers:
-            raise self.refuse(403, "forbidden", "a connection that goes by cookie must say its Origin")
+            raise self.refuse(SOCKET_ORIGIN_MISSING)
         self.user = await self.admit(self.scope)
         self.user_name = self.user.name
         if self._is_gone:
-            raise Refused(400, "bad_message", "the client did not wait")
+            raise Refused(CLIENT_GONE)
         try:
             self.context.connections.add(self)
-        except TooMany as error:
-            raise self.refuse(error.status, "busy", str(error), error.cause, 5) from None
+        except Refused as error:
+            raise self.counted(error) from None
 
     def _explain(self) -> None:
         """A plain GET: a page for people, 426 for programs that asked for JSON."""
         if "application/json" in self.request.headers.get("Accept", ""):
-            raise Refused(426, "bad_message", f"this is a WebSocket. {self.speaks}")
+            raise Refused(NOT_A_SOCKET_REQUEST, description=self.description)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{self.request.path} is a WebSocket.\n\n{self.speaks}\n")
+        self.finish(f"{self.request.path} is a WebSocket.\n\n{self.description}\n")
 
     @property
     def token(self) -> str:
@@ -114,12 +127,12 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
     async def open(self, *args: str, **kwargs: str) -> None:
         self.set_nodelay(True)
         if self.ws_connection and self.ws_connection.stream:
-            self.ws_connection.stream.max_write_buffer_size = self.context.policy.outbox
-        self.rate = RateLimit(getattr(self.context.policy, self.rate_setting))
+            self.ws_connection.stream.max_write_buffer_size = self.context.sockets.outbox
+        self.rate = RateLimit(self.messages_per_second)
         try:
             await self.opened()
         except OSError as error:
-            return self._come_back(error)
+            return self._reconnect_later(error)
         except Exception:
             # Tornado calls no on_close after an open that failed.
             self.on_connection_close()
@@ -173,7 +186,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         if self.rate.take():
             return True
         self.services.metrics.refusals.labels("rate").inc()
-        self.close(TOO_MANY, f"too many messages ({self.rate_setting})")
+        self.disconnect(TOO_MANY_MESSAGES.format(setting=self.rate_setting))
         return False
 
     def on_token(self, message: Token, payload: memoryview) -> None:
@@ -197,11 +210,11 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         left = self.user.expires_at - time.time()
         loop = asyncio.get_running_loop()
         self._timers = [
-            loop.call_later(max(left - _EXPIRING, 0), self.tell_expiry, max(0, round(min(left, _EXPIRING)))),
-            loop.call_later(max(left, 0), self.close, EXPIRED, "the token has run out"),
+            loop.call_later(max(left - _EXPIRING, 0), self.send_expiry_warning, max(0, round(min(left, _EXPIRING)))),
+            loop.call_later(max(left, 0), self.disconnect, TOKEN_EXPIRED),
         ]
 
-    def tell_expiry(self, in_s: int) -> None:
+    def send_expiry_warning(self, in_s: int) -> None:
         self.send({"type": "expiring", "in_s": in_s})
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -215,14 +228,14 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, OSError):
-            self._come_back(error)
+            self._reconnect_later(error)
         elif error:
             log.error("failed", path=self.request.path, exc_info=error)
-            self.close(1011, "internal error")
+            self.disconnect(INTERNAL_ERROR)
 
-    def _come_back(self, error: OSError) -> None:
+    def _reconnect_later(self, error: OSError) -> None:
         log.error("failed", path=self.request.path, reason=str(error))
-        self.close(RESTARTING, "what this needs cannot be reached; come back")
+        self.disconnect(BACKEND_UNAVAILABLE)
 
     def send(self, message: dict[str, Any] | str | bytes) -> "asyncio.Future[None] | None":
         """Sends now, or closes the socket when its outbox is full. The future: when all of it has left."""
@@ -255,7 +268,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         try:
             return connection.stream.write(data)
         except tornado.iostream.StreamBufferFullError:
-            self.abort(TOO_SLOW, "reading too slowly (outbox)")
+            self.abort(OUTBOX_FULL)
         except tornado.iostream.StreamClosedError:
             pass
         return None
@@ -270,19 +283,22 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         if sent is None or sent.done():
             return
         try:
-            async with asyncio.timeout(self.context.policy.stall_timeout):
+            async with asyncio.timeout(self.context.sockets.stall_timeout):
                 await sent
         except TimeoutError:
-            self.abort(TOO_SLOW, "reading too slowly (stall_timeout)")
+            self.abort(READER_STALLED)
 
     def reply_error(self, error: WorkError, named: dict[str, str] | None = None) -> None:
         self.services.metrics.refusals.labels(error.code).inc()
         self.send({"type": "error", **(named or {}), **error.as_dict(), "message": without_tokens(error.message)})
 
-    def abort(self, code: int, reason: str) -> None:
+    def disconnect(self, disconnect: Disconnect) -> None:
+        self.close(disconnect.code, disconnect.reason)
+
+    def abort(self, disconnect: Disconnect) -> None:
         """Closes a socket that does not read: the close waits behind the rest, and in five seconds all is dropped."""
         self.services.metrics.refusals.labels("slow_reader").inc()
-        self.close(code, reason)
+        self.disconnect(disconnect)
 
     def on_close(self) -> None:
         self._is_gone = True

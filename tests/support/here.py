@@ -15,6 +15,8 @@ import config
 import server
 from handlers.core.auth import SCOPES, issue
 from handlers.core.connections import Connections
+from handlers.core.disconnects import ENDED
+from handlers.core.settings import SocketSettings
 from tests.support.running import SECRET
 
 
@@ -30,7 +32,7 @@ async def serving(folder: Path, *routes: tuple[str, type[Any]]) -> AsyncIterator
         isolation="thread",
     )
     services = await server.make_services(settings)
-    connections = Connections(10, 10, services.metrics)
+    connections = Connections(SocketSettings(), services.metrics)
     application = server.make_application(settings, services, connections)
     application.add_handlers(".*", list(routes))
     http = HTTPServer(application)
@@ -40,7 +42,7 @@ async def serving(folder: Path, *routes: tuple[str, type[Any]]) -> AsyncIterator
         yield f"ws://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         http.stop()
-        connections.close_all(1001, "")
+        connections.disconnect_all(ENDED)
         await http.close_all_connections()
         await services.drain(0)
         await services.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from handlers.core.slices import SliceEvent
 from tests.support.queues import held, moderate, task
 from tests.support.running import full_disk, until
 from works.errors import Busy, WorkError
@@ -19,7 +20,7 @@ from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
 from works.queue.order import QueueBounds
 from works.services import Services, open_services
-from works.sessions import Session, Slice
+from works.sessions import Session
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
 
@@ -68,7 +69,7 @@ async def opened(
 
 
 def send(session: Session, *tasks: Task, wants_bytes: bool = False) -> list[int]:
-    return [session.submit(Slice(each, "http://here", wants_bytes)) for each in tasks]
+    return [session.submit(each, SliceEvent(each, "http://here", wants_bytes).encode) for each in tasks]
 
 
 def quick(session: Session, *ids: str, **members: Any) -> list[Task]:
