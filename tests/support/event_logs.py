@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.redis import url_in
-from works.events import Event, EventLog, PositionLost, redis, redis_calls
+from works.events import Event, EventLog, PositionLost
 from works.events.open import open_events
+from works.events.redis import calls, store
 
 OPENERS: dict[str, Callable[[Path, int], EventLog]] = {
     "sqlite": lambda folder, keep: open_events(f"sqlite:{folder}/events.db", keep),
@@ -19,10 +20,10 @@ OPENERS: dict[str, Callable[[Path, int], EventLog]] = {
 
 def be_patient(patch: pytest.MonkeyPatch) -> None:
     """With Redis: what a server gives up after seconds is waited for."""
-    patch.setattr(redis, "_ANSWER", 60.0)
-    for module in (redis, redis_calls):
+    patch.setattr(store, "_ANSWER", 60.0)
+    for module in (store, calls):
         patch.setattr(module, "PATIENCE", 60.0)
-    patch.setitem(redis_calls.RedisCalls.call.__kwdefaults__, "patience", 60.0)
+    patch.setitem(calls.RedisCalls.call.__kwdefaults__, "patience", 60.0)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from works.events import EventLog
-from works.events.sqlite import SqliteEventLog
+from works.events.sqlite.store import SqliteEventLog
 
 _KNOWN = "sqlite:FILE, redis://HOST:PORT/NUMBER, rediss://HOST:PORT/NUMBER and unix://SOCKET?db=NUMBER"
 
@@ -18,7 +18,7 @@ def open_events(url: str, keep: int) -> EventLog:
     if scheme not in ("redis", "rediss", "unix") or not path.removeprefix("//"):
         raise ValueError(f"events {shown!r}: the known kinds are {_KNOWN}")
     try:
-        from works.events.redis import RedisEventLog
+        from works.events.redis.store import RedisEventLog
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] != "redis":
             raise

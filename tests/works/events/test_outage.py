@@ -12,7 +12,7 @@ from tests.support.event_logs import be_patient, collect, event, eventually, fil
 from tests.support.redis import Redis, redis_in, url_in
 from tests.support.running import until
 from works.events import Event, EventLog, PositionLost
-from works.events.redis import RedisEventLog
+from works.events.redis.store import RedisEventLog
 
 CANNOT = "events cannot be written: "
 away = pytest.mark.parametrize("how", ["paused", "killed"])
@@ -256,7 +256,7 @@ async def test_when_its_memory_is_full_durable_appends_are_refused_and_others_wa
     async with opened("redis", tmp_path) as log:
         await fill(log, "s", 3, durable=True)
         monkeypatch.undo()
-        monkeypatch.setattr("works.events.redis._ANSWER", 60.0)  # what it says is heard, however long that takes
+        monkeypatch.setattr("works.events.redis.store._ANSWER", 60.0)  # what it says is heard, however long that takes
         redis.ask("CONFIG", "SET", "maxmemory", "1")
         results = [asyncio.create_task(log.append("results", event(n), durable=False)) for n in range(1, 6)]
         await until(lambda: "maxmemory" in log._calls._fault)  # type: ignore[attr-defined]

@@ -16,14 +16,14 @@ from tests.support.event_logs import collect, event, eventually, fill, is_lost, 
 from tests.support.redis import Redis, redis_in, url_in
 from tests.support.running import ROOT, until
 from works.events import EventLog, Mark
-from works.events.redis import RedisEventLog
+from works.events.redis.store import RedisEventLog
 
 # Says that somebody is there, as a server does, until it is killed.
 GUEST = """
 import asyncio, sys
 import pytest
 from tests.support.event_logs import be_patient
-from works.events.redis import RedisEventLog
+from works.events.redis.store import RedisEventLog
 
 async def main(url):
     be_patient(pytest.MonkeyPatch())
@@ -238,7 +238,7 @@ async def test_a_password_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
         assert await collect(log, "s", 0, 1) == numbered(1, 1)
         await log.close()
         monkeypatch.undo()
-        monkeypatch.setattr("works.events.redis._ANSWER", 60.0)  # what it says is heard, however long that takes
+        monkeypatch.setattr("works.events.redis.store._ANSWER", 60.0)  # what it says is heard, however long that takes
         log = RedisEventLog(url_in(tmp_path).replace("//", "//:wrong@"))
         waiting = asyncio.create_task(log.append("s", event(1), durable=False))
         await until(lambda: re.search("WRONGPASS|invalid", log._calls._fault))

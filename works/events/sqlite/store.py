@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from works.events import Event, Fenced, Mark, Position, PositionLost
-from works.events import sqlite_tables as tables
-from works.events.sqlite_disk import Disk
-from works.events.sqlite_tables import TAIL, PendingWrite, StoredStream, os_errors
+from works.events.sqlite import tables
+from works.events.sqlite.disk import Disk
+from works.events.sqlite.tables import TAIL, PendingWrite, StoredStream, os_errors
 
 # Seconds after which volatile events are written, and how many wait at most, also while the disk is full.
 _LINGER = 0.5

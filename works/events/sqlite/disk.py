@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from works.events import sqlite_tables as tables
+from works.events.sqlite import tables
 
 # The WAL is folded into the file when it has grown to this: SQLite's own default, 1,000 pages of 4 KiB.
 _LONGEST_WAL = 4_096_000

@@ -15,9 +15,9 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from works.events import PRESENT, Event, Fenced, Mark, Position
-from works.events.redis_calls import PATIENCE, Argument, RedisCall, RedisCalls
-from works.events.redis_scripts import DIGESTS, SCRIPTS
-from works.events.redis_subscriptions import RedisSubscriptions, events_of
+from works.events.redis.calls import PATIENCE, Argument, RedisCall, RedisCalls
+from works.events.redis.scripts import DIGESTS, SCRIPTS
+from works.events.redis.subscriptions import RedisSubscriptions, events_of
 
 # Seconds that Redis has to connect, and to answer a group of calls: far more than it needs, less than our patience.
 _ANSWER = 3.0

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from works.events import Event, PositionLost
-from works.events.redis_calls import PATIENCE, RedisCalls
+from works.events.redis.calls import PATIENCE, RedisCalls
 
 # Newest events of a stream kept in memory, and events in one batch.
 _TAIL = 256
