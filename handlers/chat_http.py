@@ -70,7 +70,7 @@ class WhoIsThere(BackEndHandler):
         await self.admit("admin")
         name = self.get_query_argument("room", "")
         try:
-            self.write({"room": name, "present": await self.services.chat.log.present(room(name).live)})
+            self.write({"room": name, "present": await self.services.chat.presence.present(room(name).live)})
         except OSError as error:
             raise Refused(503, "internal", f"it cannot be known: {error}", retry_after_s=5) from None
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from handlers.core.http import BaseHandler, Refused
 from works.errors import WorkError
-from works.events import PositionLost
+from works.events.broker import PositionLost
 from works.jobs import requests as asks
 from works.jobs.history import stream_of, written
 from works.jobs.service import Requester

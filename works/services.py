@@ -9,8 +9,8 @@ from pathlib import Path
 
 from works.bans import Bans
 from works.chat.messages import Chat
-from works.events import EventLog
 from works.events.open import open_events
+from works.events.store import EventStore
 from works.jobs import load
 from works.jobs.service import JobService
 from works.jobs.settings import JobResources, JobSettings
@@ -48,7 +48,7 @@ class Services:
     """``media_ttl`` in seconds and ``media_bytes`` bound what the media store keeps."""
 
     queue: WorkQueue
-    events: EventLog
+    events: EventStore
     media: ResultStore
     uploads: Uploads
     sessions: Sessions
@@ -158,12 +158,12 @@ async def open_services(
     metrics = Metrics()
     media = open_results(child.media, child.store)
     child = replace(child, media=media.url)
-    log = open_events(events, session_events)
-    metrics.watch(metrics.event_syncs, lambda: log.syncs)
+    store = open_events(events, session_events)
+    metrics.watch(metrics.event_syncs, lambda: store.syncs)
     queue = await open_queue(cluster, child, media, bounds, metrics, workers=workers, isolation=isolation)
-    sessions = Sessions(log, queue, grace=session_grace, ttl=session_ttl)
+    sessions = Sessions(store.broker, queue, grace=session_grace, ttl=session_ttl)
     kept_uploads = open_uploads(queue, uploads, uploads_store, StoreThreads(_THREADS))
-    bans = Bans(log)
+    bans = Bans(store.broker)
     await bans.load()
     await queue.start()
     live = VideoService(known_sources, video or VideoSettings(), queue, metrics)
@@ -173,13 +173,13 @@ async def open_services(
     house = JobResources(told, media, kept_uploads, threads)
     return Services(
         queue,
-        log,
+        store,
         media,
         kept_uploads,
         sessions,
         bans,
-        Chat(log, frame),
-        JobService(log, queue, house, frame),
+        Chat(store.broker, store.marks, store.presence, frame),
+        JobService(store.broker, store.marks, store.leases, queue, house, frame),
         metrics,
         live,
         Snapshots(live),

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from works.errors import WorkError
-from works.events import EventLog
+from works.events.broker import Broker
 from works.imaging.task import Result, Task, Viewport
 from works.queue import WorkQueue
 
@@ -70,14 +70,14 @@ class Holder(Protocol):
 
 
 class Session:
-    def __init__(self, id: str, user: str, epoch: str, log: EventLog, queue: WorkQueue) -> None:
+    def __init__(self, id: str, user: str, epoch: str, broker: Broker, queue: WorkQueue) -> None:
         self.id, self.user, self.epoch = id, user, epoch
         self.stream = stream_of(user, id)
         self.pending: dict[str, asyncio.Task[None]] = {}
         self.progress: dict[str, Progress] = {}
         self.used = False
         self.holder: Holder | None = None
-        self._log, self._queue = log, queue
+        self._broker, self._queue = broker, queue
         self._ended: dict[str, None] = {}
 
     @property
@@ -135,7 +135,7 @@ class Session:
         if len(self._ended) > _ENDED_IDS:
             del self._ended[next(iter(self._ended))]
         try:
-            await self._log.append(self.stream, json.dumps(event, separators=(",", ":")), durable=False)
+            await self._broker.append(self.stream, json.dumps(event, separators=(",", ":")), durable=False)
         except OSError as error:
             # The log has been away for longer than it can make up for; who comes back is told so.
             log.error("lost", stream=self.stream, id=slice.task.id, reason=str(error))
@@ -147,8 +147,8 @@ class Sessions:
     """All sessions of this process. ``grace`` and ``ttl`` in seconds: how long work goes on, and results are kept,
     after the connection is lost."""
 
-    def __init__(self, log: EventLog, queue: WorkQueue, *, grace: float, ttl: float, most: int = 10_000) -> None:
-        self._log, self._queue = log, queue
+    def __init__(self, broker: Broker, queue: WorkQueue, *, grace: float, ttl: float, most: int = 10_000) -> None:
+        self._broker, self._queue = broker, queue
         self._grace, self._ttl, self._most = grace, ttl, most
         self._sessions: dict[str, Session] = {}
         # Those that no connection holds, oldest first, and when they are given up.
@@ -165,7 +165,7 @@ class Sessions:
         stream = stream_of(user, id)
         live = self._sessions.get(stream)
         nothing_missed = live is not None and live.has_ended_none and (live.epoch, 0) == (epoch, after)
-        if not nothing_missed and not (_ID.fullmatch(id) and await self._log.recovers(stream, epoch, after)):
+        if not nothing_missed and not (_ID.fullmatch(id) and await self._broker.recovers(stream, epoch, after)):
             return None
         session = self._sessions.get(stream) or await self._open(id, user)
         # Nothing is awaited from here on: a caller who is cancelled holds the session, or has not touched it.
@@ -206,7 +206,7 @@ class Sessions:
 
     async def _expire(self, stream: str, seconds: float | None) -> None:
         with suppress(OSError):  # the disk is full: the session goes on all the same
-            await self._log.expire(stream, seconds)
+            await self._broker.expire(stream, seconds)
 
     def _give_up(self, session: Session) -> None:
         self._not_away(session.stream)
@@ -219,8 +219,8 @@ class Sessions:
             timer.cancel()
 
     async def _open(self, id: str, user: str) -> Session:
-        position = await self._log.position(stream_of(user, id))
-        session = Session(id, user, position.epoch, self._log, self._queue)
+        position = await self._broker.position(stream_of(user, id))
+        session = Session(id, user, position.epoch, self._broker, self._queue)
         return self._sessions.setdefault(session.stream, session)
 
 
