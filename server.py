@@ -26,6 +26,7 @@ from handlers.core import access_log, auth, framing
 from handlers.core.connections import Connections, hang_up
 from handlers.core.http import HandlerContext, NotFound, Policy
 from handlers.core.websocket import FORBIDDEN, RESTARTING
+from works.events.settings import EventSettings
 from works.imaging.pipeline import ImageLimits
 from works.jobs.settings import JobSettings
 from works.queue.cluster_address import QueueSettings
@@ -33,6 +34,7 @@ from works.queue.decoder import DecoderSettings
 from works.queue.join import be_scheduler, be_worker
 from works.queue.order import QueueBounds
 from works.services import Services, open_services
+from works.sessions import SessionSettings
 from works.settings import SettingsGroup
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
@@ -121,10 +123,8 @@ async def make_services(settings: config.Settings) -> Services:
         pick(QueueSettings, settings),
         workers=settings.workers or os.cpu_count() or 1,
         isolation=settings.isolation,
-        events=settings.events,
-        session_events=settings.session_events,
-        session_grace=settings.session_grace,
-        session_ttl=settings.session_ttl,
+        events=pick(EventSettings, settings),
+        sessions=pick(SessionSettings, settings),
         media_ttl=settings.media_ttl,
         media_bytes=settings.media_bytes,
         bucket_rule=settings.store_lifetime == "bucket",

@@ -10,6 +10,7 @@ from pathlib import Path
 from works.bans import Bans
 from works.chat.messages import Chat
 from works.events.open import open_events
+from works.events.settings import EventSettings
 from works.events.store import EventStore
 from works.jobs import load
 from works.jobs.service import JobService
@@ -20,7 +21,7 @@ from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
 from works.queue.open import open_queue
 from works.queue.order import QueueBounds
-from works.sessions import Sessions
+from works.sessions import Sessions, SessionSettings
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.results import ResultStore, open_results
 from works.storage.uploads import Uploads, UploadSettings, open_uploads
@@ -134,10 +135,8 @@ async def open_services(
     *,
     workers: int,
     isolation: str,
-    events: str,
-    session_events: int,
-    session_grace: float,
-    session_ttl: float,
+    events: EventSettings,
+    sessions: SessionSettings,
     media_ttl: float,
     media_bytes: int,
     bucket_rule: bool,
@@ -158,10 +157,9 @@ async def open_services(
     metrics = Metrics()
     media = open_results(child.media, child.store)
     child = replace(child, media=media.url)
-    store = open_events(events, session_events)
+    store = open_events(events)
     metrics.watch(metrics.event_syncs, lambda: store.syncs)
     queue = await open_queue(cluster, child, media, bounds, metrics, workers=workers, isolation=isolation)
-    sessions = Sessions(store.broker, queue, grace=session_grace, ttl=session_ttl)
     kept_uploads = open_uploads(queue, uploads, uploads_store, StoreThreads(_THREADS))
     bans = Bans(store.broker)
     await bans.load()
@@ -169,14 +167,14 @@ async def open_services(
     live = VideoService(known_sources, video or VideoSettings(), queue, metrics)
     threads = StoreThreads(_THREADS)
     told = jobs or JobSettings()
-    told = replace(told, job_events=min(told.job_events, session_events))
+    told = replace(told, job_events=min(told.job_events, events.session_events))
     house = JobResources(told, media, kept_uploads, threads)
     return Services(
         queue,
         store,
         media,
         kept_uploads,
-        sessions,
+        Sessions(store.broker, queue, sessions),
         bans,
         Chat(store.broker, store.marks, store.presence, frame),
         JobService(store.broker, store.marks, store.leases, queue, house, frame),

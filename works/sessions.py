@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
+from pydantic import Field
 
 from works.errors import WorkError
 from works.events.broker import Broker
 from works.imaging.task import Result, Task, Viewport
 from works.queue import WorkQueue
+from works.settings import Seconds, SettingsGroup
 
 log = structlog.get_logger()
 
@@ -143,13 +145,16 @@ class Session:
             del self.pending[slice.task.id]
 
 
-class Sessions:
-    """All sessions of this process. ``grace`` and ``ttl`` in seconds: how long work goes on, and results are kept,
-    after the connection is lost."""
+class SessionSettings(SettingsGroup):
+    session_grace: Seconds = Field(30, description="seconds that work goes on after a lost connection")
+    session_ttl: Seconds = Field(600, description="seconds that a session can be resumed after the close")
 
-    def __init__(self, broker: Broker, queue: WorkQueue, *, grace: float, ttl: float, most: int = 10_000) -> None:
-        self._broker, self._queue = broker, queue
-        self._grace, self._ttl, self._most = grace, ttl, most
+
+class Sessions:
+    """All sessions of this process. ``most``: how many may wait for their client at once; the oldest ends first."""
+
+    def __init__(self, broker: Broker, queue: WorkQueue, settings: SessionSettings, *, most: int = 10_000) -> None:
+        self._broker, self._queue, self._settings, self._most = broker, queue, settings, most
         self._sessions: dict[str, Session] = {}
         # Those that no connection holds, oldest first, and when they are given up.
         self._away: dict[str, asyncio.TimerHandle] = {}
@@ -185,12 +190,12 @@ class Sessions:
         if final or not session.used:
             self._give_up(session)
         else:
-            later = asyncio.get_running_loop().call_later(self._grace, self._give_up, session)
+            later = asyncio.get_running_loop().call_later(self._settings.session_grace, self._give_up, session)
             self._away[session.stream] = later
             if len(self._away) > self._most:
                 self._give_up(self._sessions[next(iter(self._away))])
         if session.used:
-            self._expire_soon(session.stream, self._ttl)
+            self._expire_soon(session.stream, self._settings.session_ttl)
 
     async def settle(self) -> None:
         """Waits until the end of every slice is on its stream. Called when the queue is closed."""

@@ -13,13 +13,14 @@ import pytest
 from tests.support.queues import held, moderate, task
 from tests.support.running import full_disk, until
 from works.errors import Busy, WorkError
+from works.events.settings import EventSettings
 from works.imaging.pipeline import ImageLimits
 from works.imaging.task import Task, Viewport
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
 from works.queue.order import QueueBounds
 from works.services import Services, open_services
-from works.sessions import Session, Slice
+from works.sessions import Session, SessionSettings, Slice
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
 
@@ -49,10 +50,8 @@ async def opened(
         QueueSettings("local:"),
         workers=1,
         isolation="thread",
-        events=f"sqlite:{folder}/events.db",
-        session_events=1000,
-        session_grace=grace,
-        session_ttl=ttl,
+        events=EventSettings(events=f"sqlite:{folder}/events.db", session_events=1000),
+        sessions=SessionSettings(session_grace=grace, session_ttl=ttl),
         media_ttl=HOURS,
         media_bytes=1 << 30,
         bucket_rule=False,
@@ -248,7 +247,7 @@ async def test_a_session_can_be_resumed_after_an_orderly_restart(tmp_path: Path)
 
 
 async def test_a_session_is_forgotten_when_its_time_is_over(tmp_path: Path) -> None:
-    async with opened(tmp_path, ttl=0) as services:
+    async with opened(tmp_path, ttl=1e-9) as services:
         session, idle = (
             await services.sessions.begin("alice", CONNECTION),
             await services.sessions.begin("alice", CONNECTION),

@@ -3,17 +3,19 @@
 import re
 from pathlib import Path
 
+from works.events.settings import EventSettings
 from works.events.sqlite.store import SqliteEventStore
 from works.events.store import EventStore
 
 _KNOWN = "sqlite:FILE, redis://HOST:PORT/NUMBER, rediss://HOST:PORT/NUMBER and unix://SOCKET?db=NUMBER"
 
 
-def open_events(url: str, keep: int) -> EventStore:
+def open_events(settings: EventSettings) -> EventStore:
     """To be called on the running loop.
 
     Raises ValueError for an unknown scheme or a package that is not installed, OSError for a file that cannot be used.
     """
+    url, keep = settings.events, settings.session_events
     scheme, _, path = url.partition(":")
     if scheme == "sqlite" and path:
         return SqliteEventStore(Path(path.removeprefix("//")), keep)
