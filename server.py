@@ -27,6 +27,7 @@ from handlers.core.connections import Connections, hang_up
 from handlers.core.disconnects import KICKED, RESTARTING
 from handlers.core.http import HandlerContext, NotFound
 from handlers.core.settings import ChatSettings, HttpSettings, SocketSettings
+from works.events.settings import EventSettings
 from works.imaging.pipeline import ImageLimits
 from works.imaging.settings import ImageLimits as ImageSettings
 from works.jobs.settings import JobSettings
@@ -36,6 +37,7 @@ from works.queue.join import be_scheduler, be_worker
 from works.queue.order import QueueBounds
 from works.queue.settings import QueueBounds as QueueSettingsGroup
 from works.services import Services, open_services
+from works.sessions import SessionSettings
 from works.settings import SettingsGroup
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
@@ -124,10 +126,8 @@ async def make_services(settings: config.Settings) -> Services:
         pick(QueueSettings, settings),
         workers=settings.workers or os.cpu_count() or 1,
         isolation=settings.isolation,
-        events=settings.events,
-        session_events=settings.session_events,
-        session_grace=settings.session_grace,
-        session_ttl=settings.session_ttl,
+        events=pick(EventSettings, settings),
+        sessions=pick(SessionSettings, settings),
         media_ttl=settings.media_ttl,
         media_bytes=settings.media_bytes,
         bucket_rule=settings.store_lifetime == "bucket",

@@ -17,7 +17,7 @@ from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
 from works.chat.messages import EVERYBODY, Place, direct, named, room
 from works.chat.unread import Inbox
 from works.errors import Busy, WorkError
-from works.events import Event
+from works.events.broker import Event
 from works.events.fanout import StreamFanout
 
 # Messages of a client that wait for the log, and questions; at the rate they are let in, more than a second's of each.
@@ -151,12 +151,12 @@ class ChatWebSocket(BaseWebSocketHandler):
             await chat.unfollowed(place, me)
             hub = await self._listen(place.stream, place.written)
             live = await self._listen(place.live, _as_it_is)
-            recovered = message.after is None or await chat.log.recovers(
+            recovered = message.after is None or await chat.broker.recovers(
                 place.stream, message.epoch or hub.epoch, message.after
             )
             live.members[self] = live.offset
             await chat.enter(place, me, self._connection)
-            present = await chat.log.present(place.live)
+            present = await chat.presence.present(place.live)
             mark = (await chat.marks(me)).get(place) or await chat.follow(place, me, hub.offset)
         except OSError as error:
             self._depart(place)
@@ -247,7 +247,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._ask(self._presence(self._in(message.room)), room=message.room)
 
     async def _presence(self, place: Place) -> None:
-        present = await self.services.chat.log.present(place.live)
+        present = await self.services.chat.presence.present(place.live)
         self.send({"type": "presence", "room": place.room, "present": present})
 
     def on_typing(self, message: Typing, payload: memoryview) -> None:

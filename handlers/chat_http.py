@@ -71,7 +71,7 @@ class WhoIsThere(BackEndHandler):
         await self.admit("admin")
         name = self.get_query_argument("room", "")
         try:
-            self.write({"room": name, "present": await self.services.chat.log.present(room(name).live)})
+            self.write({"room": name, "present": await self.services.chat.presence.present(room(name).live)})
         except OSError as error:
             raise Refused(UNAVAILABLE, what="it cannot be known", error=error) from None
 

@@ -17,7 +17,7 @@ from handlers.core.framing import pack
 from handlers.core.slices import SliceEvent, SliceMessage
 from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
 from works.errors import WorkError
-from works.events import PositionLost
+from works.events.broker import PositionLost
 from works.imaging import actions
 from works.imaging.task import Viewport
 from works.sessions import Session
@@ -138,7 +138,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
             return
         begun, self.session = self.session, found
         sessions.release(begun, self, final=True)
-        last = await self.services.events.position(found.stream)
+        last = await self.services.events.broker.position(found.stream)
         replayed = last.offset - message.after
         self.send({"type": "resumed", "recovered": True, "replayed": replayed, "pending": list(found.pending)})
         self._deliver(message.after)
@@ -154,7 +154,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
     async def _send_events(self, after: int) -> None:
         """The stream to the socket, no faster than the socket takes it."""
         try:
-            async for events in self.services.events.subscribe(self.session.stream, after):
+            async for events in self.services.events.broker.subscribe(self.session.stream, after):
                 for event in events:
                     await self.deliver(await self._message(event.offset, event.data))
                 self._progress_due = self._progress_due or asyncio.get_running_loop().call_later(

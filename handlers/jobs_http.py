@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from handlers.core.http import BaseHandler
 from handlers.core.refusals import BAD_REQUEST, UNAVAILABLE, Refused
 from works.errors import WorkError
-from works.events import PositionLost
+from works.events.broker import PositionLost
 from works.jobs import requests as asks
 from works.jobs.history import stream_of, written
 from works.jobs.service import Requester

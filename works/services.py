@@ -9,8 +9,9 @@ from pathlib import Path
 
 from works.bans import Bans
 from works.chat.messages import Chat
-from works.events import EventLog
 from works.events.open import open_events
+from works.events.settings import EventSettings
+from works.events.store import EventStore
 from works.jobs import load
 from works.jobs.service import JobService
 from works.jobs.settings import JobResources, JobSettings
@@ -20,7 +21,7 @@ from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
 from works.queue.open import open_queue
 from works.queue.order import QueueBounds
-from works.sessions import Sessions
+from works.sessions import Sessions, SessionSettings
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.results import ResultStore, open_results
 from works.storage.uploads import Uploads, UploadSettings, open_uploads
@@ -47,7 +48,7 @@ class Services:
     """``media_ttl`` in seconds and ``media_bytes`` bound what the media store keeps."""
 
     queue: WorkQueue
-    events: EventLog
+    events: EventStore
     media: ResultStore
     uploads: Uploads
     sessions: Sessions
@@ -133,10 +134,8 @@ async def open_services(
     *,
     workers: int,
     isolation: str,
-    events: str,
-    session_events: int,
-    session_grace: float,
-    session_ttl: float,
+    events: EventSettings,
+    sessions: SessionSettings,
     media_ttl: float,
     media_bytes: int,
     bucket_rule: bool,
@@ -155,28 +154,27 @@ async def open_services(
     metrics = Metrics()
     media = open_results(child.media, child.store)
     child = replace(child, media=media.url)
-    log = open_events(events, session_events)
-    metrics.watch(metrics.event_syncs, lambda: log.syncs)
+    store = open_events(events)
+    metrics.watch(metrics.event_syncs, lambda: store.syncs)
     queue = await open_queue(cluster, child, media, bounds, metrics, workers=workers, isolation=isolation)
     live = VideoService(video or VideoSettings(), queue, metrics)
-    sessions = Sessions(log, queue, grace=session_grace, ttl=session_ttl)
     kept_uploads = open_uploads(queue, uploads, uploads_store, StoreThreads(_THREADS))
-    bans = Bans(log)
+    bans = Bans(store.broker)
     await bans.load()
     await queue.start()
     threads = StoreThreads(_THREADS)
     told = jobs or JobSettings()
-    told = replace(told, job_events=min(told.job_events, session_events))
+    told = replace(told, job_events=min(told.job_events, events.session_events))
     house = JobResources(told, media, kept_uploads, threads)
     return Services(
         queue,
-        log,
+        store,
         media,
         kept_uploads,
-        sessions,
+        Sessions(store.broker, queue, sessions),
         bans,
-        Chat(log, frame),
-        JobService(log, queue, house, frame),
+        Chat(store.broker, store.marks, store.presence, frame),
+        JobService(store.broker, store.marks, store.leases, queue, house, frame),
         metrics,
         live,
         Snapshots(live),

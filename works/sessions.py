@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
+from pydantic import Field
 
 from works.errors import WorkError
-from works.events import EventLog
+from works.events.broker import Broker
 from works.imaging.task import Result, Task, Viewport
 from works.queue import WorkQueue
+from works.settings import Seconds, SettingsGroup
 
 log = structlog.get_logger()
 
@@ -48,14 +50,14 @@ class Holder(Protocol):
 
 
 class Session:
-    def __init__(self, id: str, user: str, epoch: str, log: EventLog, queue: WorkQueue) -> None:
+    def __init__(self, id: str, user: str, epoch: str, broker: Broker, queue: WorkQueue) -> None:
         self.id, self.user, self.epoch = id, user, epoch
         self.stream = stream_of(user, id)
         self.pending: dict[str, asyncio.Task[None]] = {}
         self.progress: dict[str, Progress] = {}
         self.used = False
         self.holder: Holder | None = None
-        self._log, self._queue = log, queue
+        self._broker, self._queue = broker, queue
         self._ended: dict[str, None] = {}
 
     @property
@@ -112,7 +114,7 @@ class Session:
         if len(self._ended) > _ENDED_IDS:
             del self._ended[next(iter(self._ended))]
         try:
-            await self._log.append(self.stream, encode(outcome), durable=False)
+            await self._broker.append(self.stream, encode(outcome), durable=False)
         except OSError as error:
             # The log has been away for longer than it can make up for; who comes back is told so.
             log.error("lost", stream=self.stream, id=task.id, reason=str(error))
@@ -120,13 +122,16 @@ class Session:
             del self.pending[task.id]
 
 
-class Sessions:
-    """All sessions of this process. ``grace`` and ``ttl`` in seconds: how long work goes on, and results are kept,
-    after the connection is lost."""
+class SessionSettings(SettingsGroup):
+    session_grace: Seconds = Field(30, description="seconds that work goes on after a lost connection")
+    session_ttl: Seconds = Field(600, description="seconds that a session can be resumed after the close")
 
-    def __init__(self, log: EventLog, queue: WorkQueue, *, grace: float, ttl: float, most: int = 10_000) -> None:
-        self._log, self._queue = log, queue
-        self._grace, self._ttl, self._most = grace, ttl, most
+
+class Sessions:
+    """All sessions of this process. ``most``: how many may wait for their client at once; the oldest ends first."""
+
+    def __init__(self, broker: Broker, queue: WorkQueue, settings: SessionSettings, *, most: int = 10_000) -> None:
+        self._broker, self._queue, self._settings, self._most = broker, queue, settings, most
         self._sessions: dict[str, Session] = {}
         # Those that no connection holds, oldest first, and when they are given up.
         self._away: dict[str, asyncio.TimerHandle] = {}
@@ -142,7 +147,7 @@ class Sessions:
         stream = stream_of(user, id)
         live = self._sessions.get(stream)
         nothing_missed = live is not None and live.has_ended_none and (live.epoch, 0) == (epoch, after)
-        if not nothing_missed and not (_ID.fullmatch(id) and await self._log.recovers(stream, epoch, after)):
+        if not nothing_missed and not (_ID.fullmatch(id) and await self._broker.recovers(stream, epoch, after)):
             return None
         session = self._sessions.get(stream) or await self._open(id, user)
         # Nothing is awaited from here on: a caller who is cancelled holds the session, or has not touched it.
@@ -162,12 +167,12 @@ class Sessions:
         if final or not session.used:
             self._give_up(session)
         else:
-            later = asyncio.get_running_loop().call_later(self._grace, self._give_up, session)
+            later = asyncio.get_running_loop().call_later(self._settings.session_grace, self._give_up, session)
             self._away[session.stream] = later
             if len(self._away) > self._most:
                 self._give_up(self._sessions[next(iter(self._away))])
         if session.used:
-            self._expire_soon(session.stream, self._ttl)
+            self._expire_soon(session.stream, self._settings.session_ttl)
 
     async def settle(self) -> None:
         """Waits until the end of every slice is on its stream. Called when the queue is closed."""
@@ -183,7 +188,7 @@ class Sessions:
 
     async def _expire(self, stream: str, seconds: float | None) -> None:
         with suppress(OSError):  # the disk is full: the session goes on all the same
-            await self._log.expire(stream, seconds)
+            await self._broker.expire(stream, seconds)
 
     def _give_up(self, session: Session) -> None:
         self._not_away(session.stream)
@@ -196,8 +201,8 @@ class Sessions:
             timer.cancel()
 
     async def _open(self, id: str, user: str) -> Session:
-        position = await self._log.position(stream_of(user, id))
-        session = Session(id, user, position.epoch, self._log, self._queue)
+        position = await self._broker.position(stream_of(user, id))
+        session = Session(id, user, position.epoch, self._broker, self._queue)
         return self._sessions.setdefault(session.stream, session)
 
 

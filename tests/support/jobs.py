@@ -8,8 +8,10 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support import event_logs, uploads
-from works.events import EventLog
+from tests.support import event_stores, uploads
+from works.events.broker import Broker
+from works.events.leases import Leases
+from works.events.marks import Marks
 from works.jobs import load
 from works.jobs.history import stream_of
 from works.jobs.requests import StartRequest
@@ -24,14 +26,17 @@ ADMIN = Requester("root", frozenset({"jobs", "admin"}), "http://here")
 
 
 @asynccontextmanager
-async def housed(log: EventLog, folder: Path, **settings: Any) -> AsyncIterator[JobService]:
-    """Jobs on a log that is there; it drains in the end."""
+async def housed(
+    broker: Broker, marks: Marks, leases: Leases, folder: Path, **settings: Any
+) -> AsyncIterator[JobService]:
+    """Jobs on an event store that is there; they drain in the end."""
     load([KINDS])
     async with uploads.opened(folder) as kept:
         threads = StoreThreads(2)
         # A lease that outlasts every pause of this process, unless the test is about that.
         chosen = JobSettings(job_folder=str(folder / "jobs"), **({"job_lease": 600} | settings))
-        jobs = JobService(log, kept.queue, JobResources(chosen, kept.queue.media, kept, threads), str.encode)  # type: ignore[attr-defined]
+        resources = JobResources(chosen, kept.queue.media, kept, threads)  # type: ignore[attr-defined]
+        jobs = JobService(broker, marks, leases, kept.queue, resources, str.encode)
         running = asyncio.create_task(jobs.runner.run())
         try:
             yield jobs
@@ -43,7 +48,10 @@ async def housed(log: EventLog, folder: Path, **settings: Any) -> AsyncIterator[
 
 @asynccontextmanager
 async def opened(kind: str, folder: Path, keep: int = 10_000, **settings: Any) -> AsyncIterator[JobService]:
-    async with event_logs.opened(kind, folder, keep) as log, housed(log, folder, **settings) as jobs:
+    async with (
+        event_stores.opened(kind, folder, keep) as store,
+        housed(store.broker, store.marks, store.leases, folder, **settings) as jobs,
+    ):
         yield jobs
 
 

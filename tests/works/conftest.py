@@ -1,23 +1,15 @@
-"""Fixtures of the tests of the EventLog and of the WorkQueue."""
+"""Fixtures of the tests of the EventStore and of the WorkQueue."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.dask import Clusters
-from tests.support.event_logs import be_patient
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis is waited for, also on a machine that stands still for a while. A test of what is done while Redis is away
-    takes this back (``monkeypatch.undo``): then it is given up as soon as by a server."""
-    be_patient(monkeypatch)
 
 
 @pytest.fixture
 def kind(request: pytest.FixtureRequest) -> str:
-    """A kind of EventLog, with what it needs in ``tmp_path``."""
+    """A kind of EventStore, with what it needs in ``tmp_path``."""
     if request.param == "redis":
         request.getfixturevalue("redis")
     return str(request.param)

@@ -14,13 +14,14 @@ from handlers.core.slices import SliceEvent
 from tests.support.queues import held, moderate, task
 from tests.support.running import full_disk, until
 from works.errors import Busy, WorkError
+from works.events.settings import EventSettings
 from works.imaging.pipeline import ImageLimits
 from works.imaging.task import Task, Viewport
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
 from works.queue.order import QueueBounds
 from works.services import Services, open_services
-from works.sessions import Session
+from works.sessions import Session, SessionSettings
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
 
@@ -50,10 +51,8 @@ async def opened(
         QueueSettings("local:"),
         workers=1,
         isolation="thread",
-        events=f"sqlite:{folder}/events.db",
-        session_events=1000,
-        session_grace=grace,
-        session_ttl=ttl,
+        events=EventSettings(events=f"sqlite:{folder}/events.db", session_events=1000),
+        sessions=SessionSettings(session_grace=grace, session_ttl=ttl),
         media_ttl=HOURS,
         media_bytes=1 << 30,
         bucket_rule=False,
@@ -79,7 +78,7 @@ def quick(session: Session, *ids: str, **members: Any) -> list[Task]:
 async def story(services: Services, session: Session, after: int, count: int) -> list[dict[str, Any]]:
     """The next events of the session's stream, as a client gets them."""
     seen: list[dict[str, Any]] = []
-    async with asyncio.timeout(60), aclosing(aiter(services.events.subscribe(session.stream, after))) as batches:  # type: ignore[type-var]
+    async with asyncio.timeout(60), aclosing(aiter(services.events.broker.subscribe(session.stream, after))) as batches:  # type: ignore[type-var]
         async for batch in batches:
             seen += [{"seq": event.offset, **json.loads(event.data)} for event in batch]
             if len(seen) >= count:
@@ -127,7 +126,7 @@ async def test_an_id_is_taken_once_while_it_waits_and_after_it_has_ended(tmp_pat
             assert caught.value.code == "bad_message"
             await story(services, session, 0, 1)
         send(other, *quick(other, "a"))
-        assert (await services.events.position(session.stream)).offset == 1
+        assert (await services.events.broker.position(session.stream)).offset == 1
 
 
 async def test_a_slice_that_was_refused_as_busy_may_come_again_under_its_id(tmp_path: Path) -> None:
@@ -249,7 +248,7 @@ async def test_a_session_can_be_resumed_after_an_orderly_restart(tmp_path: Path)
 
 
 async def test_a_session_is_forgotten_when_its_time_is_over(tmp_path: Path) -> None:
-    async with opened(tmp_path, ttl=0) as services:
+    async with opened(tmp_path, ttl=1e-9) as services:
         session, idle = (
             await services.sessions.begin("alice", CONNECTION),
             await services.sessions.begin("alice", CONNECTION),
@@ -278,7 +277,7 @@ async def test_the_house_goes_on_keeping_after_a_sweep_that_failed(tmp_path: Pat
     async with opened(tmp_path) as services:
         old = services.media.put(b"x", ".jpg")
         os.utime(services.media.path(old), (0, 0))
-        await services.events.expire("over", 0)
+        await services.events.broker.expire("over", 0)
         with full_disk():
             keeping = asyncio.create_task(services.keep_house())
             await until(lambda: not services.media.path(old).exists())

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from works.errors import WorkError
-from works.events import Event, EventLog, Mark
+from works.events.broker import Broker, Event
 from works.events.fanout import Fanout
+from works.events.marks import Mark, Marks
+from works.events.presence import Presence
 
 T = TypeVar("T")
 
@@ -94,9 +96,9 @@ def _quoted(name: str) -> str:
 class Chat:
     """``frame`` makes of a text what goes over the wire."""
 
-    def __init__(self, log: EventLog, frame: Callable[[str], bytes]) -> None:
-        self.hubs = Fanout(log, frame)
-        self.log = log
+    def __init__(self, broker: Broker, marks: Marks, presence: Presence, frame: Callable[[str], bytes]) -> None:
+        self.hubs = Fanout(broker, frame)
+        self.broker, self.presence, self._marks = broker, presence, marks
         self._later: set[asyncio.Task[Any]] = set()
         self._leaving: dict[tuple[Place, str], asyncio.Task[None]] = {}
 
@@ -109,23 +111,23 @@ class Chat:
         have been said or not, and saying it again with the same ``client_id`` makes it sure.
         """
         for user in place.users:
-            await self.log.mark(place.stream, user, 0)
+            await self._marks.set(place.stream, user, 0)
         message = {"from": sender, "at": round(time.time() * 1000), "text": text, "attachments": attachments}
         id = None if client_id is None else f"{_quoted(sender)}/{client_id}"
-        offset = await self.log.append(place.stream, json.dumps(message, separators=(",", ":")), id=id)
-        await self.log.advance(place.stream, sender, offset)
+        offset = await self.broker.append(place.stream, json.dumps(message, separators=(",", ":")), id=id)
+        await self._marks.advance(place.stream, sender, offset)
         for user in place.users:
             await self.tell(user, {"stream": place.stream})
         return offset
 
     async def read(self, place: Place, reader: str, offset: int) -> None:
         """The reader has read up to there, on all their devices; nothing where nothing is counted for them."""
-        if await self.log.advance(place.stream, reader, offset):
+        if await self._marks.advance(place.stream, reader, offset):
             await self.tell(reader, {"stream": place.stream})
 
     async def follow(self, place: Place, user: str, offset: int) -> Mark:
         """From that offset on it is counted for the user, on all their devices."""
-        mark = await self.log.mark(place.stream, user, offset)
+        mark = await self._marks.set(place.stream, user, offset)
         await self.tell(user, {"stream": place.stream})
         return mark
 
@@ -140,7 +142,7 @@ class Chat:
 
     async def _unfollow(self, place: Place, user: str) -> None:
         try:
-            await self.log.unmark(place.stream, user)
+            await self._marks.remove(place.stream, user)
             await self.tell(user, {"stream": place.stream, "left": True})
         finally:
             if self._leaving.get((place, user)) is asyncio.current_task():
@@ -148,26 +150,26 @@ class Chat:
 
     async def tell(self, user: str, event: dict[str, Any]) -> None:
         """Tells the user's connections; nobody when there are none."""
-        if await self.log.present(of_user(user)):
-            await self.log.append(of_user(user), json.dumps(event, separators=(",", ":")), durable=False)
+        if await self.presence.present(of_user(user)):
+            await self.broker.append(of_user(user), json.dumps(event, separators=(",", ":")), durable=False)
 
     async def pass_on(self, stream: str, message: dict[str, Any]) -> None:
         """Tells everybody who listens to a passing stream."""
-        await self.log.append(stream, json.dumps(message, separators=(",", ":")), durable=False)
+        await self.broker.append(stream, json.dumps(message, separators=(",", ":")), durable=False)
 
     async def enter(self, place: Place, user: str, connection: str) -> None:
-        if await self.log.enter(place.live, user, connection):
-            await self.log.expire(place.live, None)
+        if await self.presence.enter(place.live, user, connection):
+            await self.broker.expire(place.live, None)
             await self.pass_on(place.live, {"type": "presence", "room": place.room, "entered": user})
 
     async def leave(self, place: Place, user: str, connection: str) -> None:
-        if await self.log.leave(place.live, user, connection):
+        if await self.presence.leave(place.live, user, connection):
             await self.pass_on(place.live, {"type": "presence", "room": place.room, "left": user})
             await self.forget_soon(place.live)
 
     async def gone(self, user: str, connection: str) -> None:
         """A connection of the user has closed."""
-        if await self.log.leave(of_user(user), user, connection):
+        if await self.presence.leave(of_user(user), user, connection):
             await self.forget_soon(of_user(user))
 
     async def announce(self, sender: str, text: str) -> None:
@@ -177,20 +179,20 @@ class Chat:
 
     async def forget_soon(self, passing: str) -> None:
         """The stream of passing things goes when nobody has listened for a while."""
-        if not await self.log.present(passing):
-            await self.log.expire(passing, _KEPT)
+        if not await self.presence.present(passing):
+            await self.broker.expire(passing, _KEPT)
 
     async def history(self, place: Place, before: int | None, limit: int) -> list[Event]:
         """The ``limit`` messages before that offset, or the newest; oldest first."""
-        head = (await self.log.position(place.stream)).offset
+        head = (await self.broker.position(place.stream)).offset
         end = head if before is None else min(before - 1, head)
-        events = await self.log.read(place.stream, max(end - limit, 0), limit)
+        events = await self.broker.read(place.stream, max(end - limit, 0), limit)
         return [event for event in events if event.offset <= end]
 
     async def page(self, place: Place, wire: str, before: int | None, limit: int, most: int) -> str:
         """A page of history as it goes over the wire. The newest of it, if its messages have more than ``most`` bytes;
         one in any case."""
-        epoch = (await self.log.position(place.stream)).epoch
+        epoch = (await self.broker.position(place.stream)).epoch
         texts: list[str] = []
         first = size = 0
         for event in reversed(await self.history(place, before, limit)):
@@ -205,7 +207,7 @@ class Chat:
 
     async def marks(self, user: str) -> dict[Place, Mark]:
         """Every room and conversation of the user, and how far they have read it."""
-        found = await self.log.marks(user)
+        found = await self._marks.of_reader(user)
         return {place: mark for stream, mark in found.items() if (place := of_stream(stream))}
 
     def later(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Container
 from typing import Any
 
 from works.chat.messages import Chat, Place, of_stream, of_user, written
-from works.events import Mark
 from works.events.fanout import StreamFanout
+from works.events.marks import Mark
 
 # Messages read from the log at a time.
 _PAGE = 256
@@ -46,8 +46,8 @@ class Inbox:
     async def begin(self, may_enter: Callable[[str], bool], most_rooms: int) -> None:
         """Listens first and counts then: what comes in between is counted twice rather than never. Raises OSError."""
         self._may_enter, self._most_rooms = may_enter, most_rooms
-        await self._chat.log.enter(self._own, self._user, self._connection)
-        await self._chat.log.expire(self._own, None)
+        await self._chat.presence.enter(self._own, self._user, self._connection)
+        await self._chat.broker.expire(self._own, None)
         own = await self._chat.hubs.open(self._own, lambda event: event.data, self)
         own.members[self] = own.offset
         marks = await self._chat.marks(self._user)
@@ -95,7 +95,7 @@ class Inbox:
     async def _catch_up(self, place: Place) -> None:
         stream = place.seen_by(self._user)
         after = self._sent_to.get(place.stream, 0)
-        while events := await self._chat.log.read(place.stream, after, _PAGE):
+        while events := await self._chat.broker.read(place.stream, after, _PAGE):
             if events[0].offset != after + 1:
                 self._send({"type": "resumed", "stream": stream, "recovered": False})
             for event in events:

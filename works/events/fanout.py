@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from works.events import Event, EventLog, PositionLost
+from works.events.broker import Broker, Event, PositionLost
 
 # Listeners sent to before the loop has a turn: 100 sends take about 1 ms.
 _AT_ONCE = 100
@@ -35,7 +35,7 @@ class StreamFanout:
     """
 
     def __init__(
-        self, log: EventLog, stream: str, write: Callable[[Event], str], frame: Callable[[str], bytes]
+        self, broker: Broker, stream: str, write: Callable[[Event], str], frame: Callable[[str], bytes]
     ) -> None:
         self.stream = stream
         self.listeners: dict[Subscriber, None] = {}
@@ -43,12 +43,12 @@ class StreamFanout:
         self.ended = False
         self.offset = 0
         self.epoch = ""
-        self._log, self._write, self._frame = log, write, frame
+        self._broker, self._write, self._frame = broker, write, frame
         self._running: asyncio.Task[None] | None = None
         self.started = asyncio.create_task(self._start())
 
     async def _start(self) -> None:
-        position = await self._log.position(self.stream)
+        position = await self._broker.position(self.stream)
         self.offset, self.epoch = position.offset, position.epoch
         self._running = asyncio.create_task(self._run())
 
@@ -58,7 +58,7 @@ class StreamFanout:
         Raises OSError when it cannot be had: the oldest of it may go while somebody reads slowly.
         """
         while after < self.offset:
-            events = await self._log.read(self.stream, after, min(_PAGE, self.offset - after))
+            events = await self._broker.read(self.stream, after, min(_PAGE, self.offset - after))
             if not events or events[0].offset != after + 1:
                 raise OSError(f"events after {after} are no longer kept")
             after = events[-1].offset
@@ -67,7 +67,7 @@ class StreamFanout:
 
     async def _run(self) -> None:
         try:
-            async for events in self._log.subscribe(self.stream, self.offset):
+            async for events in self._broker.subscribe(self.stream, self.offset):
                 for event in events:
                     self.offset = event.offset
                     await self._hand_on(event.offset, self._write(event))
@@ -100,15 +100,15 @@ class Fanout:
     ``frame`` makes of a text what goes over the wire.
     """
 
-    def __init__(self, log: EventLog, frame: Callable[[str], bytes]) -> None:
-        self._log, self._frame = log, frame
+    def __init__(self, broker: Broker, frame: Callable[[str], bytes]) -> None:
+        self._broker, self._frame = broker, frame
         self._hubs: dict[str, StreamFanout] = {}
 
     async def open(self, stream: str, write: Callable[[Event], str], listener: Subscriber) -> StreamFanout:
         """The hub of the stream, with that listener, who is to leave it. Raises OSError."""
         hub = self._hubs.get(stream)
         if hub is None or hub.ended:
-            hub = self._hubs[stream] = StreamFanout(self._log, stream, write, self._frame)
+            hub = self._hubs[stream] = StreamFanout(self._broker, stream, write, self._frame)
         hub.listeners[listener] = None
         try:
             await asyncio.shield(hub.started)

@@ -1,29 +1,34 @@
-"""The EventLog of a URL."""
+"""Opens the EventStore of a URL."""
 
 import re
 from pathlib import Path
 
-from works.events import EventLog
-from works.events.sqlite import SqliteEventLog
+from works.events.settings import EventSettings
+from works.events.sqlite.store import SqliteEventStore
+from works.events.store import EventStore
 
 _KNOWN = "sqlite:FILE, redis://HOST:PORT/NUMBER, rediss://HOST:PORT/NUMBER and unix://SOCKET?db=NUMBER"
 
 
-def open_events(url: str, keep: int) -> EventLog:
-    """Raises ValueError for an unknown scheme, or a package that is not there. To be called on the running loop."""
+def open_events(settings: EventSettings) -> EventStore:
+    """To be called on the running loop.
+
+    Raises ValueError for an unknown scheme or a package that is not installed, OSError for a file that cannot be used.
+    """
+    url, keep = settings.events, settings.session_events
     scheme, _, path = url.partition(":")
     if scheme == "sqlite" and path:
-        return SqliteEventLog(Path(path.removeprefix("//")), keep)
+        return SqliteEventStore(Path(path.removeprefix("//")), keep)
     shown = re.sub(r"//[^/]*@", "//***@", url)  # without the password
     if scheme not in ("redis", "rediss", "unix") or not path.removeprefix("//"):
         raise ValueError(f"events {shown!r}: the known kinds are {_KNOWN}")
     try:
-        from works.events.redis import RedisEventLog
+        from works.events.redis.store import RedisEventStore
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] != "redis":
             raise
         raise ValueError(f"events {shown!r}: Redis needs a package more, got by: make extras") from None
     try:
-        return RedisEventLog(url, keep)
+        return RedisEventStore(url, keep)
     except ValueError as error:
         raise ValueError(f"events {shown!r}: {error}") from None

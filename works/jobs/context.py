@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from works.errors import Busy, WorkError
-from works.events import Event
+from works.events.broker import Event
 from works.imaging.task import Result, Task
 from works.jobs import JobFailed
 from works.jobs.history import dumps

@@ -12,7 +12,7 @@ import structlog
 from pydantic import BaseModel
 
 from works.errors import WorkError
-from works.events import Event, EventLog, PositionLost
+from works.events.broker import Broker, Event, PositionLost
 from works.jobs import Job, JobContext, JobFailed
 from works.jobs.context import ExecutionContext
 from works.jobs.history import JobHistory, dumps, is_end, is_told, stream_of
@@ -41,7 +41,7 @@ class JobExecution:
         only: frozenset[str] | None,
         base_url: str,
         house: JobResources,
-        events: EventLog,
+        events: Broker,
         queue: WorkQueue,
     ) -> None:
         self.id, self.user, self.kind = story.id, story.user, kind

@@ -1,4 +1,4 @@
-"""A job's story: a durable stream on the EventLog, and what it amounts to so far.
+"""A job's story: a durable stream of the Broker, and what it amounts to so far.
 
 One event of the stream is a group of what happened within a moment, told at one time: ``{"at": ms, "events": [...]}``.
 ``{"told": ...`` begins one by which somebody asks something of the job, ``{"ended": STATE, ...`` the last one.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from works.events import Event
+from works.events.broker import Event
 from works.jobs import FINAL
 
 # The id of the last event: whatever would follow it is fenced off.

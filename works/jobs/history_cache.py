@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Any
 
-from works.events import EventLog
+from works.events.broker import Broker
 from works.jobs.history import JobHistory, is_end, stream_of
 
 # Stories kept in memory, to be read on from where they were; and summaries of ended ones, some 500 bytes each.
@@ -14,7 +14,7 @@ _PAGE, _LONG = 32, 10_000
 
 
 class HistoryCache:
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: Broker) -> None:
         self._log = log
         self._stories: OrderedDict[str, JobHistory] = OrderedDict()
         self._summaries: OrderedDict[str, dict[str, Any]] = OrderedDict()

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from works.events import EventLog, Fenced
+from works.events.broker import Broker, Fenced
 from works.jobs.history import END, dumps, group
 from works.jobs.settings import JobSettings
 
@@ -30,7 +30,7 @@ _AGAIN = 0.5
 class HistoryWriter:
     """``fenced`` is called when the story has ended without us."""
 
-    def __init__(self, log: EventLog, stream: str, settings: JobSettings, fenced: Callable[[], None]) -> None:
+    def __init__(self, log: Broker, stream: str, settings: JobSettings, fenced: Callable[[], None]) -> None:
         self._log, self._stream, self._fenced = log, stream, fenced
         self._most = max(settings.job_events - _SPARE, 1)
         self._loop = asyncio.get_running_loop()

@@ -6,21 +6,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from works.events import EventLog
+from works.events.leases import Leases
 
 
 class LeaseKeeper:
     """``lost`` is called with each job whose lease was not renewed in time: it must not go on here."""
 
-    def __init__(self, events: EventLog, seconds: float, lost: Callable[[str], None]) -> None:
-        self._events, self.seconds, self._lost = events, seconds, lost
+    def __init__(self, leases: Leases, seconds: float, lost: Callable[[str], None]) -> None:
+        self._leases, self.seconds, self._lost = leases, seconds, lost
         self._holder = secrets.token_hex(16)
         self._until: dict[str, float] = {}
 
     async def take(self, id: str) -> bool:
         """Whether this process has the lease, and no other. Raises OSError."""
         asked = time.monotonic()
-        if not await self._events.hold(_name(id), self._holder, self.seconds):
+        if not await self._leases.hold(_name(id), self._holder, self.seconds):
             return False
         self._until[id] = asked + self.seconds
         return True
@@ -28,7 +28,7 @@ class LeaseKeeper:
     async def release(self, id: str) -> None:
         if self._until.pop(id, None) is not None:
             with suppress(OSError):  # then it runs out
-                await self._events.let_go(_name(id), self._holder)
+                await self._leases.release(_name(id), self._holder)
 
     async def keep(self) -> None:
         """Renews until cancelled, thrice in the time that a lease lasts."""
@@ -42,13 +42,13 @@ class LeaseKeeper:
         third, asked = self.seconds / 3, time.monotonic()
         try:
             async with asyncio.timeout(max(until - asked, third)):
-                held = await self._events.hold(_name(id), self._holder, self.seconds)
+                held = await self._leases.hold(_name(id), self._holder, self.seconds)
             until = asked + self.seconds
         except (OSError, TimeoutError):
             held = until - time.monotonic() > third
         if id not in self._until:  # given up meanwhile, and maybe before it was held again
             with suppress(OSError):
-                await self._events.let_go(_name(id), self._holder)
+                await self._leases.release(_name(id), self._holder)
         elif held:
             self._until[id] = until
         else:

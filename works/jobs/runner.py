@@ -15,7 +15,9 @@ import structlog
 from pydantic import BaseModel
 
 from works.errors import Busy
-from works.events import EventLog
+from works.events.broker import Broker
+from works.events.leases import Leases
+from works.events.marks import Marks
 from works.jobs import Job
 from works.jobs.execution import JobExecution
 from works.jobs.history import ALL, END, RUNNING, JobHistory, as_told, dumps, group, id_of, is_id, started_by, stream_of
@@ -34,9 +36,18 @@ _STOPPING = "the server is stopping"
 
 
 class Runner:
-    def __init__(self, events: EventLog, queue: WorkQueue, house: JobResources, stories: HistoryCache) -> None:
+    def __init__(
+        self,
+        events: Broker,
+        marks: Marks,
+        leases: Leases,
+        queue: WorkQueue,
+        house: JobResources,
+        stories: HistoryCache,
+    ) -> None:
+        self._marks = marks
         self._events, self._queue, self._house, self._stories = events, queue, house, stories
-        self._leases = LeaseKeeper(events, house.settings.job_lease, self._lose)
+        self._leases = LeaseKeeper(leases, house.settings.job_lease, self._lose)
         self._running: dict[str, JobExecution] = {}
         self._following: set[asyncio.Task[None]] = set()
         # Jobs that are being started, by whom, or being looked at; with what ends when that is done.
@@ -91,7 +102,7 @@ class Runner:
         """Marked as running before it is begun: what is never begun, a turn of ``_find_lost`` clears away."""
         stream = stream_of(id)
         for reader in (RUNNING, ALL, started_by(user)):
-            await self._events.mark(stream, reader, 0)
+            await self._marks.set(stream, reader, 0)
         await self._events.append(stream, group([dumps(as_told(started))]), id="started", unless=(END,))
         story = await self._stories.first(id)
         if story is None:
@@ -111,7 +122,7 @@ class Runner:
     async def _put_away(self, id: str) -> None:
         """It has ended: its story is kept for a while."""
         await self._events.expire(stream_of(id), self._house.settings.job_ttl)
-        await self._events.unmark(stream_of(id), RUNNING)
+        await self._marks.remove(stream_of(id), RUNNING)
 
     def _lose(self, id: str) -> None:
         if running := self._running.get(id):
@@ -134,7 +145,7 @@ class Runner:
             await asyncio.sleep(self._leases.seconds / 2)
 
     async def _find_lost(self) -> None:
-        for stream in await self._events.marks(RUNNING):
+        for stream in await self._marks.of_reader(RUNNING):
             id = id_of(stream)
             if id is None or id in self._running or id in self._held:
                 continue
@@ -157,7 +168,7 @@ class Runner:
         story = await self._stories.whole(id)
         if story is None:  # it was never begun, or its story has run out
             await self._events.expire(stream_of(id), 0)
-            return await self._events.unmark(stream_of(id), RUNNING)
+            return await self._marks.remove(stream_of(id), RUNNING)
         if not story.ended:
             why = "the server that ran it has stopped without a word; what was running then is not known"
             event = story.last(type="interrupted", code="interrupted", message=why)
@@ -176,7 +187,7 @@ class Runner:
             return
         # In this order: a job is marked before it has a folder.
         folders = list(self._folder.iterdir())
-        still = {id_of(stream) for stream in await self._events.marks(RUNNING)}
+        still = {id_of(stream) for stream in await self._marks.of_reader(RUNNING)}
         for folder in folders:
             if is_id(folder.name) and folder.name not in still:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -11,8 +11,10 @@ from typing import Any
 import structlog
 
 from works.errors import WorkError
-from works.events import EventLog, Fenced
+from works.events.broker import Broker, Fenced
 from works.events.fanout import Fanout
+from works.events.leases import Leases
+from works.events.marks import Marks
 from works.jobs import find
 from works.jobs.catalog import JobCatalog
 from works.jobs.history import (
@@ -59,13 +61,22 @@ class JobService:
     ``frame`` makes of a text what goes over a client's wire.
     """
 
-    def __init__(self, events: EventLog, queue: WorkQueue, house: JobResources, frame: Callable[[str], bytes]) -> None:
+    def __init__(
+        self,
+        events: Broker,
+        marks: Marks,
+        leases: Leases,
+        queue: WorkQueue,
+        house: JobResources,
+        frame: Callable[[str], bytes],
+    ) -> None:
         self.settings = house.settings
         self.hubs = Fanout(events, frame)
         self.stories = HistoryCache(events)
         self.offers = JobCatalog(house)
-        self.runner = Runner(events, queue, house, self.stories)
+        self.runner = Runner(events, marks, leases, queue, house, self.stories)
         self.events = events
+        self._marks = marks
 
     async def start(self, who: Requester, ask: StartRequest) -> tuple[str, bool]:
         """The job's id, and whether it was started now: the same ``client_id`` of a user is the same job."""
@@ -107,12 +118,12 @@ class JobService:
             if summary is None or summary["ended_at"] is not None:
                 self.stories.forget(id)
                 for reader in (ALL, started_by(user)):
-                    await self.events.unmark(stream_of(id), reader)
+                    await self._marks.remove(stream_of(id), reader)
                 await self.events.expire(stream_of(id), 0)
 
     async def _listed(self, reader: str) -> list[str]:
         """Newest first."""
-        return sorted((id for stream in await self.events.marks(reader) if (id := id_of(stream))), reverse=True)
+        return sorted((id for stream in await self._marks.of_reader(reader) if (id := id_of(stream))), reverse=True)
 
     async def list(self, who: Requester, ask: ListRequest) -> dict[str, Any]:
         """``jobs``, newest first, and ``before``: from where to ask on; None at the end."""

@@ -1,4 +1,4 @@
-"""Places are kept apart whatever they are called, and what Chat and Inbox do over a log they do over every kind of it.
+"""Places are kept apart whatever they are called; what Chat and Inbox do over an event store they do over every kind.
 
 Seen to fail with the slash left unquoted in a place's name, with the id or the sender left out of what post appends,
 without the marks that it sets first, with a history that is not cut at its end, with marks set while the file is
@@ -15,15 +15,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support.event_logs import OPENERS, fill, opened
+from tests.support.event_stores import every_kind, fill, opened
 from tests.support.running import full_disk, until
 from tests.works.events.test_fanout import Ear
 from works.chat.messages import Chat, Place, direct, named, of_stream, of_user, room, written
 from works.chat.unread import Inbox
 from works.errors import WorkError
-from works.events import Event, Mark
-
-every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
+from works.events.broker import Event
+from works.events.marks import Mark
+from works.events.store import EventStore
 
 # Names that a path, a URL or sloppy comparison might take for another: "é" is there as one character and as two.
 ALIKE = (
@@ -121,10 +121,14 @@ def test_a_message_on_the_wire_is_what_the_log_holds_with_its_place(wire: str, o
     }
 
 
+def chat_on(store: EventStore) -> Chat:
+    return Chat(store.broker, store.marks, store.presence, str.encode)
+
+
 @every_kind
 async def test_a_message_is_known_by_its_place_its_sender_and_its_id_together(tmp_path: Path, kind: str) -> None:
-    async with opened(kind, tmp_path) as log:
-        chat, harbour = Chat(log, str.encode), room("harbour")
+    async with opened(kind, tmp_path) as store:
+        chat, harbour = chat_on(store), room("harbour")
         assert [await chat.post(harbour, "a", "x", [], "b/c") for _ in range(2)] == [1, 1]
         assert await chat.post(harbour, "a/b", "x", [], "c") == 2
         assert await chat.post(harbour, "a%2Fb", "x", [], "c") == 3
@@ -136,8 +140,8 @@ async def test_a_message_is_known_by_its_place_its_sender_and_its_id_together(tm
 async def test_what_is_said_to_somebody_is_marked_as_theirs_to_read_and_as_read_by_the_sender(
     tmp_path: Path, kind: str
 ) -> None:
-    async with opened(kind, tmp_path) as log:
-        chat, place = Chat(log, str.encode), direct("alice", "bob")
+    async with opened(kind, tmp_path) as store:
+        chat, place = chat_on(store), direct("alice", "bob")
         for number in range(3):
             await chat.post(place, "alice", f"{number}", [], None)
         assert await chat.marks("bob") == {place: Mark(0, 3)}
@@ -157,8 +161,8 @@ async def test_what_is_said_to_somebody_is_marked_as_theirs_to_read_and_as_read_
 async def test_history_is_what_stands_before(
     tmp_path: Path, kind: str, before: int | None, limit: int, expected: list[int]
 ) -> None:
-    async with opened(kind, tmp_path) as log:
-        chat, harbour = Chat(log, str.encode), room("harbour")
+    async with opened(kind, tmp_path) as store:
+        chat, harbour = chat_on(store), room("harbour")
         assert await chat.history(harbour, before, limit) == []
         for number in range(10):
             await chat.post(harbour, "alice", f"{number}", [], None)
@@ -167,11 +171,11 @@ async def test_history_is_what_stands_before(
 
 @every_kind
 async def test_a_page_of_history_says_its_epoch_and_has_the_newest_that_fit(tmp_path: Path, kind: str) -> None:
-    async with opened(kind, tmp_path) as log:
-        chat, place = Chat(log, str.encode), direct("alice", "bob")
+    async with opened(kind, tmp_path) as store:
+        chat, place = chat_on(store), direct("alice", "bob")
         for number in range(10):
             await chat.post(place, "alice", f"{number}", [], None)
-        epoch = (await log.position(place.stream)).epoch
+        epoch = (await store.broker.position(place.stream)).epoch
         two = 2 * len(written("direct/bob", (await chat.history(place, None, 1))[0]))
         for before, limit, bytes, expected in (
             (None, 100, 10**6, [*range(1, 11)]),
@@ -188,8 +192,8 @@ async def test_a_page_of_history_says_its_epoch_and_has_the_newest_that_fit(tmp_
 
 
 async def test_what_could_not_be_stored_is_said_again_under_its_id_and_stands_once(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as log:
-        chat, place = Chat(log, str.encode), direct("alice", "bob")
+    async with opened("sqlite", tmp_path) as store:
+        chat, place = chat_on(store), direct("alice", "bob")
         assert await chat.post(place, "alice", "one", [], "1") == 1
         with full_disk():
             for _ in range(3):
@@ -200,8 +204,8 @@ async def test_what_could_not_be_stored_is_said_again_under_its_id_and_stands_on
 
 
 async def test_marks_are_set_also_while_the_journal_is_folded_into_the_file(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as log:
-        chat, number = Chat(log, str.encode), 0
+    async with opened("sqlite", tmp_path) as store:
+        chat, number = chat_on(store), 0
 
         async def post() -> None:
             for _ in range(150):  # folded some three times
@@ -216,21 +220,21 @@ async def test_marks_are_set_also_while_the_journal_is_folded_into_the_file(tmp_
 
 
 async def test_a_room_that_was_entered_while_empty_is_known_after_a_restart(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as log:
-        before = await log.position(room("harbour").stream)
-        await log.mark(room("harbour").stream, "alice", before.offset)
-    async with opened("sqlite", tmp_path) as log:
-        await Chat(log, str.encode).post(room("harbour"), "bob", "hello", [], None)
-        assert await log.recovers(room("harbour").stream, before.epoch, before.offset)
+    async with opened("sqlite", tmp_path) as store:
+        before = await store.broker.position(room("harbour").stream)
+        await store.marks.set(room("harbour").stream, "alice", before.offset)
+    async with opened("sqlite", tmp_path) as store:
+        await chat_on(store).post(room("harbour"), "bob", "hello", [], None)
+        assert await store.broker.recovers(room("harbour").stream, before.epoch, before.offset)
 
 
 @every_kind
 async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, kind: str) -> None:
     """Counted first and listened for then, it would be missed until the next message."""
-    async with opened(kind, tmp_path) as log:
-        chat, rooms = Chat(log, str.encode), [room(f"{number}") for number in range(50)]
+    async with opened(kind, tmp_path) as store:
+        chat, rooms = chat_on(store), [room(f"{number}") for number in range(50)]
         for place in rooms:
-            await log.mark(place.stream, "bob", 0)
+            await store.marks.set(place.stream, "bob", 0)
         told: dict[str, int] = {}
         posting: list[asyncio.Task[int]] = []
 
@@ -272,9 +276,9 @@ async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_befo
     tmp_path: Path, kind: str
 ) -> None:
     """Whoever has counted that message would take it back, and be told of it no more."""
-    async with opened(kind, tmp_path) as log:
-        chat, harbour, ear = Late(log, str.encode), room("harbour"), Ear()
-        await log.mark(harbour.stream, "bob", 0)
+    async with opened(kind, tmp_path) as store:
+        chat, harbour, ear = Late(store.broker, store.marks, store.presence, str.encode), room("harbour"), Ear()
+        await store.marks.set(harbour.stream, "bob", 0)
         hub = await chat.hubs.open(harbour.stream, harbour.written, ear)
         hub.members[ear] = hub.offset
         told: list[tuple[int, dict[str, int]]] = []
@@ -309,9 +313,9 @@ async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_befo
 
 
 async def test_who_reads_a_room_too_slowly_to_have_it_all_is_told(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path, keep=300) as log:
-        chat, harbour, ear = Chat(log, str.encode), room("harbour"), Ear()
-        await fill(log, harbour.stream, 350, durable=True)
+    async with opened("sqlite", tmp_path, keep=300) as store:
+        chat, harbour, ear = chat_on(store), room("harbour"), Ear()
+        await fill(store.broker, harbour.stream, 350, durable=True)
         hub = await chat.hubs.open(harbour.stream, lambda event: event.data, ear)
         with pytest.raises(OSError, match="no longer kept"):
             assert [text async for text in hub.replay(0)] == []

@@ -1,4 +1,4 @@
-"""The EventLog through what may happen to it: an orderly end, a kill -9, a second process, a disk that is full."""
+"""An EventStore through what may happen to it: an orderly end, a kill -9, a second process, a disk that is full."""
 
 import asyncio
 import subprocess
@@ -9,25 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.event_logs import OPENERS, collect, event, fill, is_lost, numbered, opened
+from tests.support.event_stores import OPENERS, collect, event, every_kind, fill, is_lost, numbered, opened
 from tests.support.running import ROOT, full_disk
-from works.events import Event, EventLog, PositionLost
+from works.events.broker import Broker, Event, PositionLost
+from works.events.store import EventStore
 
-every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 # Appends for ever, two streams by turns, and says which offsets are acknowledged.
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-import pytest
-from tests.support.event_logs import be_patient, event, opened
+from tests.support.event_stores import event, opened
 
 async def main(kind, folder):
-    be_patient(pytest.MonkeyPatch())
-    async with opened(kind, Path(folder)) as log:
-        print((await log.position("volatile")).epoch, flush=True)
+    async with opened(kind, Path(folder)) as store:
+        print((await store.broker.position("volatile")).epoch, flush=True)
         for number in range(1, 1_000_000):
-            await log.append("volatile", event(number), durable=False)
-            print(await log.append("durable", event(number), id=f"id {number}"), flush=True)
+            await store.broker.append("volatile", event(number), durable=False)
+            print(await store.broker.append("durable", event(number), id=f"id {number}"), flush=True)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -35,7 +33,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 @contextmanager
 def writer(kind: str, folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that has the log open and appends; killed with SIGKILL at the end, wherever it is."""
+    """Another process that has the store open and appends; killed with SIGKILL at the end, wherever it is."""
     command = [sys.executable, "-c", WRITER, kind, str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -59,51 +57,51 @@ def killed(kind: str, folder: Path) -> tuple[str, int]:
 @every_kind
 async def test_after_a_kill_every_acknowledged_event_is_there_once(tmp_path: Path, kind: str) -> None:
     _, acknowledged = killed(kind, tmp_path)
-    async with opened(kind, tmp_path) as log:
-        head = (await log.position("durable")).offset
+    async with opened(kind, tmp_path) as store:
+        head = (await store.broker.position("durable")).offset
         assert head in (acknowledged, acknowledged + 1)
-        assert await log.read("durable", 0, 10**6) == numbered(1, head)
-        assert await log.append("durable", event(1), id="id 1") == 1
+        assert await store.broker.read("durable", 0, 10**6) == numbered(1, head)
+        assert await store.broker.append("durable", event(1), id="id 1") == 1
 
 
 async def test_after_a_kill_volatile_streams_in_sqlite_begin_anew(tmp_path: Path) -> None:
     epoch, _ = killed("sqlite", tmp_path)
-    async with opened("sqlite", tmp_path) as log:
-        position = await log.position("volatile")
+    async with opened("sqlite", tmp_path) as store:
+        position = await store.broker.position("volatile")
         assert (position.offset, position.epoch == epoch) == (0, False)
-        assert not await log.recovers("volatile", epoch, 0)
-        assert await log.append("volatile", event(1), durable=False) == 1
+        assert not await store.broker.recovers("volatile", epoch, 0)
+        assert await store.broker.append("volatile", event(1), durable=False) == 1
 
 
 @every_kind
 @pytest.mark.parametrize("durable", [True, False])
 async def test_after_an_orderly_end_every_stream_goes_on_where_it_was(tmp_path: Path, kind: str, durable: bool) -> None:
-    async with opened(kind, tmp_path) as log:
-        await fill(log, "s", 700, durable=durable)
-        before = await log.position("s")
+    async with opened(kind, tmp_path) as store:
+        await fill(store.broker, "s", 700, durable=durable)
+        before = await store.broker.position("s")
     for opening in range(2):
-        async with opened(kind, tmp_path) as log:
-            assert (await log.position("s")).epoch == before.epoch
-            assert await log.recovers("s", before.epoch, 0)
-            assert await log.append("s", event(701 + opening), durable=durable) == 701 + opening
-            assert await collect(log, "s", 0, 701 + opening) == numbered(1, 701 + opening)
+        async with opened(kind, tmp_path) as store:
+            assert (await store.broker.position("s")).epoch == before.epoch
+            assert await store.broker.recovers("s", before.epoch, 0)
+            assert await store.broker.append("s", event(701 + opening), durable=durable) == 701 + opening
+            assert await collect(store.broker, "s", 0, 701 + opening) == numbered(1, 701 + opening)
 
 
 @every_kind
 async def test_what_is_being_appended_when_it_closes_is_written_and_later_ones_are_refused(
     tmp_path: Path, kind: str
 ) -> None:
-    async with opened(kind, tmp_path) as log:
-        await log.append("s", event(1))
-        writing = [asyncio.create_task(log.append("s", event(number))) for number in range(2, 301)]
+    async with opened(kind, tmp_path) as store:
+        await store.broker.append("s", event(1))
+        writing = [asyncio.create_task(store.broker.append("s", event(number))) for number in range(2, 301)]
         for _ in range(3):
-            await asyncio.sleep(0)  # they begin, and the commit of them is under way when the log closes
+            await asyncio.sleep(0)  # they begin, and the commit of them is under way when the store closes
     async with asyncio.timeout(60):
         assert await asyncio.gather(*writing) == list(range(2, 301))
         with pytest.raises(OSError, match="closed"):
-            await log.append("s", event(301))
-    async with opened(kind, tmp_path) as log:
-        assert await log.read("s", 0, 1000) == numbered(1, 300)
+            await store.broker.append("s", event(301))
+    async with opened(kind, tmp_path) as store:
+        assert await store.broker.read("s", 0, 1000) == numbered(1, 300)
 
 
 async def test_a_second_process_on_the_same_file_is_refused(tmp_path: Path) -> None:
@@ -113,8 +111,8 @@ async def test_a_second_process_on_the_same_file_is_refused(tmp_path: Path) -> N
         with pytest.raises(OSError, match=r"events\.db cannot be opened: another process uses it"):
             OPENERS["sqlite"](tmp_path, 100)
         process.stdout.readline()
-    async with opened("sqlite", tmp_path) as log:
-        assert (await log.position("durable")).offset >= 1
+    async with opened("sqlite", tmp_path) as store:
+        assert (await store.broker.position("durable")).offset >= 1
 
 
 async def test_a_file_that_is_no_database_or_a_folder_is_an_os_error(tmp_path: Path) -> None:
@@ -127,80 +125,81 @@ async def test_a_file_that_is_no_database_or_a_folder_is_an_os_error(tmp_path: P
         OPENERS["sqlite"](tmp_path, 100)
 
 
-async def mark_always(log: EventLog) -> None:
+async def mark_always(store: EventStore) -> None:
     while True:
-        await log.mark("durable True", "alice", 1)
-        await log.expire("durable True", 3600)
-        await log.check()
+        await store.marks.set("durable True", "alice", 1)
+        await store.broker.expire("durable True", 3600)
+        await store.check()
         await asyncio.sleep(0)
 
 
 async def test_what_is_written_is_folded_into_the_file_and_the_journal_stays_short(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as log:
-        marking = asyncio.create_task(mark_always(log))
+    async with opened("sqlite", tmp_path) as store:
+        marking = asyncio.create_task(mark_always(store))
         for number in range(100):
             for durable in (True, False):
-                await log.append(f"durable {durable}", event(number) + " " * 100_000, durable=durable)
+                await store.broker.append(f"durable {durable}", event(number) + " " * 100_000, durable=durable)
         assert not marking.done(), "what is written without an event waits while the file is locked"
         marking.cancel()
         assert (tmp_path / "events.db-wal").stat().st_size < 6_000_000
         assert (tmp_path / "events.db").stat().st_size > 10_000_000
-    async with opened("sqlite", tmp_path) as log:
-        assert [len(await log.read(stream, 0, 1000)) for stream in ("durable True", "durable False")] == [100, 100]
+    async with opened("sqlite", tmp_path) as store:
+        for stream in ("durable True", "durable False"):
+            assert len(await store.broker.read(stream, 0, 1000)) == 100
 
 
 async def test_on_a_full_disk_durable_appends_fail_and_volatile_ones_go_on(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as log:
-        await fill(log, "durable", 3, durable=True)
-        await fill(log, "volatile", 3, durable=False)
-        reading = asyncio.create_task(collect(log, "volatile", 0, 100))
-        await log.check()
+    async with opened("sqlite", tmp_path) as store:
+        await fill(store.broker, "durable", 3, durable=True)
+        await fill(store.broker, "volatile", 3, durable=False)
+        reading = asyncio.create_task(collect(store.broker, "volatile", 0, 100))
+        await store.check()
         with full_disk():
             for id in (None, "x"):
                 with pytest.raises(OSError, match=r"cannot be written: .*(disk|full|I/O)"):
-                    await log.append("durable", event(4), id=id)
+                    await store.broker.append("durable", event(4), id=id)
             with pytest.raises(OSError, match=r"cannot be written: .*(disk|full|I/O)"):
-                await log.check()
-            for sweeping in (log.sweep(), log.expire("durable", 1)):
+                await store.check()
+            for sweeping in (store.sweep(), store.broker.expire("durable", 1)):
                 with pytest.raises(OSError, match=r"cannot be written: .*(disk|full|I/O)"):
                     await sweeping
             for number in range(4, 101):
-                assert await log.append("volatile", event(number), durable=False) == number
+                assert await store.broker.append("volatile", event(number), durable=False) == number
             assert await reading == numbered(1, 100)
-            assert (await log.position("durable")).offset == 3
-        await log.check()
-        assert await log.append("durable", event(4), id="x") == 4
-    async with opened("sqlite", tmp_path) as log:
-        assert await log.read("durable", 0, 10) == numbered(1, 4)
-        assert await log.read("volatile", 0, 1000) == numbered(1, 100)
+            assert (await store.broker.position("durable")).offset == 3
+        await store.check()
+        assert await store.broker.append("durable", event(4), id="x") == 4
+    async with opened("sqlite", tmp_path) as store:
+        assert await store.broker.read("durable", 0, 10) == numbered(1, 4)
+        assert await store.broker.read("volatile", 0, 1000) == numbered(1, 100)
 
 
-async def flood(log: EventLog, reader: AsyncIterator[list[Event]]) -> None:
+async def flood(broker: Broker, reader: AsyncIterator[list[Event]]) -> None:
     """Volatile events without end, each seen by a reader that keeps up."""
     while True:
-        await log.append("flood", "{}", durable=False)
+        await broker.append("flood", "{}", durable=False)
         await anext(reader)
         await asyncio.sleep(0)
 
 
 async def test_more_than_memory_holds_on_a_full_disk_is_lost_and_told_and_the_log_recovers(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path, keep=100_000) as log:
-        await fill(log, "flood", 3, durable=False)
-        await log.append("durable", event(1))
-        before = await log.position("flood")
+    async with opened("sqlite", tmp_path, keep=100_000) as store:
+        await fill(store.broker, "flood", 3, durable=False)
+        await store.broker.append("durable", event(1))
+        before = await store.broker.position("flood")
         with full_disk():
             with pytest.raises(PositionLost):
-                await asyncio.wait_for(flood(log, aiter(log.subscribe("flood", 3))), 200)
+                await asyncio.wait_for(flood(store.broker, aiter(store.broker.subscribe("flood", 3))), 200)
             with pytest.raises(OSError, match=r"cannot be written: .*(disk|full|I/O)"):
-                await log.append("durable", event(2))
-        after = await log.position("flood")
+                await store.broker.append("durable", event(2))
+        after = await store.broker.position("flood")
         assert after.epoch != before.epoch
-        assert not await log.recovers("flood", before.epoch, 3)
+        assert not await store.broker.recovers("flood", before.epoch, 3)
         for number in range(after.offset + 1, after.offset + 401):
-            assert await log.append("flood", "{}", durable=False) == number
-        assert await log.append("durable", event(2)) == 2
-    async with opened("sqlite", tmp_path, keep=100_000) as log:
-        assert (await log.position("flood")).epoch == after.epoch
-        offsets = [each.offset for each in await log.read("flood", 0, 100_000)]
+            assert await store.broker.append("flood", "{}", durable=False) == number
+        assert await store.broker.append("durable", event(2)) == 2
+    async with opened("sqlite", tmp_path, keep=100_000) as store:
+        assert (await store.broker.position("flood")).epoch == after.epoch
+        offsets = [each.offset for each in await store.broker.read("flood", 0, 100_000)]
         assert offsets == list(range(1, after.offset + 401))
-        assert not await is_lost(log, "flood", 0)
+        assert not await is_lost(store.broker, "flood", 0)

@@ -1,6 +1,6 @@
 """A Hub hands each event to every listener once, in order and encoded once, and ends with its last listener.
 
-Over a real log in a file, whose tables are put away for a moment where it is to fail. Seen to fail with Hub.replay
+Over a real store in a file, whose tables are put away for a moment where it is to fail. Seen to fail with Hub.replay
 beginning one event early or late, without ``leave`` in Hubs.open, without Hub.stop, with a frame made for each member,
 without the sleep and the check of members in Hub._hand_on, and when only members are told that events are lost.
 """
@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.event_logs import event, fill, opened
+from tests.support.event_stores import event, fill, opened
 from tests.support.running import until
-from works.events import Event, EventLog
+from works.events.broker import Event
 from works.events.fanout import Fanout, StreamFanout
+from works.events.store import EventStore
 
 STREAM = "s"
 # More than are sent to before the loop has a turn.
@@ -65,46 +66,46 @@ def texts(first: int, last: int) -> list[str]:
 
 
 @pytest.fixture
-async def log(tmp_path: Path) -> AsyncIterator[EventLog]:
-    async with opened("sqlite", tmp_path) as log:
-        yield log
+async def store(tmp_path: Path) -> AsyncIterator[EventStore]:
+    async with opened("sqlite", tmp_path) as store:
+        yield store
 
 
 @pytest.fixture
-def hubs(log: EventLog) -> Fanout:
-    return Fanout(log, str.encode)
+def hubs(store: EventStore) -> Fanout:
+    return Fanout(store.broker, str.encode)
 
 
 @contextmanager
 def put_away(folder: Path, table: str) -> Iterator[Callable[[], None]]:
-    """Within, once it is called, the log's file is without that table."""
+    """Within, once it is called, the store's file is without that table."""
     with closing(sqlite3.connect(folder / "events.db", isolation_level=None)) as database:
         yield lambda: database.execute(f"ALTER TABLE {table} RENAME TO put_away") and None
         database.execute(f"ALTER TABLE put_away RENAME TO {table}")
 
 
 def tasks() -> set["asyncio.Task[object]"]:
-    """All that run but those of the log: it has some that come and go."""
-    return {each for each in asyncio.all_tasks() if "EventLog" not in each.get_coro().__qualname__}  # type: ignore[union-attr]
+    """All that run but those of the store: it has some that come and go."""
+    return {each for each in asyncio.all_tasks() if "SqliteBroker" not in each.get_coro().__qualname__}  # type: ignore[union-attr]
 
 
 async def test_members_are_sent_what_comes_and_other_listeners_are_told_that_it_came(
-    log: EventLog, hubs: Fanout
+    store: EventStore, hubs: Fanout
 ) -> None:
-    await fill(log, STREAM, 3, durable=True)
+    await fill(store.broker, STREAM, 3, durable=True)
     member, watcher = Ear(), Ear()
     hub = await member.join(hubs)
     assert await hubs.open(STREAM, written, watcher) is hub
-    assert (hub.offset, hub.epoch) == (3, (await log.position(STREAM)).epoch)
+    assert (hub.offset, hub.epoch) == (3, (await store.broker.position(STREAM)).epoch)
     for number in (4, 5):
-        await log.append(STREAM, event(number))
+        await store.broker.append(STREAM, event(number))
     await until(lambda: member.heard == texts(4, 5) and watcher.touches)
     assert (watcher.heard, member.touches, hub.offset) == ([], 0, 5)
 
 
 @pytest.mark.parametrize("durable", [True, False])
 async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
-    log: EventLog, hubs: Fanout, durable: bool
+    store: EventStore, hubs: Fanout, durable: bool
 ) -> None:
     chance, groups, total = random.Random(1), random.Random(2), 1500
     crowd = [Ear() for _ in range(MANY)]
@@ -118,7 +119,7 @@ async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
             if number > total // 2:
                 await until(lambda: len(late) > 10)
             group = min(groups.choice([1, 1, 3, 300]), total - number)
-            await asyncio.gather(*(log.append(STREAM, "{}", durable=durable) for _ in range(group)))
+            await asyncio.gather(*(store.broker.append(STREAM, "{}", durable=durable) for _ in range(group)))
             number += group
             for _ in range(groups.randrange(4)):
                 await asyncio.sleep(0)
@@ -138,7 +139,7 @@ async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
         assert ear.heard == texts(after + 1, total)
 
 
-async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(log: EventLog, hubs: Fanout) -> None:
+async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(store: EventStore, hubs: Fanout) -> None:
     restless = Ear()
 
     async def again() -> None:
@@ -151,13 +152,13 @@ async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(l
     crowd = [Ear() for _ in range(MANY)]
     for ear in (*crowd, restless):
         await ear.join(hubs)
-    await fill(log, STREAM, 3, durable=True)
+    await fill(store.broker, STREAM, 3, durable=True)
     await until(lambda: crowd[-1].heard == texts(1, 3) and tasks[0].done())
     await until(lambda: len(restless.heard) >= 3)
     assert restless.heard == texts(1, 3)
 
 
-async def test_who_is_ahead_of_the_hub_hears_nothing_twice(log: EventLog, hubs: Fanout) -> None:
+async def test_who_is_ahead_of_the_hub_hears_nothing_twice(store: EventStore, hubs: Fanout) -> None:
     """They were told by the hub of another process, or by an acknowledgement."""
     ahead = Ear()
     tasks: list[asyncio.Task[StreamFanout]] = []
@@ -165,37 +166,37 @@ async def test_who_is_ahead_of_the_hub_hears_nothing_twice(log: EventLog, hubs: 
     crowd = [first, *(Ear() for _ in range(MANY))]
     for ear in crowd:
         await ear.join(hubs)
-    await fill(log, STREAM, 5, durable=True)
+    await fill(store.broker, STREAM, 5, durable=True)
     await until(lambda: crowd[-1].heard == texts(1, 5) and ahead.heard[-1:] == ["5"])
     assert ahead.heard == texts(4, 5)
 
 
-async def test_who_leaves_amid_a_broadcast_hears_no_more_of_it(log: EventLog, hubs: Fanout) -> None:
+async def test_who_leaves_amid_a_broadcast_hears_no_more_of_it(store: EventStore, hubs: Fanout) -> None:
     crowd = [Ear() for _ in range(MANY)]
     hub = await crowd[0].join(hubs)
     for ear in crowd[1:]:
         await ear.join(hubs)
     crowd[0].then["1"] = lambda: [hubs.leave(hub, ear) for ear in crowd[1:]]
-    await fill(log, STREAM, 2, durable=True)
+    await fill(store.broker, STREAM, 2, durable=True)
     await until(lambda: crowd[0].heard == texts(1, 2))
     assert [ear.heard for ear in crowd[1:]] == [[]] * (MANY - 1)
 
 
-async def test_a_thousand_listeners_cost_one_frame_and_leave_the_loop_its_turns(log: EventLog) -> None:
+async def test_a_thousand_listeners_cost_one_frame_and_leave_the_loop_its_turns(store: EventStore) -> None:
     made: list[str] = []
 
     def frame(text: str) -> bytes:
         made.append(text)
         return text.encode()
 
-    hubs = Fanout(log, frame)
+    hubs = Fanout(store.broker, frame)
     crowd = [Ear() for _ in range(1000)]
     for ear in crowd:
         await ear.join(hubs)
     turns, turns_at = 0, dict.fromkeys((0, 999), 0)
     for number in turns_at:
         crowd[number].then["3"] = lambda number=number: turns_at.update({number: turns})
-    await fill(log, STREAM, 3, durable=True)
+    await fill(store.broker, STREAM, 3, durable=True)
     async with asyncio.timeout(60):
         while crowd[-1].heard != texts(1, 3):
             turns += 1
@@ -206,14 +207,14 @@ async def test_a_thousand_listeners_cost_one_frame_and_leave_the_loop_its_turns(
 
 
 async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_the_stream_is(
-    log: EventLog, hubs: Fanout
+    store: EventStore, hubs: Fanout
 ) -> None:
     before = tasks()
     one, other = Ear(), Ear()
     hub = await one.join(hubs)
     await other.join(hubs)
     hubs.leave(hub, one)
-    await fill(log, STREAM, 2, durable=True)
+    await fill(store.broker, STREAM, 2, durable=True)
     await until(lambda: other.heard == texts(1, 2))
     hubs.unlisten(STREAM, other)
     hubs.unlisten(STREAM, other)
@@ -223,13 +224,13 @@ async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_t
     hubs.leave(again, one)
     await until(lambda: tasks() == before)
     # Nobody reads the stream any more: it may be forgotten.
-    await log.expire(STREAM, 0)
-    await log.sweep()
-    assert (await log.position(STREAM)).offset == 0
+    await store.broker.expire(STREAM, 0)
+    await store.sweep()
+    assert (await store.broker.position(STREAM)).offset == 0
 
 
 async def test_a_start_that_fails_leaves_nothing_behind_and_the_next_one_works(
-    log: EventLog, hubs: Fanout, tmp_path: Path
+    store: EventStore, hubs: Fanout, tmp_path: Path
 ) -> None:
     before = tasks()
     ears = [Ear() for _ in range(3)]
@@ -241,11 +242,11 @@ async def test_a_start_that_fails_leaves_nothing_behind_and_the_next_one_works(
             assert tasks() == before
     hub = await ears[0].join(hubs)
     assert list(hub.listeners) == [ears[0]]
-    await log.append(STREAM, event(1))
+    await store.broker.append(STREAM, event(1))
     await until(lambda: ears[0].heard == ["1"])
 
 
-async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(log: EventLog, hubs: Fanout) -> None:
+async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(store: EventStore, hubs: Fanout) -> None:
     before = tasks()
     impatient, patient = Ear(), Ear()
     joining = [asyncio.create_task(ear.join(hubs)) for ear in (impatient, patient)]
@@ -253,7 +254,7 @@ async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(log:
     joining[0].cancel()
     hub = await joining[1]
     assert list(hub.listeners) == [patient]
-    await log.append(STREAM, event(1))
+    await store.broker.append(STREAM, event(1))
     await until(lambda: patient.heard == ["1"])
     hubs.leave(hub, patient)
     alone = asyncio.create_task(impatient.join(hubs))
@@ -262,40 +263,40 @@ async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(log:
     await until(lambda: tasks() == before)
 
 
-async def all_lost(log: EventLog, hubs: Fanout) -> list[Ear]:
+async def all_lost(store: EventStore, hubs: Fanout) -> list[Ear]:
     """Listeners whose hub has fallen behind what is kept, of whom half are members; they have not left it yet."""
     ears = [Ear() for _ in range(2 * MANY)]
     hub = await hubs.open(STREAM, written, ears[0])
     for ear in ears[1:]:
         await hubs.open(STREAM, written, ear)
     hub.members.update(dict.fromkeys(ears[::2], 0))
-    await fill(log, STREAM, 600, durable=True)
+    await fill(store.broker, STREAM, 600, durable=True)
     await until(lambda: any(ear.losses for ear in ears))
     return ears
 
 
 async def test_every_listener_is_told_once_that_events_are_lost(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path, keep=50) as log:
-        ears = await all_lost(log, Fanout(log, str.encode))
+    async with opened("sqlite", tmp_path, keep=50) as store:
+        ears = await all_lost(store, Fanout(store.broker, str.encode))
         assert {(ear.losses, len(ear.heard)) for ear in ears} == {(1, 0)}
 
 
 async def test_who_comes_after_events_are_lost_hears_what_comes_though_others_still_linger(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path, keep=50) as log:
-        hubs = Fanout(log, str.encode)
-        await all_lost(log, hubs)
+    async with opened("sqlite", tmp_path, keep=50) as store:
+        hubs = Fanout(store.broker, str.encode)
+        await all_lost(store, hubs)
         newcomer = Ear()
         await newcomer.join(hubs)
-        await log.append(STREAM, event(601))
+        await store.broker.append(STREAM, event(601))
         await until(lambda: newcomer.heard == ["601"])
 
 
 async def test_a_log_that_cannot_be_read_is_told_to_every_listener_rather_than_silence(
-    log: EventLog, hubs: Fanout, tmp_path: Path
+    store: EventStore, hubs: Fanout, tmp_path: Path
 ) -> None:
     with put_away(tmp_path, "events") as put:
         member, watcher = Ear({"1": put}), Ear()
         await member.join(hubs)
         await hubs.open(STREAM, written, watcher)
-        await fill(log, STREAM, 600, durable=True)  # more than stand in memory
+        await fill(store.broker, STREAM, 600, durable=True)  # more than stand in memory
         await until(lambda: member.losses == watcher.losses == 1)

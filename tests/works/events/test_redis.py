@@ -1,4 +1,4 @@
-"""The EventLog in Redis as several processes share it: each log here is what a server process of its own would have."""
+"""The EventStore in Redis as several processes share it: each here is what a server process of its own would have."""
 
 import asyncio
 import random
@@ -8,27 +8,39 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.event_logs import collect, event, eventually, fill, is_lost, numbered, opened
+from tests.support.event_stores import (
+    PATIENT,
+    collect,
+    event,
+    eventually,
+    fill,
+    is_lost,
+    numbered,
+    opened,
+    opened_redis,
+)
 from tests.support.redis import Redis, redis_in, url_in
 from tests.support.running import ROOT, until
-from works.events import EventLog, Mark
-from works.events.redis import RedisEventLog
+from works.events.broker import Broker
+from works.events.marks import Mark
+from works.events.redis.store import RedisEventStore
+from works.events.store import EventStore
 
 # Says that somebody is there, as a server does, until it is killed.
 GUEST = """
 import asyncio, sys
-import pytest
-from tests.support.event_logs import be_patient
-from works.events.redis import RedisEventLog
+from dataclasses import replace
+from tests.support.event_stores import PATIENT
+from works.events.redis.store import RedisEventStore
 
 async def main(url):
-    be_patient(pytest.MonkeyPatch())
-    log = RedisEventLog(url, present=1.0)
-    await log.enter("room", "guest", "their phone")
+    store = RedisEventStore(url, timeouts=replace(PATIENT, present=1.0))
+    await store.presence.enter("room", "guest", "their phone")
     print("there", flush=True)
     await asyncio.Event().wait()
 
@@ -40,12 +52,10 @@ READ_UNTIL = "return redis.status_reply(redis.call('ZRANGE', KEYS[1], 0, 0, 'WIT
 
 
 @asynccontextmanager
-async def two(folder: Path, *, keep: int = 10_000, present: float = 60.0) -> AsyncIterator[tuple[EventLog, EventLog]]:
-    logs = [RedisEventLog(url_in(folder), keep, present=present) for _ in range(2)]
-    try:
-        yield logs[0], logs[1]
-    finally:
-        await asyncio.gather(*(log.close() for log in logs))
+async def two(folder: Path, *, present: float = 60.0) -> AsyncIterator[tuple[EventStore, EventStore]]:
+    timeouts = replace(PATIENT, present=present)
+    async with opened_redis(folder, timeouts) as one, opened_redis(folder, timeouts) as other:
+        yield one, other
 
 
 @contextmanager
@@ -64,38 +74,38 @@ def guest(folder: Path) -> Iterator["subprocess.Popen[str]"]:
 async def test_offsets_and_ids_are_those_of_one_service(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
         for number in range(1, 20, 2):
-            assert await one.append("s", event(number), id=f"id {number}") == number
-            assert await other.append("s", event(number + 1), id=f"id {number + 1}") == number + 1
-        assert await other.append("s", "{}", id="id 1") == 1
-        assert await one.append("s", "{}", id="id 20") == 20
-        assert await one.position("s") == await other.position("s")
-        assert await one.read("s", 0, 100) == await other.read("s", 0, 100) == numbered(1, 20)
+            assert await one.broker.append("s", event(number), id=f"id {number}") == number
+            assert await other.broker.append("s", event(number + 1), id=f"id {number + 1}") == number + 1
+        assert await other.broker.append("s", "{}", id="id 1") == 1
+        assert await one.broker.append("s", "{}", id="id 20") == 20
+        assert await one.broker.position("s") == await other.broker.position("s")
+        assert await one.broker.read("s", 0, 100) == await other.broker.read("s", 0, 100) == numbered(1, 20)
 
 
 async def test_a_stream_that_began_volatile_in_one_process_is_so_in_the_other(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
-        await one.append("s", event(1), durable=False)
+        await one.broker.append("s", event(1), durable=False)
         with pytest.raises(ValueError, match="no ids"):
-            await other.append("s", event(2), id="x")
-        assert await other.append("s", event(2)) == 2
+            await other.broker.append("s", event(2), id="x")
+        assert await other.broker.append("s", event(2)) == 2
 
 
 async def test_subscribers_see_what_both_write_without_a_gap_or_a_repeat(redis: Redis, tmp_path: Path) -> None:
     total = 2000
 
-    async def write(log: EventLog, count: int) -> None:
+    async def write(broker: Broker, count: int) -> None:
         for number in range(count):
-            await log.append("s", event(number), durable=bool(number % 3))
+            await broker.append("s", event(number), durable=bool(number % 3))
 
     async with two(tmp_path) as (one, other):
-        await one.append("s", event(0), durable=True)
-        writers = [asyncio.create_task(write(log, total // 20)) for log in (one, other) for _ in range(10)]
+        await one.broker.append("s", event(0), durable=True)
+        writers = [asyncio.create_task(write(store.broker, total // 20)) for store in (one, other) for _ in range(10)]
         readers = []
         for number in range(20):
-            await one.append("other", "{}")  # time passes
-            readers.append(asyncio.create_task(collect((one, other)[number % 2], "s", 0, total + 1)))
+            await one.broker.append("other", "{}")  # time passes
+            readers.append(asyncio.create_task(collect((one, other)[number % 2].broker, "s", 0, total + 1)))
         await asyncio.gather(*writers)
-        whole = await other.read("s", 0, 2 * total)
+        whole = await other.broker.read("s", 0, 2 * total)
         assert [each.offset for each in whole] == list(range(1, total + 2))
         async with asyncio.timeout(60):
             for seen in await asyncio.gather(*readers):
@@ -105,59 +115,59 @@ async def test_subscribers_see_what_both_write_without_a_gap_or_a_repeat(redis: 
 async def test_what_one_process_appends_the_other_hears_at_once(redis: Redis, tmp_path: Path) -> None:
     # Looking now and then, it would find something after 20 minutes.
     async with two(tmp_path, present=3600) as (one, other), asyncio.timeout(60):
-        batches = aiter(one.subscribe("s", 0))
+        batches = aiter(one.broker.subscribe("s", 0))
         for number in range(1, 102):
-            await other.append("s", event(number))
+            await other.broker.append("s", event(number))
             assert await anext(batches) == numbered(number, number)
 
 
 async def test_marks_are_shared(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
-        await fill(one, "s", 5, durable=True)
-        assert await one.mark("s", "alice", 2) == Mark(2, 5)
-        assert await other.mark("s", "alice", 1) == Mark(2, 5)
-        await other.append("s", event(6))
-        assert await one.marks("alice") == await other.marks("alice") == {"s": Mark(2, 6)}
-        await one.unmark("s", "alice")
-        assert await other.marks("alice") == {}
+        await fill(one.broker, "s", 5, durable=True)
+        assert await one.marks.set("s", "alice", 2) == Mark(2, 5)
+        assert await other.marks.set("s", "alice", 1) == Mark(2, 5)
+        await other.broker.append("s", event(6))
+        assert await one.marks.of_reader("alice") == await other.marks.of_reader("alice") == {"s": Mark(2, 6)}
+        await one.marks.remove("s", "alice")
+        assert await other.marks.of_reader("alice") == {}
 
 
 async def test_a_user_is_present_by_any_process(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
-        assert await one.enter("room", "alice", "phone")
-        assert not await other.enter("room", "alice", "desk")
-        assert await other.enter("room", "bob", "desk")
-        assert await one.present("room") == await other.present("room") == ["alice", "bob"]
-        assert not await one.leave("room", "alice", "phone")
-        assert await other.leave("room", "alice", "desk")
-        assert await one.present("room") == ["bob"]
+        assert await one.presence.enter("room", "alice", "phone")
+        assert not await other.presence.enter("room", "alice", "desk")
+        assert await other.presence.enter("room", "bob", "desk")
+        assert await one.presence.present("room") == await other.presence.present("room") == ["alice", "bob"]
+        assert not await one.presence.leave("room", "alice", "phone")
+        assert await other.presence.leave("room", "alice", "desk")
+        assert await one.presence.present("room") == ["bob"]
 
 
 async def test_who_came_by_a_process_that_was_killed_is_forgotten_and_nobody_else(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path, present=1.0) as (one, other):
-        await one.enter("room", "alice", "phone")
+        await one.presence.enter("room", "alice", "phone")
         with guest(tmp_path):
             await asyncio.sleep(2.5)  # longer than a presence lasts
             # Who was forgotten, on a machine that stood still, is there again as soon as they say so again.
-            await eventually(other, "room", ["alice", "guest"])
-        await eventually(other, "room", ["alice"])
-        assert await other.enter("room", "guest", "again")
+            await eventually(other.presence, "room", ["alice", "guest"])
+        await eventually(other.presence, "room", ["alice"])
+        assert await other.presence.enter("room", "guest", "again")
 
 
 async def test_who_came_by_a_process_that_ended_orderly_is_gone_at_once(redis: Redis, tmp_path: Path) -> None:
-    async with opened("redis", tmp_path) as log:
+    async with opened("redis", tmp_path) as store:
         async with opened("redis", tmp_path) as other:
-            await other.enter("room", "alice", "phone")
-            assert await log.present("room") == ["alice"]
-        assert await log.present("room") == []
+            await other.presence.enter("room", "alice", "phone")
+            assert await store.presence.present("room") == ["alice"]
+        assert await store.presence.present("room") == []
 
 
 async def test_what_one_process_reads_the_other_does_not_forget(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path, present=15.0) as (one, other):
-        await fill(one, "s", 2, durable=True)
-        batches = aiter(one.subscribe("s", 0))
+        await fill(one.broker, "s", 2, durable=True)
+        batches = aiter(one.broker.subscribe("s", 0))
         await anext(batches)
-        await other.expire("s", 0)
+        await other.broker.expire("s", 0)
 
         def remembered() -> float:
             """Until when, by the clock of Redis."""
@@ -166,13 +176,13 @@ async def test_what_one_process_reads_the_other_does_not_forget(redis: Redis, tm
         first = remembered()
         await until(lambda: remembered() > first + 3)  # it has said so again, after a third of that time
         await other.sweep()
-        assert (await other.position("s")).offset == 2
-        await other.append("s", event(3))
+        assert (await other.broker.position("s")).offset == 2
+        await other.broker.append("s", event(3))
         assert await anext(batches) == numbered(3, 3)
         await batches.aclose()  # type: ignore[attr-defined]
         await one.check()  # all that it had to say is said
         await other.sweep()
-        assert (await other.position("s")).offset == 0
+        assert (await other.broker.position("s")).offset == 0
 
 
 async def test_many_streams_that_are_due_are_all_forgotten_but_those_that_are_read(
@@ -180,12 +190,12 @@ async def test_many_streams_that_are_due_are_all_forgotten_but_those_that_are_re
 ) -> None:
     async with two(tmp_path) as (one, other):
         streams = [f"s {number}" for number in range(1200)]
-        await asyncio.gather(*(one.append(stream, event(1)) for stream in streams))
-        read = [aiter(other.subscribe(stream, 0)) for stream in streams[:700]]
+        await asyncio.gather(*(one.broker.append(stream, event(1)) for stream in streams))
+        read = [aiter(other.broker.subscribe(stream, 0)) for stream in streams[:700]]
         await asyncio.gather(*(anext(batches) for batches in read))
-        await asyncio.gather(*(one.expire(stream, 0) for stream in streams))
+        await asyncio.gather(*(one.broker.expire(stream, 0) for stream in streams))
         await one.sweep()
-        heads = [position.offset for position in await asyncio.gather(*(one.position(name) for name in streams))]
+        heads = [position.offset for position in await asyncio.gather(*(one.broker.position(name) for name in streams))]
         assert heads == [1] * 700 + [0] * 500
 
 
@@ -195,82 +205,81 @@ async def test_a_stream_that_nobody_promised_to_keep_goes_a_day_after_its_last_u
     def due() -> str:
         return redis.ask("ZCOUNT", "sluice:due", str(time.time() + 80_000), str(time.time() + 90_000))
 
-    async with opened("redis", tmp_path) as log:
-        await log.append("durable", event(1))
+    async with opened("redis", tmp_path) as store:
+        await store.broker.append("durable", event(1))
         assert due() == ":0"
-        await log.append("volatile", event(1), durable=False)
-        await log.position("empty")
+        await store.broker.append("volatile", event(1), durable=False)
+        await store.broker.position("empty")
         assert due() == ":2"
-        await log.expire("volatile", 5)
-        await log.append("volatile", event(2), durable=False)
+        await store.broker.expire("volatile", 5)
+        await store.broker.append("volatile", event(2), durable=False)
         assert due() == ":1"
-        await log.expire("volatile", None)
-        await log.append("empty", event(1))
+        await store.broker.expire("volatile", None)
+        await store.broker.append("empty", event(1))
         assert due() == ":1"
 
 
 async def test_ids_are_kept_as_long_as_their_events(redis: Redis, tmp_path: Path) -> None:
-    async with opened("redis", tmp_path, keep=50) as log:
-        await asyncio.gather(*(log.append("s", event(number), id=f"id {number}") for number in range(200)))
+    async with opened("redis", tmp_path, keep=50) as store:
+        await asyncio.gather(*(store.broker.append("s", event(number), id=f"id {number}") for number in range(200)))
         assert (redis.ask("HLEN", "sluice:ids:s"), redis.ask("XLEN", "sluice:events:s")) == (":50", ":50")
-        assert await log.append("s", "{}", id="id 199") == 200
-        assert await log.append("s", "{}", id="id 1") == 201
-    async with opened("redis", tmp_path, keep=10) as log:
-        await log.append("s", "{}")
+        assert await store.broker.append("s", "{}", id="id 199") == 200
+        assert await store.broker.append("s", "{}", id="id 1") == 201
+    async with opened("redis", tmp_path, keep=10) as store:
+        await store.broker.append("s", "{}")
         assert (redis.ask("HLEN", "sluice:ids:s"), redis.ask("XLEN", "sluice:events:s")) == (":10", ":10")
 
 
 async def test_databases_of_one_redis_are_services_apart(redis: Redis, tmp_path: Path) -> None:
-    other = RedisEventLog(url_in(tmp_path)[:-1] + "1")
-    async with opened("redis", tmp_path) as log:
-        readings = [asyncio.create_task(collect(each, "s", 0, 300)) for each in (log, other)]
-        await asyncio.gather(fill(log, "s", 300, durable=True), fill(other, "s", 300, durable=False))
+    other = RedisEventStore(url_in(tmp_path)[:-1] + "1", timeouts=PATIENT)
+    async with opened("redis", tmp_path) as store:
+        readings = [asyncio.create_task(collect(each.broker, "s", 0, 300)) for each in (store, other)]
+        await asyncio.gather(fill(store.broker, "s", 300, durable=True), fill(other.broker, "s", 300, durable=False))
         async with asyncio.timeout(60):
             assert await asyncio.gather(*readings) == [numbered(1, 300)] * 2
-        assert await log.position("s") != await other.position("s")
+        assert await store.broker.position("s") != await other.broker.position("s")
         await other.close()
 
 
-async def test_a_password_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_password_is_asked_for(tmp_path: Path) -> None:
     with redis_in(tmp_path, requirepass="open sesame"):
-        log = RedisEventLog(url_in(tmp_path).replace("//", "//:open%20sesame@"))
-        assert await log.append("s", event(1)) == 1
-        assert await collect(log, "s", 0, 1) == numbered(1, 1)
-        await log.close()
-        monkeypatch.undo()
-        monkeypatch.setattr("works.events.redis._ANSWER", 60.0)  # what it says is heard, however long that takes
-        log = RedisEventLog(url_in(tmp_path).replace("//", "//:wrong@"))
-        waiting = asyncio.create_task(log.append("s", event(1), durable=False))
-        await until(lambda: re.search("WRONGPASS|invalid", log._calls._fault))
+        store = RedisEventStore(url_in(tmp_path).replace("//", "//:open%20sesame@"), timeouts=PATIENT)
+        assert await store.broker.append("s", event(1)) == 1
+        assert await collect(store.broker, "s", 0, 1) == numbered(1, 1)
+        await store.close()
+        # What Redis says is waited for, however long that takes; its callers are not kept so long.
+        timeouts = replace(PATIENT, patience=0.5)
+        store = RedisEventStore(url_in(tmp_path).replace("//", "//:wrong@"), timeouts=timeouts)
+        waiting = asyncio.create_task(store.broker.append("s", event(1), durable=False))
+        await until(lambda: re.search("WRONGPASS|invalid", store._calls.fault))
         with pytest.raises(OSError, match=r"cannot be written: .*(WRONGPASS|invalid)"):
-            await log.append("s", event(2))
+            await store.broker.append("s", event(2))
         waiting.cancel()
-        await log.close()
+        await store.close()
 
 
 async def test_a_string_that_cannot_be_written_harms_nobody_else(redis: Redis, tmp_path: Path) -> None:
-    async with opened("redis", tmp_path) as log:
-        answers = await asyncio.gather(
-            log.append("s", event(1)), log.append("s", "\ud800"), log.append("s", event(2)), return_exceptions=True
-        )
+    async with opened("redis", tmp_path) as store:
+        appends = (store.broker.append("s", data) for data in (event(1), "\ud800", event(2)))
+        answers = await asyncio.gather(*appends, return_exceptions=True)
         assert [answers[0], answers[2]] == [1, 2]
         assert isinstance(answers[1], ValueError)
 
 
 async def test_positions_beyond_all_numbers_are_answered(redis: Redis, tmp_path: Path) -> None:
-    async with opened("redis", tmp_path) as log:
-        await log.append("s", event(1))
-        epoch = (await log.position("s")).epoch
+    async with opened("redis", tmp_path) as store:
+        await store.broker.append("s", event(1))
+        epoch = (await store.broker.position("s")).epoch
         for after in (-1, -(10**30), 2, 2**63, 2**64, 10**30):
-            assert not await log.recovers("s", epoch, after)
-            assert await is_lost(log, "s", after)
-        assert await log.read("s", 10**30, 10) == []
+            assert not await store.broker.recovers("s", epoch, after)
+            assert await is_lost(store.broker, "s", after)
+        assert await store.broker.read("s", 10**30, 10) == []
 
 
 async def test_a_log_may_be_closed_at_any_moment_of_its_connecting(redis: Redis, tmp_path: Path) -> None:
     chance = random.Random(1)
     for _ in range(300):
-        async with asyncio.timeout(60), opened("redis", tmp_path) as log:
-            subscription = asyncio.ensure_future(anext(aiter(log.subscribe("s", 0))))
+        async with asyncio.timeout(60), opened("redis", tmp_path) as store:
+            subscription = asyncio.ensure_future(anext(aiter(store.broker.subscribe("s", 0))))
             await asyncio.wait([subscription], timeout=chance.random() * 0.005)
             subscription.cancel()

@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 
 from tests.support import kinds_of_jobs
-from tests.support.event_logs import OPENERS
+from tests.support.event_stores import every_kind
 from tests.support.jobs import ALICE, end, groups, opened, start, told, until_told
-from works.events import Event
+from works.events.broker import Event
 from works.jobs.history import JobHistory, dumps, group
 from works.jobs.requests import AnswerRequest, RetryRequest
-
-every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 
 
 def lines(events: list[dict[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a job may count on, and who asks for one, over every EventLog."""
+"""What a job may count on, and who asks for one, over every EventStore."""
 
 import asyncio
 import json
@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.event_logs import OPENERS
+from tests.support.event_stores import every_kind
 from tests.support.jobs import ADMIN, ALICE, BOB, end, groups, opened, start, told, until_told
 from tests.support.running import until
 from works.errors import Busy, WorkError
-from works.events import Fenced
+from works.events.broker import Fenced
 from works.jobs import BadParams, job, offered
 from works.jobs.history import END, stream_of
 from works.jobs.requests import AnswerRequest, ListRequest, RetryRequest, StartRequest
-
-every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
 
 
 @every_kind

@@ -6,44 +6,62 @@ from typing import Any, cast
 
 import pytest
 
-from tests.support import event_logs
+from tests.support import event_stores
 from tests.support.jobs import ALICE, end, groups, housed, opened, start, until_told
 from tests.support.running import until
 from works.errors import WorkError
-from works.events import EventLog
+from works.events.broker import Broker
+from works.events.leases import Leases
+from works.events.marks import Marks
+from works.events.store import EventStore
 from works.jobs.history import END, dumps, group, new_id, stream_of
 from works.jobs.leases import LeaseKeeper
 from works.jobs.requests import ListRequest
 
 
-class Away:
-    """An EventLog that can be away: what is asked of it then is refused, and counted. Answers about leases can wait."""
+class Part:
+    """A broker, marks or leases of a store that can be away."""
 
-    def __init__(self, log: EventLog) -> None:
-        self._log, self.is_away, self.refused, self.held = log, False, 0, 0
-        self.answers = asyncio.Event()
-        self.answers.set()
+    def __init__(self, away: "Away", part: object) -> None:
+        self._away, self._part = away, part
 
     def __getattr__(self, name: str) -> Any:
-        return self._refuse if self.is_away and name != "subscribe" else getattr(self._log, name)
+        return self._away.refuse if self._away.is_away and name != "subscribe" else getattr(self._part, name)
 
-    async def _refuse(self, *_: object, **__: object) -> None:
-        self.refused += 1
-        raise OSError("the log is away")
+
+class SlowLeases(Part):
+    """Their answers can wait."""
 
     async def hold(self, lease: str, holder: str, seconds: float) -> bool:
-        if self.is_away:
-            await self._refuse()
-        held = await self._log.hold(lease, holder, seconds)
-        self.held += 1
-        await self.answers.wait()
+        if self._away.is_away:
+            await self._away.refuse()
+        held = bool(await self._part.hold(lease, holder, seconds))  # type: ignore[attr-defined]
+        self._away.held += 1
+        await self._away.answers.wait()
         return held
 
 
+class Away:
+    """An EventStore that can be away: what is asked of it then is refused, and counted. Answers about leases can
+    wait."""
+
+    def __init__(self, store: EventStore) -> None:
+        self.is_away, self.refused, self.held = False, 0, 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.broker = cast(Broker, Part(self, store.broker))
+        self.marks = cast(Marks, Part(self, store.marks))
+        self.leases = cast(Leases, SlowLeases(self, store.leases))
+
+    async def refuse(self, *_: object, **__: object) -> None:
+        self.refused += 1
+        raise OSError("the log is away")
+
+
 async def test_what_is_told_while_the_log_is_away_is_told_when_it_is_back(tmp_path: Path) -> None:
-    async with event_logs.opened("sqlite", tmp_path) as log:
-        away = Away(log)
-        async with housed(cast(EventLog, away), tmp_path, job_lease=600) as jobs:
+    async with event_stores.opened("sqlite", tmp_path) as store:
+        away = Away(store)
+        async with housed(away.broker, away.marks, away.leases, tmp_path, job_lease=600) as jobs:
             id = await start(jobs, "counting", steps=300, pause=0.001)
             away.is_away = True
             await until(lambda: away.refused > 2)
@@ -57,9 +75,9 @@ async def test_what_is_told_while_the_log_is_away_is_told_when_it_is_back(tmp_pa
 async def test_a_job_whose_log_is_away_for_longer_than_its_lease_is_stopped_and_found_interrupted(
     tmp_path: Path,
 ) -> None:
-    async with event_logs.opened("sqlite", tmp_path) as log:
-        away = Away(log)
-        async with housed(cast(EventLog, away), tmp_path, job_lease=0.5) as jobs:
+    async with event_stores.opened("sqlite", tmp_path) as store:
+        away = Away(store)
+        async with housed(away.broker, away.marks, away.leases, tmp_path, job_lease=0.5) as jobs:
             id = await start(jobs, "waiting", file=str(tmp_path / "file"))
             await until_told(jobs, id, "target")
             away.is_away = True
@@ -81,9 +99,9 @@ async def test_a_job_that_another_server_has_ended_is_stopped_here_and_tells_no_
 
 
 async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_path: Path) -> None:
-    async with event_logs.opened("sqlite", tmp_path) as log:
-        away, lost = Away(log), list[str]()
-        leases = LeaseKeeper(cast(EventLog, away), 600, lost.append)
+    async with event_stores.opened("sqlite", tmp_path) as store:
+        away, lost = Away(store), list[str]()
+        leases = LeaseKeeper(away.leases, 600, lost.append)
         for given_up_before_it_is_asked_for in (True, False):
             assert await leases.take("job")
             away.answers.clear()
@@ -101,11 +119,14 @@ async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_p
         await asyncio.wait({again}, timeout=0.1)
         again.cancel()
         assert (away.held, lost) == (before, [])
-        assert await log.hold("job/job", "another", 600)
+        assert await store.leases.hold("job/job", "another", 600)
 
 
 async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path, jobs_kept_per_user=2) as jobs:
+    async with (
+        event_stores.opened("sqlite", tmp_path) as store,
+        housed(store.broker, store.marks, store.leases, tmp_path, jobs_kept_per_user=2) as jobs,
+    ):
         runs = await start(jobs, "waiting")
         ids = []
         for _ in range(4):
@@ -115,6 +136,6 @@ async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_pat
             await until(lambda: new_id()[:11] > ids[-1][:11])  # those of one millisecond sort as it happens
         listed = [each["id"] for each in (await jobs.list(ALICE, ListRequest()))["jobs"]]
         assert sorted(listed) == sorted([runs, *ids[-2:]])
-        await jobs.events.sweep()
+        await store.sweep()
         with pytest.raises(WorkError, match="no longer"):
             await jobs.look(ALICE, ids[0])

@@ -1,4 +1,4 @@
-"""The tables of an EventLog's SQLite file, and the few statements on them."""
+"""The tables of an event store's SQLite file, and the few statements on them."""
 
 import asyncio
 import secrets
@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from works.events import Event, Mark
+from works.events.broker import Event
+from works.events.marks import Mark
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (clean INTEGER NOT NULL);
@@ -34,7 +35,7 @@ TAIL = 256
 class StoredStream:
     """A stream in use. ``head`` of a volatile one is ahead of the file by what is ``unwritten``.
 
-    ``lost``: its events have holes, and it has begun again as another Stream.
+    ``lost``: its events have holes, and it has begun again as another StoredStream.
     """
 
     epoch: str
@@ -59,9 +60,9 @@ class StoredStream:
 
 @dataclass(eq=False, slots=True)
 class PendingWrite:
-    """One event to be written: that of a volatile stream has an offset, another gets it when it is.
+    """One event to be written. That of a volatile stream has its offset already; another gets it when it is written.
 
-    ``durable``: not before it would outlive a power cut is it ``done``.
+    ``durable``: it is ``done`` only when it would survive a power cut.
     """
 
     name: str
@@ -75,7 +76,7 @@ class PendingWrite:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Waits for nobody's lock: the loop must not. WAL with synchronous=NORMAL: a commit is not yet on the disk."""
+    """It never waits for a lock: the loop must not. WAL with synchronous=NORMAL: a commit is not yet on the disk."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
     database.execute("PRAGMA synchronous=NORMAL")
     database.execute("PRAGMA wal_autocheckpoint=0")
@@ -119,13 +120,13 @@ def _prepare(database: sqlite3.Connection) -> None:
 
 
 def close(database: sqlite3.Connection) -> None:
-    """Says that every volatile stream is whole."""
+    """Notes that every volatile stream is whole."""
     database.execute("PRAGMA synchronous=FULL")
     database.execute("UPDATE state SET clean = 1")
 
 
 def fold(database: sqlite3.Connection) -> None:
-    """Folds the WAL into the file and begins it anew, with a first write: that one waits for the disk, too."""
+    """Folds the WAL into the file and begins it again, with a first write: that one waits for the disk, too."""
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     write_anything(database)
 
@@ -200,8 +201,8 @@ def due(database: sqlite3.Connection, now: float) -> list[str]:
     return [name for (name,) in database.execute("SELECT name FROM streams WHERE expires < ?", (now,))]
 
 
-def mark(database: sqlite3.Connection, name: str, stream: StoredStream, reader: str, offset: int) -> int:
-    """Where the mark now stands. A stream that has no event yet is in the tables from now on, with its epoch."""
+def set_mark(database: sqlite3.Connection, name: str, stream: StoredStream, reader: str, offset: int) -> int:
+    """Returns the offset of the mark. A stream that has no event yet is in the tables from now on, with its epoch."""
     if not stream.head:
         database.execute(
             "INSERT INTO streams (name, epoch, head, volatile) VALUES (?, ?, 0, ?) ON CONFLICT (name) DO NOTHING",
@@ -215,16 +216,16 @@ def mark(database: sqlite3.Connection, name: str, stream: StoredStream, reader: 
     return int(found[0])
 
 
-def advance(database: sqlite3.Connection, name: str, reader: str, offset: int) -> bool:
+def advance_mark(database: sqlite3.Connection, name: str, reader: str, offset: int) -> bool:
     query = "UPDATE marks SET offset = max(offset, ?) WHERE reader = ? AND stream = ?"
     return database.execute(query, (offset, reader, name)).rowcount > 0
 
 
-def unmark(database: sqlite3.Connection, name: str, reader: str) -> None:
+def remove_mark(database: sqlite3.Connection, name: str, reader: str) -> None:
     database.execute("DELETE FROM marks WHERE reader = ? AND stream = ?", (reader, name))
 
 
-def marks(database: sqlite3.Connection, reader: str) -> dict[str, Mark]:
+def marks_of_reader(database: sqlite3.Connection, reader: str) -> dict[str, Mark]:
     query = "SELECT stream, offset, head FROM marks LEFT JOIN streams ON name = stream WHERE reader = ?"
     return {stream: Mark(offset, head or 0) for stream, offset, head in database.execute(query, (reader,))}
 

@@ -1,49 +1,37 @@
-"""The streams that this process reads: what is published on them is heard once and stands in memory for all readers.
+"""The streams that this process reads: what is published on them is received once and is in memory for all readers.
 
-Nothing depends on hearing everything. Where a stream stands is looked up when somebody begins to read, when Redis has
-confirmed that we listen, thus after each interruption, and every now and then; what was not heard is read from Redis.
+Nothing depends on receiving everything. The position of a stream is looked up when a reader begins, when Redis has
+confirmed the subscription of its channel, thus after each interruption, and at every refresh; what was not received is
+read from Redis.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-from works.events import Event, PositionLost
-from works.events.redis_calls import PATIENCE, RedisCalls
+from works.events.broker import Event, PositionLost
+from works.events.redis.calls import RedisCalls
+from works.events.redis.connection import ChannelConnection
+from works.events.redis.scripts import begin_arguments
 
 # Newest events of a stream kept in memory, and events in one batch.
 _TAIL = 256
-# Seconds between pings, and without any word from Redis until the connection is taken to be dead and made anew.
+# Seconds between pings, and seconds without anything from Redis after which the connection is taken to be dead.
 _PING, _SILENCE = 3.0, 10.0
 # Seconds between attempts to connect.
 _PAUSE = 0.25
-
-
-class Channels(Protocol):
-    """The connection by which a process hears what is published. Each method raises OSError."""
-
-    async def open(self) -> None:
-        """Connects anew; nothing is listened to."""
-
-    async def change(self, add: set[str], drop: set[str]) -> None:
-        """Listens to some streams and no longer to others. Also with neither, Redis says something."""
-
-    async def next(self) -> tuple[str, str, str]:
-        """What Redis says: of which kind, on which stream, and what."""
-
-    async def close(self) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
 class FollowedStream:
     """A stream that is read. ``epoch`` is empty until it was looked up.
 
-    ``lost``: it has begun again, or lost its newest events; who comes now reads another Followed.
+    ``lost``: it has begun again, or lost its newest events; a reader that comes now gets another FollowedStream.
     """
 
     name: str
@@ -51,7 +39,7 @@ class FollowedStream:
     head: int = 0
     readers: int = 0
     lost: bool = False
-    looking: "asyncio.Future[Any] | None" = None
+    lookup: "asyncio.Future[Any] | None" = None
     tail: deque[Event] = field(default_factory=lambda: deque(maxlen=_TAIL))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -62,21 +50,19 @@ def events_of(answer: list[Any]) -> list[Event]:
 
 
 class RedisSubscriptions:
-    """``look`` makes the call that says where a stream stands and that ``process`` reads it."""
+    """``present``: seconds for which this process counts as a reader of a stream after each look-up."""
 
-    def __init__(
-        self, calls: RedisCalls, channels: Channels, process: str, look: Callable[[str], "asyncio.Future[Any]"]
-    ) -> None:
-        self._calls, self._channels, self._process, self._look = calls, channels, process, look
+    def __init__(self, calls: RedisCalls, channels: ChannelConnection, present: float) -> None:
+        self._calls, self._channels, self._present = calls, channels, present
         self._streams: dict[str, FollowedStream] = {}
-        # What we have asked Redis to be told of, on this connection; None while there is none.
-        self._listening: set[str] | None = None
+        # The streams whose channels are subscribed on this connection; None while there is none.
+        self._subscribed: set[str] | None = None
         self._changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._hear()), loop.create_task(self._tune())]
+        self._tasks = [loop.create_task(self._receive()), loop.create_task(self._keep_subscribed())]
 
     async def subscribe(self, stream: str, after: int) -> AsyncIterator[list[Event]]:
-        """As an EventLog does; while Redis is away it waits."""
+        """As a Broker does; while Redis is away it waits."""
         state = self._streams.get(stream)
         if state is None:
             state = self._streams[stream] = FollowedStream(stream)
@@ -97,10 +83,10 @@ class RedisSubscriptions:
             if not state.readers:
                 self._leave(state)
 
-    def look_again(self) -> None:
-        """Finds out what was missed, and says that this process still reads what it reads."""
+    def refresh(self) -> None:
+        """Finds out what was missed, and tells Redis that this process still reads its streams."""
         for state in self._streams.values():
-            if state.looking is None:
+            if state.lookup is None:
                 self._look_up(state)
 
     async def close(self) -> None:
@@ -118,7 +104,7 @@ class RedisSubscriptions:
         if state.tail and state.tail[0].offset <= after + 1:
             skip = after + 1 - state.tail[0].offset
             return list(islice(state.tail, skip, skip + limit))
-        answer = await self._calls.call("read", state.name, f"{max(after, 0) + 1}-0", limit, patience=None)
+        answer = await self._calls.call("read", state.name, f"{max(after, 0) + 1}-0", limit, forever=True)
         if answer[0] != state.epoch:
             self._lose(state)
         return [] if state.lost else events_of(answer)
@@ -128,20 +114,22 @@ class RedisSubscriptions:
             del self._streams[state.name]
             self._changed.set()
         if state.name not in self._streams:
-            with suppress(OSError):  # the log is closed
-                told = self._calls.send("look away", state.name, self._process)
-                # No longer than that: without a word Redis forgets us a little later.
-                asyncio.get_running_loop().call_later(PATIENCE, told.cancel)
+            with suppress(OSError):  # the store is closed
+                leaving = self._calls.send("stop reading", state.name, self._calls.process)
+                # Not for longer: Redis forgets a reader that does not refresh.
+                asyncio.get_running_loop().call_later(self._calls.patience, leaving.cancel)
 
     def _look_up(self, state: FollowedStream) -> "asyncio.Future[Any]":
-        state.looking = self._look(state.name)
-        state.looking.add_done_callback(partial(self._looked_up, state, state.head))
-        return state.looking
+        """Finds the stream's position, and tells Redis that this process reads it."""
+        found = self._calls.send("position", *begin_arguments(state.name), self._calls.process, self._present)
+        state.lookup = found
+        found.add_done_callback(partial(self._take_position, state, state.head))
+        return found
 
-    def _looked_up(self, state: FollowedStream, known: int, found: "asyncio.Future[Any]") -> None:
-        """``known``: the head when we asked. What was heard since may be newer than the answer."""
-        if state.looking is found:
-            state.looking = None
+    def _take_position(self, state: FollowedStream, known: int, found: "asyncio.Future[Any]") -> None:
+        """``known``: the head when the call was made. What was received since may be newer than the answer."""
+        if state.lookup is found:
+            state.lookup = None
         if found.cancelled() or found.exception():
             return
         epoch, head = found.result()
@@ -153,7 +141,7 @@ class RedisSubscriptions:
             state.tail.clear()
             self._wake(state)
 
-    def _heard(self, name: str, message: str) -> None:
+    def _take_message(self, name: str, message: str) -> None:
         state = self._streams.get(name)
         if state is None:
             return
@@ -180,35 +168,35 @@ class RedisSubscriptions:
         state.changed.set()
         state.changed = asyncio.Event()
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            with suppress(OSError, ValueError):  # Redis is away, or somebody said what we do not understand
+            with suppress(OSError, ValueError):  # Redis is away, or a message was not one of ours
                 await self._channels.open()
-                self._listening = set()
+                self._subscribed = set()
                 self._changed.set()
                 async with asyncio.timeout(_SILENCE) as silence:
                     while True:
                         kind, name, message = await self._channels.next()
                         silence.reschedule(loop.time() + _SILENCE)
                         if kind == "message":
-                            self._heard(name, message)
+                            self._take_message(name, message)
                         elif kind == "subscribe" and name in self._streams:
                             self._look_up(self._streams[name])
-            self._listening = None
+            self._subscribed = None
             await self._channels.close()
             await asyncio.sleep(_PAUSE)
 
-    async def _tune(self) -> None:
-        """Keeps what we listen to the same as what is read."""
+    async def _keep_subscribed(self) -> None:
+        """Keeps the channels that are subscribed the same as the streams that are read."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PING):
                     await self._changed.wait()
             self._changed.clear()
-            if self._listening is not None:
+            if self._subscribed is not None:
                 wanted = set(self._streams)
-                add, drop = wanted - self._listening, self._listening - wanted
-                self._listening = wanted
-                with suppress(OSError):  # then it will be heard that the connection is gone
+                add, drop = wanted - self._subscribed, self._subscribed - wanted
+                self._subscribed = wanted
+                with suppress(OSError):  # then ``_receive`` finds that the connection is gone
                     await self._channels.change(add, drop)

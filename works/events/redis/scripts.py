@@ -1,15 +1,15 @@
-"""What an EventLog does inside Redis: Lua scripts, each of them whole or not at all.
+"""What an event store does inside Redis: Lua scripts, each of them atomic.
 
 Each may be sent again when its answer was lost: it then does nothing more and gives the same answer. Time is that of
 the Redis server, in seconds. Keys, all of them beginning with ``sluice:``
 
-    stream:NAME   hash: epoch, head, volatile, expires (there only when somebody said so)
+    stream:NAME   hash: epoch, head, volatile, expires (present only after ``expire`` with a time)
     events:NAME   stream of the events kept, with ids OFFSET-0 and the fields d(ata) and i(d)
     ids:NAME      hash: the ids of the events kept -> offset
-    readers:NAME  sorted set: processes in which somebody reads the stream, until when
-    marked:NAME   set of the readers who have a mark on it
+    readers:NAME  sorted set: processes that have subscribed to the stream, until when
+    marked:NAME   set of the readers that have a mark on it
     marks:READER  hash: stream -> offset
-    due           sorted set: streams to be forgotten, when
+    due           sorted set: streams to be deleted, when
     room:ROOM     sorted set: users, until when
     there:LENGTH:ROOM:USER  sorted set: the user's connections in the room, until when
     turn:LENGTH:ROOM:USER   the call that brought the user in or out
@@ -17,6 +17,11 @@ the Redis server, in seconds. Keys, all of them beginning with ``sluice:``
 """
 
 import hashlib
+import secrets
+
+# Seconds that a volatile stream, or one without events, is kept when nobody says how long and nobody uses it: as long
+# as results are kept by default, which is what the events of such a stream speak of.
+_UNCLAIMED = 86_400.0
 
 _COMMON = """
 local function key(kind, name) return 'sluice:' .. kind .. ':' .. name end
@@ -26,10 +31,10 @@ local function now()
     return time[1] + time[2] / 1000000
 end
 
--- A stream that nobody has promised to keep goes when it has not been used for so long.
+-- A stream without a promise to keep it is deleted when it has not been used for so long.
 local function unclaimed(name, seconds) redis.call('ZADD', 'sluice:due', now() + seconds, name) end
 
--- What the stream is: epoch, head, whether volatile, whether its end was said. One that is not there begins.
+-- What the stream is: epoch, head, whether volatile, whether it expires. One that does not exist begins.
 local function begin(name, epoch, seconds)
     local found = redis.call('HMGET', key('stream', name), 'epoch', 'head', 'volatile', 'expires')
     if found[1] then return found[1], tonumber(found[2]), found[3] == '1', found[4] end
@@ -68,8 +73,8 @@ redis.call('PUBLISH', channel, epoch .. ' ' .. head .. ' ' .. data)
 return head
 """
 
-# The epoch and the head; a process that is named reads the stream for some time to come.
-_LOOK = """
+# The epoch and the head. A process that is named counts as a reader of the stream for so many seconds.
+_POSITION = """
 local name, process, seconds = ARGV[1], ARGV[4], ARGV[5]
 local epoch, head = begin(name, ARGV[2], ARGV[3])
 if process ~= '' then
@@ -79,9 +84,9 @@ end
 return {epoch, head}
 """
 
-_LOOK_AWAY = "return redis.call('ZREM', key('readers', ARGV[1]), ARGV[2])"
+_STOP_READING = "return redis.call('ZREM', key('readers', ARGV[1]), ARGV[2])"
 
-# The epoch, '' for a stream that is not there, the head, and of each event its id in Redis and its data.
+# The epoch, '' for a stream that does not exist, the head, and of each event its id in Redis and its data.
 _READ = """
 local name = ARGV[1]
 local found = redis.call('HMGET', key('stream', name), 'epoch', 'head')
@@ -134,7 +139,7 @@ if volatile or head == 0 then unclaimed(name, ARGV[3]) else redis.call('ZREM', '
 return 0
 """
 
-# Looks at some of the streams that are due, after so many; how many it saw, and how many of them are read and stay.
+# Looks at some of the streams that are due, after so many: how many it saw, and how many of them have readers and stay.
 _SWEEP = """
 local time, stay = now(), 0
 local names = redis.call('ZRANGEBYSCORE', 'sluice:due', '-inf', time, 'LIMIT', ARGV[1], ARGV[2])
@@ -197,7 +202,7 @@ redis.call('SET', lease, holder, 'PX', math.ceil(ARGV[3] * 1000))
 return 1
 """
 
-_LET_GO = """
+_RELEASE = """
 local lease = key('lease', ARGV[1])
 if redis.call('GET', lease) == ARGV[2] then redis.call('DEL', lease) end
 return 1
@@ -207,8 +212,8 @@ _CHECK = "return redis.call('SET', 'sluice:check', ARGV[1], 'PX', 60000)"
 
 SCRIPTS = {
     "append": _COMMON + _APPEND,
-    "look": _COMMON + _LOOK,
-    "look away": _COMMON + _LOOK_AWAY,
+    "position": _COMMON + _POSITION,
+    "stop reading": _COMMON + _STOP_READING,
     "read": _COMMON + _READ,
     "mark": _COMMON + _MARK,
     "unmark": _COMMON + _UNMARK,
@@ -219,8 +224,13 @@ SCRIPTS = {
     "leave": _COMMON + _PRESENCE + _LEAVE,
     "present": _COMMON + _PRESENT,
     "hold": _COMMON + _HOLD,
-    "let go": _COMMON + _LET_GO,
+    "release": _COMMON + _RELEASE,
     "check": _CHECK,
 }
-# By which Redis knows a script that it has been given.
+# By which Redis knows a script that it has loaded.
 DIGESTS = {name: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for name, script in SCRIPTS.items()}
+
+
+def begin_arguments(stream: str) -> tuple[str, str, float]:
+    """The first arguments of every script that begins a stream which does not exist: its name, epoch and lifetime."""
+    return stream, secrets.token_hex(8), _UNCLAIMED

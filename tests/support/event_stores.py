@@ -1,0 +1,89 @@
+"""What the tests of the EventStore share: every implementation opened on a folder, and readers that collect."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.redis import url_in
+from works.events.broker import Broker, Event, PositionLost
+from works.events.presence import Presence
+from works.events.redis.store import RedisEventStore, RedisTimeouts
+from works.events.sqlite.store import SqliteEventStore
+from works.events.store import EventStore
+
+# Redis is waited for, also on a machine that stands still for a while.
+PATIENT = RedisTimeouts(answer=60.0, patience=60.0)
+OPENERS: dict[str, Callable[[Path, int], EventStore]] = {
+    "sqlite": lambda folder, keep: SqliteEventStore(folder / "events.db", keep),
+    "redis": lambda folder, keep: RedisEventStore(url_in(folder), keep, PATIENT),
+}
+
+every_kind = pytest.mark.parametrize("kind", OPENERS, indirect=True)
+
+
+@asynccontextmanager
+async def opened(kind: str, folder: Path, keep: int = 10_000) -> AsyncIterator[EventStore]:
+    store = OPENERS[kind](folder, keep)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def opened_redis(
+    folder: Path, timeouts: RedisTimeouts = PATIENT, keep: int = 10_000
+) -> AsyncIterator[RedisEventStore]:
+    """The store of a server process of its own on the Redis of this folder."""
+    store = RedisEventStore(url_in(folder), keep, timeouts)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def event(number: int) -> str:
+    return f'{{"number":{number}}}'
+
+
+def numbered(first: int, last: int) -> list[Event]:
+    """Events whose number is their offset."""
+    return [Event(offset, event(offset)) for offset in range(first, last + 1)]
+
+
+async def fill(broker: Broker, stream: str, count: int, *, durable: bool) -> None:
+    """Events 1 to ``count``, each numbered by its offset."""
+    await asyncio.gather(*(broker.append(stream, event(number), durable=durable) for number in range(1, count + 1)))
+
+
+async def collect(broker: Broker, stream: str, after: int, count: int) -> list[Event]:
+    """The first ``count`` events that a subscriber sees."""
+    seen: list[Event] = []
+    async with aclosing(aiter(broker.subscribe(stream, after))) as batches:  # type: ignore[type-var]
+        async for batch in batches:
+            seen += batch
+            if len(seen) >= count:
+                return seen
+    raise AssertionError("a subscription ended")
+
+
+async def is_lost(broker: Broker, stream: str, after: int) -> bool:
+    """Whether a subscriber at that position gets PositionLost rather than an event."""
+    try:
+        async with asyncio.timeout(60):
+            await collect(broker, stream, after, 1)
+    except PositionLost:
+        return True
+    return False
+
+
+async def eventually(presence: Presence, room: str, users: list[str]) -> None:
+    """Waits until those are in the room, and nobody else."""
+    async with asyncio.timeout(60):
+        while True:
+            if await presence.present(room) == users:
+                return
+            await asyncio.sleep(0.02)

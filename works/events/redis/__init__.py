@@ -1,0 +1,1 @@
+"""The event store in Redis, shared by any number of server processes."""

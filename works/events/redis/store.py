@@ -1,0 +1,82 @@
+"""The EventStore in Redis, shared by any number of server processes that are one service."""
+
+import asyncio
+from dataclasses import dataclass
+
+from works.events.presence import PRESENT
+from works.events.redis.broker import RedisBroker
+from works.events.redis.calls import RedisCalls
+from works.events.redis.connection import CallConnection, ChannelConnection, database_of, make_pool
+from works.events.redis.leases import RedisLeases
+from works.events.redis.marks import RedisMarks
+from works.events.redis.presence import RedisPresence
+from works.events.redis.subscriptions import RedisSubscriptions
+
+# Streams looked at in one step of a sweep.
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RedisTimeouts:
+    """In seconds.
+
+    ``answer``: for Redis to connect, and to answer a group of calls; far more than it needs, less than ``patience``.
+    ``patience``: after which a caller gets an OSError: long enough for a restart of Redis or a failover, and short
+    enough to tell a person who waits.
+    ``present``: after which the presence and the subscriptions of a process that has died are forgotten.
+    """
+
+    answer: float = 3.0
+    patience: float = 5.0
+    present: float = PRESENT
+
+
+TIMEOUTS = RedisTimeouts()
+
+
+class RedisEventStore:
+    """``keep``: how many events a stream holds; the oldest go first.
+
+    Raises ValueError for an invalid URL. Redis may be away; then the first call raises OSError.
+    """
+
+    def __init__(self, url: str, keep: int = 10_000, timeouts: RedisTimeouts = TIMEOUTS) -> None:
+        pool = make_pool(url)
+        prefix = f"sluice:{database_of(pool)}:"
+        self._interval = timeouts.present / 3
+        self._connection = CallConnection(pool, timeouts.answer)
+        self._calls = RedisCalls(self._connection.execute, timeouts.patience)
+        channels = ChannelConnection(pool, prefix, timeouts.answer)
+        self._subscriptions = RedisSubscriptions(self._calls, channels, timeouts.present)
+        self.broker = RedisBroker(self._calls, self._subscriptions, prefix, keep)
+        self.marks = RedisMarks(self._calls)
+        self.presence = RedisPresence(self._calls, timeouts.present)
+        self.leases = RedisLeases(self._calls)
+        self._refresher = asyncio.get_running_loop().create_task(self._refresh())
+
+    @property
+    def syncs(self) -> int:
+        return 0
+
+    async def sweep(self) -> None:
+        after, seen = 0, _PAGE
+        while seen == _PAGE:
+            seen, stay = await self._calls.call("sweep", after, _PAGE)
+            after += stay
+
+    async def check(self) -> None:
+        await self._calls.call("check", self._calls.new_id())
+
+    async def close(self) -> None:
+        self._refresher.cancel()
+        self.presence.leave_all()
+        await asyncio.gather(self._refresher, self._calls.close(), return_exceptions=True)
+        await self._subscriptions.close()
+        await self._connection.close()
+
+    async def _refresh(self) -> None:
+        """What this process has entered and what it reads is forgotten only when it no longer says so."""
+        while True:
+            await asyncio.sleep(self._interval)
+            self._subscriptions.refresh()
+            await self.presence.refresh()
