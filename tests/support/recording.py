@@ -16,11 +16,13 @@ import pytest
 from tests.support import queues
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task
-from works.jobs import JobFailed, find
+from works.jobs import JobFailed, find, load
 from works.jobs.settings import JobResources, JobSettings
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.results import ResultStore
 from works.storage.uploads import UploadSettings, open_uploads
+
+load()
 
 
 class Recording:

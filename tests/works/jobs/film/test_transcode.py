@@ -59,7 +59,7 @@ async def test_when_a_studio_is_left_its_processes_are_gone(tmp_path: Path) -> N
         await written(studio.hand("writer"), tmp_path / "a.webm", 1)
         held = processes()
         assert len(held) == 2
-        assert all(process.nice() == 5 for process in held)
+        assert all(process.nice() == min(psutil.Process().nice() + 5, 19) for process in held)
     await until(lambda: not any(map(alive, held)))
 
 
