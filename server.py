@@ -26,8 +26,12 @@ from handlers.core import access_log, auth, framing
 from handlers.core.connections import Connections, hang_up
 from handlers.core.http import HandlerContext, NotFound, Policy
 from handlers.core.websocket import FORBIDDEN, RESTARTING
+from works.imaging import settings as imaging
 from works.imaging.pipeline import ImageLimits
-from works.jobs.settings import JobSettings
+from works.jobs.batch.settings import BatchSettings
+from works.jobs.film.settings import FilmSettings
+from works.jobs.rollout.settings import RolloutSettings
+from works.jobs.settings import HelperSettings, JobSettings
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
 from works.queue.join import be_scheduler, be_worker
@@ -131,8 +135,12 @@ async def make_services(settings: config.Settings) -> Services:
         uploads=replace(pick(UploadSettings, settings), uploads=settings.uploads_url),
         uploads_store=store_options(settings, settings.uploads_url),
         frame=framing.frame,
+        images=pick(imaging.ImageLimits, settings),
         jobs=pick(JobSettings, settings),
-        job_modules=settings.job_modules,
+        rollout=pick(RolloutSettings, settings),
+        batch=pick(BatchSettings, settings),
+        film=pick(FilmSettings, settings),
+        helpers=pick(HelperSettings, settings),
         video=pick(VideoSettings, settings),
     )
 

@@ -30,8 +30,8 @@ from works.jobs.history import (
 )
 from works.jobs.history_cache import HistoryCache
 from works.jobs.requests import AnswerRequest, ListRequest, RetryRequest, StartRequest
+from works.jobs.resources import JobResources
 from works.jobs.runner import Runner
-from works.jobs.settings import JobResources
 from works.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -59,12 +59,14 @@ class JobService:
     ``frame`` makes of a text what goes over a client's wire.
     """
 
-    def __init__(self, events: EventLog, queue: WorkQueue, house: JobResources, frame: Callable[[str], bytes]) -> None:
-        self.settings = house.settings
+    def __init__(
+        self, events: EventLog, queue: WorkQueue, resources: JobResources, frame: Callable[[str], bytes]
+    ) -> None:
+        self.settings = resources.settings
         self.hubs = Fanout(events, frame)
         self.stories = HistoryCache(events)
-        self.offers = JobCatalog(house)
-        self.runner = Runner(events, queue, house, self.stories)
+        self.offers = JobCatalog(resources)
+        self.runner = Runner(events, queue, resources, self.stories)
         self.events = events
 
     async def start(self, who: Requester, ask: StartRequest) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from tests.support import event_logs
-from tests.support.jobs import ALICE, end, groups, housed, opened, start, until_told
+from tests.support.jobs import ALICE, end, groups, opened, running_jobs, start, until_told
 from tests.support.running import until
 from works.errors import WorkError
 from works.events import EventLog
@@ -43,7 +43,7 @@ class Away:
 async def test_what_is_told_while_the_log_is_away_is_told_when_it_is_back(tmp_path: Path) -> None:
     async with event_logs.opened("sqlite", tmp_path) as log:
         away = Away(log)
-        async with housed(cast(EventLog, away), tmp_path, job_lease=600) as jobs:
+        async with running_jobs(cast(EventLog, away), tmp_path, job_lease=600) as jobs:
             id = await start(jobs, "counting", steps=300, pause=0.001)
             away.is_away = True
             await until(lambda: away.refused > 2)
@@ -59,7 +59,7 @@ async def test_a_job_whose_log_is_away_for_longer_than_its_lease_is_stopped_and_
 ) -> None:
     async with event_logs.opened("sqlite", tmp_path) as log:
         away = Away(log)
-        async with housed(cast(EventLog, away), tmp_path, job_lease=0.5) as jobs:
+        async with running_jobs(cast(EventLog, away), tmp_path, job_lease=0.5) as jobs:
             id = await start(jobs, "waiting", file=str(tmp_path / "file"))
             await until_told(jobs, id, "target")
             away.is_away = True
