@@ -28,9 +28,13 @@ from handlers.core.disconnects import KICKED, RESTARTING
 from handlers.core.http import HandlerContext, NotFound
 from handlers.core.settings import ChatSettings, HttpSettings, SocketSettings
 from works.events.settings import EventSettings
+from works.imaging import settings as imaging
 from works.imaging.pipeline import ImageLimits
 from works.imaging.settings import ImageLimits as ImageSettings
-from works.jobs.settings import JobSettings
+from works.jobs.batch.settings import BatchSettings
+from works.jobs.film.settings import FilmSettings
+from works.jobs.rollout.settings import RolloutSettings
+from works.jobs.settings import HelperSettings, JobSettings
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
 from works.queue.join import be_scheduler, be_worker
@@ -134,8 +138,12 @@ async def make_services(settings: config.Settings) -> Services:
         uploads=replace(pick(UploadSettings, settings), uploads=settings.uploads_url),
         uploads_store=store_options(settings, settings.uploads_url),
         frame=framing.frame,
+        images=pick(imaging.ImageLimits, settings),
         jobs=pick(JobSettings, settings),
-        job_modules=settings.job_modules,
+        rollout=pick(RolloutSettings, settings),
+        batch=pick(BatchSettings, settings),
+        film=pick(FilmSettings, settings),
+        helpers=pick(HelperSettings, settings),
         video=pick(VideoSettings, settings),
     )
 

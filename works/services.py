@@ -1,7 +1,7 @@
 """The works of one server, opened from plain values and closed in order."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,9 +12,14 @@ from works.chat.messages import Chat
 from works.events.open import open_events
 from works.events.settings import EventSettings
 from works.events.store import EventStore
+from works.imaging.settings import ImageLimits
 from works.jobs import load
+from works.jobs.batch.settings import BatchSettings
+from works.jobs.film.settings import FilmSettings
+from works.jobs.resources import JobResources
+from works.jobs.rollout.settings import RolloutSettings
 from works.jobs.service import JobService
-from works.jobs.settings import JobResources, JobSettings
+from works.jobs.settings import HelperSettings, JobSettings
 from works.metrics import Metrics
 from works.queue import WorkQueue
 from works.queue.cluster_address import QueueSettings
@@ -143,14 +148,19 @@ async def open_services(
     uploads_store: StoreOptions,
     frame: Callable[[str], bytes],
     video: VideoSettings | None = None,
+    images: ImageLimits | None = None,
     jobs: JobSettings | None = None,
-    job_modules: Sequence[str] = (),
+    rollout: RolloutSettings | None = None,
+    batch: BatchSettings | None = None,
+    film: FilmSettings | None = None,
+    helpers: HelperSettings | None = None,
 ) -> Services:
-    """``frame`` makes of a text what goes over a client's wire; ``job_modules`` have further kinds of jobs.
+    """``frame`` makes of a text what goes over a client's wire.
 
     Raises ValueError for a URL of an unknown kind, OSError for a place that cannot be used.
     """
-    load(job_modules)
+    jobs = jobs or JobSettings()
+    load(jobs.job_modules)
     metrics = Metrics()
     media = open_results(child.media, child.store)
     child = replace(child, media=media.url)
@@ -163,9 +173,17 @@ async def open_services(
     await bans.load()
     await queue.start()
     threads = StoreThreads(_THREADS)
-    told = jobs or JobSettings()
-    told = replace(told, job_events=min(told.job_events, events.session_events))
-    house = JobResources(told, media, kept_uploads, threads)
+    resources = JobResources(
+        settings=jobs.model_copy(update={"job_events": min(jobs.job_events, events.session_events)}),
+        rollout=rollout or RolloutSettings(),
+        batch=batch or BatchSettings(),
+        film=film or FilmSettings(),
+        helpers=helpers or HelperSettings(),
+        images=images or ImageLimits(),
+        results=media,
+        uploads=kept_uploads,
+        threads=threads,
+    )
     return Services(
         queue,
         store,
@@ -174,7 +192,7 @@ async def open_services(
         Sessions(store.broker, queue, sessions),
         bans,
         Chat(store.broker, store.marks, store.presence, frame),
-        JobService(store.broker, store.marks, store.leases, queue, house, frame),
+        JobService(store.broker, store.marks, store.leases, queue, resources, frame),
         metrics,
         live,
         Snapshots(live),

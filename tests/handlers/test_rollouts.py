@@ -25,7 +25,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 def served(start: Start, fleet: Fleet, text: str) -> Server:
     """A server with this plan."""
-    settings = prepare(fleet, text).house.settings
+    settings = prepare(fleet, text).resources.rollout
     names = ("plans", "ssh_known_hosts", "ssh_key", "ssh_connect_timeout", "rollout_kill_timeout")
     return start(**{name: getattr(settings, name) for name in names} | {"job_cancel_timeout": 90})
 
@@ -61,8 +61,9 @@ async def test_the_plans_and_folders_that_there_are_are_offered_and_no_longer_wh
     start: Start, fleet: Fleet
 ) -> None:
     text = plan("{name: one, command: 'true'}", top="params: {version: {choices: ['1']}}")
-    house = prepare(fleet, text).house
-    server = start(plans=house.settings.plans, folders=f"films={fleet.folder},art={fleet.folder}")
+    plans = prepare(fleet, text).resources.rollout.plans_path
+    assert plans
+    server = start(plans=str(plans), folders=f"films={fleet.folder},art={fleet.folder}")
 
     async def offered(kind: str, field: str) -> tuple[list[str], str]:
         async with await connect(server) as client:
@@ -72,11 +73,10 @@ async def test_the_plans_and_folders_that_there_are_are_offered_and_no_longer_wh
 
     assert await offered("rollout", "plan") == (["update"], "the name of a plan: update (version)")
     assert await offered("batch", "folder") == (["art", "films"], "a folder of the server: art, films")
-    assert house.plans
     for broken in ("plans: [", ""):
-        house.plans.write_text(broken)
+        plans.write_text(broken)
         assert await offered("rollout", "plan") == ([], "the name of a plan: there are none")
-    house.plans.unlink()
+    plans.unlink()
     assert (await offered("rollout", "plan"))[0] == []
 
 

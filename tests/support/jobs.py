@@ -1,4 +1,4 @@
-"""What the tests of jobs share: a house that runs them on a folder, and stories read to their end."""
+"""What the tests of jobs share: a JobService on a folder, its resources, and histories read to their end."""
 
 import asyncio
 import json
@@ -6,18 +6,28 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.support import event_stores, uploads
 from works.events.broker import Broker
 from works.events.leases import Leases
 from works.events.marks import Marks
+from works.imaging.settings import ImageLimits
 from works.jobs import load
+from works.jobs.batch.settings import BatchSettings
+from works.jobs.film.settings import FilmSettings
 from works.jobs.history import stream_of
 from works.jobs.requests import StartRequest
+from works.jobs.resources import JobResources
+from works.jobs.rollout.settings import RolloutSettings
 from works.jobs.service import JobService, Requester
-from works.jobs.settings import JobResources, JobSettings
+from works.jobs.settings import HelperSettings, JobSettings
+from works.settings import SettingsGroup
 from works.storage.address import StoreThreads
+from works.storage.results import ResultStore
+from works.storage.uploads import Uploads
+
+G = TypeVar("G", bound=SettingsGroup)
 
 KINDS = "tests.support.kinds_of_jobs"
 ALICE = Requester("alice", frozenset({"jobs"}), "http://here")
@@ -25,8 +35,29 @@ BOB = Requester("bob", frozenset({"jobs"}), "http://here")
 ADMIN = Requester("root", frozenset({"jobs", "admin"}), "http://here")
 
 
+def make_resources(results: ResultStore, uploads: Uploads, threads: StoreThreads, **settings: Any) -> JobResources:
+    """``settings`` by their flat names, each put into the group that has it."""
+
+    def group(kind: type[G]) -> G:
+        return kind(**{name: settings.pop(name) for name in kind.model_fields if name in settings})
+
+    resources = JobResources(
+        settings=group(JobSettings),
+        rollout=group(RolloutSettings),
+        batch=group(BatchSettings),
+        film=group(FilmSettings),
+        helpers=group(HelperSettings),
+        images=group(ImageLimits),
+        results=results,
+        uploads=uploads,
+        threads=threads,
+    )
+    assert settings == {}
+    return resources
+
+
 @asynccontextmanager
-async def housed(
+async def running_jobs(
     broker: Broker, marks: Marks, leases: Leases, folder: Path, **settings: Any
 ) -> AsyncIterator[JobService]:
     """Jobs on an event store that is there; they drain in the end."""
@@ -34,8 +65,8 @@ async def housed(
     async with uploads.opened(folder) as kept:
         threads = StoreThreads(2)
         # A lease that outlasts every pause of this process, unless the test is about that.
-        chosen = JobSettings(job_folder=str(folder / "jobs"), **({"job_lease": 600} | settings))
-        resources = JobResources(chosen, kept.queue.media, kept, threads)  # type: ignore[attr-defined]
+        chosen = {"job_folder": str(folder / "jobs"), "job_lease": 600} | settings
+        resources = make_resources(kept.queue.media, kept, threads, **chosen)  # type: ignore[attr-defined]
         jobs = JobService(broker, marks, leases, kept.queue, resources, str.encode)
         running = asyncio.create_task(jobs.runner.run())
         try:
@@ -50,7 +81,7 @@ async def housed(
 async def opened(kind: str, folder: Path, keep: int = 10_000, **settings: Any) -> AsyncIterator[JobService]:
     async with (
         event_stores.opened(kind, folder, keep) as store,
-        housed(store.broker, store.marks, store.leases, folder, **settings) as jobs,
+        running_jobs(store.broker, store.marks, store.leases, folder, **settings) as jobs,
     ):
         yield jobs
 

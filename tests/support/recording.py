@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from tests.support import queues
+from tests.support.jobs import make_resources
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task
 from works.jobs import JobFailed, find, load
-from works.jobs.settings import JobResources, JobSettings
+from works.jobs.resources import JobResources
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.results import ResultStore
 from works.storage.uploads import UploadSettings, open_uploads
@@ -31,8 +32,8 @@ class Recording:
     id, user = "job", "alice"
     only: frozenset[str] | None = None
 
-    def __init__(self, house: JobResources, queue: queues.Queue, folder: Path) -> None:
-        self.house, self.queue = house, queue
+    def __init__(self, resources: JobResources, queue: queues.Queue, folder: Path) -> None:
+        self.resources, self.queue = resources, queue
         self.told: list[tuple[Any, ...]] = []
         self.states: dict[str, dict[str, Any]] = {}
         self.in_flight = self.most_in_flight = 0
@@ -71,7 +72,11 @@ class Recording:
 
     async def keep(self, file: Path, name: str) -> dict[str, Any]:
         size = file.stat().st_size
-        return {"name": name, "url": f"/media/{self.house.media.put_file(file, Path(name).suffix)}", "bytes": size}
+        return {
+            "name": name,
+            "url": f"/media/{self.resources.results.put_file(file, Path(name).suffix)}",
+            "bytes": size,
+        }
 
     def folder(self) -> Path:
         self._folder.mkdir(exist_ok=True)
@@ -79,7 +84,7 @@ class Recording:
 
     @property
     def media(self) -> ResultStore:
-        return self.house.media
+        return self.resources.results
 
     async def do(self, name: str, **params: Any) -> dict[str, Any]:
         """The result of the job, its parameters checked as those of users are."""
@@ -112,7 +117,7 @@ class Recording:
 
     async def upload(self, data: bytes, owner: str = "alice", called: str = "") -> str:
         """Its id."""
-        upload = self.house.uploads.begin(owner, called=called)
+        upload = self.resources.uploads.begin(owner, called=called)
         try:
             await upload.write(data)
             return (await upload.finish()).id
@@ -129,11 +134,10 @@ async def recording(
     ``bucket``: where uploads are kept, unless on the disk.
     """
     (folder / "scans").mkdir(exist_ok=True)
-    chosen = JobSettings(folders=(f"scans={folder}/scans",), **settings)
     async with queues.opened(folder, workers=workers) as queue:
         threads = StoreThreads(4)
         kept = UploadSettings(bucket or f"file:{folder}/uploads", spool=str(folder / "spool"))
         uploads = open_uploads(queue, kept, store or StoreOptions(), threads)
-        house = JobResources(chosen, queue.media, uploads, threads)
-        yield Recording(house, queue, folder / "scratch")
+        resources = make_resources(queue.media, uploads, threads, folders=(f"scans={folder}/scans",), **settings)
+        yield Recording(resources, queue, folder / "scratch")
         threads.close()

@@ -5,11 +5,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, cast
 
+from tests.support.jobs import make_resources
 from tests.support.sshd import Fleet
 from works.imaging.task import Result, Task
 from works.jobs import FINAL, JobFailed
 from works.jobs.rollout.job import RolloutParams, rollout
-from works.jobs.settings import JobResources, JobSettings
 
 # Generous: no test is about how fast a host is.
 SETTINGS: dict[str, Any] = {"ssh_connect_timeout": 60, "rollout_kill_timeout": 30}
@@ -18,10 +18,10 @@ SETTINGS: dict[str, Any] = {"ssh_connect_timeout": 60, "rollout_kill_timeout": 3
 class Recorder:
     """A JobContext that keeps all that it is told. Questions wait in ``asked`` until ``answers`` has an answer."""
 
-    def __init__(self, settings: JobSettings, folder: Path, only: frozenset[str] | None = None) -> None:
+    def __init__(self, settings: dict[str, Any], folder: Path, only: frozenset[str] | None = None) -> None:
         self.id, self.user, self.only = "job-1", "alice", only
-        # A rollout asks the house for its settings only.
-        self.house = JobResources(settings, *cast(tuple[Any, Any, Any], (None, None, None)))
+        # A rollout uses none of the stores.
+        self.resources = make_resources(*cast(tuple[Any, Any, Any], (None, None, None)), **settings)
         self.stages: list[str] = []
         self.steps: list[tuple[int, int, int | None]] = []
         self.lines: list[tuple[str, str]] = []
@@ -83,7 +83,7 @@ def prepare(fleet: Fleet, text: str, only: frozenset[str] | None = None, **setti
     path = fleet.folder / "plans.yaml"
     path.write_text(fleet.yaml() + "plans:\n" + "".join(f"  {line}\n" for line in text.strip("\n").splitlines()))
     known = {"plans": str(path), "ssh_known_hosts": str(fleet.known_hosts), "ssh_key": str(fleet.key)}
-    return Recorder(JobSettings(**(known | SETTINGS | settings)), fleet.folder, only)
+    return Recorder(known | SETTINGS | settings, fleet.folder, only)
 
 
 async def carry_out(context: Recorder, **params: Any) -> Recorder:

@@ -19,7 +19,7 @@ from works.errors import WorkError
 from works.imaging.task import Result, Task
 
 if TYPE_CHECKING:
-    from works.jobs.settings import JobResources
+    from works.jobs.resources import JobResources
 
 # How a target may have ended. Any other state (running, waiting for a restart) is one in which it has not ended.
 FINAL = frozenset({"ok", "changed", "failed", "unreachable", "skipped", "not_started", "cancelled"})
@@ -39,7 +39,7 @@ class JobContext(Protocol):
     """Who started it."""
     only: frozenset[str] | None
     """The targets to do, when this job is another one's retry; None: all of them."""
-    house: "JobResources"
+    resources: "JobResources"
 
     async def stage(self, name: str) -> None:
         """What is being done from now on, in a few words."""

@@ -8,16 +8,16 @@ import copy
 from typing import Any
 
 from works.jobs import offered
-from works.jobs.batch.inputs import folders
-from works.jobs.settings import JobResources
+from works.jobs.resources import JobResources
 
 # Names that a form is given, and characters of them in the words beside its field.
 _MOST, _LONGEST = 200, 1000
 
 
 class JobCatalog:
-    def __init__(self, house: JobResources) -> None:
-        self._house = house
+    def __init__(self, resources: JobResources) -> None:
+        self._folders = resources.settings.folder_paths
+        self._rollout = resources.rollout
         self._plans: dict[str, str] = {}
         # Of the file of plans as it was when it was read: when it was written, and how long it is.
         self._stamp: tuple[int, int] | None = None
@@ -41,26 +41,24 @@ class JobCatalog:
 
     async def _there(self, source: str) -> dict[str, str]:
         if source == "folders":
-            return dict.fromkeys(sorted(folders(self._house.settings.folders)), "")
+            return dict.fromkeys(sorted(self._folders), "")
         async with self._reading:
             return await asyncio.to_thread(self._read_plans)
 
     def _read_plans(self) -> dict[str, str]:
         """Each with its parameters; none of a file that cannot be used, which a rollout tells all about."""
-        settings, path = self._house.settings, self._house.plans
+        path = self._rollout.plans_path
         if path is None:
             return {}
         try:
-            from works.jobs.rollout.inventory import InventoryError, PlanBounds, load
+            from works.jobs.rollout.inventory import InventoryError, load
 
             stat = path.stat()
             stamp = stat.st_mtime_ns, stat.st_size
             if stamp != self._stamp:
                 try:
-                    plans = load(
-                        path, PlanBounds(settings.rollout_hosts, settings.rollout_forks, settings.rollout_deadline)
-                    )
-                    self._plans = {name: _with(list(plan.params)) for name, plan in plans.plans.items()}
+                    inventory = load(path, self._rollout)
+                    self._plans = {name: _with(list(plan.params)) for name, plan in inventory.plans.items()}
                 except InventoryError:
                     self._plans = {}
                 self._stamp = stamp

@@ -18,7 +18,7 @@ from works.imaging.task import Result, Task
 from works.jobs import JobFailed
 from works.jobs.history import dumps
 from works.jobs.history_writer import HistoryWriter
-from works.jobs.settings import JobResources
+from works.jobs.resources import JobResources
 from works.queue import WorkQueue
 
 # Characters of a line, of a name or state, and of what is said of a target besides its state.
@@ -38,18 +38,18 @@ class ExecutionContext:
         id: str,
         user: str,
         only: frozenset[str] | None,
-        house: JobResources,
+        resources: JobResources,
         queue: WorkQueue,
         writer: HistoryWriter,
         base_url: str,
     ) -> None:
-        self.id, self.user, self.only, self.house = id, user, only, house
+        self.id, self.user, self.only, self.resources = id, user, only, resources
         self.ended = False
         self._queue, self._writer, self._base_url = queue, writer, base_url
         self._lane = f"job/{id}"
-        self._folder = Path(house.settings.job_folder).resolve() / id
-        self._in_flight = asyncio.Semaphore(house.settings.job_tasks)
-        self._left = self._left_besides = house.settings.job_log_bytes
+        self._folder = Path(resources.settings.job_folder).resolve() / id
+        self._in_flight = asyncio.Semaphore(resources.settings.job_tasks)
+        self._left = self._left_besides = resources.settings.job_log_bytes
         self._cut = 0
         self._targets: set[str] = set()
         self._counting: tuple[float, int] | None = None  # since when, and from what number on
@@ -93,13 +93,13 @@ class ExecutionContext:
     async def _cut_off(self) -> None:
         self._cut += 1
         if self._cut == 1:
-            why = f"the log is cut here: more than {self.house.settings.job_log_bytes:,} bytes (job_log_bytes)"
+            why = f"the log is cut here: more than {self.resources.settings.job_log_bytes:,} bytes (job_log_bytes)"
             await self._writer.tell({"type": "log", "target": "", "line": why, "cut": True})
         await asyncio.sleep(0)
 
     async def target(self, name: str, state: str, **more: Any) -> None:
         self._check()
-        name, most = clean(name)[:_LONGEST_NAME], self.house.settings.job_targets
+        name, most = clean(name)[:_LONGEST_NAME], self.resources.settings.job_targets
         self._targets.add(name)
         if len(self._targets) > most:
             raise JobFailed("too_large", f"the job has more than {most:,} targets (job_targets)")
@@ -139,7 +139,7 @@ class ExecutionContext:
         answer = self._answers[approval] = asyncio.get_running_loop().create_future()
         event = {"type": "approval", "approval": approval, "question": clean(question)[:_LONGEST_LINE]}
         await self._writer.tell({**shortened(more), **event}, urgent=True)
-        seconds = self.house.settings.job_approval_timeout
+        seconds = self.resources.settings.job_approval_timeout
         try:
             async with asyncio.timeout(seconds):
                 said = await answer
@@ -163,7 +163,7 @@ class ExecutionContext:
         self._check()
         size = (await asyncio.to_thread(file.stat)).st_size
         try:
-            kept = await self.house.threads.run(self.house.media.put_file, file, Path(name).suffix.lower())
+            kept = await self.resources.threads.run(self.resources.results.put_file, file, Path(name).suffix.lower())
         except ValueError as error:
             raise WorkError("unsupported_format", f"{name[:100]}: {error}") from None
         return {"name": name, "url": f"{self._base_url}/media/{kept}", "bytes": size}

@@ -17,7 +17,7 @@ from works.jobs import Job, JobContext, JobFailed
 from works.jobs.context import ExecutionContext
 from works.jobs.history import JobHistory, dumps, is_end, is_told, stream_of
 from works.jobs.history_writer import HistoryWriter
-from works.jobs.settings import JobResources
+from works.jobs.resources import JobResources
 from works.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -40,17 +40,17 @@ class JobExecution:
         story: JobHistory,
         only: frozenset[str] | None,
         base_url: str,
-        house: JobResources,
+        resources: JobResources,
         events: Broker,
         queue: WorkQueue,
     ) -> None:
         self.id, self.user, self.kind = story.id, story.user, kind
         self.story = story
-        self._house, self._events = house, events
-        self._writer = HistoryWriter(events, stream_of(story.id), house.settings, self.lose)
-        self.context = ExecutionContext(story.id, story.user, only, house, queue, self._writer, base_url)
+        self._resources, self._events = resources, events
+        self._writer = HistoryWriter(events, stream_of(story.id), resources.settings, self.lose)
+        self.context = ExecutionContext(story.id, story.user, only, resources, queue, self._writer, base_url)
         self._stop: asyncio.Future[tuple[Stop, str]] = asyncio.get_running_loop().create_future()
-        self._patience = house.settings.job_cancel_timeout
+        self._patience = resources.settings.job_cancel_timeout
         self._has_ended = False
         self._coroutine = _called(kind, self.context, params)
         self._function: Outcome = asyncio.create_task(self._coroutine)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from works.errors import WorkError
+from works.jobs.settings import HelperSettings
 from works.processes.channel import Channel
 from works.processes.forkserver import Forkserver
 
@@ -26,15 +27,12 @@ _ENVIRONMENT = {
 
 
 class HelperProcesses:
-    """To be opened by ``async with``; when that is left, all its processes are gone.
+    """To be opened by ``async with``; when that is left, all its processes are gone."""
 
-    Each has ``memory`` bytes of address space, and ``timeout`` seconds for an answer.
-    """
-
-    def __init__(self, memory: int, timeout: float) -> None:
-        self._timeout = timeout
-        settings = json.dumps({"memory": memory, "timeout": timeout})
-        self._forkserver = Forkserver([settings], _ENVIRONMENT, "works.jobs.helper_child")
+    def __init__(self, settings: HelperSettings) -> None:
+        self._timeout = settings.studio_timeout
+        bounds = json.dumps({"memory": settings.studio_memory, "timeout": settings.studio_timeout})
+        self._forkserver = Forkserver([bounds], _ENVIRONMENT, "works.jobs.helper_child")
         self._hands: list[Helper] = []
 
     async def __aenter__(self) -> "HelperProcesses":

@@ -23,7 +23,7 @@ from works.jobs.execution import JobExecution
 from works.jobs.history import ALL, END, RUNNING, JobHistory, as_told, dumps, group, id_of, is_id, started_by, stream_of
 from works.jobs.history_cache import HistoryCache
 from works.jobs.leases import LeaseKeeper
-from works.jobs.settings import JobResources
+from works.jobs.resources import JobResources
 from works.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -42,12 +42,12 @@ class Runner:
         marks: Marks,
         leases: Leases,
         queue: WorkQueue,
-        house: JobResources,
+        resources: JobResources,
         stories: HistoryCache,
     ) -> None:
         self._marks = marks
-        self._events, self._queue, self._house, self._stories = events, queue, house, stories
-        self._leases = LeaseKeeper(leases, house.settings.job_lease, self._lose)
+        self._events, self._queue, self._resources, self._stories = events, queue, resources, stories
+        self._leases = LeaseKeeper(leases, resources.settings.job_lease, self._lose)
         self._running: dict[str, JobExecution] = {}
         self._following: set[asyncio.Task[None]] = set()
         # Jobs that are being started, by whom, or being looked at; with what ends when that is done.
@@ -72,7 +72,7 @@ class Runner:
                 return False
             story = await self._write_start(id, user, started)
             only = None if started["only"] is None else frozenset(started["only"])
-            running = JobExecution(kind, params, story, only, base_url, self._house, self._events, self._queue)
+            running = JobExecution(kind, params, story, only, base_url, self._resources, self._events, self._queue)
             self._running[id] = running
             if self._draining:
                 running.stop("interrupted", _STOPPING)
@@ -87,7 +87,7 @@ class Runner:
 
     def _check_room(self, id: str, user: str) -> None:
         """Beside the jobs that run, and those that are being started since before this one."""
-        settings = self._house.settings
+        settings = self._resources.settings
         before = takewhile(lambda each: each != id, self._held)
         users = [running.user for running in self._running.values()] + [self._held[each][0] for each in before]
         if self._draining:
@@ -121,7 +121,7 @@ class Runner:
 
     async def _put_away(self, id: str) -> None:
         """It has ended: its story is kept for a while."""
-        await self._events.expire(stream_of(id), self._house.settings.job_ttl)
+        await self._events.expire(stream_of(id), self._resources.settings.job_ttl)
         await self._marks.remove(stream_of(id), RUNNING)
 
     def _lose(self, id: str) -> None:
@@ -179,7 +179,7 @@ class Runner:
 
     @property
     def _folder(self) -> Path:
-        return Path(self._house.settings.job_folder).resolve()
+        return Path(self._resources.settings.job_folder).resolve()
 
     async def _clear_folders(self) -> None:
         """Of jobs that ran here when the server was killed, and that another has ended since."""

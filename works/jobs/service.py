@@ -32,8 +32,8 @@ from works.jobs.history import (
 )
 from works.jobs.history_cache import HistoryCache
 from works.jobs.requests import AnswerRequest, ListRequest, RetryRequest, StartRequest
+from works.jobs.resources import JobResources
 from works.jobs.runner import Runner
-from works.jobs.settings import JobResources
 from works.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -67,14 +67,14 @@ class JobService:
         marks: Marks,
         leases: Leases,
         queue: WorkQueue,
-        house: JobResources,
+        resources: JobResources,
         frame: Callable[[str], bytes],
     ) -> None:
-        self.settings = house.settings
+        self.settings = resources.settings
         self.hubs = Fanout(events, frame)
         self.stories = HistoryCache(events)
-        self.offers = JobCatalog(house)
-        self.runner = Runner(events, marks, leases, queue, house, self.stories)
+        self.offers = JobCatalog(resources)
+        self.runner = Runner(events, marks, leases, queue, resources, self.stories)
         self.events = events
         self._marks = marks
 

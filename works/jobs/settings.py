@@ -1,71 +1,56 @@
-"""What the server hands to its jobs: the bounds they go by, where files are, and what they may use."""
+"""The settings that hold for jobs of every kind. Those of one kind are declared in its own folder."""
 
-from dataclasses import dataclass
+import re
 from pathlib import Path
+from typing import Annotated, Any
 
-from works.storage.address import StoreThreads
-from works.storage.results import ResultStore
-from works.storage.uploads import Uploads
+from pydantic import BeforeValidator, Field
 
-
-@dataclass(frozen=True, slots=True)
-class JobSettings:
-    """The settings that jobs go by, filled from those of the same names; config.py says what each means.
-
-    A kind's own settings stand here too, each with its default.
-    """
-
-    job_folder: str = "var/jobs"
-    jobs_running: int = 8
-    jobs_running_per_user: int = 4
-    jobs_kept_per_user: int = 200
-    job_ttl: float = 7 * 24 * 3600
-    job_events: int = 9000
-    job_log_bytes: int = 4 << 20
-    job_targets: int = 20_000
-    job_tasks: int = 8
-    job_watchers: int = 200
-    job_watches: int = 20
-    job_lease: float = 10
-    job_cancel_timeout: float = 30
-    job_approval_timeout: float = 24 * 3600
-    plans: str | None = None
-    ssh_known_hosts: str | None = None
-    ssh_key: str | None = None
-    ssh_connect_timeout: float = 10
-    rollout_hosts: int = 1000
-    rollout_forks: int = 50
-    rollout_deadline: float = 24 * 3600
-    rollout_output: int = 16 << 10
-    rollout_tail: int = 2048
-    rollout_kill_timeout: float = 5
-    folders: tuple[str, ...] = ()
-    batch_pictures: int = 10_000
-    batch_bytes: int = 4 << 30
-    archive_bytes: int = 4 << 30
-    archive_ratio: int = 100
-    sheet_pages: int = 40
-    film_frames: int = 36_000
-    film_pixels: int = 9_000_000
-    film_bytes: int = 2 << 30
-    studio_memory: int = 1 << 30
-    studio_timeout: float = 60
-    max_slice_bytes: int = 16 << 20
-    max_pixels: int = 50_000_000
-    max_side: int = 65_500
-    formats: tuple[str, ...] = ("jpeg", "png", "webp")
+from works.settings import MIB, Count, Names, Seconds, SettingsGroup
 
 
-@dataclass(frozen=True, slots=True)
-class JobResources:
-    """``uploads`` finds and keeps what users sent; ``media`` is where results go, and ``threads`` wait for it."""
+def _entries(value: Any) -> Any:
+    entries = tuple(entry.strip() for entry in value.split(",") if entry.strip()) if isinstance(value, str) else value
+    if isinstance(entries, tuple) and not all(re.fullmatch(r"[\w.-]+=.+", str(entry)) for entry in entries):
+        raise ValueError("must be like scans=/srv/scans, each a name without spaces and a path")
+    return entries
 
-    settings: JobSettings
-    media: ResultStore
-    uploads: Uploads
-    threads: StoreThreads
+
+Folders = Annotated[tuple[str, ...], BeforeValidator(_entries)]
+"""Several NAME=PATH, written with commas between them."""
+
+
+class JobSettings(SettingsGroup):
+    """How many jobs run, how long they and their histories may be, and where they find files."""
+
+    job_modules: Names = Field((), description="modules of yours with further kinds of jobs, importable here")
+    job_folder: str = Field("var/jobs", description="where jobs have their scratch folders")
+    folders: Folders = Field((), description="folders that jobs may read: NAME=PATH, commas between several")
+    jobs_running: Count = Field(8, description="jobs that run on this server at once; more are answered busy")
+    jobs_running_per_user: Count = Field(4, description="of these a user's")
+    jobs_kept_per_user: Count = Field(200, description="jobs of a user whose stories are kept")
+    job_ttl: Seconds = Field(7 * 24 * 3600, description="seconds that a job's story is kept after its end")
+    job_events: Count = Field(9000, description="events of a job's story, at most session_events; it is told in fewer")
+    job_log_bytes: Count = Field(4 * MIB, description="bytes of a job's log; then it is cut, which it says")
+    job_targets: Count = Field(20_000, description="targets of a job; each is told with every look at it")
+    job_tasks: Count = Field(8, description="tasks of a job in the queue at once; more would only wait there")
+    job_watchers: Count = Field(200, description="connections that watch one job; each has its own outbox")
+    job_watches: Count = Field(20, description="jobs that one connection watches")
+    job_lease: Seconds = Field(10, description="seconds after which a job whose server is silent is lost")
+    job_cancel_timeout: Seconds = Field(30, description="seconds that a cancelled job has to clear away")
+    job_approval_timeout: Seconds = Field(24 * 3600, description="seconds that a job waits for an approval")
 
     @property
-    def plans(self) -> Path | None:
-        """The YAML file of plans, if one is set."""
-        return Path(self.settings.plans) if self.settings.plans else None
+    def folder_paths(self) -> dict[str, Path]:
+        """Name -> path of each of ``folders``."""
+        entries = (entry.partition("=") for entry in self.folders)
+        return {name.strip(): Path(path.strip()) for name, _, path in entries}
+
+
+class HelperSettings(SettingsGroup):
+    """The bounds of the helper processes of jobs (helpers.py)."""
+
+    studio_memory: int = Field(
+        1 << 30, ge=1 << 29, description="bytes of address space of a process that reads or writes a film, or a sheet"
+    )
+    studio_timeout: Seconds = Field(60, description="seconds for such a process to answer; a frame takes some 50 ms")

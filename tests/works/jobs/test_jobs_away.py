@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from tests.support import event_stores
-from tests.support.jobs import ALICE, end, groups, housed, opened, start, until_told
+from tests.support.jobs import ALICE, end, groups, opened, running_jobs, start, until_told
 from tests.support.running import until
 from works.errors import WorkError
 from works.events.broker import Broker
@@ -61,7 +61,7 @@ class Away:
 async def test_what_is_told_while_the_log_is_away_is_told_when_it_is_back(tmp_path: Path) -> None:
     async with event_stores.opened("sqlite", tmp_path) as store:
         away = Away(store)
-        async with housed(away.broker, away.marks, away.leases, tmp_path, job_lease=600) as jobs:
+        async with running_jobs(away.broker, away.marks, away.leases, tmp_path, job_lease=600) as jobs:
             id = await start(jobs, "counting", steps=300, pause=0.001)
             away.is_away = True
             await until(lambda: away.refused > 2)
@@ -77,7 +77,7 @@ async def test_a_job_whose_log_is_away_for_longer_than_its_lease_is_stopped_and_
 ) -> None:
     async with event_stores.opened("sqlite", tmp_path) as store:
         away = Away(store)
-        async with housed(away.broker, away.marks, away.leases, tmp_path, job_lease=0.5) as jobs:
+        async with running_jobs(away.broker, away.marks, away.leases, tmp_path, job_lease=0.5) as jobs:
             id = await start(jobs, "waiting", file=str(tmp_path / "file"))
             await until_told(jobs, id, "target")
             away.is_away = True
@@ -125,7 +125,7 @@ async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_p
 async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_path: Path) -> None:
     async with (
         event_stores.opened("sqlite", tmp_path) as store,
-        housed(store.broker, store.marks, store.leases, tmp_path, jobs_kept_per_user=2) as jobs,
+        running_jobs(store.broker, store.marks, store.leases, tmp_path, jobs_kept_per_user=2) as jobs,
     ):
         runs = await start(jobs, "waiting")
         ids = []

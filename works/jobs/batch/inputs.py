@@ -77,14 +77,9 @@ def in_natural_order(pictures: Sequence[Picture]) -> list[Picture]:
     return sorted(pictures, key=lambda picture: (natural(picture.name), picture.name))
 
 
-def folders(settings: Sequence[str]) -> dict[str, Path]:
-    """Name -> folder, of entries NAME=PATH."""
-    return {name.strip(): Path(path.strip()) for name, _, path in (entry.partition("=") for entry in settings)}
-
-
 def folder_named(context: JobContext, name: str) -> Path:
     """Raises WorkError not_found, naming those that there are."""
-    known = folders(context.house.settings.folders)
+    known = context.resources.settings.folder_paths
     if name not in known:
         there = ", ".join(sorted(known)) or "none (folders)"
         raise WorkError("not_found", f"folder: there is no {name[:40]!r}; there are {there}")
@@ -93,21 +88,21 @@ def folder_named(context: JobContext, name: str) -> Path:
 
 async def held(context: JobContext, ids: Sequence[str]) -> list[Attachment]:
     """The user's uploads of these ids; they stay as long as those that a message refers to. Raises WorkError."""
-    uploads = context.house.uploads
+    uploads = context.resources.uploads
     await uploads.keep(context.user, ids)
     return await uploads.find(context.user, ids)
 
 
 async def uploaded_pictures(context: JobContext, ids: Sequence[str]) -> Pictures:
     """Raises WorkError not_found, or unsupported_format for an upload that is no picture."""
-    most = context.house.settings.batch_pictures
+    most = context.resources.batch.batch_pictures
     ids = list(dict.fromkeys(ids))
     if len(ids) > most:
         raise WorkError("too_large", f"uploads: at most {most:,} are taken (batch_pictures)")
     attachments = await held(context, ids)
     if other := [each.name for each in attachments if not is_picture(each.name)]:
         raise WorkError("unsupported_format", f"uploads: {other[0]} is no picture")
-    most, uploads = context.house.settings.max_slice_bytes, context.house.uploads
+    most, uploads = context.resources.images.max_slice_bytes, context.resources.uploads
     named = zip(_called(attachments), attachments, strict=True)
     return Pictures([Picture(name, partial(_read_upload, uploads, each, most)) for name, each in named])
 
@@ -141,7 +136,7 @@ def _read_upload(uploads: Uploads, attachment: Attachment, most: int) -> bytes:
 
 async def fetched(context: JobContext, attachment: Attachment) -> Path:
     """Where an upload is on this machine's disk; from a bucket it is copied there. Raises WorkError not_found."""
-    place = context.house.uploads.place
+    place = context.resources.uploads.place
     if isinstance(place, Path):
         return place / attachment.name
     path = context.folder() / attachment.name
@@ -169,9 +164,10 @@ def file_in(context: JobContext, folder: str, name: str) -> Path:
 
 async def pictures_in(context: JobContext, name: str, match: str) -> Pictures:
     """The pictures of a folder and of those in it, in the order of their names. Raises WorkError."""
-    folder, settings = folder_named(context, name), context.house.settings
+    folder, resources = folder_named(context, name), context.resources
+    most, most_bytes = resources.batch.batch_pictures, resources.images.max_slice_bytes
     try:
-        return await asyncio.to_thread(_list, folder, match, settings.batch_pictures, settings.max_slice_bytes)
+        return await asyncio.to_thread(_list, folder, match, most, most_bytes)
     except OSError as error:
         raise WorkError("not_found", f"folder {name}: it cannot be read: {error.strerror}") from None
 

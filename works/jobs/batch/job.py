@@ -19,7 +19,7 @@ from works.jobs.batch.contact_sheet import PICTURE
 from works.jobs.batch.in_order import in_order
 from works.jobs.batch.inputs import Picture, Pictures, fetched, held, pictures_in, uploaded_pictures
 from works.jobs.batch.results import BatchResults, PictureOutcome, keep_all
-from works.jobs.batch.zip_input import ArchiveBounds, open_archive
+from works.jobs.batch.zip_input import open_archive
 from works.jobs.helpers import HelperProcesses
 from works.validation import StrictModel
 
@@ -74,12 +74,11 @@ async def batch(context: JobContext, params: BatchParams) -> dict[str, Any]:
         if pictures.passed_over:
             await context.log(f"{pictures.passed_over:,} files are passed over: by their names they are no pictures")
         items = await _wanted(context, pictures.items)
-        settings = context.house.settings
         sheet = None
         if params.sheet:
-            studio = await stack.enter_async_context(HelperProcesses(settings.studio_memory, settings.studio_timeout))
+            studio = await stack.enter_async_context(HelperProcesses(context.resources.helpers))
             sheet = studio.hand("sheet")
-        harvest = BatchResults(context.folder(), sheet, settings.sheet_pages)
+        harvest = BatchResults(context.folder(), sheet, context.resources.batch.sheet_pages)
         stack.push_async_callback(harvest.close)
         await harvest.open()
         return await _Batch(context, params, harvest).run(items)
@@ -93,11 +92,9 @@ async def _open(context: JobContext, params: BatchParams) -> Pictures:
     (attachment,) = await held(context, [params.zip])
     if attachment.suffix != ".zip":
         raise WorkError("unsupported_format", f"zip: the upload is {attachment.suffix[1:]}, no zip")
-    settings = context.house.settings
-    bounds = ArchiveBounds(
-        settings.batch_pictures, settings.archive_bytes, settings.max_slice_bytes, settings.archive_ratio
-    )
-    return await asyncio.to_thread(open_archive, await fetched(context, attachment), bounds)
+    resources = context.resources
+    path = await fetched(context, attachment)
+    return await asyncio.to_thread(open_archive, path, resources.batch, resources.images.max_slice_bytes)
 
 
 async def _wanted(context: JobContext, pictures: list[Picture]) -> list[Picture]:
@@ -126,7 +123,7 @@ class _Batch:
         await context.stage("working")
         await context.progress(0, 0, len(items))
         given_up = ""
-        async with aclosing(in_order(_each(items), self._work, context.house.settings.job_tasks)) as outcomes:
+        async with aclosing(in_order(_each(items), self._work, context.resources.settings.job_tasks)) as outcomes:
             async for (_, picture), outcome in outcomes:
                 await harvest.add(picture.name, outcome)
                 await self._tell(picture, outcome)
@@ -180,7 +177,7 @@ class _Batch:
 
     def _enough(self) -> str:
         """Why no more is worked; empty while more may be."""
-        most, settings = self._params.max_failed, self._context.house.settings
+        most, settings = self._params.max_failed, self._context.resources.batch
         if most is not None and self._failed > most:
             return f"given up: more than {most:,} pictures failed (max_failed)"
         if self._harvest.bytes > settings.batch_bytes:

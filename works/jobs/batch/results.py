@@ -163,7 +163,7 @@ async def keep_all(context: JobContext, files: Sequence[Path]) -> list[dict[str,
             kept.append(await context.keep(file, file.name))  # noqa: PERF401, for what is kept so far is needed below
     except BaseException as error:
         for each in kept:
-            await context.house.threads.run(context.house.media.delete, each["url"].rpartition("/")[2])
+            await context.resources.threads.run(context.resources.results.delete, each["url"].rpartition("/")[2])
         if isinstance(error, OSError):
             raise WorkError("internal", f"the results cannot be kept: {error.strerror}", temporary=True) from None
         raise

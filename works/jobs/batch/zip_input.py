@@ -14,12 +14,12 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from works.errors import WorkError
 from works.jobs.batch.inputs import UNSAFE, Picture, Pictures, in_natural_order, is_picture, opened, safe, within
+from works.jobs.batch.settings import BatchSettings
 
 # Bits of the general purpose flag (4.4.4): encrypted, strongly encrypted, names masked.
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
@@ -34,16 +34,6 @@ _SMALL = 1 << 20
 # Bytes of one part of a name, as file systems have it.
 _LONGEST_NAME = 255
 _DRIVE = re.compile(r"[A-Za-z]:")
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveBounds:
-    """How many entries; bytes of all of them unpacked, and of one picture; how many times one may grow by unpacking."""
-
-    entries: int
-    bytes: int
-    picture: int
-    ratio: int
 
 
 class _Guarded(io.BufferedReader):
@@ -61,21 +51,24 @@ class _Guarded(io.BufferedReader):
         return super().read(size)
 
 
-def open_archive(path: Path, bounds: ArchiveBounds) -> Pictures:
-    """The pictures of a zip, in the order of their names; to be closed. Waits for the disk. Raises WorkError."""
+def open_archive(path: Path, settings: BatchSettings, most_bytes: int) -> Pictures:
+    """The pictures of a zip, in the order of their names; to be closed. ``most_bytes``: of one picture.
+
+    Waits for the disk. Raises WorkError.
+    """
     file = _Guarded(opened(path))
     try:
-        file.most = max(bounds.entries * _LISTED, _END)
+        file.most = max(settings.batch_pictures * _LISTED, _END)
         archive = _listed(file)
         file.most = None
         entries = archive.infolist()
-        _check_bomb(entries, archive.start_dir, bounds)
+        _check_bomb(entries, archive.start_dir, settings)
         named = _named(entries)
     except BaseException:
         file.close()
         raise
     items = [
-        Picture(safe(name), partial(_read, archive, entry, bounds.picture))
+        Picture(safe(name), partial(_read, archive, entry, most_bytes))
         for name, entry in named.items()
         if is_picture(name)
     ]
@@ -92,17 +85,17 @@ def _listed(file: _Guarded) -> zipfile.ZipFile:
         raise WorkError("unsupported_format", "the zip is damaged, cut short, or none") from None
 
 
-def _check_bomb(entries: Sequence[zipfile.ZipInfo], end: int, bounds: ArchiveBounds) -> None:
+def _check_bomb(entries: Sequence[zipfile.ZipInfo], end: int, settings: BatchSettings) -> None:
     """``end``: where the entries end, and the list of them begins."""
-    if len(entries) > bounds.entries:
-        raise WorkError("too_large", f"the zip has more than {bounds.entries:,} entries (batch_pictures)")
+    if len(entries) > settings.batch_pictures:
+        raise WorkError("too_large", f"the zip has more than {settings.batch_pictures:,} entries (batch_pictures)")
     total = sum(entry.file_size for entry in entries)
-    if total > bounds.bytes:
-        most = f"at most {bounds.bytes:,} are taken (archive_bytes)"
+    if total > settings.archive_bytes:
+        most = f"at most {settings.archive_bytes:,} are taken (archive_bytes)"
         raise WorkError("too_large", f"the zip unpacks to {total:,} bytes; {most}")
     for entry in entries:
-        if entry.file_size > max(_SMALL, bounds.ratio * entry.compress_size):
-            grows = f"{shown(entry.filename)} would grow more than {bounds.ratio} times (archive_ratio)"
+        if entry.file_size > max(_SMALL, settings.archive_ratio * entry.compress_size):
+            grows = f"{shown(entry.filename)} would grow more than {settings.archive_ratio} times (archive_ratio)"
             raise WorkError("too_large", f"the zip is refused as a bomb: {grows}")
     ordered = sorted(entries, key=lambda entry: entry.header_offset)
     begins = [entry.header_offset for entry in ordered[1:]] + [end]

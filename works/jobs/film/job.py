@@ -60,9 +60,8 @@ async def film(context: JobContext, params: FilmParams) -> dict[str, Any]:
     """Works through a video frame by frame, and makes a film (WebM, without sound) of what comes of it."""
     await context.stage("opening")
     path = await _source(context, params)
-    settings = context.house.settings
     async with AsyncExitStack() as stack:
-        studio = await stack.enter_async_context(HelperProcesses(settings.studio_memory, settings.studio_timeout))
+        studio = await stack.enter_async_context(HelperProcesses(context.resources.helpers))
         making = _Film(context, params, studio.hand("reader"), studio.hand("writer"))
         if actions.find(params.action).gives_data:
             making.table = Table(context.folder(), _COLUMNS)
@@ -83,7 +82,7 @@ class _Film:
 
     def __init__(self, context: JobContext, params: FilmParams, reader: Helper, writer: Helper) -> None:
         self._context, self._params, self._reader, self._writer = context, params, reader, writer
-        self._settings = context.house.settings
+        self._settings = context.resources.film
         self._format: Format = "jpeg" if params.quality == "high" else "png"
         self._path = context.folder() / "film.webm"
         self._done = self._failed = self._missed = 0
@@ -119,7 +118,7 @@ class _Film:
         context = self._context
         await context.stage("working")
         await context.progress(0, 0, self._total)
-        async with aclosing(in_order(self._frames(), self._work, self._settings.job_tasks)) as worked:
+        async with aclosing(in_order(self._frames(), self._work, context.resources.settings.job_tasks)) as worked:
             async for frame, came_of in worked:
                 await self._add(frame, came_of)
                 await context.progress(self._done, self._failed, self._total)

@@ -13,6 +13,7 @@ from works.jobs import JobContext, JobFailed
 from works.jobs.rollout.host_run import HostRun
 from works.jobs.rollout.inventory import Inventory
 from works.jobs.rollout.plan import HealthCheck, Plan, Stage, share
+from works.jobs.rollout.settings import RolloutSettings
 
 # Hosts that a question or a result names.
 _NAMED = 100
@@ -32,12 +33,12 @@ class RolloutExecution:
         plan: Plan,
         hosts: Iterable[HostRun],
         visitor: Callable[[str], HostRun],
+        settings: RolloutSettings,
         *,
         dry: bool,
-        kill: float,
     ) -> None:
         self._context, self._plan, self._visitor = context, plan, visitor
-        self._dry, self._kill = dry, kill
+        self._dry, self._kill_timeout = dry, settings.rollout_kill_timeout
         self._hosts = {host.name: host for host in hosts}
         self._stages = [
             (stage, [name for name in plans.members(stage.hosts or plan.hosts) if name in self._hosts])
@@ -54,7 +55,7 @@ class RolloutExecution:
     async def run(self) -> None:
         """To the end. Raises JobFailed when it is not the one that was planned; a cancel is told so too."""
         # What runs at the end must have time to be stopped before the deadline.
-        seconds = max(self._plan.deadline - self._kill - 1, self._plan.deadline / 2)
+        seconds = max(self._plan.deadline - self._kill_timeout - 1, self._plan.deadline / 2)
         ended: JobFailed | None = None
         try:
             async with self._clock:

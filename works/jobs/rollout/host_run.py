@@ -2,27 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from works.jobs import JobContext
 from works.jobs.rollout.inventory import Target
 from works.jobs.rollout.output import Output
 from works.jobs.rollout.plan import HealthCheck, Stage, Step, script
+from works.jobs.rollout.settings import RolloutSettings
 from works.jobs.rollout.ssh import ConnectionBroken, Exit, Ssh, SshConnection, Unreachable
 
 # Steps that a state tells of; the log tells of all.
 _TOLD = 50
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutTerms:
-    """What goes for every host of a rollout. ``kill``: seconds to end a command; ``dry``: only checks are run."""
-
-    live: int
-    kept: int
-    kill: float
-    dry: bool
 
 
 class HostFailed(Exception):
@@ -36,10 +26,12 @@ class HostFailed(Exception):
 class HostRun:
     """``begun``: the stages that something was run for here; ``done``: those that are over and went well.
 
-    The final state is told once, by ``settle``.
+    ``dry``: only checks are run. The final state is reported once, by ``settle``.
     """
 
-    def __init__(self, target: Target, context: JobContext, ssh: Ssh, terms: RolloutTerms) -> None:
+    def __init__(
+        self, target: Target, context: JobContext, ssh: Ssh, settings: RolloutSettings, *, dry: bool = False
+    ) -> None:
         self.target = target
         self.name = target.name
         self.begun: list[str] = []
@@ -55,8 +47,9 @@ class HostRun:
         self._steps: list[dict[str, Any]] = []
         self._back: list[str] = []
         self._telling: asyncio.Future[None] | None = None
-        self._context, self._ssh, self._terms = context, ssh, terms
-        self._output = Output(terms.live, terms.kept)
+        self._context, self._ssh, self._dry = context, ssh, dry
+        self._kill_timeout = settings.rollout_kill_timeout
+        self._output = Output(settings.rollout_output, settings.rollout_tail)
 
     async def work(self, stage: Stage) -> None:
         """The stage's steps. What goes wrong is kept; raises CancelledError only, once what ran has been stopped."""
@@ -134,7 +127,7 @@ class HostRun:
             if ended.status != 1:
                 await self._told(step, "failed", ended)
                 raise HostFailed("step", f"{step.name}: its check failed: {_how(ended)}; 0 or 1 is an answer")
-        if self._terms.dry:
+        if self._dry:
             await self._context.log(f"would run: {step.command.strip()}", self.name)
             return await self._told(step, "ok" if step.changed_when == "never" else "changed", None)
         self._output.watch_for(step.marker)
@@ -148,7 +141,7 @@ class HostRun:
         self.changed = self.changed or state == "changed"
         self._exit = ended.status if ended else None
         self._steps.append({"step": step.name, "state": state, **({"exit": ended.status} if ended else {})})
-        await self._context.log(f"{step.name}: {'would be ' if self._terms.dry else ''}{state}", self.name)
+        await self._context.log(f"{step.name}: {'would be ' if self._dry else ''}{state}", self.name)
 
     async def _run(self, connection: SshConnection, command: str, seconds: float, what: str = "it") -> Exit:
         """Runs a command within that time, or stops it."""
@@ -168,7 +161,7 @@ class HostRun:
     async def _stopped(self, connection: SshConnection) -> bool:
         known = False
         try:
-            known = await connection.stop(self._terms.kill)
+            known = await connection.stop(self._kill_timeout)
         finally:
             self.known = self.known and known
         return known

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from works.jobs.rollout.plan import RESERVED, Name, Part, Plan, Value, Variable, as_text
+from works.jobs.rollout.settings import RolloutSettings
 
 # Bytes of the file. A thousand hosts take some 80 KiB; what is larger is no file of plans.
 _MOST_BYTES = 4 << 20
@@ -82,15 +83,6 @@ class Inventory(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class PlanBounds:
-    """What a plan may ask for; ``deadline`` in seconds."""
-
-    hosts: int
-    forks: int
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
 class Fault:
     place: str
     line: int
@@ -111,7 +103,7 @@ class InventoryError(Exception):
         super().__init__("\n".join([f"{path.name} cannot be used:", *lines]))
 
 
-def load(path: Path, bounds: PlanBounds) -> Inventory:
+def load(path: Path, settings: RolloutSettings) -> Inventory:
     """Takes some 0.1 ms a line, so it is for a thread.
 
     Raises InventoryError, or OSError for a file that cannot be read.
@@ -129,7 +121,7 @@ def load(path: Path, bounds: PlanBounds) -> Inventory:
         plans = Inventory.model_validate(content)
     except ValidationError as error:
         raise InventoryError(path, faults + list(_merged(reading, error))) from None
-    faults += [reading.fault(place, message) for place, message in _beyond(plans, bounds)] if not faults else []
+    faults += [reading.fault(place, message) for place, message in _beyond(plans, settings)] if not faults else []
     if faults:
         raise InventoryError(path, faults)
     return plans
@@ -226,7 +218,7 @@ def _strangers(content: Any, place: Place = (), known: frozenset[str] | None = N
             yield from _strangers(value, here, known)
 
 
-def _beyond(plans: Inventory, bounds: PlanBounds) -> Iterator[tuple[Place, str]]:
+def _beyond(plans: Inventory, settings: RolloutSettings) -> Iterator[tuple[Place, str]]:
     """What is well formed and cannot be: no user, names that are taken, more than the settings allow."""
     for name, host in plans.hosts.items():
         if not (host.user or plans.defaults.user):
@@ -235,10 +227,10 @@ def _beyond(plans: Inventory, bounds: PlanBounds) -> Iterator[tuple[Place, str]]
         place: Place = ("plans", name)
         for taken in sorted((RESERVED | set(plan.vars)) & set(plan.params)):
             yield (*place, "params", taken), "the name is taken"
-        if plan.deadline > bounds.deadline:
-            yield (*place, "deadline"), f"at most {bounds.deadline:g} seconds (rollout_deadline)"
-        if (count := len(plans.everybody(plan))) > bounds.hosts:
-            yield place, f"{count} hosts; at most {bounds.hosts} (rollout_hosts)"
+        if plan.deadline > settings.rollout_deadline:
+            yield (*place, "deadline"), f"at most {settings.rollout_deadline:g} seconds (rollout_deadline)"
+        if (count := len(plans.everybody(plan))) > settings.rollout_hosts:
+            yield place, f"{count} hosts; at most {settings.rollout_hosts} (rollout_hosts)"
         for index, stage in enumerate(plan.stages):
-            if stage.forks > bounds.forks:
-                yield (*place, "stages", index, "forks"), f"at most {bounds.forks} (rollout_forks)"
+            if stage.forks > settings.rollout_forks:
+                yield (*place, "stages", index, "forks"), f"at most {settings.rollout_forks} (rollout_forks)"

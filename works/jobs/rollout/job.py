@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from works.jobs import JobContext, JobFailed, job
+from works.jobs.rollout.settings import RolloutSettings
 
 if TYPE_CHECKING:
     from works.jobs.rollout.inventory import Inventory
     from works.jobs.rollout.plan import Plan
     from works.jobs.rollout.ssh import Ssh
-    from works.jobs.settings import JobSettings
 
 
 class RolloutParams(BaseModel):
@@ -33,10 +33,10 @@ class RolloutParams(BaseModel):
 @job
 async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] | None:
     """Carries out a named plan on many hosts over SSH: in stages and batches, until all is done or too much fails."""
-    settings = context.house.settings
+    settings = context.resources.rollout
     try:
         from works.jobs.rollout.execution import RolloutExecution
-        from works.jobs.rollout.host_run import HostRun, RolloutTerms
+        from works.jobs.rollout.host_run import HostRun
     except ModuleNotFoundError as error:
         if error.name not in ("asyncssh", "yaml"):
             raise
@@ -52,13 +52,11 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
     for name in skipped:
         await context.target(name, "skipped", reason="it is not among the hosts that were asked for")
 
-    terms = RolloutTerms(settings.rollout_output, settings.rollout_tail, settings.rollout_kill_timeout, params.dry_run)
-
     def visitor(name: str) -> HostRun:
-        return HostRun(plans.target(name, plan, values), context, ssh, terms)
+        return HostRun(plans.target(name, plan, values), context, ssh, settings, dry=params.dry_run)
 
     hosts = [visitor(name) for name in chosen]
-    course = RolloutExecution(context, plans, plan, hosts, visitor, dry=terms.dry, kill=terms.kill)
+    course = RolloutExecution(context, plans, plan, hosts, visitor, settings, dry=params.dry_run)
     head = {"plan": params.plan, "dry_run": params.dry_run, "hosts": len(chosen), "skipped": len(skipped)}
     try:
         await course.run()
@@ -67,15 +65,14 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
     return {**head, **course.result()}
 
 
-async def _read_plan(settings: "JobSettings", params: RolloutParams) -> "tuple[Inventory, Plan, dict[str, str]]":
+async def _read_plan(settings: RolloutSettings, params: RolloutParams) -> "tuple[Inventory, Plan, dict[str, str]]":
     """The file of plans, the plan, its parameters as text. Raises JobFailed, with all errors by field."""
-    from works.jobs.rollout.inventory import InventoryError, PlanBounds, load
+    from works.jobs.rollout.inventory import InventoryError, load
 
-    if not settings.plans:
+    if settings.plans_path is None:
         raise JobFailed("unavailable", "there is no file of plans (plans)")
-    bounds = PlanBounds(settings.rollout_hosts, settings.rollout_forks, settings.rollout_deadline)
     try:
-        plans = await asyncio.to_thread(load, Path(settings.plans), bounds)
+        plans = await asyncio.to_thread(load, settings.plans_path, settings)
     except InventoryError as error:
         errors = [{"field": fault.place, "line": fault.line, "message": fault.message} for fault in error.faults]
         raise JobFailed("bad_plans", str(error), {"errors": errors[:100]}) from None
@@ -102,7 +99,7 @@ def _bad(faults: list[str], code: str) -> JobFailed:
     return JobFailed(code, "; ".join(faults[:5])[:500], {"errors": errors[:100]})
 
 
-def _open_ssh(settings: "JobSettings") -> "Ssh":
+def _open_ssh(settings: RolloutSettings) -> "Ssh":
     from works.jobs.rollout.ssh import Ssh
 
     if not (settings.ssh_known_hosts and settings.ssh_key):

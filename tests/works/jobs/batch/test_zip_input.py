@@ -13,17 +13,18 @@ from tests.support.pictures import encoded, photograph
 from tests.support.recording import recording
 from tests.support.zips import overlapping, with_flags, zipped
 from works.errors import WorkError
-from works.jobs.batch.zip_input import ArchiveBounds, open_archive
+from works.jobs.batch.settings import BatchSettings
+from works.jobs.batch.zip_input import open_archive
 
-BOUNDS = ArchiveBounds(entries=100, bytes=50 << 20, picture=16 << 20, ratio=100)
+SETTINGS = BatchSettings(batch_pictures=100, archive_bytes=50 << 20, archive_ratio=100)
 PICTURE = encoded(photograph())
 
 
-def opened(tmp_path: Path, data: bytes, bounds: ArchiveBounds = BOUNDS) -> dict[str, bytes | str]:
+def opened(tmp_path: Path, data: bytes, most_bytes: int = 16 << 20) -> dict[str, bytes | str]:
     """What is read of each picture, or its error's code."""
     path = tmp_path / "sent.zip"
     path.write_bytes(data)
-    pictures = open_archive(path, bounds)
+    pictures = open_archive(path, SETTINGS, most_bytes)
     found: dict[str, bytes | str] = {}
     try:
         for picture in pictures.items:
@@ -37,9 +38,9 @@ def opened(tmp_path: Path, data: bytes, bounds: ArchiveBounds = BOUNDS) -> dict[
     return found
 
 
-def refusal(tmp_path: Path, data: bytes, bounds: ArchiveBounds = BOUNDS) -> WorkError:
+def refusal(tmp_path: Path, data: bytes) -> WorkError:
     with pytest.raises(WorkError) as caught:
-        opened(tmp_path, data, bounds)
+        opened(tmp_path, data)
     return caught.value
 
 
@@ -142,8 +143,7 @@ def test_one_that_says_it_is_small_is_read_no_further_than_that(tmp_path: Path) 
 
 
 def test_a_picture_larger_than_a_slice_may_be_is_told_of_it_alone(tmp_path: Path) -> None:
-    bounds = ArchiveBounds(100, 50 << 20, 1000, 100)
-    assert opened(tmp_path, zipped({"a.jpg": PICTURE, "b.jpg": b"small"}), bounds) == {
+    assert opened(tmp_path, zipped({"a.jpg": PICTURE, "b.jpg": b"small"}), most_bytes=1000) == {
         "a.jpg": "too_large",
         "b.jpg": b"small",
     }
@@ -176,7 +176,7 @@ def test_no_mutation_of_a_zip_is_a_fault_of_ours(tmp_path: Path) -> None:
 async def test_a_message_cannot_refer_to_a_zip(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         with pytest.raises(WorkError, match="a zip is for jobs"):
-            await job.house.uploads.attach("alice", [await job.upload(zipped({"a.jpg": PICTURE}))])
+            await job.resources.uploads.attach("alice", [await job.upload(zipped({"a.jpg": PICTURE}))])
 
 
 async def test_a_job_says_why_a_zip_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

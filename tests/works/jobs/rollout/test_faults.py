@@ -202,7 +202,7 @@ class Hesitant(Recorder):
 async def test_a_cancel_while_a_state_is_being_told_neither_loses_nor_doubles_it(fleet: Fleet) -> None:
     with sshd(fleet, *"ab"):
         plain = prepare(fleet, plan(TRUE, stage="batches: [1]"))
-        context = Hesitant(plain.house.settings, fleet.folder)
+        context = Hesitant(plain.resources.rollout.model_dump(), fleet.folder)
         work = asyncio.create_task(carry_out(context))
         await until(context.told_of.is_set)
         work.cancel()

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from works.jobs.rollout.inventory import Inventory, InventoryError, PlanBounds, load
+from works.jobs.rollout.inventory import Inventory, InventoryError, load
 from works.jobs.rollout.plan import Param, Stage, Step, script
+from works.jobs.rollout.settings import RolloutSettings
 
 WHOLE = """
 defaults: {user: deploy, vars: {zone: north, tier: low, port: 80}}
@@ -27,13 +28,13 @@ plans:
       batches: [1, 10%, 100%]
       steps: [{name: work, command: 'true'}]
 """
-BOUNDS = PlanBounds(hosts=10, forks=20, deadline=7200)
+SETTINGS = RolloutSettings(rollout_hosts=10, rollout_forks=20, rollout_deadline=7200)
 
 
 def read(folder: Path, text: str | bytes) -> Inventory:
     path = folder / "plans.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load(path, BOUNDS)
+    return load(path, SETTINGS)
 
 
 def faults(folder: Path, text: str | bytes) -> list[tuple[int, str, str]]:
