@@ -13,7 +13,7 @@ from works.imaging.task import Result, Task
 from works.queue.bench import WorkerDecoders
 from works.queue.cluster_address import QueueSettings
 from works.queue.dask import run_worker
-from works.storage.results import FolderResults
+from works.storage.results_folder import FolderResults
 
 
 class Sleeper:

@@ -7,7 +7,7 @@ address that is good for a few minutes, or they come through us.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import tornado.web
 
@@ -15,10 +15,8 @@ from handlers.core.http import BaseHandler, within
 from handlers.core.refusals import FILE_UNAVAILABLE, NOT_FOUND, Refused
 from works.storage import results as media
 from works.storage import uploads_store as shelf
+from works.storage.address import RemoteFiles, StoredObject
 from works.storage.filetype import FILE_TYPES
-
-if TYPE_CHECKING:
-    from works.storage.bucket import Bucket, StoredObject
 
 # Bytes that are fetched from a bucket at once, and wait in memory for the client to take them.
 _PIECE = 1 << 20
@@ -28,11 +26,11 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
     """Tornado's file handler (ranges, 304, HEAD), over a folder, and over what a bucket says of an object."""
 
     missing: ClassVar[str] = "there is no such result; they are kept for a day"
-    _object: "StoredObject | None" = None
+    _object: StoredObject | None = None
     _wanted: tuple[int, int] | None = None
 
     @property
-    def place(self) -> "Path | Bucket":
+    def place(self) -> Path | RemoteFiles:
         return self.services.media.place
 
     def prepare(self) -> None:
@@ -56,7 +54,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         self.set_extra_headers(path)
         self.set_header("X-Accel-Redirect", location + self.request.path.removeprefix("/"))
 
-    async def _get_object(self, bucket: "Bucket", name: str, include_body: bool) -> None:
+    async def _get_object(self, bucket: RemoteFiles, name: str, include_body: bool) -> None:
         try:
             self._object = await self.services.threads.run(bucket.look, name)
             if include_body and self.context.http.store_serve == "redirect":
@@ -69,7 +67,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         except OSError as error:
             raise Refused(FILE_UNAVAILABLE, error=error.strerror) from None
 
-    async def _redirect(self, bucket: "Bucket", name: str) -> None:
+    async def _redirect(self, bucket: RemoteFiles, name: str) -> None:
         seconds = self.context.http.store_link_ttl
         address = await self.services.threads.run(bucket.sign, name, seconds)
         self.set_extra_headers(name)
@@ -78,7 +76,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         self.clear_header("Content-Disposition")
         self.redirect(address)
 
-    async def _send_pieces(self, bucket: "Bucket", name: str, start: int, end: int) -> None:
+    async def _send_pieces(self, bucket: RemoteFiles, name: str, start: int, end: int) -> None:
         """No faster than the client takes them, each a request of its own: a slow client outlasts any one of them."""
         while start < end:
             piece = await self.services.threads.run(bucket.piece, name, start, min(start + _PIECE, end))
@@ -136,7 +134,7 @@ class UploadedFile(MediaFile):
     missing = "there is no such upload; what no message refers to is kept for an hour, all else for a month"
 
     @property
-    def place(self) -> "Path | Bucket":
+    def place(self) -> Path | RemoteFiles:
         return self.services.uploads.place
 
     def told(self, path: str) -> dict[str, str]:

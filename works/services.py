@@ -28,7 +28,8 @@ from works.queue.open import open_queue
 from works.queue.order import QueueBounds
 from works.sessions import Sessions, SessionSettings
 from works.storage.address import StoreOptions, StoreThreads
-from works.storage.results import ResultStore, open_results
+from works.storage.open import open_results
+from works.storage.results import ResultStore
 from works.storage.uploads import Uploads, UploadSettings, open_uploads
 from works.video.service import VideoService
 from works.video.settings import VideoSettings

@@ -24,7 +24,7 @@ from works.metrics import Metrics
 from works.queue.cluster import ClusterQueue
 from works.queue.cluster_address import QueueSettings
 from works.queue.order import QueueBounds
-from works.storage.results import FolderResults
+from works.storage.results_folder import FolderResults
 
 WORKERS = (2, 4, 8, 16)
 WORK = 0.05

@@ -25,7 +25,7 @@ from tests.support.running import GUARD, ROOT, Server, until
 from works.errors import WorkError
 from works.imaging.pipeline import ImageLimits, process
 from works.imaging.task import Task
-from works.storage.results import FolderResults
+from works.storage.results_folder import FolderResults
 
 Start = Callable[..., Server]
 PILLOW = "pillow==13.0.0"

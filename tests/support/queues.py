@@ -26,7 +26,7 @@ from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
 from works.queue.local import LocalQueue
 from works.queue.order import QueueBounds
-from works.storage.results import FolderResults
+from works.storage.results_folder import FolderResults
 
 
 class Seen(BaseQueue):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from tests.support.s3 import S3
 from works.storage.address import StoreOptions
-from works.storage.results import FolderResults, ResultStore, open_results
+from works.storage.open import open_results
+from works.storage.results import ResultStore
+from works.storage.results_folder import FolderResults
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from works.processes.forkserver import Forkserver, hear, serve
 from works.queue.attempts import DecoderCrashed
 from works.queue.serialization import decode_outcome, decode_task, encode_outcome, encode_task
 from works.storage.address import StoreOptions, address_of
-from works.storage.results import ResultStore, open_results
+from works.storage.open import open_results
+from works.storage.results import ResultStore
 
 # A child's own alarm rings this many seconds after the server's deadline: only when the server is gone.
 _GRACE = 2

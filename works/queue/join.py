@@ -5,7 +5,7 @@ import asyncio
 from works.queue.bench import WorkerDecoders
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings, ProcessDecoder
-from works.storage.results import open_results
+from works.storage.open import open_results
 
 
 async def be_worker(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,6 +53,36 @@ def address_of(url: str) -> BucketAddress | None:
     if not match or {".", ".."} & set(match[3].split("/")):
         return None
     return BucketAddress(match[1], match[2], match[3].removeprefix("/"))
+
+
+class StoredObject(NamedTuple):
+    """``modified`` in seconds since 1970, by the store's clock; ``tag`` is another whenever the bytes are."""
+
+    key: str
+    size: int
+    modified: float
+    tag: str | None
+
+
+class RemoteFiles(Protocol):
+    """Files in an object store, as the server reads them. Every method waits for the store and may raise OSError;
+    FileNotFoundError only where the file is not there."""
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host of the addresses that `sign` gives."""
+
+    def look(self, key: str) -> StoredObject:
+        """What is known of a file without reading it."""
+
+    def get(self, key: str) -> tuple[bytes, str | None]:
+        """All bytes of a file, and its tag."""
+
+    def piece(self, key: str, start: int, end: int) -> bytes:
+        """The bytes from `start` up to, not with, `end`."""
+
+    def sign(self, key: str, seconds: float) -> str:
+        """An address by which anybody may read the file for so long."""
 
 
 @contextmanager

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import obstore
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from works.storage.address import KNOWN, StoreOptions, address_of
+from works.storage.address import KNOWN, StoredObject, StoreOptions, address_of
 
 # A file is sent in parts of so many bytes, each a request, so many at once.
 _PART, _PARTS_AT_ONCE = 8 << 20, 2
@@ -28,15 +28,6 @@ _ENDPOINTS = {"s3": "aws_endpoint_url_s3", "gs": "google_base_url", "az": "azure
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
 _DENIES = "denies us (403): look at its key, and at what that may do"
 _FULL = ("507 ", "StorageFull", "QuotaExceeded", "InsufficientStorage")
-
-
-class StoredObject(NamedTuple):
-    """``modified`` in seconds since 1970, by the store's clock; ``tag`` is another whenever the bytes are."""
-
-    key: str
-    size: int
-    modified: float
-    tag: str | None
 
 
 class Bucket:

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from works.storage.address import StoreOptions, address_of
-from works.storage.bucket import Bucket, StoredObject
+from works.storage.address import StoredObject, StoreOptions, address_of
+from works.storage.bucket import Bucket
 from works.storage.results import NAME, headers_of, new_name
 
 # Names that are asked for at once, and how many times in one sweep; the next goes on from there.

@@ -11,18 +11,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from works.errors import Busy, WorkError
 from works.imaging.image_header import read_header
 from works.imaging.task import Task
 from works.queue import WorkQueue
-from works.storage.address import StoreOptions, StoreThreads
+from works.storage.address import RemoteFiles, StoreOptions, StoreThreads
 from works.storage.filetype import FILE_TYPES, GIF, FileType, detect, gif_size
-from works.storage.uploads_store import Attachment, UploadStore, Usage, open_upload_store
-
-if TYPE_CHECKING:
-    from works.storage.bucket import Bucket
+from works.storage.open import open_upload_store
+from works.storage.uploads_store import Attachment, UploadStore, Usage
 
 # Width and height within which a thumbnail fits.
 THUMBNAIL = (512, 512)
@@ -89,7 +87,7 @@ class Uploads:
         self.coming, self.there = Ledger(), Ledger()
 
     @property
-    def place(self) -> "Path | Bucket":
+    def place(self) -> Path | RemoteFiles:
         return self.shelf.place
 
     def begin(self, owner: str, length: int = 0, called: str = "") -> "Upload":

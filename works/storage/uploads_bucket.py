@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from works.storage.address import StoreOptions
-from works.storage.bucket import Bucket, StoredObject
+from works.storage.address import StoredObject, StoreOptions
+from works.storage.bucket import Bucket
 from works.storage.uploads_store import ABANDONED, ENTRY, ID, Attachment, Usage, headers_of, parse_record, record_of
 
 _RECORD, _KEPT = "record", "kept"

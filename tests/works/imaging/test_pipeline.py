@@ -15,7 +15,7 @@ from works.imaging import actions
 from works.imaging.pipeline import ImageLimits, process
 from works.imaging.pixels import as_image
 from works.imaging.task import Result, Task
-from works.storage.results import FolderResults
+from works.storage.results_folder import FolderResults
 
 CAT = encoded(photograph("chelsea.png"))  # 451 x 300
 

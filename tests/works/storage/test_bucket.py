@@ -13,7 +13,7 @@ from works.storage import bucket as objects
 from works.storage import results_bucket as media_objects
 from works.storage.address import StoreOptions, address_of
 from works.storage.bucket import Bucket
-from works.storage.results import open_results
+from works.storage.open import open_results
 from works.storage.results_bucket import BucketResults
 
 # Long enough for the busiest machine to answer in.

@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.s3 import S3
 from tests.support.stores import Stand, folder_stand, s3_stand
-from works.storage.results import TYPES, open_results
+from works.storage.open import open_results
+from works.storage.results import TYPES
 
 ODD_NAMES = [
     "",

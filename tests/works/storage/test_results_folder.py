@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.running import full_disk
-from works.storage.results import FolderResults, open_results
+from works.storage.open import open_results
+from works.storage.results_folder import FolderResults
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from tests.support.films import sound
 from tests.support.pictures import small
 from tests.support.uploads import HOUR, MONTH, age, names, opened, refused, send, unknown
-from works.storage.uploads_store import Attachment, FolderUploads, parse_record, record_of
+from works.storage.uploads_folder import FolderUploads
+from works.storage.uploads_store import Attachment, parse_record, record_of
 
 
 async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers_are(tmp_path: Path) -> None:
