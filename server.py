@@ -2,93 +2,65 @@
 
 import argparse
 import asyncio
-import os
 import resource
-import signal
 import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, TypeVar, cast
 
 import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+import cli.job
+import cli.scheduler
+import cli.token
+import cli.worker
 import config
-from cli import job as job_command
+from cli.cluster import stop_signal
+from config import Settings
 from handlers import health, routes
 from handlers.core import access_log, auth, framing
 from handlers.core.connections import Connections, hang_up
 from handlers.core.disconnects import KICKED, RESTARTING
 from handlers.core.http import HandlerContext, NotFound
-from handlers.core.settings import ChatSettings, HttpSettings, SocketSettings
-from works.events.settings import EventSettings
-from works.imaging import settings as imaging
-from works.imaging.pipeline import ImageLimits
-from works.imaging.settings import ImageLimits as ImageSettings
-from works.jobs.batch.settings import BatchSettings
-from works.jobs.film.settings import FilmSettings
-from works.jobs.rollout.settings import RolloutSettings
-from works.jobs.settings import HelperSettings, JobSettings
-from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import DecoderSettings
-from works.queue.join import be_scheduler, be_worker
-from works.queue.order import QueueBounds
-from works.queue.settings import QueueBounds as QueueSettingsGroup
-from works.services import Services, open_services
-from works.sessions import SessionSettings
-from works.settings import SettingsGroup
-from works.storage.address import StoreOptions
-from works.storage.uploads import UploadSettings
-from works.video.settings import VideoSettings
+from works.bans import Bans
+from works.chat.messages import Chat
+from works.events.open import open_events
+from works.jobs import load
+from works.jobs.resources import JobResources
+from works.jobs.service import JobService
+from works.metrics import Metrics
+from works.queue.decoder_child import ChildConfig
+from works.queue.open import open_queue
+from works.services import Services
+from works.sessions import Sessions
+from works.storage.address import StoreOptions, StoreThreads
+from works.storage.open import open_results, open_upload_store
+from works.storage.uploads import Uploads
+from works.video.service import VideoService
+from works.video.snapshots import Snapshots
 
-T = TypeVar("T")
-
-VAR = Path("var")
 # Seconds that clients have to answer a close before the server ends without them.
-_GOODBYE = 2.0
+_CLOSE_TIMEOUT = 2.0
 _DAY = 24 * 3600
 # Bytes of a body where none is expected; /process asks for more, once it knows who sends it.
-_MOST_BODY = 64 << 10
+_MAX_BODY = 64 << 10
+# Threads that wait for stores, of results and of uploads each. A store that hangs may hold up as many requests at once.
+_STORE_THREADS = 16
 
 
-async def serve(settings: config.Settings) -> None:
+async def serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT, then drains. Raises OSError when the port or a store cannot be had."""
-    # A socket is a descriptor, and Debian's soft limit is 1,024 of them.
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    try:
-        sockets = bind_sockets(settings.port, settings.address)
-    except OSError as error:
-        raise OSError(f"cannot listen on {settings.address} port {settings.port}: {error.strerror}") from None
-    services = await make_services(settings)
-    connections = Connections(pick(SocketSettings, settings), services.metrics)
-    server = HTTPServer(
-        make_application(settings, services, connections),
-        idle_connection_timeout=settings.header_timeout,
-        body_timeout=settings.body_timeout,
-        max_body_size=_MOST_BODY,
-        max_header_size=32 << 10,
-    )
+    allow_many_sockets()
+    sockets = listen(settings)
+    services = await open_services(settings)
+    connections = Connections(settings.sockets, services.metrics)
+    server = make_server(settings, make_application(settings, services, connections))
     server.add_sockets(sockets)
-    kick = partial(connections.disconnect_user, disconnect=KICKED)
-    duties = (
-        services.keep_house(),
-        health.watch_loop(services.metrics),
-        services.bans.follow(kick),
-        services.jobs.runner.run(),
-    )
-    chores = [asyncio.create_task(duty) for duty in duties]
-    for chore in chores:
-        chore.add_done_callback(report)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    start_background(services, connections)
+    stop = stop_signal()
     announce(settings, sockets[0])
     await stop.wait()
 
@@ -97,125 +69,143 @@ async def serve(settings: config.Settings) -> None:
     # A proxy that keeps connections goes to another server with its next request, or the one after it.
     server.conn_params.no_keep_alive = True
     connections.refuse_more()
-    await services.drain(settings.drain_timeout)
+    await services.drain(settings.server.drain_timeout)
     connections.disconnect_all(RESTARTING)
-    await connections.all_closed(_GOODBYE)
-    await hang_up(server, _GOODBYE)
-    for chore in chores:
-        chore.cancel()
+    await connections.all_closed(_CLOSE_TIMEOUT)
+    await hang_up(server, _CLOSE_TIMEOUT)
     await services.close()
 
 
-def report(chore: "asyncio.Task[None]") -> None:
-    """A duty that ends before the server does is a fault of ours, and must not end in silence."""
-    if not chore.cancelled() and chore.exception():
-        structlog.get_logger().error("failed", duty=chore.get_name(), exc_info=chore.exception())
+def allow_many_sockets() -> None:
+    """A socket is a descriptor, and Debian's soft limit is 1,024 of them."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def child_settings(settings: config.Settings) -> DecoderSettings:
-    ocr = find_spec("rapidocr") is not None  # was seen to peak at 1.5 GiB
-    return DecoderSettings(
-        media=settings.media,
-        limits=pick(ImageLimits, settings),
-        memory=settings.child_memory or (2 if ocr else 1) << 30,
-        timeout=settings.slice_timeout,
-        store=store_options(settings, settings.media),
+def listen(settings: Settings) -> list[socket.socket]:
+    """Raises OSError when the port cannot be had."""
+    address, port = settings.server.address, settings.server.port
+    try:
+        return bind_sockets(port, address)
+    except OSError as error:
+        raise OSError(f"cannot listen on {address} port {port}: {error.strerror}") from None
+
+
+async def open_services(settings: Settings) -> Services:
+    """Every service, opened and ready. Raises ValueError for a URL of an unknown kind, OSError for a place that cannot
+    be used."""
+    load(settings.jobs.job_modules)
+    metrics = Metrics()
+    results_options = store_options(settings, settings.results.media)
+    results = open_results(settings.results.media, results_options)
+    events = open_events(settings.events)
+    metrics.watch(metrics.event_syncs, lambda: events.syncs)
+    child = ChildConfig.of(settings.decoders, settings.images, results.url, results_options)
+    queue = await open_queue(settings.cluster, settings.decoders, settings.queue, child, results, metrics)
+    video = VideoService(settings.video, queue, metrics)
+    uploads_url = settings.uploads.url(settings.results)
+    uploads_options = store_options(settings, uploads_url)
+    uploads_store = open_upload_store(uploads_url, uploads_options, settings.uploads.spool_path)
+    uploads = Uploads(uploads_store, queue, settings.uploads, settings.images, StoreThreads(_STORE_THREADS))
+    bans = Bans(events.broker)
+    await bans.load()
+    await queue.start()
+    threads = StoreThreads(_STORE_THREADS)
+    resources = JobResources(
+        settings=settings.jobs.within(settings.events.session_events),
+        rollout=settings.rollout,
+        batch=settings.batch,
+        film=settings.film,
+        helpers=settings.job_helpers,
+        images=settings.images,
+        results=results,
+        uploads=uploads,
+        threads=threads,
+    )
+    return Services(
+        queue=queue,
+        events=events,
+        results=results,
+        result_settings=settings.results,
+        uploads=uploads,
+        sessions=Sessions(events.broker, queue, settings.sessions),
+        bans=bans,
+        chat=Chat(events.broker, events.marks, events.presence, framing.frame),
+        jobs=JobService(events.broker, events.marks, events.leases, queue, resources, framing.frame),
+        video=video,
+        snapshots=Snapshots(video),
+        metrics=metrics,
+        threads=threads,
     )
 
 
-async def make_services(settings: config.Settings) -> Services:
-    return await open_services(
-        child_settings(settings),
-        QueueBounds(settings.session_tasks, settings.session_bytes, settings.queue_tasks, settings.queue_bytes),
-        pick(QueueSettings, settings),
-        workers=settings.workers or os.cpu_count() or 1,
-        isolation=settings.isolation,
-        events=pick(EventSettings, settings),
-        sessions=pick(SessionSettings, settings),
-        media_ttl=settings.media_ttl,
-        media_bytes=settings.media_bytes,
-        bucket_rule=settings.store_lifetime == "bucket",
-        uploads=replace(pick(UploadSettings, settings), uploads=settings.uploads_url),
-        uploads_store=store_options(settings, settings.uploads_url),
-        frame=framing.frame,
-        images=pick(imaging.ImageLimits, settings),
-        jobs=pick(JobSettings, settings),
-        rollout=pick(RolloutSettings, settings),
-        batch=pick(BatchSettings, settings),
-        film=pick(FilmSettings, settings),
-        helpers=pick(HelperSettings, settings),
-        video=pick(VideoSettings, settings),
-    )
-
-
-def store_options(settings: config.Settings, url: str) -> StoreOptions:
+def store_options(settings: Settings, url: str) -> StoreOptions:
     """How the object store of this URL is reached, if it is one's."""
-    names = ("key", "endpoint", "region")
-    secret = settings.store_secret.get_secret_value() if settings.store_secret else None
-    return StoreOptions.gather(
-        url,
-        {name: getattr(settings, f"store_{name}") for name in names} | {"secret": secret},
-        {name: value.get_secret_value() for name, value in config.store_variables().items()},
-        timeout=settings.store_timeout,
-        public_endpoint=settings.store_public_endpoint,
-    )
+    return StoreOptions.gather(url, settings.store, config.store_variables())
 
 
-def make_application(settings: config.Settings, services: Services, connections: Connections) -> Application:
+def make_application(settings: Settings, services: Services, connections: Connections) -> Application:
+    """Raises ValueError or OSError for a key that cannot be used."""
+    tokens = settings.tokens
     return Application(
         routes(),
         default_handler_class=NotFound,
         log_function=access_log.request,
-        websocket_ping_interval=settings.ping_interval,
-        websocket_ping_timeout=settings.pong_timeout,
+        websocket_ping_interval=settings.sockets.ping_interval,
+        websocket_ping_timeout=settings.sockets.pong_timeout,
         # Base64 takes 4 bytes for 3; the rest is for the message around it.
-        websocket_max_message_size=settings.max_slice_bytes * 4 // 3 + (64 << 10),
+        websocket_max_message_size=settings.images.max_slice_bytes * 4 // 3 + (64 << 10),
         context=HandlerContext(
-            http=pick(HttpSettings, settings),
-            sockets=pick(SocketSettings, settings),
-            chat=pick(ChatSettings, settings),
-            images=pick(ImageSettings, settings),
-            queue=pick(QueueSettingsGroup, settings),
-            video=pick(VideoSettings, settings),
+            http=settings.http,
+            sockets=settings.sockets,
+            chat=settings.chat,
+            images=settings.images,
+            queue=settings.queue,
+            video=settings.video,
             services=services,
-            verifier=auth.Verifier(make_keys(settings), settings.jwt_audience, settings.jwt_issuer),
+            verifier=auth.Verifier(auth.open_keys(tokens), tokens.jwt_audience, tokens.jwt_issuer),
             connections=connections,
         ),
     )
 
 
-def make_keys(settings: config.Settings) -> auth.Keys:
-    if settings.jwks_url:
-        return auth.Jwks(settings.jwks_url)
-    if settings.jwt_public_key:
-        return auth.OneKey.public(settings.jwt_public_key)
-    return auth.OneKey(signing_secret(settings), "HS256")
+def make_server(settings: Settings, application: Application) -> HTTPServer:
+    return HTTPServer(
+        application,
+        idle_connection_timeout=settings.http.header_timeout,
+        body_timeout=settings.http.body_timeout,
+        max_body_size=_MAX_BODY,
+        max_header_size=32 << 10,
+    )
 
 
-def signing_secret(settings: config.Settings) -> str:
-    """The secret that tokens are issued with. Raises ValueError where tokens are issued elsewhere."""
-    if settings.jwt_public_key or settings.jwks_url:
-        raise ValueError("tokens are issued by whoever holds the private key; this server only checks them")
-    return settings.jwt_secret.get_secret_value() if settings.jwt_secret else auth.development_secret(VAR)
+def start_background(services: Services, connections: Connections) -> None:
+    """What runs as long as the server does; services.background sees to it that none of it ends in silence."""
+    kick = partial(connections.disconnect_user, disconnect=KICKED)
+    services.start_sweeps()
+    services.background.start("loop lag", partial(health.watch_loop, services.metrics))
+    services.background.start("bans", partial(services.bans.follow, kick))
+    services.background.start("jobs", services.jobs.runner.run)
 
 
-def pick(kind: type[T], settings: config.Settings) -> T:
-    """A dataclass or a group, filled from the settings of the same names."""
-    group = issubclass(kind, SettingsGroup)
-    names = list(cast(Any, kind).model_fields) if group else [field.name for field in fields(cast(Any, kind))]
-    return kind(**{name: getattr(settings, name) for name in names})
-
-
-def announce(settings: config.Settings, listening: socket.socket) -> None:
+def announce(settings: Settings, listening: socket.socket) -> None:
+    """Prints the address and the way in: a link with a token where only this machine can use it, or how to get one."""
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-    if not settings.has_key:
-        secret = auth.development_secret(VAR)
-        token = auth.issue(
-            secret, "developer", " ".join(auth.SCOPES), _DAY, aud=settings.jwt_audience, iss=settings.jwt_issuer
+    if not settings.tokens.are_issued_here:
+        way_in = "\nOpen it with ?token=TOKEN; tokens are issued where the private key is."
+    elif settings.server.is_loopback:
+        way_in = f"?token={auth.issue_by(settings.tokens, 'developer', ' '.join(auth.SCOPES), _DAY)}"
+    else:
+        way_in = (
+            f"\nOpen it with ?token=TOKEN; this prints one: python server.py token --sub NAME --scope '{_scopes()}'"
         )
-        url += f"?token={token}"
-    print(f"Sluice is ready: {url}", flush=True)
+    print(f"Sluice is ready: {url}{way_in}", flush=True)
+
+
+def _scopes() -> str:
+    """Those of a user of the console."""
+    return " ".join(scope for scope in auth.SCOPES if scope != "admin")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -231,79 +221,35 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def print_token(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser("server.py token", description="Prints a token signed with jwt_secret.")
-    parser.add_argument("--sub", required=True, help="the user's name")
-    parser.add_argument("--scope", default="images", help=f"words of: {' '.join(auth.SCOPES)} (default: images)")
-    parser.add_argument("--ip", help="the only address the token may be used from")
-    parser.add_argument("--ttl", type=float, default=3600, help="seconds it is good for (default: 3600)")
-    given = parser.parse_args(arguments)
-    if not 0 < given.ttl < 100 * 365 * _DAY or not given.sub:
-        parser.error("--ttl must be a number of seconds above 0, --sub a name")
-    if unknown := set(given.scope.split()) - set(auth.SCOPES):
-        parser.error(f"--scope: {' '.join(sorted(unknown))}: there are {' '.join(auth.SCOPES)}")
-    settings = config.load({})
-    claims = {"ip": given.ip, "aud": settings.jwt_audience, "iss": settings.jwt_issuer}
-    print(auth.issue(signing_secret(settings), given.sub, given.scope, given.ttl, **claims))
-
-
-async def join(role: str, arguments: Sequence[str]) -> None:
-    """``server.py worker`` and ``server.py scheduler``: a part of the cluster that does servers' work."""
-    said = {"worker": "Services slices for the servers of a cluster.", "scheduler": "Hands servers' slices to workers."}
-    parser = argparse.ArgumentParser(f"server.py {role}", description=said[role])
-    parser.add_argument(
-        "--scheduler",
-        dest="queue",
-        default=argparse.SUPPRESS,
-        metavar="URL",
-        help="the scheduler's tcp://HOST:PORT or tls://HOST:PORT, as the setting queue says it",
-    )
-    parser.add_argument("--listen", default="", metavar="ADDRESS", help="this machine's address (default: found out)")
-    if role == "scheduler":
-        parser.add_argument("--dashboard", default="", metavar="HOST:PORT", help="show Dask's pages to all")
-    config.add_flags(parser)
-    flags = vars(parser.parse_args(arguments))
-    listen, dashboard = flags.pop("listen"), flags.pop("dashboard", "")
+def run(arguments: Sequence[str]) -> int:
+    """The server itself."""
+    flags = vars(parse(arguments))
     settings = config.load(flags)
-    if settings.queue == "local:":
-        raise ValueError(f"server.py {role} needs --scheduler tcp://HOST:PORT or tls://HOST:PORT")
-    access_log.configure(settings.log_level, settings.log_format)
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    cluster = pick(QueueSettings, settings)
-    if role == "scheduler":
-        return await be_scheduler(cluster, listen=listen, dashboard=dashboard, stopping=stopping)
-    await be_worker(
-        cluster,
-        child_settings(settings),
-        decoders=settings.workers or os.cpu_count() or 1,
-        listen=listen,
-        drain=settings.drain_timeout,
-        stopping=stopping,
-    )
+    access_log.configure(settings.server.log_level, settings.server.log_format)
+    for flag in {"jwt_secret", "store_secret"} & flags.keys():
+        shown = flag.replace("_", "-"), flag.upper()
+        print("warning: --{} is seen by everybody on this machine; set SLUICE_{}".format(*shown), file=sys.stderr)
+    if "://" in flags.get("sources", "") and "@" in flags["sources"]:
+        print("warning: a password in --sources is seen by everybody here; set SLUICE_SOURCES", file=sys.stderr)
+    asyncio.run(serve(settings))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "token": cli.token.main,
+    "job": lambda arguments: cli.job.main(arguments, config.client_token()),
+    "worker": cli.worker.main,
+    "scheduler": cli.scheduler.main,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
+    """The exit status: 2 for settings that make no sense and for what cannot be had."""
+    command, rest = (
+        (COMMANDS[arguments[0]], arguments[1:]) if arguments[:1] and arguments[0] in COMMANDS else (run, arguments)
+    )
     try:
-        if arguments[:1] == ["token"]:
-            print_token(arguments[1:])
-            return 0
-        if arguments[:1] == ["job"]:
-            return job_command.main(arguments[1:], config.client_token())
-        if arguments[:1] in (["worker"], ["scheduler"]):
-            asyncio.run(join(arguments[0], arguments[1:]))
-            return 0
-        flags = vars(parse(arguments))
-        settings = config.load(flags)
-        access_log.configure(settings.log_level, settings.log_format)
-        for flag in {"jwt_secret", "store_secret"} & flags.keys():
-            shown = flag.replace("_", "-"), flag.upper()
-            print("warning: --{} is seen by everybody on this machine; set SLUICE_{}".format(*shown), file=sys.stderr)
-        if "://" in flags.get("sources", "") and "@" in flags["sources"]:
-            print("warning: a password in --sources is seen by everybody here; set SLUICE_SOURCES", file=sys.stderr)
-        asyncio.run(serve(settings))
-        return 0
+        return command(rest)
     except (ValueError, OSError) as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 2

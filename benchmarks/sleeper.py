@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 
 from works.imaging.task import Result, Task
-from works.queue.bench import WorkerDecoders
-from works.queue.cluster_address import QueueSettings
+from works.queue.cluster_address import ClusterAddress
+from works.queue.cluster_worker import WorkerDecoders
 from works.queue.dask import run_worker
+from works.queue.settings import ClusterSettings
 from works.storage.results_folder import FolderResults
 
 
@@ -38,7 +39,7 @@ async def main(url: str, seconds: float) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     bench = WorkerDecoders([Sleeper(seconds)], FolderResults(Path(tempfile.gettempdir())), 60)
     bench.start()
-    await run_worker(QueueSettings(url), bench, "", 1, stopping)
+    await run_worker(ClusterAddress(ClusterSettings(queue=url)), bench, "", 1, stopping)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
 from works.errors import WorkError
 from works.events.broker import PositionLost
 from works.imaging import actions
-from works.imaging.task import Viewport
+from works.queue.order import Viewport
 from works.sessions import Session
 
 # Seconds between two progress messages of a connection.
@@ -171,7 +171,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
             return text
         header = json.loads(text)
         try:
-            payload = await self.services.threads.run(self.services.media.read, header.pop("file"))
+            payload = await self.services.threads.run(self.services.results.read, header.pop("file"))
         except OSError as error:
             gone = WorkError("not_found", "the result is no longer kept; send the slice again", temporary=True)
             if not isinstance(error, FileNotFoundError):

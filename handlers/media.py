@@ -31,7 +31,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
 
     @property
     def place(self) -> Path | RemoteFiles:
-        return self.services.media.place
+        return self.services.results.place
 
     def prepare(self) -> None:
         if isinstance(self.place, Path):

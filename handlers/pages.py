@@ -33,7 +33,9 @@ class Console(BaseHandler):
         hosts = {http.public_url} if http.public_url else set()
         if http.store_serve == "redirect":
             hosts |= {
-                place.origin for place in (services.media.place, services.uploads.place) if not isinstance(place, Path)
+                place.origin
+                for place in (services.results.place, services.uploads.place)
+                if not isinstance(place, Path)
             }
         return hosts
 

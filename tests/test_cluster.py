@@ -19,8 +19,9 @@ from tests.support.dask import Dask, dask_in
 from tests.support.pictures import encoded, photograph, small
 from tests.support.queues import on_dask, task
 from tests.support.running import GUARD, ROOT, Server, alive, until
-from works.queue.cluster_address import QueueSettings, is_private
+from works.queue.cluster_address import ClusterAddress, is_private
 from works.queue.dask import DaskCluster
+from works.queue.settings import ClusterSettings
 
 
 @pytest.fixture
@@ -132,9 +133,9 @@ async def test_with_tls_only_who_has_a_certificate_of_the_authority_takes_part(
             assert (await queue.submit(task("1"))).name
             trusting = {**strangers, "queue_ca": ours["queue_ca"]}
             for wrong in (
-                QueueSettings(cluster.url, **strangers),
-                QueueSettings(cluster.url, **trusting),
-                QueueSettings(cluster.url.replace("tls", "tcp")),
+                ClusterAddress(ClusterSettings(queue=cluster.url, **strangers)),
+                ClusterAddress(ClusterSettings(queue=cluster.url, **trusting)),
+                ClusterAddress(ClusterSettings(queue=cluster.url.replace("tls", "tcp"))),
             ):
                 with monkeypatch.context() as patch:
                     patch.setattr("works.queue.dask._ANSWER", 5.0)
@@ -218,6 +219,6 @@ def test_private_is_what_no_stranger_can_reach(ip: str, private: bool) -> None:
 
 
 def test_an_address_of_either_family_is_read() -> None:
-    both = QueueSettings("tcp://[::1]:8786"), QueueSettings("tcp://127.0.0.1:8786/")
+    both = [ClusterAddress(ClusterSettings(queue=url)) for url in ("tcp://[::1]:8786", "tcp://127.0.0.1:8786/")]
     assert [(each.host, each.port) for each in both] == [("::1", 8786), ("127.0.0.1", 8786)]
     assert both[0].url_of("::1", 1) == "tcp://[::1]:1"

@@ -37,23 +37,23 @@ def help_text() -> str:
 
 def test_without_anything_said_the_defaults_hold() -> None:
     settings = config.load({})
-    assert (settings.port, settings.address, settings.has_key) == (8000, "127.0.0.1", False)
-    assert settings.max_slice_bytes == 16 << 20
-    assert settings.formats == ("jpeg", "png", "webp")
+    assert (settings.server.port, settings.server.address, settings.tokens.has_key) == (8000, "127.0.0.1", False)
+    assert settings.images.max_slice_bytes == 16 << 20
+    assert settings.images.formats == ("jpeg", "png", "webp")
 
 
 def test_flags_go_over_the_environment_over_the_file_over_the_defaults(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert config.load({}).port == 8000
+    assert config.load({}).server.port == 8000
     (folder / ".env").write_text("# Sluice\nport=1001\njwt_secret='" + SECRET + "'\n")
-    assert config.load({}).port == 1001
+    assert config.load({}).server.port == 1001
     monkeypatch.setenv("SLUICE_PORT", "1002")
-    assert config.load({}).port == 1002
+    assert config.load({}).server.port == 1002
     settings = config.load({"port": "1003"})
-    assert settings.port == 1003
-    assert settings.jwt_secret
-    assert settings.jwt_secret.get_secret_value() == SECRET
+    assert settings.server.port == 1003
+    assert settings.tokens.jwt_secret
+    assert settings.tokens.jwt_secret.get_secret_value() == SECRET
 
 
 @pytest.mark.parametrize("said", ["http://a,https://b:1", "http://a https://b:1", " http://a , https://b:1 "])
@@ -62,16 +62,16 @@ def test_several_words_are_parted_by_commas_or_spaces_wherever_they_are_said(
 ) -> None:
     wanted = ("http://a", "https://b:1")
     (folder / ".env").write_text(f"allow_origins='{said}'\n")
-    assert config.load({}).allow_origins == wanted
+    assert config.load({}).http.allow_origins == wanted
     monkeypatch.setenv("SLUICE_ALLOW_ORIGINS", said)
-    assert config.load({}).allow_origins == wanted
-    assert config.load({"allow_origins": said}).allow_origins == wanted
+    assert config.load({}).http.allow_origins == wanted
+    assert config.load({"allow_origins": said}).http.allow_origins == wanted
 
 
-@pytest.mark.parametrize("name", config.Settings.model_fields)
+@pytest.mark.parametrize("name", config.SETTINGS)
 def test_every_setting_is_in_the_help_with_its_flag_its_variable_and_its_default(name: str) -> None:
     text = help_text()
-    field = config.Settings.model_fields[name]
+    _, field = config.SETTINGS[name]
     start = text.index(f"--{name.replace('_', '-')} ", text.index("options:"))
     (told,) = [text[start:].split(f"; SLUICE_{name.upper()})")[0]]
     assert field.description
@@ -141,12 +141,12 @@ def test_every_error_is_told_at_once() -> None:
 def test_others_are_not_let_near_a_server_without_a_key(address: str) -> None:
     assert "set jwt_secret" in refusal(address=address)
     assert "set jwt_secret" in refusal(address=address, jwt_secret="")
-    assert config.load({"address": address, "jwt_secret": SECRET}).address == address
+    assert config.load({"address": address, "jwt_secret": SECRET}).server.address == address
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost"])
 def test_loopback_needs_no_key(address: str) -> None:
-    assert not config.load({"address": address}).has_key
+    assert not config.load({"address": address}).tokens.has_key
 
 
 def test_two_keys_are_one_too_many() -> None:
@@ -171,4 +171,33 @@ def test_what_is_no_setting_is_refused_by_its_name(folder: Path, monkeypatch: py
 def test_other_variables_of_the_environment_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("SLUICEGATE", "1")
-    assert config.load({}).port == 8000
+    assert config.load({}).server.port == 8000
+
+
+LINKS = {
+    "SLUICE_PORT": "tcp://10.0.0.1:8000",
+    "SLUICE_SERVICE_HOST": "10.0.0.1",
+    "SLUICE_SERVICE_PORT": "8000",
+    "SLUICE_SERVICE_PORT_HTTP": "8000",
+    "SLUICE_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "SLUICE_PORT_8000_TCP_ADDR": "10.0.0.1",
+    "SLUICE_PORT_8000_TCP_PROTO": "tcp",
+    "SLUICE_SCHEDULER_PORT": "tcp://10.0.0.2:8786",
+    "SLUICE_SCHEDULER_SERVICE_HOST": "10.0.0.2",
+}
+
+
+@pytest.mark.parametrize("names", [[name] for name in LINKS] + [list(LINKS)])
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_explained(
+    monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    for name in names:
+        monkeypatch.setenv(name, LINKS[name])
+    (line,) = refusal().splitlines()
+    assert line.startswith(tuple(f"{name}={LINKS[name]}: " for name in names))
+    assert "enableServiceLinks: false" in line
+
+
+def test_each_setting_is_declared_once() -> None:
+    assert sorted(config.SETTINGS) == sorted({path[-1] for path, _ in config.fields_of(config.Settings)})
+    assert len(config.SETTINGS) == len(list(config.fields_of(config.Settings)))

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from works.errors import WorkError
 from works.events.broker import Broker
-from works.imaging.task import Result, Task, Viewport
+from works.imaging.task import Result, Task
 from works.queue import WorkQueue
+from works.queue.order import Viewport
 from works.settings import Seconds, SettingsGroup
 
 log = structlog.get_logger()
@@ -125,6 +126,12 @@ class Session:
 class SessionSettings(SettingsGroup):
     session_grace: Seconds = Field(30, description="seconds that work goes on after a lost connection")
     session_ttl: Seconds = Field(600, description="seconds that a session can be resumed after the close")
+
+    @model_validator(mode="after")
+    def _resumable_while_working(self) -> "SessionSettings":
+        if self.session_ttl < self.session_grace:
+            raise ValueError("session_ttl must not be shorter than session_grace")
+        return self
 
 
 class Sessions:

@@ -22,8 +22,8 @@ from benchmarks.processes import free_port
 from works.imaging.task import Task
 from works.metrics import Metrics
 from works.queue.cluster import ClusterQueue
-from works.queue.cluster_address import QueueSettings
-from works.queue.order import QueueBounds
+from works.queue.cluster_address import ClusterAddress
+from works.queue.settings import ClusterSettings, QueueBounds
 from works.storage.results_folder import FolderResults
 
 WORKERS = (2, 4, 8, 16)
@@ -79,9 +79,11 @@ async def _started(workers: int, seconds: float, ahead: float = 0.5) -> AsyncIte
 
     url = f"tcp://127.0.0.1:{free_port()}"
     processes = _processes(url, workers, seconds)
-    how = QueueSettings(url, queue_ahead=ahead)
-    bounds = QueueBounds(session_tasks=100_000, session_bytes=1 << 30, total_bytes=1 << 30)
-    queue = ClusterQueue(lambda: DaskCluster.connect(how), how, 60, FolderResults(ROOT), bounds, Metrics())
+    how = ClusterSettings(queue=url, queue_ahead=ahead)
+    bounds = QueueBounds(session_tasks=100_000, session_bytes=1 << 30, queue_bytes=1 << 30)
+    queue = ClusterQueue(
+        lambda: DaskCluster.connect(ClusterAddress(how)), how, 60, FolderResults(ROOT), bounds, Metrics()
+    )
     try:
         await queue.start()
         async with asyncio.timeout(120):

@@ -16,6 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from handlers.core.settings import TokenSettings
+
+# Where the secret is kept that is made when no key is set.
+_VAR = Path("var")
+
 Scope = Literal["images", "chat", "video", "jobs", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 # Longer tokens are refused unread; a token of ours has about 200 characters.
@@ -207,6 +212,28 @@ def issue(secret: str, name: str, scope: str, ttl: float, **claims: str | None) 
     body: dict[str, Any] = {"sub": name, "scope": scope, "exp": int(time.time() + ttl)}
     body |= {claim: value for claim, value in claims.items() if value is not None}
     return jwt.encode(body, secret, algorithm="HS256")
+
+
+def open_keys(settings: TokenSettings) -> Keys:
+    """The keys by which tokens are checked. Raises ValueError for a key of a kind that is not taken, OSError."""
+    if settings.jwks_url:
+        return Jwks(settings.jwks_url)
+    if settings.jwt_public_key:
+        return OneKey.public(settings.jwt_public_key)
+    return OneKey(signing_secret(settings), "HS256")
+
+
+def signing_secret(settings: TokenSettings) -> str:
+    """The secret that tokens are issued with. Raises ValueError where tokens are issued elsewhere."""
+    if not settings.are_issued_here:
+        raise ValueError("tokens are issued by whoever holds the private key; this server only checks them")
+    return settings.jwt_secret.get_secret_value() if settings.jwt_secret else development_secret(_VAR)
+
+
+def issue_by(settings: TokenSettings, name: str, scope: str, ttl: float, ip: str | None = None) -> str:
+    """A token for `ttl` seconds that a server with these settings accepts. Raises ValueError as `signing_secret`."""
+    claims = {"ip": ip, "aud": settings.jwt_audience, "iss": settings.jwt_issuer}
+    return issue(signing_secret(settings), name, scope, ttl, **claims)
 
 
 def development_secret(folder: Path) -> str:

@@ -37,6 +37,11 @@ class TokenSettings(SettingsGroup):
     def has_key(self) -> bool:
         return any((self.jwt_secret, self.jwt_public_key, self.jwks_url))
 
+    @property
+    def are_issued_here(self) -> bool:
+        """Whether this server has what tokens are signed with; with a public key it can only check them."""
+        return not (self.jwt_public_key or self.jwks_url)
+
 
 class HttpSettings(SettingsGroup):
     """Who may ask over HTTP, and how long a request may take."""

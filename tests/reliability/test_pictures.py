@@ -23,7 +23,8 @@ from tests.support.client import PLUG, Client
 from tests.support.pictures import encoded, photograph, small
 from tests.support.running import GUARD, ROOT, Server, until
 from works.errors import WorkError
-from works.imaging.pipeline import ImageLimits, process
+from works.imaging.pipeline import process
+from works.imaging.settings import ImageLimits
 from works.imaging.task import Task
 from works.storage.results_folder import FolderResults
 

@@ -18,7 +18,7 @@ from tests.reliability.harness import TRIES, Cost, healthy, send_all
 from tests.support.client import Client
 from tests.support.pictures import encoded, photograph, small
 from tests.support.running import GUARD, Server, until
-from works.queue import ATTEMPTS
+from works.queue.attempts import ATTEMPTS
 
 Start = Callable[..., Server]
 # What the flood asks of each slice.

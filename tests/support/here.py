@@ -23,7 +23,7 @@ from tests.support.running import SECRET
 @asynccontextmanager
 async def serving(folder: Path, *routes: tuple[str, type[Any]]) -> AsyncIterator[str]:
     """Its address, ws://127.0.0.1:PORT. It has all of our routes and these."""
-    settings = config.Settings(
+    settings = config.settings_of(
         jwt_secret=SECRET,
         media=f"file:{folder}/media",
         uploads=f"file:{folder}/uploads",
@@ -31,7 +31,7 @@ async def serving(folder: Path, *routes: tuple[str, type[Any]]) -> AsyncIterator
         workers=1,
         isolation="thread",
     )
-    services = await server.make_services(settings)
+    services = await server.open_services(settings)
     connections = Connections(SocketSettings(), services.metrics)
     application = server.make_application(settings, services, connections)
     application.add_handlers(".*", list(routes))

@@ -16,16 +16,17 @@ from tests.support.pictures import encoded, photograph, small
 from tests.support.running import alive, until
 from works.errors import WorkError
 from works.imaging import actions
-from works.imaging.pipeline import ImageLimits
 from works.imaging.pixels import as_image
+from works.imaging.settings import ImageLimits
 from works.imaging.task import Result, Task
 from works.metrics import Metrics
 from works.queue.base import BaseQueue
 from works.queue.cluster import ClusterQueue
-from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import DecoderSettings
-from works.queue.local import LocalQueue
-from works.queue.order import QueueBounds
+from works.queue.cluster_address import ClusterAddress
+from works.queue.decoder_child import ChildConfig
+from works.queue.decoder_pool import ProcessPool, ThreadPool
+from works.queue.order import Entry
+from works.queue.settings import ClusterSettings, DecoderSettings, QueueBounds
 from works.storage.results_folder import FolderResults
 
 
@@ -42,26 +43,38 @@ class Seen(BaseQueue):
         return self.figures.registry.get_sample_value("sluice_running") or 0
 
 
-class Queue(LocalQueue, Seen):
-    def __init__(
-        self,
-        folder: Path,
-        isolation: str = "process",
-        *,
-        workers: int = 1,
-        timeout: float = 100,
-        memory: int = 1 << 30,
-        bounds: QueueBounds | None = None,
-    ) -> None:
-        folder.mkdir(exist_ok=True)
-        self.media = FolderResults(folder)
-        self.figures = Metrics()
-        child = DecoderSettings(self.media.url, ImageLimits(), memory, timeout)
-        super().__init__(child, self.media, bounds or QueueBounds(), self.figures, workers=workers, isolation=isolation)
+class InProcesses(ProcessPool, Seen):
+    """Its own decoder children."""
+
+
+class InThreads(ThreadPool, Seen):
+    """Worker threads of this process."""
+
+
+Queue = InProcesses | InThreads
+
+
+def make_queue(
+    folder: Path,
+    isolation: str = "process",
+    *,
+    workers: int = 1,
+    timeout: float = 100,
+    memory: int = 1 << 30,
+    bounds: QueueBounds | None = None,
+) -> Queue:
+    folder.mkdir(exist_ok=True)
+    results, metrics = FolderResults(folder), Metrics()
+    settings = DecoderSettings(workers=workers, child_memory=memory, slice_timeout=timeout)
+    config = ChildConfig.of(settings, ImageLimits(), results.url)
+    kind = InProcesses if isolation == "process" else InThreads
+    queue = kind(settings, config, results, bounds or QueueBounds(), metrics)
+    queue.media, queue.figures = results, metrics
+    return queue
 
 
 class OnDask(ClusterQueue, Seen):
-    """``settings`` are those of QueueSettings; ``answer`` in seconds is how long the scheduler may take for one.
+    """``settings`` are those of ClusterSettings; ``answer`` in seconds is how long the scheduler may take for one.
 
     Both are generous unless said otherwise: a busy machine must not make of a cluster that is there one that is away.
     """
@@ -82,9 +95,14 @@ class OnDask(ClusterQueue, Seen):
         cluster.media.mkdir(exist_ok=True)
         self.media = FolderResults(cluster.media)
         self.figures = Metrics()
-        how = QueueSettings(cluster.url, **({"queue_patience": 600} | settings))
+        how = ClusterSettings(queue=cluster.url, **({"queue_patience": 600} | settings))
         super().__init__(
-            lambda: DaskCluster.connect(how), how, timeout, self.media, bounds or QueueBounds(), self.figures
+            lambda: DaskCluster.connect(ClusterAddress(how)),
+            how,
+            timeout,
+            self.media,
+            bounds or QueueBounds(),
+            self.figures,
         )
 
     @property
@@ -114,14 +132,14 @@ async def on_dask(cluster: Dask, threads: int = 1, **settings: Any) -> AsyncIter
 
 @asynccontextmanager
 async def opened(folder: Path, kind: "str | Clusters" = "process", **settings: Any) -> AsyncIterator[Seen]:
-    """``kind``: the isolation of a LocalQueue, or the clusters to choose from."""
+    """``kind``: the isolation of this machine's decoders, or the clusters to choose from."""
     if isinstance(kind, Clusters):
         threads = settings.pop("workers", 1)
         # None waits at the cluster: then a queue on a cluster keeps its order to the letter, as a local one does.
         async with on_dask(kind.with_threads(threads), threads, queue_ahead=0, **settings) as queue:
             yield queue
         return
-    queue = Queue(folder / "media", kind, **settings)
+    queue = make_queue(folder / "media", kind, **settings)
     await queue.start()
     try:
         yield queue
@@ -159,13 +177,20 @@ async def begun(queue: Seen) -> None:
 
 @contextmanager
 def held(queue: Any) -> Iterator[None]:
-    """Within, nothing comes of what a queue of one thread is at."""
+    """Within, nothing comes of what the threads of a queue are at."""
     go_on = threading.Event()
-    queue._decoders[0]._thread.submit(go_on.wait)
+    process = queue._process
+
+    def wait_and_process(entry: Entry) -> Result | WorkError:
+        go_on.wait()
+        return process(entry)
+
+    queue._process = wait_and_process
     try:
         yield
     finally:
         go_on.set()
+        del queue._process
 
 
 async def error_of(future: "asyncio.Future[Result]") -> WorkError:
@@ -185,7 +210,7 @@ def running_module(name: str) -> list[psutil.Process]:
 
 
 def forkserver() -> psutil.Process:
-    (found,) = running_module("works.queue.decoder")
+    (found,) = running_module("works.queue.decoder_child")
     return found
 
 

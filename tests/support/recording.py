@@ -15,13 +15,13 @@ import pytest
 
 from tests.support import queues
 from tests.support.jobs import make_resources
+from tests.support.uploads import make_uploads
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task
 from works.jobs import JobFailed, find, load
 from works.jobs.resources import JobResources
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.results import ResultStore
-from works.storage.uploads import UploadSettings, open_uploads
 
 load()
 
@@ -136,8 +136,7 @@ async def recording(
     (folder / "scans").mkdir(exist_ok=True)
     async with queues.opened(folder, workers=workers) as queue:
         threads = StoreThreads(4)
-        kept = UploadSettings(bucket or f"file:{folder}/uploads", spool=str(folder / "spool"))
-        uploads = open_uploads(queue, kept, store or StoreOptions(), threads)
+        uploads = make_uploads(queue, threads, bucket or f"file:{folder}/uploads", folder, store)
         resources = make_resources(queue.media, uploads, threads, folders=(f"scans={folder}/scans",), **settings)
         yield Recording(resources, queue, folder / "scratch")
         threads.close()

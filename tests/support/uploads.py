@@ -11,19 +11,36 @@ from prometheus_client import CollectorRegistry
 
 from tests.support import queues
 from works.errors import WorkError
+from works.imaging.settings import ImageLimits
+from works.queue import WorkQueue
 from works.storage.address import StoreOptions, StoreThreads
-from works.storage.uploads import Uploads, UploadSettings, open_uploads
+from works.storage.open import open_upload_store
+from works.storage.settings import UploadSettings
+from works.storage.uploads import Uploads
 from works.storage.uploads_store import Attachment
 
 HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
+
+
+def make_uploads(
+    queue: WorkQueue,
+    threads: StoreThreads,
+    url: str,
+    folder: Path,
+    options: StoreOptions | None = None,
+    **settings: Any,
+) -> Uploads:
+    """Uploads at that URL, their spool in that folder; ``settings`` are of uploads and of pictures."""
+    limits = {name: settings.pop(name) for name in ImageLimits.model_fields if name in settings}
+    store = open_upload_store(url, options or StoreOptions(), folder / "spool")
+    return Uploads(store, queue, UploadSettings(uploads=url, **settings), ImageLimits(**limits), threads)
 
 
 @asynccontextmanager
 async def opened(folder: Path, **settings: Any) -> AsyncIterator[Uploads]:
     async with queues.opened(folder, "thread") as queue:
         threads = StoreThreads(4)
-        chosen = UploadSettings(f"file:{folder}/uploads", **settings)
-        yield open_uploads(queue, chosen, StoreOptions(), threads)
+        yield make_uploads(queue, threads, f"file:{folder}/uploads", folder, **settings)
         threads.close()
 
 

@@ -10,20 +10,16 @@ from typing import Any
 
 import pytest
 
+import config
 from handlers.core.slices import SliceEvent
+from server import open_services
 from tests.support.queues import held, moderate, task
 from tests.support.running import full_disk, until
 from works.errors import Busy, WorkError
-from works.events.settings import EventSettings
-from works.imaging.pipeline import ImageLimits
-from works.imaging.task import Task, Viewport
-from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import DecoderSettings
-from works.queue.order import QueueBounds
-from works.services import Services, open_services
-from works.sessions import Session, SessionSettings
-from works.storage.address import StoreOptions
-from works.storage.uploads import UploadSettings
+from works.imaging.task import Task
+from works.queue.order import Viewport
+from works.services import Services
+from works.sessions import Session
 
 HOURS = 3600.0
 
@@ -44,22 +40,20 @@ CONNECTION = Connection()
 async def opened(
     folder: Path, *, grace: float = HOURS, ttl: float = HOURS, tasks: int = 512
 ) -> AsyncIterator[Services]:
-    child = DecoderSettings(f"file:{folder}/media", ImageLimits(), 1 << 30, 60)
-    services = await open_services(
-        child,
-        QueueBounds(session_tasks=tasks),
-        QueueSettings("local:"),
+    settings = config.settings_of(
+        media=f"file:{folder}/media",
+        uploads=f"file:{folder}/uploads",
+        events=f"sqlite:{folder}/events.db",
         workers=1,
         isolation="thread",
-        events=EventSettings(events=f"sqlite:{folder}/events.db", session_events=1000),
-        sessions=SessionSettings(session_grace=grace, session_ttl=ttl),
+        slice_timeout=60,
+        session_tasks=tasks,
+        session_events=1000,
+        session_grace=grace,
+        session_ttl=ttl,
         media_ttl=HOURS,
-        media_bytes=1 << 30,
-        bucket_rule=False,
-        uploads=UploadSettings(f"file:{folder}/uploads"),
-        uploads_store=StoreOptions(),
-        frame=str.encode,
     )
+    services = await open_services(settings)
     try:
         yield services
     finally:
@@ -98,7 +92,7 @@ async def test_each_slice_ends_in_one_event_that_says_what_came_of_it(tmp_path: 
         a, b, error = await story(services, session, 0, 3)
         assert brief([a, b, error]) == [(1, "result", "a"), (2, "result", "b"), (3, "error", "bad")]
         assert (a["image"], a["offset_top"], a["width"], a["height"], a["format"]) == ("scan", 0, 128, 64, "jpeg")
-        assert services.media.read(a["url"].removeprefix("http://here/media/"))
+        assert services.results.read(a["url"].removeprefix("http://here/media/"))
         assert set(a["timing"]) == {"queued_ms", "work_ms"}
         assert (error["code"], error["temporary"], error["image"]) == ("bad_image", False, "scan")
         assert not session.pending
@@ -110,7 +104,7 @@ async def test_a_slice_asked_for_as_bytes_names_its_file_first(tmp_path: Path) -
         send(session, *quick(session, "a"), wants_bytes=True)
         (event,) = await story(services, session, 0, 1)
         assert list(event)[:3] == ["seq", "type", "file"]
-        assert services.media.read(event["file"])
+        assert services.results.read(event["file"])
 
 
 async def test_an_id_is_taken_once_while_it_waits_and_after_it_has_ended(tmp_path: Path) -> None:
@@ -248,7 +242,7 @@ async def test_a_session_can_be_resumed_after_an_orderly_restart(tmp_path: Path)
 
 
 async def test_a_session_is_forgotten_when_its_time_is_over(tmp_path: Path) -> None:
-    async with opened(tmp_path, ttl=1e-9) as services:
+    async with opened(tmp_path, grace=1e-9, ttl=1e-9) as services:
         session, idle = (
             await services.sessions.begin("alice", CONNECTION),
             await services.sessions.begin("alice", CONNECTION),
@@ -275,18 +269,16 @@ async def test_on_a_full_disk_a_session_is_still_left_and_resumed(tmp_path: Path
 
 async def test_the_house_goes_on_keeping_after_a_sweep_that_failed(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
-        old = services.media.put(b"x", ".jpg")
-        os.utime(services.media.path(old), (0, 0))
+        old = services.results.put(b"x", ".jpg")
+        os.utime(services.results.path(old), (0, 0))
         await services.events.broker.expire("over", 0)
         with full_disk():
-            keeping = asyncio.create_task(services.keep_house())
-            await until(lambda: not services.media.path(old).exists())
+            services.start_sweeps()
+            await until(lambda: not services.results.path(old).exists())
             for _ in range(3):
                 with pytest.raises(OSError, match="events cannot be written"):
                     await services.events.sweep()
-            assert not keeping.done()
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+            assert services.background.faults() == []
         async with asyncio.timeout(60):
             while await services.faults():
                 pass

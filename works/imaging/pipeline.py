@@ -1,7 +1,6 @@
 """One task from bytes to Result: probe, decode, action, encode, store. It runs anywhere: child, cluster, test."""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from works.errors import WorkError
@@ -9,18 +8,9 @@ from works.imaging import actions
 from works.imaging.codec import SUFFIX, decode, encode, target_size
 from works.imaging.image_header import ImageHeader, read_header
 from works.imaging.pixels import size_of
+from works.imaging.settings import ImageLimits
 from works.imaging.task import Result, Task
 from works.storage.results import ResultStore
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What a picture may be, before and after it is resized: pixels in all, pixels a side, frames, formats."""
-
-    max_pixels: int = 50_000_000
-    max_side: int = 65_500
-    max_frames: int = 1
-    formats: tuple[str, ...] = ("jpeg", "png", "webp")
 
 
 def process(task: Task, media: ResultStore, limits: ImageLimits) -> Result:

@@ -1,28 +1,10 @@
-"""A Task is one slice and what to do with it; a Result is what came of it. Both are frozen and picklable.
-
-A Rank orders the tasks of one session: nearest to the viewport first, then topmost, then first come.
-"""
+"""A Task is one slice and what to do with it; a Result is what it ended in. Both are frozen and picklable."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 Format = Literal["auto", "jpeg", "png", "webp"]
 Deliver = Literal["store", "inline", "data"]
-
-
-class Viewport(NamedTuple):
-    """What the reader sees of one picture, in source pixels from its top; it may lie outside the picture."""
-
-    top: float = 0
-    height: float = 0
-
-
-class Rank(NamedTuple):
-    """The place of a task among those of its session; the lowest is worked first."""
-
-    distance: float
-    offset_top: float
-    arrival: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +32,10 @@ class Task:
     deliver: Deliver = "store"
     background: bool = False
 
-    def rank(self, viewport: Viewport, arrival: int) -> Rank:
-        """Distance is that between the bands of the slice and the viewport, 0 where they touch or overlap."""
-        above = viewport.top - (self.offset_top + self.height)
-        below = self.offset_top - (viewport.top + viewport.height)
-        return Rank(max(above, below, 0), self.offset_top, arrival)
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a task: sizes in pixels, times in milliseconds.
+    """What a task ended in: sizes in pixels, times in milliseconds.
 
     ``name`` is the stored file (deliver ``store``), ``payload`` the encoded picture (``inline``), ``data`` what the
     action found.

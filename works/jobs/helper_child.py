@@ -9,8 +9,8 @@ from typing import Any
 from works.errors import WorkError
 from works.jobs.batch.contact_sheet import ContactSheet
 from works.jobs.film.transcode import FilmReader, FilmWriter
+from works.processes.child import ChildAnswer, answer_all, only_work_errors
 from works.processes.forkserver import serve
-from works.queue.decoder import ChildAnswer, answer_all, only_work_errors
 
 _TOOLS: dict[str, type[Any]] = {"reader": FilmReader, "writer": FilmWriter, "sheet": ContactSheet}
 # Added to the niceness: what decoders do is waited for by a person.

@@ -40,6 +40,10 @@ class JobSettings(SettingsGroup):
     job_cancel_timeout: Seconds = Field(30, description="seconds that a cancelled job has to clear away")
     job_approval_timeout: Seconds = Field(24 * 3600, description="seconds that a job waits for an approval")
 
+    def within(self, session_events: int) -> "JobSettings":
+        """The same, with no more events of a job than a stream keeps."""
+        return self.model_copy(update={"job_events": min(self.job_events, session_events)})
+
     @property
     def folder_paths(self) -> dict[str, Path]:
         """Name -> path of each of ``folders``."""

@@ -26,17 +26,18 @@ _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONHASHSEED", "VIRTUA
 class Forkserver:
     """The server's side. ``arguments`` are for the module's main; ``environment`` is added to an almost bare one.
 
-    ``told`` is for its ears alone, which it gets by ``hear``: arguments are seen by everybody on the machine.
+    ``configuration`` goes to it by the control socket (``receive_configuration``): all users of the machine see
+    arguments.
     """
 
     def __init__(
         self,
         arguments: list[str],
         environment: dict[str, str],
-        module: str = "works.queue.decoder",
-        told: bytes = b"",
+        module: str,
+        configuration: bytes = b"",
     ) -> None:
-        self._module, self._arguments, self._told = module, arguments, told
+        self._module, self._arguments, self._configuration = module, arguments, configuration
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         self._environment = kept | environment
         self._serial = 0
@@ -59,8 +60,8 @@ class Forkserver:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
-        if self._told:
-            self._control.sendall(_LENGTH.pack(len(self._told)) + self._told)
+        if self._configuration:
+            self._control.sendall(_LENGTH.pack(len(self._configuration)) + self._configuration)
         return self._control
 
     def fork(self) -> tuple[int, socket.socket]:
@@ -97,8 +98,8 @@ class Forkserver:
             self._process = None
 
 
-def hear(control: socket.socket) -> bytes:
-    """What the server tells its forkserver alone; to be called once, before ``serve``."""
+def receive_configuration(control: socket.socket) -> bytes:
+    """What the server sends its forkserver alone; to be called once, before ``serve``."""
     (length,) = _LENGTH.unpack(control.recv(_LENGTH.size, socket.MSG_WAITALL))
     return control.recv(length, socket.MSG_WAITALL)
 

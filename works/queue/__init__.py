@@ -9,9 +9,8 @@ per session and in all, and says Busy at once. A task that kills its worker thre
 import asyncio
 from typing import Protocol
 
-from works.imaging.task import Result, Task, Viewport
-
-ATTEMPTS = 3
+from works.imaging.task import Result, Task
+from works.queue.order import Viewport
 
 
 class WorkQueue(Protocol):

@@ -6,8 +6,9 @@ from typing import Protocol
 
 from works.errors import WorkError
 from works.imaging.task import Result, Task
-from works.queue import ATTEMPTS
 
+ATTEMPTS = 3
+"""How often a task may end its decoder before it is given up."""
 # A task that is stopped after it has run this long, in seconds, has its child killed; most end sooner by themselves.
 STOP_GRACE = 0.25
 
@@ -45,7 +46,7 @@ class Attempts:
         if self._deadline and not self._deadline.expired():
             self._deadline.reschedule(self._until)
 
-    async def end(self, decoder: Decoder) -> Result:
+    async def run(self, decoder: Decoder) -> Result:
         """The result. Raises WorkError: the task's own, ``timeout``, ``crashed``, or ``cancelled`` once stopped."""
         for _ in range(ATTEMPTS):
             try:

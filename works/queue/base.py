@@ -10,9 +10,10 @@ from dataclasses import replace
 import structlog
 
 from works.errors import Busy, WorkError
-from works.imaging.task import Result, Task, Viewport
+from works.imaging.task import Result, Task
 from works.metrics import Metrics
-from works.queue.order import Entry, PendingTasks, QueueBounds
+from works.queue.order import Entry, PendingTasks, Viewport
+from works.queue.settings import QueueBounds
 from works.storage.results import ResultStore
 
 log = structlog.get_logger()

@@ -16,12 +16,11 @@ import structlog
 from works.errors import Busy, WorkError
 from works.imaging.task import Result
 from works.metrics import Metrics
-from works.queue import ATTEMPTS
-from works.queue.attempts import STOP_GRACE, DecoderCrashed
+from works.queue.attempts import ATTEMPTS, STOP_GRACE, DecoderCrashed
 from works.queue.base import RESTARTING, BaseQueue
-from works.queue.cluster_address import QueueSettings
-from works.queue.order import Entry, QueueBounds
+from works.queue.order import Entry
 from works.queue.serialization import decode_outcome, encode_task
+from works.queue.settings import ClusterSettings, QueueBounds
 from works.storage.results import ResultStore
 
 log = structlog.get_logger()
@@ -64,7 +63,7 @@ class ClusterQueue(BaseQueue):
     def __init__(
         self,
         connect: Callable[[], Awaitable[Cluster]],
-        settings: QueueSettings,
+        settings: ClusterSettings,
         timeout: float,
         media: ResultStore,
         bounds: QueueBounds,

@@ -10,47 +10,36 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from works.queue.settings import ClusterSettings
+
 _URL = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^:/@\[\]]+):(\d{1,5})/?")
 
 
 @dataclass(frozen=True, slots=True)
-class QueueSettings:
-    """What does the work, and how a cluster is reached.
+class ClusterAddress:
+    """The scheduler's address and its keys, as the settings say them and checked."""
 
-    ``queue_ca``, ``queue_cert`` and ``queue_key`` are files in PEM, for tls://. ``queue_plain`` allows tcp:// to a
-    public address. ``queue_ahead`` is how many slices wait at the cluster for each of its threads,
-    ``queue_patience`` for how many seconds accepted slices wait for a cluster that is away.
-    """
-
-    queue: str
-    queue_ca: str | None = None
-    queue_cert: str | None = None
-    queue_key: str | None = None
-    queue_plain: bool = False
-    queue_ahead: float = 0.5
-    queue_patience: float = 30.0
+    settings: ClusterSettings
 
     def __post_init__(self) -> None:
         """Raises ValueError for a URL of an unknown kind, or files that are missing; OSError for one unreadable."""
-        if self.local:
-            return
-        found = _URL.fullmatch(self.queue)
+        found = _URL.fullmatch(self.url)
         if not found or int(found[3]) > 65535:
-            raise ValueError(f"queue {self.queue!r}: the known kinds are local:, tcp://HOST:PORT, tls://HOST:PORT")
+            raise ValueError(f"queue {self.url!r}: the known kinds are local:, tcp://HOST:PORT, tls://HOST:PORT")
         if self.encrypted:
             for name in ("queue_ca", "queue_cert", "queue_key"):
-                file = getattr(self, name)
+                file = getattr(self.settings, name)
                 if not file:
-                    raise ValueError(f"queue {self.queue!r}: tls:// needs {name}")
+                    raise ValueError(f"queue {self.url!r}: tls:// needs {name}")
                 Path(file).read_bytes()
 
     @property
-    def local(self) -> bool:
-        return self.queue == "local:"
+    def url(self) -> str:
+        return self.settings.queue
 
     @property
     def scheme(self) -> str:
-        return self.queue.partition(":")[0]
+        return self.url.partition(":")[0]
 
     @property
     def encrypted(self) -> bool:
@@ -58,11 +47,11 @@ class QueueSettings:
 
     @property
     def host(self) -> str:
-        return self.queue.partition("//")[2].rstrip("/").rpartition(":")[0].strip("[]")
+        return self.url.partition("//")[2].rstrip("/").rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
-        return int(self.queue.rstrip("/").rpartition(":")[2])
+        return int(self.url.rstrip("/").rpartition(":")[2])
 
     def url_of(self, ip: str, port: int) -> str:
         return f"{self.scheme}://[{ip}]:{port}" if ":" in ip else f"{self.scheme}://{ip}:{port}"
@@ -78,9 +67,9 @@ class QueueSettings:
 
     def check(self, ip: str) -> None:
         """Raises ValueError for a public address without TLS."""
-        if not (self.encrypted or self.queue_plain or is_private(ip)):
+        if not (self.encrypted or self.settings.queue_plain or is_private(ip)):
             raise ValueError(
-                f"queue {self.queue!r}: {ip} is a public address, and whoever can speak with a scheduler runs programs"
+                f"queue {self.url!r}: {ip} is a public address, and whoever can speak with a scheduler runs programs"
                 " on its workers: use tls://, or set queue_plain if another layer encrypts"
             )
 

@@ -19,11 +19,10 @@ from dask._task_spec import Task
 from distributed import Client, KilledWorker, Scheduler, Security, Status, Worker, WorkerPlugin, get_worker
 from distributed.client import FutureCancelledError
 
-from works.queue import ATTEMPTS
-from works.queue.attempts import DecoderCrashed
-from works.queue.bench import WorkerDecoders
+from works.queue.attempts import ATTEMPTS, DecoderCrashed
 from works.queue.cluster import ClusterLost
-from works.queue.cluster_address import QueueSettings
+from works.queue.cluster_address import ClusterAddress
+from works.queue.cluster_worker import WorkerDecoders
 
 log = structlog.get_logger()
 
@@ -78,37 +77,37 @@ def configure() -> None:
         logger.propagate = True
 
 
-def security_of(settings: QueueSettings) -> Security | None:
+def security_of(address: ClusterAddress) -> Security | None:
     """All parts of a cluster show a certificate of the same authority, and ask for one."""
-    if not settings.encrypted:
+    if not address.encrypted:
         return None
     pairs = {
         f"tls_{part}_{kind}": path
         for part in ("client", "scheduler", "worker")
-        for kind, path in (("cert", settings.queue_cert), ("key", settings.queue_key))
+        for kind, path in (("cert", address.settings.queue_cert), ("key", address.settings.queue_key))
     }
-    return Security(require_encryption=True, tls_ca_file=settings.queue_ca, **pairs)
+    return Security(require_encryption=True, tls_ca_file=address.settings.queue_ca, **pairs)
 
 
 async def work(name: str, header: bytes, payload: bytes) -> tuple[bytes, bytes]:
-    """What a worker does: the task of the question, on its bench. ``name`` is the key's, which Dask keeps to itself."""
-    return await _bench_of(get_worker()).work(name, header, payload)
+    """What a worker does: processes one task. ``name`` is the key's, which Dask keeps to itself."""
+    return await _decoders_of(get_worker()).work(name, header, payload)
 
 
 def stop(names: list[str], dask_worker: Worker) -> None:
     """Ends those of these tasks that this worker is at."""
     for name in names:
-        _bench_of(dask_worker).stop(name)
+        _decoders_of(dask_worker).stop(name)
 
 
 def _name(key: Any) -> str:
     return "/".join(key)
 
 
-def _bench_of(worker: Worker) -> WorkerDecoders:
+def _decoders_of(worker: Worker) -> WorkerDecoders:
     plugin = worker.plugins[_PLUGIN]
     assert isinstance(plugin, _AtWork)
-    return plugin.bench
+    return plugin.decoders
 
 
 class DaskCluster:
@@ -121,14 +120,14 @@ class DaskCluster:
         self._prefix = f"sluice-{os.urandom(8).hex()}"
 
     @classmethod
-    async def connect(cls, settings: QueueSettings) -> "DaskCluster":
+    async def connect(cls, address: ClusterAddress) -> "DaskCluster":
         """Raises OSError, or ValueError for an address that is refused."""
         configure()
-        address = await settings.resolve()
+        url = await address.resolve()
         client = Client(
-            address,
+            url,
             asynchronous=True,
-            security=security_of(settings),
+            security=security_of(address),
             timeout=_ANSWER,
             set_as_default=False,
             direct_to_workers=True,
@@ -202,17 +201,17 @@ class _AtWork(WorkerPlugin):
 
     name = _PLUGIN
 
-    def __init__(self, bench: WorkerDecoders) -> None:
-        self.bench = bench
+    def __init__(self, decoders: WorkerDecoders) -> None:
+        self.decoders = decoders
 
     def transition(self, key: Any, start: str, finish: str, **more: Any) -> None:
         # What is finished goes by "memory". Dask itself lets a released task run on to its end.
         if (start, finish) == ("executing", "released"):
-            self.bench.stop(_name(key))
+            self.decoders.stop(_name(key))
 
 
 async def run_worker(
-    settings: QueueSettings, bench: WorkerDecoders, listen: str, drain: float, stopping: asyncio.Event
+    address: ClusterAddress, decoders: WorkerDecoders, listen: str, drain: float, stopping: asyncio.Event
 ) -> None:
     """Works for the scheduler until ``stopping``, whatever becomes of the scheduler, then ends what it is at within
     ``drain`` seconds. Raises ValueError for an address that is refused."""
@@ -220,50 +219,50 @@ async def run_worker(
     pause = _BACKOFF[0]
     while not stopping.is_set():
         try:
-            async with _worker(settings, bench, listen) as worker:
+            async with _worker(address, decoders, listen) as worker:
                 # Where there is no scheduler yet, Dask's worker waits for it.
                 if await _done_first(worker.start(), stopping):
                     pause = _BACKOFF[0]
-                    log.info("working", scheduler=settings.queue, threads=len(bench), address=worker.address)
+                    log.info("working", scheduler=address.url, threads=len(decoders), address=worker.address)
                     if await _done_first(worker.finished(), stopping):
-                        log.warning("scheduler lost", scheduler=settings.queue)
+                        log.warning("scheduler lost", scheduler=address.url)
                     else:
-                        await _retire(worker, bench, drain)
+                        await _retire(worker, decoders, drain)
         except OSError as error:
-            log.warning("scheduler away", scheduler=settings.queue, reason=str(error))
+            log.warning("scheduler away", scheduler=address.url, reason=str(error))
         await _done_first(asyncio.sleep(pause), stopping)
         pause = min(pause * 2, _BACKOFF[1])
 
 
-async def _retire(worker: Worker, bench: WorkerDecoders, drain: float) -> None:
+async def _retire(worker: Worker, decoders: WorkerDecoders, drain: float) -> None:
     """Begins nothing more, ends what it is at, and waits until what it has is fetched. Dask's own way moves what is
     there, and drops what runs."""
     worker.status = Status.paused
     # RuntimeError: Dask's, for a scheduler that went at the same moment.
     with suppress(TimeoutError, OSError, RuntimeError):
         async with asyncio.timeout(drain):
-            # What has left the bench is still executing, to Dask, until it is among what the worker has.
-            while worker.state.executing or bench.at_work or worker.data:  # noqa: ASYNC110 - nor is it told when fetched
+            # What has left its decoder is still executing, to Dask, until it is among what the worker has.
+            while worker.state.executing or decoders.at_work or worker.data:  # noqa: ASYNC110 - nor is it told when fetched
                 await asyncio.sleep(0.02)
         async with asyncio.timeout(_CLOSE):
             await worker.close_gracefully()
 
 
 @asynccontextmanager
-async def _worker(settings: QueueSettings, bench: WorkerDecoders, listen: str) -> AsyncIterator[Worker]:
-    address = await settings.resolve()
-    host = listen or local_address(address)
-    settings.check(host)
+async def _worker(address: ClusterAddress, decoders: WorkerDecoders, listen: str) -> AsyncIterator[Worker]:
+    url = await address.resolve()
+    host = listen or local_address(url)
+    address.check(host)
     worker = Worker(
-        address,
-        nthreads=len(bench),
+        url,
+        nthreads=len(decoders),
         host=host,
-        protocol=settings.scheme,
-        security=security_of(settings),
+        protocol=address.scheme,
+        security=security_of(address),
         memory_limit=0,
         dashboard=False,
         dashboard_address=_NO_PAGES,
-        plugins=(_AtWork(bench),),
+        plugins=(_AtWork(decoders),),
     )
     try:
         yield worker
@@ -281,20 +280,20 @@ def local_address(url: str) -> str:
         return str(probe.getsockname()[0])
 
 
-async def run_scheduler(settings: QueueSettings, listen: str, dashboard: str, stopping: asyncio.Event) -> None:
+async def run_scheduler(address: ClusterAddress, listen: str, dashboard: str, stopping: asyncio.Event) -> None:
     """Until ``stopping``. Raises OSError when it cannot listen, ValueError for an address that is refused."""
     configure()
     if listen:
-        settings.check(listen)
+        address.check(listen)
     else:
-        await settings.resolve()
+        await address.resolve()
     if dashboard:
         dask.config.set({"distributed.scheduler.http.routes": _PAGES})
     scheduler = Scheduler(
-        host=listen or settings.host,
-        port=settings.port,
-        protocol=settings.scheme,
-        security=security_of(settings),
+        host=listen or address.host,
+        port=address.port,
+        protocol=address.scheme,
+        security=security_of(address),
         dashboard=bool(dashboard),
         dashboard_address=dashboard or _NO_PAGES,
     )

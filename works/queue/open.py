@@ -1,37 +1,39 @@
-"""Which WorkQueue a URL means."""
+"""Which WorkQueue the settings mean."""
 
 from contextlib import suppress
 
 from works.metrics import Metrics
 from works.queue import WorkQueue
 from works.queue.cluster import ClusterQueue
-from works.queue.cluster_address import QueueSettings
-from works.queue.decoder import DecoderSettings
-from works.queue.local import LocalQueue
-from works.queue.order import QueueBounds
+from works.queue.cluster_address import ClusterAddress
+from works.queue.decoder_child import ChildConfig
+from works.queue.decoder_pool import ProcessPool, ThreadPool
+from works.queue.settings import ClusterSettings, DecoderSettings, QueueBounds
 from works.storage.results import ResultStore
 
 
 async def open_queue(
-    settings: QueueSettings,
-    child: DecoderSettings,
-    media: ResultStore,
+    cluster: ClusterSettings,
+    decoders: DecoderSettings,
     bounds: QueueBounds,
+    config: ChildConfig,
+    results: ResultStore,
     metrics: Metrics,
-    *,
-    workers: int,
-    isolation: str,
 ) -> WorkQueue:
-    """``workers`` and ``isolation`` are for this machine's own. Raises ValueError for a cluster whose address is
-    refused, or a package that is not there; one that cannot be reached yet is waited for."""
-    if settings.local:
-        return LocalQueue(child, media, bounds, metrics, workers=workers, isolation=isolation)
+    """The queue of this machine's own decoders, or of a cluster's; a cluster that is away is waited for.
+
+    Raises ValueError for a cluster whose address is refused, or a package that is not there.
+    """
+    if cluster.is_local:
+        kind = ProcessPool if decoders.isolation == "process" else ThreadPool
+        return kind(decoders, config, results, bounds, metrics)
+    address = ClusterAddress(cluster)
     try:
         from works.queue.dask import DaskCluster
     except ModuleNotFoundError as error:
         if error.name not in ("dask", "distributed"):
             raise
-        raise ValueError(f"queue {settings.queue!r}: Dask needs a package more, got by: make extras") from None
+        raise ValueError(f"queue {address.url!r}: Dask needs a package more, got by: make extras") from None
     with suppress(OSError):  # the name is not known yet
-        await settings.resolve()
-    return ClusterQueue(lambda: DaskCluster.connect(settings), settings, child.timeout, media, bounds, metrics)
+        await address.resolve()
+    return ClusterQueue(lambda: DaskCluster.connect(address), cluster, config.timeout, results, bounds, metrics)

@@ -1,8 +1,9 @@
-"""The tasks that wait: a heap by Rank for each session, and turns between the sessions. No clock, no I/O.
+"""Which waiting task is worked next: a heap by Rank for each session, and turns between the sessions. No clock, no I/O.
 
-Sessions in the background have their turns when no other session waits, however long that takes.
+Within a session the nearest to the viewport comes first, then the topmost, then the first come. Sessions in the
+background have their turns when no other session waits, however long that takes.
 
-Taking costs O(log n). A viewport that moves, or a cancel, makes its session's heap stale; the heap is built anew once,
+Taking costs O(log n). A viewport that moves, or a cancel, makes its session's heap stale; the heap is built again once,
 when the next task is taken from it, however much has changed in between.
 """
 
@@ -10,30 +11,45 @@ import asyncio
 import heapq
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from works.errors import Busy
-from works.imaging.task import Rank, Result, Task, Viewport
+from works.imaging.task import Result, Task
 from works.queue.attempts import Attempts
+from works.queue.settings import QueueBounds
 
 # Pictures per session whose viewport is remembered; the one longest unmoved is forgotten first.
 _VIEWPORTS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class QueueBounds:
-    """How much may wait: tasks and bytes of a session, tasks and bytes of all sessions."""
+class Viewport(NamedTuple):
+    """What the reader sees of one picture, in source pixels from its top; it may lie outside the picture."""
 
-    session_tasks: int = 512
-    session_bytes: int = 64 << 20
-    total_tasks: int = 50_000
-    total_bytes: int = 256 << 20
+    top: float = 0
+    height: float = 0
+
+
+class Rank(NamedTuple):
+    """The place of a task among those of its session; the lowest is worked first."""
+
+    distance: float
+    offset_top: float
+    arrival: int
+
+
+def rank(task: Task, viewport: Viewport, arrival: int) -> Rank:
+    """Distance is that between the bands of the slice and the viewport, 0 where they touch or overlap."""
+    above = viewport.top - (task.offset_top + task.height)
+    below = task.offset_top - (viewport.top + viewport.height)
+    return Rank(max(above, below, 0), task.offset_top, arrival)
 
 
 @dataclass(eq=False, slots=True)
 class Entry:
     """A task on its way through the queue; times are loop seconds.
 
-    ``run`` is there while it runs in this process, ``key`` names it to a cluster that it was given to.
+    ``attempts`` is there while a child of this process works it, ``deadline`` while a thread does; ``key`` names it to
+    a cluster that it was given to.
     """
 
     task: Task
@@ -41,7 +57,8 @@ class Entry:
     arrival: int
     accepted: float
     started: float = 0.0
-    run: Attempts | None = None
+    attempts: Attempts | None = None
+    deadline: asyncio.TimerHandle | None = None
     key: str = ""
 
 
@@ -75,7 +92,7 @@ class _SessionQueue:
 
     def rank(self, entry: Entry) -> tuple[Rank, Entry]:
         viewport = self.viewports.get(entry.task.image, Viewport())
-        return entry.task.rank(viewport, entry.arrival), entry
+        return rank(entry.task, viewport, entry.arrival), entry
 
     def take(self) -> Entry:
         if self.stale:
@@ -109,10 +126,10 @@ class PendingTasks:
             raise Busy(f"{bounds.session_tasks} slices of this session wait already (session_tasks)", retry_after_ms)
         if lane.bytes + size > bounds.session_bytes:
             raise Busy(f"{bounds.session_bytes:,} bytes of this session wait already (session_bytes)", retry_after_ms)
-        if self.count >= bounds.total_tasks:
-            raise Busy(f"{bounds.total_tasks:,} slices wait already (queue_tasks)", retry_after_ms)
-        if self.bytes + size > bounds.total_bytes:
-            raise Busy(f"the server holds {bounds.total_bytes:,} bytes of slices (queue_bytes)", retry_after_ms)
+        if self.count >= bounds.queue_tasks:
+            raise Busy(f"{bounds.queue_tasks:,} slices wait already (queue_tasks)", retry_after_ms)
+        if self.bytes + size > bounds.queue_bytes:
+            raise Busy(f"the server holds {bounds.queue_bytes:,} bytes of slices (queue_bytes)", retry_after_ms)
         self._put(lane, entry)
 
     def give_back(self, entry: Entry) -> None:

@@ -1,6 +1,8 @@
 """The settings of the queue: how much may wait, who decodes, and how a cluster is reached."""
 
+import os
 import re
+from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -29,6 +31,16 @@ class DecoderSettings(SettingsGroup):
     )
     slice_timeout: Seconds = Field(10, description="seconds to work a slice")
 
+    @property
+    def decoders(self) -> int:
+        """How many slices are worked at once."""
+        return self.workers or os.cpu_count() or 1
+
+    @property
+    def memory(self) -> int:
+        """Bytes of address space of a decoder child. OCR was seen to peak at 1.5 GiB."""
+        return self.child_memory or (2 if find_spec("rapidocr") else 1) << 30
+
 
 class ClusterSettings(SettingsGroup):
     """What does the work, and how a cluster is reached."""
@@ -48,6 +60,11 @@ class ClusterSettings(SettingsGroup):
         0.5, ge=0, le=4, description="slices that wait at the cluster for each of its threads, ready to be begun"
     )
     queue_patience: Seconds = Field(30, description="seconds that accepted slices wait for a cluster that is away")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine does the work itself."""
+        return self.queue == "local:"
 
     @field_validator("queue")
     @classmethod

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
+
+from works.storage.settings import StoreSettings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -109,18 +111,23 @@ class StoreOptions:
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def gather(
-        cls, url: str, settings: Mapping[str, str | None], environment: Mapping[str, str], **others: Any
-    ) -> "StoreOptions":
-        """For the store of this URL: ``settings`` (key, secret, endpoint, region) over the provider's variables."""
+    def gather(cls, url: str, settings: StoreSettings, environment: Mapping[str, str]) -> "StoreOptions":
+        """For the store of this URL: the settings over the provider's own variables in `environment`."""
         address = address_of(url)
         if address is None:
-            return cls(**others)
+            return cls(settings.store_timeout, settings.store_public_endpoint)
         known = _VARIABLES[address.scheme].split()
         values = {name.lower(): value for name, value in environment.items() if name.lower() in known and value}
+        secret = settings.store_secret.get_secret_value() if settings.store_secret else None
+        said = {
+            "key": settings.store_key,
+            "secret": secret,
+            "endpoint": settings.store_endpoint,
+            "region": settings.store_region,
+        }
         names = _SETTINGS[address.scheme]
-        values |= {names[name]: value for name, value in settings.items() if value and name in names}
-        return cls(values=values, **others)
+        values |= {names[name]: value for name, value in said.items() if value and name in names}
+        return cls(settings.store_timeout, settings.store_public_endpoint, values)
 
 
 class StoreThreads:

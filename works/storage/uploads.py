@@ -9,17 +9,18 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from works.errors import Busy, WorkError
 from works.imaging.image_header import read_header
+from works.imaging.settings import ImageLimits
 from works.imaging.task import Task
 from works.queue import WorkQueue
-from works.storage.address import RemoteFiles, StoreOptions, StoreThreads
+from works.storage.address import RemoteFiles, StoreThreads
 from works.storage.filetype import FILE_TYPES, GIF, FileType, detect, gif_size
-from works.storage.open import open_upload_store
+from works.storage.settings import UploadSettings
 from works.storage.uploads_store import Attachment, UploadStore, Usage
 
 # Width and height within which a thumbnail fits.
@@ -30,23 +31,6 @@ _AT_ONCE = 256 << 10
 _LONGEST_NAME = 200
 # Milliseconds after which to ask again: when an upload may have ended; when what nobody refers to may be swept.
 _SOON, _LATER = 1000, 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class UploadSettings:
-    """The settings that uploads go by; config.py says what each means."""
-
-    uploads: str
-    spool: str = "var/spool"
-    upload_bytes: int = 32 << 20
-    upload_bytes_per_user: int = 1 << 30
-    upload_bytes_total: int = 10 << 30
-    uploads_per_user: int = 4
-    upload_timeout: float = 300
-    upload_grace: float = 3600
-    upload_ttl: float = 30 * 24 * 3600
-    max_slice_bytes: int = 16 << 20
-    max_pixels: int = 50_000_000
 
 
 class Ledger:
@@ -82,13 +66,22 @@ class Ledger:
 
 
 class Uploads:
-    def __init__(self, shelf: UploadStore, queue: WorkQueue, settings: UploadSettings, threads: StoreThreads) -> None:
-        self.shelf, self.queue, self.settings, self.threads = shelf, queue, settings, threads
+    """`threads` wait for the store; pictures among the uploads are bounded by `images`."""
+
+    def __init__(
+        self,
+        store: UploadStore,
+        queue: WorkQueue,
+        settings: UploadSettings,
+        images: ImageLimits,
+        threads: StoreThreads,
+    ) -> None:
+        self.store, self.queue, self.settings, self.images, self.threads = store, queue, settings, images, threads
         self.coming, self.there = Ledger(), Ledger()
 
     @property
     def place(self) -> Path | RemoteFiles:
-        return self.shelf.place
+        return self.store.place
 
     def begin(self, owner: str, length: int = 0, called: str = "") -> "Upload":
         """An upload of, it is said, so many bytes, of a file that the owner calls so; ``discard`` must follow.
@@ -123,7 +116,7 @@ class Uploads:
             raise _unreachable(error) from None
 
     def _find(self, owner: str, ids: Sequence[str]) -> list[Attachment]:
-        found = [(id, self.shelf.read(id)) for id in ids]
+        found = [(id, self.store.read(id)) for id in ids]
         for id, record in found:
             if record is None or record[0] != owner:
                 raise _unknown(id)
@@ -133,7 +126,7 @@ class Uploads:
         """Something refers to them: they stay for ``upload_ttl`` from now. Raises WorkError as ``find`` does."""
         await self.find(owner, ids)
         try:
-            await self.threads.run(self.shelf.keep, ids)
+            await self.threads.run(self.store.keep, ids)
         except FileNotFoundError as error:
             raise _unknown(Path(error.filename).stem) from None
         except OSError as error:
@@ -149,7 +142,7 @@ class Uploads:
 
     async def check(self) -> None:
         """Raises OSError unless an upload could be stored now."""
-        await self.threads.run(self.shelf.check)
+        await self.threads.run(self.store.check)
 
     async def sweep(self) -> None:
         """Deletes what has had its time. To be called every minute or so."""
@@ -160,7 +153,7 @@ class Uploads:
             self.there.set(id, held)
 
     def _sweep(self, known: dict[str, Usage]) -> tuple[set[str], set[tuple[str, Usage]]]:
-        held = self.shelf.sweep(self.settings.upload_grace, self.settings.upload_ttl, known)
+        held = self.store.sweep(self.settings.upload_grace, self.settings.upload_ttl, known)
         return known.keys() - held.keys(), held.items() - known.items()
 
 
@@ -170,7 +163,7 @@ class Upload:
     def __init__(self, uploads: Uploads, owner: str, called: str) -> None:
         self.owner, self.id, self.size = owner, secrets.token_hex(16), 0
         self._called = called
-        self._uploads, self._shelf = uploads, uploads.shelf
+        self._uploads, self._store = uploads, uploads.store
         # All of a user's thumbnails take turns with other sessions as one, and share one session's bounds.
         self._lane = f"upload/{owner}"
         self._buffer = bytearray()
@@ -191,7 +184,7 @@ class Upload:
     def _write(self) -> None:
         if self._file is None:
             # Unbuffered: what failed to be written is not tried again at the close.
-            self._file = self._shelf.part(self.id).open("w+b", buffering=0)
+            self._file = self._store.part(self.id).open("w+b", buffering=0)
         while self._buffer:
             del self._buffer[: self._file.write(self._buffer)]
 
@@ -204,7 +197,7 @@ class Upload:
         if kind.group == "image":
             attachment, thumbnail = await self._picture(kind)
         attachment = replace(attachment, called=self._called)
-        await self._in_thread(self._shelf.add, self.owner, attachment, thumbnail)
+        await self._in_thread(self._store.add, self.owner, attachment, thumbnail)
         self._uploads.there.set(self.id, Usage(self.owner, self.size + len(thumbnail)))
         return attachment
 
@@ -216,7 +209,7 @@ class Upload:
 
     async def _picture(self, kind: FileType) -> tuple[Attachment, bytes]:
         """A picture goes the way of every slice, so it is refused for what they are; its thumbnail comes back."""
-        most = self._uploads.settings.max_slice_bytes
+        most = self._uploads.images.max_slice_bytes
         if self.size > most:
             raise WorkError("too_large", f"pictures may have {most:,} bytes (max_slice_bytes)")
         data, (width, height) = await self._in_thread(self._measure, kind)
@@ -234,7 +227,7 @@ class Upload:
         if kind != GIF:
             return data, read_header(data).upright
         width, height = gif_size(data)
-        if width * height > (most := self._uploads.settings.max_pixels):
+        if width * height > (most := self._uploads.images.max_pixels):
             raise WorkError("too_many_pixels", f"the picture has {width} x {height}; at most {most:,} pixels are taken")
         return data, (width, height)
 
@@ -267,7 +260,7 @@ class Upload:
     def _delete(self) -> None:
         if self._file:
             self._file.close()
-        self._shelf.part(self.id).unlink(missing_ok=True)
+        self._store.part(self.id).unlink(missing_ok=True)
 
 
 def _unknown(id: str) -> WorkError:
@@ -276,8 +269,3 @@ def _unknown(id: str) -> WorkError:
 
 def _unreachable(error: OSError) -> WorkError:
     return WorkError("internal", f"the uploads cannot be read: {error.strerror}", temporary=True)
-
-
-def open_uploads(queue: WorkQueue, settings: UploadSettings, store: StoreOptions, threads: StoreThreads) -> Uploads:
-    """Raises ValueError for a URL of an unknown kind, OSError for a folder that cannot be made."""
-    return Uploads(open_upload_store(settings.uploads, store, Path(settings.spool)), queue, settings, threads)

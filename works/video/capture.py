@@ -10,7 +10,7 @@ import structlog
 
 from works.errors import CODES, Code, WorkError
 from works.processes.forkserver import Forkserver
-from works.queue import ATTEMPTS
+from works.queue.attempts import ATTEMPTS
 from works.video import WatchRequest
 from works.video.capture_process import CaptureGone, CaptureProcess
 from works.video.feeds import Feeds

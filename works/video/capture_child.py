@@ -5,7 +5,6 @@ What it reads may have been made to break decoders, and what it reads from may h
 
 import json
 import os
-import resource
 import socket
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 import cv2
 
+from works.processes.child import limit_process
 from works.processes.forkserver import Forkserver, serve
 from works.video import camera
 from works.video import playback as cursor
@@ -42,13 +42,8 @@ class CaptureSettings:
 
 
 def _live(end: socket.socket, settings: CaptureSettings) -> None:
-    cv2.setNumThreads(1)
-    # FFmpeg writes addresses, passwords and all, to descriptor 2; our own words go on to the log.
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    limit_process(settings.memory)
     threading.excepthook = lambda thread: _crash(thread.exc_value)
-    resource.setrlimit(resource.RLIMIT_AS, (settings.memory, settings.memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     lines, outlet, orders = end.makefile("rb"), FrameSender(end, settings.most_width), cursor.Orders()
     first = read_order(lines)
     if first is None:

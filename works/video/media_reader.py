@@ -9,8 +9,9 @@ import cv2
 from works.errors import WorkError
 from works.imaging.codec import decode
 from works.imaging.image_header import read_header
-from works.imaging.pipeline import ImageLimits, check
+from works.imaging.pipeline import check
 from works.imaging.pixels import Image, as_image, has_alpha, on_white
+from works.imaging.settings import ImageLimits
 from works.video.camera import open_capture
 
 # A recording may name others (playlists do): none but what its own place is reached by.

@@ -12,8 +12,9 @@ import pytest
 from tests.support.pictures import animated, animated_gif, claiming, decoded, encoded, oriented, photograph, small
 from works.errors import CODES, Busy, Code, WorkError
 from works.imaging import actions
-from works.imaging.pipeline import ImageLimits, process
+from works.imaging.pipeline import process
 from works.imaging.pixels import as_image
+from works.imaging.settings import ImageLimits
 from works.imaging.task import Result, Task
 from works.storage.results_folder import FolderResults
 

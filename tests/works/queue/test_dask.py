@@ -15,8 +15,9 @@ from tests.support.dask import Clusters, Dask, dask_in
 from tests.support.queues import OnDask, endless, error_of, kill_all, moderate, on_dask, slow, task
 from tests.support.running import alive, until
 from works.errors import Busy
-from works.imaging.task import Result, Viewport
+from works.imaging.task import Result
 from works.queue.cluster import Cluster
+from works.queue.order import Viewport
 
 
 @pytest.fixture

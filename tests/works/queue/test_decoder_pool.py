@@ -1,11 +1,9 @@
 """The decoder children: killed, stuck, hungry or orphaned, each costs its own slice at most, and none stays behind."""
 
 import asyncio
-import json
 import os
 import resource
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,9 @@ from tests.support.pictures import encoded
 from tests.support.queues import begun, children, endless, error_of, forkserver, kill_all, moderate, opened, task
 from tests.support.running import alive, until
 from works.errors import WorkError
-from works.imaging.pipeline import ImageLimits
-from works.queue.decoder import DecoderSettings
+from works.imaging.settings import ImageLimits
+from works.queue.decoder_child import ChildConfig
+from works.queue.settings import DecoderSettings
 
 
 async def test_a_child_killed_during_a_slice_costs_nothing_but_time(tmp_path: Path) -> None:
@@ -158,5 +157,6 @@ async def test_the_largest_payload_and_the_largest_answer_pass_through_the_pipe(
 
 
 def test_a_childs_settings_come_out_of_its_arguments_as_they_went_in() -> None:
-    settings = DecoderSettings("file:/somewhere", ImageLimits(max_pixels=7, formats=("png",)), 1 << 30, 2.5)
-    assert DecoderSettings.parse(json.dumps(asdict(settings))) == settings
+    images = ImageLimits(max_pixels=7, formats=("png",))
+    config = ChildConfig.of(DecoderSettings(slice_timeout=2.5), images, "file:/somewhere")
+    assert ChildConfig.decode(config.encode()) == config

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from works.errors import Busy
-from works.imaging.task import Result, Task, Viewport
-from works.queue.order import Entry, PendingTasks, QueueBounds
+from works.imaging.task import Result, Task
+from works.queue.order import Entry, PendingTasks, Viewport
+from works.queue.settings import QueueBounds
 
 NO_FUTURE = cast("asyncio.Future[Result]", None)  # what waits is only ordered here, never ended
 ARRIVALS = itertools.count(1)
@@ -40,7 +41,7 @@ def taken(pending: PendingTasks, most: int = 10_000) -> list[str]:
 BOUNDS = [
     (QueueBounds(session_tasks=2), [1, 1], 1, "session_tasks"),
     (QueueBounds(session_bytes=10), [4, 4], 3, "session_bytes"),
-    (QueueBounds(total_bytes=10), [4, 4], 3, "queue_bytes"),
+    (QueueBounds(queue_bytes=10), [4, 4], 3, "queue_bytes"),
 ]
 
 
@@ -60,7 +61,7 @@ def test_over_a_bound_it_is_busy_and_names_the_setting_until_one_is_taken(
 
 
 def test_a_session_at_its_bound_does_not_keep_others_out_but_the_sum_of_all_does() -> None:
-    pending = filled(entry("a", "1", payload=bytes(6)), bounds=QueueBounds(session_bytes=6, total_bytes=10))
+    pending = filled(entry("a", "1", payload=bytes(6)), bounds=QueueBounds(session_bytes=6, queue_bytes=10))
     pending.add(entry("b", "1", payload=bytes(4)), 100)
     with pytest.raises(Busy, match="queue_bytes"):
         pending.add(entry("c", "1", payload=bytes(1)), 100)
@@ -200,7 +201,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bounds = QueueBounds(session_tasks=5, session_bytes=12, total_bytes=20)
+        self.bounds = QueueBounds(session_tasks=5, session_bytes=12, queue_bytes=20)
         self.pending = PendingTasks(self.bounds)
         self.waiting: list[Entry] = []
         self.viewports: dict[tuple[str, str], Viewport] = {}

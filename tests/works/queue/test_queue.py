@@ -11,9 +11,10 @@ from tests.support.pictures import decoded, small
 from tests.support.queues import begun, children, error_of, forkserver, moderate, opened, task
 from tests.support.running import alive, until
 from works.errors import Busy, WorkError
-from works.imaging.task import Result, Task, Viewport
+from works.imaging.task import Result, Task
 from works.queue.base import BaseQueue
-from works.queue.order import QueueBounds
+from works.queue.order import Viewport
+from works.queue.settings import QueueBounds
 
 Kind = str | Clusters
 each_kind = pytest.mark.parametrize("workers_of", ["process", "thread", "dask"], indirect=True)

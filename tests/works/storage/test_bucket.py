@@ -15,6 +15,7 @@ from works.storage.address import StoreOptions, address_of
 from works.storage.bucket import Bucket
 from works.storage.open import open_results
 from works.storage.results_bucket import BucketResults
+from works.storage.settings import StoreSettings
 
 # Long enough for the busiest machine to answer in.
 PATIENT = 60.0
@@ -167,11 +168,10 @@ def test_options_a_store_does_not_have_are_refused_at_the_start(tmp_path: Path) 
 
 def test_settings_weigh_more_than_the_providers_variables_and_nothing_else_is_taken() -> None:
     environment = {"AWS_REGION": "a", "AWS_ACCESS_KEY_ID": "b", "AWS_PROFILE": "c", "AZURE_CLIENT_ID": "d", "PATH": "e"}
-    gathered = StoreOptions.gather(
-        "s3://bucket/p", {"key": "f", "secret": None, "region": None}, environment, timeout=1.0
-    )
+    settings = StoreSettings(store_key="f", store_timeout=1.0)
+    gathered = StoreOptions.gather("s3://bucket/p", settings, environment)
     assert gathered == StoreOptions(1.0, None, {"aws_region": "a", "aws_access_key_id": "f"})
-    assert StoreOptions.gather("file:media", {"key": "f"}, environment).values == {}
+    assert StoreOptions.gather("file:media", settings, environment).values == {}
     assert "f" not in repr(StoreOptions(1.0, None, {KEY: "f"})).replace("float", "")
 
 

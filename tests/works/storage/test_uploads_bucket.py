@@ -13,11 +13,11 @@ from tests.support import queues
 from tests.support.films import sound
 from tests.support.pictures import small
 from tests.support.s3 import S3, s3_in
-from tests.support.uploads import HOUR, MONTH, refused, send, unknown
+from tests.support.uploads import HOUR, MONTH, make_uploads, refused, send, unknown
 from works.errors import WorkError
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.bucket import Bucket
-from works.storage.uploads import Uploads, UploadSettings, open_uploads
+from works.storage.uploads import Uploads
 from works.storage.uploads_bucket import BucketUploads
 
 
@@ -31,15 +31,14 @@ def url() -> str:
 async def opened(s3: S3, folder: Path, url: str, timeout: float = 60.0, **settings: Any) -> AsyncIterator[Uploads]:
     async with queues.opened(folder, "thread") as queue:
         threads = StoreThreads(4)
-        chosen = UploadSettings(url, spool=str(folder / "spool"), **settings)
-        yield open_uploads(queue, chosen, StoreOptions(timeout, None, s3.values), threads)
+        yield make_uploads(queue, threads, url, folder, StoreOptions(timeout, None, s3.values), **settings)
         threads.close()
         assert os.listdir(folder / "spool") == [], "what was on its way has gone on or away"
 
 
-def shelf_of(uploads: Uploads) -> BucketUploads:
-    assert isinstance(uploads.shelf, BucketUploads)
-    return uploads.shelf
+def store_of(uploads: Uploads) -> BucketUploads:
+    assert isinstance(uploads.store, BucketUploads)
+    return uploads.store
 
 
 def names(s3: S3, url: str) -> set[str]:
@@ -94,7 +93,7 @@ async def test_what_nobody_refers_to_goes_after_the_grace_and_what_is_kept_after
 async def test_one_that_is_kept_while_it_is_swept_stays(s3: S3, tmp_path: Path, url: str, before: str) -> None:
     """Without the condition on the mark, the sweep would take what a message refers to."""
     async with opened(s3, tmp_path, url) as uploads:
-        shelf, sent = shelf_of(uploads), await send(uploads, small())
+        shelf, sent = store_of(uploads), await send(uploads, small())
         if before == "kept":
             shelf.keep([sent.id])
         s3.age(sent.id, 2 * MONTH)
@@ -116,7 +115,7 @@ async def test_one_that_is_swept_while_it_is_kept_is_gone_for_who_keeps_it(
 ) -> None:
     """It was found, then condemned, then kept: the message must not be stored with a file that is going."""
     async with opened(s3, tmp_path, url) as uploads:
-        shelf, sent = shelf_of(uploads), await send(uploads, small())
+        shelf, sent = store_of(uploads), await send(uploads, small())
         s3.age(sent.id, 2 * HOUR)
         if when.startswith("before"):
             assert shelf._condemn(sent.id, None)
@@ -135,7 +134,7 @@ async def test_who_keeps_one_that_is_condemned_that_moment_is_told(
 ) -> None:
     """Between the look at the mark and the writing of it. Unconditional, it would bring back what is being deleted."""
     async with opened(s3, tmp_path, url) as uploads:
-        shelf, sent = shelf_of(uploads), await send(uploads, small())
+        shelf, sent = store_of(uploads), await send(uploads, small())
         if before == "kept":
             shelf.keep([sent.id])
         sweeping = BucketUploads(url, StoreOptions(60.0, None, s3.values), tmp_path / "spool")
@@ -159,7 +158,7 @@ async def test_who_keeps_one_that_is_condemned_that_moment_is_told(
 
 async def test_of_two_who_sweep_and_many_who_keep_nobody_is_in_the_others_way(s3: S3, tmp_path: Path, url: str) -> None:
     async with opened(s3, tmp_path, url) as uploads:
-        shelf, sent = shelf_of(uploads), await send(uploads, small())
+        shelf, sent = store_of(uploads), await send(uploads, small())
         found = shelf._scan()[sent.id]
         for _ in range(3):
             shelf.keep([sent.id])

@@ -12,9 +12,10 @@ import pytest
 
 from tests.support.streams import Camera, number_in
 from works.errors import Busy, WorkError
-from works.imaging.task import Result, Task, Viewport
+from works.imaging.task import Result, Task
 from works.processes.channel import LENGTHS
 from works.processes.forkserver import Forkserver
+from works.queue.order import Viewport
 from works.video.capture_child import CaptureSettings
 from works.video.capture_process import CaptureGone, CaptureProcess
 from works.video.feed import ActionFeed

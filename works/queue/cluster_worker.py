@@ -1,4 +1,4 @@
-"""The bench of a worker on another machine: its decoders, one for each slice that it works at once.
+"""The decoders of a worker on another machine, one for each slice that it works at once.
 
 The same isolation as in a server: a slice that crashes, hangs or swells its child costs that child alone. What a
 picture may be, and where results go, is the worker's own setting, never said by a message.
@@ -43,26 +43,26 @@ class WorkerDecoders:
     async def work(self, key: Hashable, header: bytes, payload: bytes) -> tuple[bytes, bytes]:
         """The answer to a question of works.queue.serialization; an error is an answer too."""
         decoder = await self._free.get()
-        self._runs[key] = run = Attempts(decode_task(json.loads(header), payload), self._timeout, _died)
+        self._runs[key] = attempts = Attempts(decode_task(json.loads(header), payload), self._timeout, _died)
         try:
-            return encode_outcome(await self._end(run, decoder))
+            return encode_outcome(await self._end(attempts, decoder))
         except WorkError as error:
             return encode_outcome(error)
         finally:
             del self._runs[key]
             self._free.put_nowait(decoder)
 
-    async def _end(self, run: Attempts, decoder: Decoder) -> Result:
-        result = await run.end(decoder)
-        if run.stopped and result.name:
+    async def _end(self, attempts: Attempts, decoder: Decoder) -> Result:
+        result = await attempts.run(decoder)
+        if attempts.stopped and result.name:
             await asyncio.to_thread(self._media.delete, result.name)
             raise WorkError("cancelled", "stopped")
         return result
 
     def stop(self, key: Hashable) -> None:
         """Nobody wants what comes of this slice: it is ended soon, and nothing of it is kept."""
-        if run := self._runs.get(key):
-            run.stop()
+        if attempts := self._runs.get(key):
+            attempts.stop()
 
     def close(self) -> None:
         for decoder in self._decoders:

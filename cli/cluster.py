@@ -1,0 +1,48 @@
+"""What the two parts of a cluster, worker and scheduler, share on the command line."""
+
+import argparse
+import asyncio
+import signal
+from collections.abc import Sequence
+
+import config
+from handlers.core import access_log
+from works.queue.cluster_address import ClusterAddress
+
+
+def parser_of(role: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"server.py {role}", description=description)
+    parser.add_argument(
+        "--scheduler",
+        dest="queue",
+        default=argparse.SUPPRESS,
+        metavar="URL",
+        help="the scheduler's tcp://HOST:PORT or tls://HOST:PORT, as the setting queue says it",
+    )
+    parser.add_argument("--listen", default="", metavar="ADDRESS", help="this machine's address (default: found out)")
+    config.add_flags(parser)
+    return parser
+
+
+def parse(
+    role: str, parser: argparse.ArgumentParser, arguments: Sequence[str], *others: str
+) -> tuple[config.Settings, ClusterAddress, dict[str, str]]:
+    """The settings, the scheduler's address, and the values of the flags that are no settings (``others``).
+
+    Raises ValueError, also for a cluster that is none.
+    """
+    flags = vars(parser.parse_args(arguments))
+    own = {name: flags.pop(name) for name in ("listen", *others)}
+    settings = config.load(flags)
+    if settings.cluster.is_local:
+        raise ValueError(f"server.py {role} needs --scheduler tcp://HOST:PORT or tls://HOST:PORT")
+    access_log.configure(settings.server.log_level, settings.server.log_format)
+    return settings, ClusterAddress(settings.cluster), own
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
