@@ -1,4 +1,4 @@
-# make run: the server, with all it needs. make test: everything that is checked before a change is taken.
+# make run: the server, with all it needs. make test and make test-chaos: what is checked before a change is taken.
 PYTHON ?= python3
 BIN := .venv/bin
 # What the tests run, and the Debian packages that bring it.
@@ -7,7 +7,7 @@ DEBIAN := chromium fonts-dejavu-core redis-server ffmpeg openssh-server nginx-li
 # Two files of tests at a time: they mostly wait for the servers that they start.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: install extras run test test-all style types types-js bench clean
+.PHONY: install extras run test test-chaos test-all style types types-js bench clean
 
 install: .venv/installed
 
@@ -28,7 +28,11 @@ run: install
 	$(BIN)/python server.py
 
 test: style types
-	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
+	$(BIN)/python -m pytest -q -m "not slow and not chaos" $(PARALLEL)
+
+# Kills, outages, rolling restarts, clusters and model tests.
+test-chaos: .venv/installed-dev
+	$(BIN)/python -m pytest -q -m "chaos and not slow" $(PARALLEL)
 
 test-all: style types types-js
 	$(BIN)/python -m pytest -q $(PARALLEL)
