@@ -19,7 +19,7 @@ from types import TracebackType
 from tests.support.ports import free_port
 from tests.support.running import GUARD, ROOT
 
-_COPIED = ["cli", "config.py", "deploy", "docs", "handlers", "limits.py", "Makefile", "server.py", "static", "works"]
+_COPIED = ["cli", "deploy", "docs", "handlers", "Makefile", "static", "works"]
 # Ports that the documentation names; each is replaced by one of the test's.
 _PORT = re.compile(r"\b(?:800[0-2]|8786|9000|6379)\b")
 _SERVICE = re.compile(r"\bserver\.py(?! (?:token|job)\b)|-m http\.server|^redis-server")
@@ -182,9 +182,9 @@ def commands(text: str) -> Iterator[str]:
 def _copy_tree(folder: Path) -> None:
     """What is needed to run Sluice, with an environment in .venv that is the one of the tests."""
     folder.mkdir()
-    for name in _COPIED:
-        copy: Callable[[Path, Path], object] = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, folder / name)
+    for source in [*ROOT.glob("*.py"), *(ROOT / name for name in _COPIED)]:
+        copy: Callable[[Path, Path], object] = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, folder / source.name)
     binaries = folder / ".venv" / "bin"
     binaries.mkdir(parents=True)
     # A link to the interpreter would not find the packages: they are looked for beside the name that was called.
