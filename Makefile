@@ -55,9 +55,20 @@ types-js: .cache/typescript/node_modules/.bin/tsc
 node:
 	@command -v node >/dev/null && command -v npm >/dev/null || $(MAKE) --no-print-directory apt PACKAGES="nodejs npm"
 
+# Another program may hold the locks of apt and dpkg, on a new machine for minutes. For those of dpkg apt-get waits by
+# itself; for those of its lists and of its archives it does not, so it is called again. Other errors end it at once.
+WAIT := 300
 apt:
-	@s=; [ "$$(id -u)" = 0 ] || s=sudo; \
-	$$s apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$s apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null
+	@as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	apt_get="$$as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=$(WAIT)"; \
+	end=$$(($$(date +%s) + $(WAIT))); \
+	for step in update "install -y --no-install-recommends $(PACKAGES)"; do \
+		until errors=$$($$apt_get $$step 2>&1 >/dev/null); do \
+			case $$errors in *"Could not get lock"*) ;; *) end=0;; esac; \
+			[ $$(date +%s) -lt $$end ] || { echo "$$errors" >&2; exit 1; }; \
+			sleep 2; \
+		done; \
+	done
 
 bench: .cache/bench/python/installed
 	@$(MAKE) --no-print-directory node || true

@@ -71,6 +71,15 @@ def test_a_pod_has_time_to_drain_and_is_asked_the_right_questions() -> None:
     assert {argument.partition("=")[2] for argument in container["args"] if argument.startswith("--spool")} <= mounts
 
 
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.yaml")), ids=lambda path: path.name)
+def test_no_service_becomes_a_variable_of_a_pod(path: Path) -> None:
+    """A Service called sluice would set SLUICE_PORT=tcp://..., with which no server starts."""
+    specs = [part["spec"] for part in yaml.safe_load_all(path.read_text())]
+    pods = [spec["template"]["spec"] for spec in specs if "template" in spec]
+    assert pods
+    assert all(pod["enableServiceLinks"] is False for pod in pods)
+
+
 def test_the_parts_of_the_manifest_mean_each_other() -> None:
     parts = manifest()
     labels = parts["Deployment"]["spec"]["template"]["metadata"]["labels"]

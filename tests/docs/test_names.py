@@ -1,0 +1,50 @@
+"""Files, names and settings that README.md, docs/ and CHANGELOG.md mention are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from config import Settings
+from tests.docs.blocks import FILES
+from tests.support.running import ROOT
+
+# Made by a command; any module of the client.
+NO_FILES = {"benchmarks/results.md", "static/client/NAME.js"}
+FOLDERS = "works|handlers|static|tests|cli|benchmarks|deploy|docs"
+# Not after a slash: `/static/sluice.js` is an address.
+PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./@-]*[\w/]")
+OLDER = ["message_queue", "work_loop", "Task", "work", "BrowserWebSocket", "verify_auth_token", "MEDIA_ROOT"]
+
+
+@pytest.mark.parametrize("path", [*FILES, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_every_file_named_is_there(path: Path) -> None:
+    text = path.read_text()
+    assert {name for name in PATH.findall(text) if not (ROOT / name).exists()} <= NO_FILES
+    tests = {file.name for file in (ROOT / "tests").rglob("test_*.py")}
+    assert set(re.findall(r"\btest_\w+\.py", text)) <= tests
+
+
+def rows() -> dict[str, list[str]]:
+    """What README names for each name of the older server."""
+    text = (ROOT / "README.md").read_text()
+    section = text.partition("## Coming from the older server")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    return {theirs.strip(" `"): re.findall("`([^`]+)`", ours) for theirs, ours in cells}
+
+
+def test_every_name_of_the_older_server_has_a_place() -> None:
+    assert list(rows()) == OLDER
+
+
+@pytest.mark.parametrize("theirs", OLDER)
+def test_what_a_name_of_the_older_server_has_become_is_there(theirs: str) -> None:
+    """Each name is defined in a file of its row, or is a setting; `/ws` is an address, and `--isolation` a flag."""
+    named = rows()[theirs]
+    files = [ROOT / name for name in named if PATH.fullmatch(name)]
+    source = "".join(path.read_text() for path in files if path.is_file())
+    for name in named:
+        if not PATH.fullmatch(name) and name[0] not in "/-":
+            is_defined = re.search(rf"^ *(?:class|def|async def) {name}\b", source, re.MULTILINE)
+            assert is_defined or name in Settings.model_fields, name
+    assert files
