@@ -6,7 +6,7 @@ import structlog
 from pydantic import Field, ValidationError
 
 from handlers.core.http import BaseHandler, Refused
-from works.chat.messages import direct, room
+from works.chat.places import direct, room
 from works.validation import StrictModel, describe_faults
 
 log = structlog.get_logger()
@@ -50,7 +50,7 @@ class Publish(BackEndHandler):
         except OSError as error:
             raise Refused(503, "internal", f"it could not be stored: {error}", retry_after_s=5) from None
         log.info("published", stream=place.stream, sender=said.sender, by=admin.name, address=self.address)
-        self.write({"stream": place.seen_by(said.sender), "offset": offset})
+        self.write({"stream": place.wire_name(said.sender), "offset": offset})
 
 
 class BroadcastToAll(BackEndHandler):
