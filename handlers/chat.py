@@ -14,7 +14,7 @@ from pydantic import Field
 from handlers.core.auth import Scope
 from handlers.core.disconnects import STREAM_LOST
 from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
-from works.chat.messages import EVERYBODY, Place, direct, named, room
+from works.chat.places import EVERYBODY, Place, direct, parse_place, room
 from works.chat.unread import Inbox
 from works.errors import Busy, WorkError
 from works.events.broker import Event
@@ -149,7 +149,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         chat, me = self.services.chat, self.user.name
         try:
             await chat.unfollowed(place, me)
-            hub = await self._listen(place.stream, place.written)
+            hub = await self._listen(place.stream, place.as_message)
             live = await self._listen(place.live, _as_it_is)
             recovered = message.after is None or await chat.broker.recovers(
                 place.stream, message.epoch or hub.epoch, message.after
@@ -167,7 +167,7 @@ class ChatWebSocket(BaseWebSocketHandler):
             {
                 "type": "joined",
                 "room": message.room,
-                "stream": place.seen_by(me),
+                "stream": place.wire_name(me),
                 "epoch": hub.epoch,
                 "offset": hub.offset,
                 "recovered": recovered,
@@ -229,7 +229,7 @@ class ChatWebSocket(BaseWebSocketHandler):
             away = WorkError("internal", "it could not be stored; send it again", temporary=True)
             self.reply_error(away, {"client_id": message.client_id})
         else:
-            stream = place.seen_by(me)
+            stream = place.wire_name(me)
             self.send({"type": "ack", "client_id": message.client_id, "stream": stream, "offset": offset})
 
     def on_read(self, message: Read, payload: memoryview) -> None:
@@ -254,9 +254,11 @@ class ChatWebSocket(BaseWebSocketHandler):
         chat, me = self.services.chat, self.user.name
         place = self._place(message)
         if place.room:
-            told = chat.pass_on(place.live, {"type": "typing", "stream": place.seen_by(me), "from": me})
+            told = chat.publish(place.live, {"type": "typing", "stream": place.wire_name(me), "from": me})
         else:
-            told = chat.tell(str(message.to), {"type": "typing", "stream": place.seen_by(str(message.to)), "from": me})
+            told = chat.notify(
+                str(message.to), {"type": "typing", "stream": place.wire_name(str(message.to)), "from": me}
+            )
         self._ask(told)
 
     def on_broadcast(self, message: BroadcastMessage, payload: memoryview) -> None:
@@ -294,7 +296,7 @@ class ChatWebSocket(BaseWebSocketHandler):
 
     def _known(self, stream: str) -> Place:
         """A room that is joined, or a conversation of this user's own. Raises WorkError."""
-        place = named(stream, self.user.name)
+        place = parse_place(stream, self.user.name)
         return self._in(place.room) if place.room else place
 
     def touched(self, stream: str) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from handlers.core.http import BaseHandler
 from handlers.core.refusals import BAD_REQUEST, UNAVAILABLE, Refused
-from works.chat.messages import direct, room
+from works.chat.places import direct, room
 from works.validation import StrictModel, describe_faults
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class Publish(BackEndHandler):
         except OSError as error:
             raise Refused(UNAVAILABLE, what="it could not be stored", error=error) from None
         log.info("published", stream=place.stream, sender=said.sender, by=admin.name, address=self.address)
-        self.write({"stream": place.seen_by(said.sender), "offset": offset})
+        self.write({"stream": place.wire_name(said.sender), "offset": offset})
 
 
 class BroadcastToAll(BackEndHandler):

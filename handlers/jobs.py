@@ -19,7 +19,7 @@ from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
 from works.errors import Busy, WorkError
 from works.events.fanout import StreamFanout
 from works.jobs import requests as asks
-from works.jobs.history import stream_of, written
+from works.jobs.history import as_message, job_stream
 from works.jobs.service import Requester
 
 # Milliseconds after which to ask again whether a job may be watched, and requests of a connection under way at once.
@@ -107,14 +107,14 @@ class JobsWebSocket(BaseWebSocketHandler):
         self._watched: dict[str, Watching] = {}
         self._asked: set[asyncio.Task[None]] = set()
         told = ("jobs_running_per_user", "job_watches", "job_log_bytes", "job_targets", "job_ttl")
-        settings, offers = self.services.jobs.settings, self.services.jobs.offers
+        settings, offers = self.services.jobs.settings, self.services.jobs.catalog
         self.send(
             {
                 "type": "hello",
                 "user": self.user.name,
                 "admin": self._who.is_admin,
                 "expires_at": self.user.expires_at,
-                "jobs": await offers.of(self.user.scopes),
+                "jobs": await offers.kinds_for(self.user.scopes),
                 "limits": {name: getattr(settings, name) for name in told},
             }
         )
@@ -196,9 +196,9 @@ class JobsWebSocket(BaseWebSocketHandler):
             raise
 
     async def _begin_watching(self, message: WatchJob, watching: Watching) -> None:
-        jobs, id, stream = self.services.jobs, message.id, stream_of(message.id)
+        jobs, id, stream = self.services.jobs, message.id, job_stream(message.id)
         first = await jobs.may_see(self._who, id)
-        hub = watching.hub = await jobs.hubs.open(stream, partial(written, id), watching)
+        hub = watching.hub = await jobs.hubs.open(stream, partial(as_message, id), watching)
         most = jobs.settings.job_watchers
         if len(hub.listeners) > most:
             raise Busy(f"{most} connections watch this job already (job_watchers)", _SOON)
@@ -209,7 +209,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         if after is not None and recovered:
             told |= {"offset": after, "snapshot": None}
         else:
-            story = await jobs.look(self._who, id)
+            story = await jobs.read_history(self._who, id)
             after = story.offset
             told |= {"offset": after, "snapshot": story.snapshot()}
             told["recovered"] = message.after is None

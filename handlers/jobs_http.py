@@ -11,7 +11,7 @@ from handlers.core.refusals import BAD_REQUEST, UNAVAILABLE, Refused
 from works.errors import WorkError
 from works.events.broker import PositionLost
 from works.jobs import requests as asks
-from works.jobs.history import stream_of, written
+from works.jobs.history import as_message, job_stream
 from works.jobs.service import Requester
 
 B = TypeVar("B", bound=BaseModel)
@@ -61,7 +61,7 @@ class JobListHandler(JobsHandler):
         """The kinds of jobs, and a page of those there are."""
         given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         listed = await self.tried(self.services.jobs.list(self.who, self.asked(asks.ListRequest, given)))
-        self.answer(200, {**listed, "kinds": await self.services.jobs.offers.of(self.who.scopes)})
+        self.answer(200, {**listed, "kinds": await self.services.jobs.catalog.kinds_for(self.who.scopes)})
 
     async def post(self) -> None:
         ask = self.asked(asks.StartRequest, self.request.body)
@@ -74,11 +74,11 @@ class JobHandler(JobsHandler):
     async def get(self, id: str) -> None:
         """What the story amounts to, and the events of it after an offset: a page of them, to be asked on from."""
         after = self._number("after")
-        story = await self.tried(self.services.jobs.look(self.who, id))
+        story = await self.tried(self.services.jobs.read_history(self.who, id))
         snapshot, head = story.snapshot(), story.offset
-        events = [] if after is None else await self.tried(self.services.jobs.events.read(stream_of(id), after, _PAGE))
+        events = [] if after is None else await self.tried(self.services.jobs.events.read(job_stream(id), after, _PAGE))
         last = events[-1].offset if events else head if after is None else after
-        texts = ",".join(written(id, event) for event in events)
+        texts = ",".join(as_message(id, event) for event in events)
         self.set_header("Content-Type", "application/json")
         known = json.dumps({"job": snapshot, "offset": head, "after": last}, separators=(",", ":"))
         self.finish(f'{known[:-1]},"events":[{texts}]}}')

@@ -152,7 +152,7 @@ class VideoWebSocket(BaseWebSocketHandler):
 
     def _listed(self) -> dict[str, Any]:
         """With the time by the clock of ``captured_at``: a page's own may be another."""
-        sources = self.services.video.listed(self.user.name, self.user.scopes)
+        sources = self.services.video.list_sources(self.user.name, self.user.scopes)
         return {"now": int(time.time() * 1000), "sources": sources}
 
     def on_sources(self, message: Sources, payload: memoryview) -> None:
@@ -198,7 +198,7 @@ class VideoWebSocket(BaseWebSocketHandler):
         """Raises WorkError."""
         source = self.services.video.find(message.source, self.user.name, self.user.scopes)
         asked = {"fps": fps, **message.model_dump(include={"width", "quality", "position"})}
-        return source, self.services.video.wish(source, self.user.name, **asked)
+        return source, self.services.video.make_request(source, self.user.name, **asked)
 
     def _tell(self, view: View, told: dict[str, Any]) -> None:
         if told.get("ended") is True:

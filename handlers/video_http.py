@@ -63,7 +63,7 @@ class Snapshot(VideoHandler):
         query = self._asked(SnapshotQuery)
         try:
             source = self.services.video.find(name, user.name, user.scopes)
-            wish = self.services.video.wish(source, user.name, **query.model_dump(exclude={"max_age"}))
+            wish = self.services.video.make_request(source, user.name, **query.model_dump(exclude={"max_age"}))
             shot = await self.services.snapshots.take(source, wish, query.max_age)
         except WorkError as error:
             raise self._because(error) from None
@@ -118,7 +118,7 @@ class MjpegStream(VideoHandler):
             if told.get("ended") is True or told.get("state") == "ended":
                 self.close()
 
-        wish = self.services.video.wish(source, self.user_name, **query.model_dump())
+        wish = self.services.video.make_request(source, self.user_name, **query.model_dump())
         watch = await self.services.video.watch(source, wish, self._changed.set, tell)
         try:
             yield watch

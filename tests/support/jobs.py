@@ -16,7 +16,7 @@ from works.imaging.settings import ImageLimits
 from works.jobs import load
 from works.jobs.batch.settings import BatchSettings
 from works.jobs.film.settings import FilmSettings
-from works.jobs.history import stream_of
+from works.jobs.history import job_stream
 from works.jobs.requests import StartRequest
 from works.jobs.resources import JobResources
 from works.jobs.rollout.settings import RolloutSettings
@@ -96,7 +96,7 @@ async def groups(jobs: JobService, id: str, after: int = 0) -> list[dict[str, An
     found: list[dict[str, Any]] = []
     async with (
         asyncio.timeout(60),
-        aclosing(aiter(jobs.events.subscribe(stream_of(id), after))) as batches,  # type: ignore[type-var]
+        aclosing(aiter(jobs.events.subscribe(job_stream(id), after))) as batches,  # type: ignore[type-var]
     ):
         async for batch in batches:
             found += [{"offset": event.offset, **json.loads(event.data)} for event in batch]
@@ -122,7 +122,7 @@ async def until_told(jobs: JobService, id: str, type: str) -> dict[str, Any]:
     """The first event of that type, waited for."""
     async with (
         asyncio.timeout(60),
-        aclosing(aiter(jobs.events.subscribe(stream_of(id), 0))) as batches,  # type: ignore[type-var]
+        aclosing(aiter(jobs.events.subscribe(job_stream(id), 0))) as batches,  # type: ignore[type-var]
     ):
         async for batch in batches:
             for event in batch:

@@ -1,4 +1,4 @@
-"""The registry of jobs: work of minutes or hours whose story outlives the page that asked for it.
+"""The registry of jobs: work of minutes or hours whose history outlives the page that started it.
 
 A job is one ``async def`` under ``@job`` in one file: a JobContext and its parameters in, its result out. Its name is
 the wire name, the pydantic model of its parameters the schema of the form, its docstring the help. `load`
@@ -28,9 +28,9 @@ _MODULE = "job"
 
 
 class JobContext(Protocol):
-    """What a job's function is handed: how it tells its story, and what it may use.
+    """What a job's function gets: methods that report its progress, and the resources that it may use.
 
-    Cancelling is asyncio's: CancelledError in the function, which has ``job_cancel_timeout`` seconds to clear away.
+    A cancel raises CancelledError in the function, which then has ``job_cancel_timeout`` seconds to clean up.
     Once the job has ended, every method raises CancelledError.
     """
 

@@ -1,6 +1,6 @@
-"""What may be started on this server, as a form needs it: the schemas, with the plans and folders that there are.
+"""The kinds of jobs that can be started on this server, as a form needs them: their schemas, with plans and folders.
 
-A parameter whose schema has ``from`` (``plans`` or ``folders``) is given as its ``examples`` what may be said there.
+A parameter whose schema has ``from`` (``plans`` or ``folders``) gets the available names as its ``examples``.
 """
 
 import asyncio
@@ -10,8 +10,8 @@ from typing import Any
 from works.jobs import offered
 from works.jobs.resources import JobResources
 
-# Names that a form is given, and characters of them in the words beside its field.
-_MOST, _LONGEST = 200, 1000
+# Names in ``examples``, and characters of names in the description.
+_MAX_NAMES, _MAX_DESCRIPTION = 200, 1000
 
 
 class JobCatalog:
@@ -19,34 +19,34 @@ class JobCatalog:
         self._folders = resources.settings.folder_paths
         self._rollout = resources.rollout
         self._plans: dict[str, str] = {}
-        # Of the file of plans as it was when it was read: when it was written, and how long it is.
+        # Modification time and size of the file of plans when it was read.
         self._stamp: tuple[int, int] | None = None
         self._reading = asyncio.Lock()
 
-    async def of(self, scopes: frozenset[str]) -> dict[str, dict[str, Any]]:
+    async def kinds_for(self, scopes: frozenset[str]) -> dict[str, dict[str, Any]]:
         """Name -> description of every kind of job that a token with these scopes may start."""
         kinds = copy.deepcopy(offered(scopes))
         for kind in kinds.values():
             for schema in kind["params"].get("properties", {}).values():
                 if source := schema.pop("from", ""):
-                    self._fill(schema, await self._there(source))
+                    self._add_choices(schema, await self._choices(source))
         return kinds
 
-    def _fill(self, schema: dict[str, Any], there: dict[str, str]) -> None:
-        """``there``: names, and what is said of each."""
-        words = ", ".join(name + said for name, said in there.items())
-        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
-        schema["examples"] = list(there)[:_MOST]
-        schema["description"] = f"{schema.get('description', '')}: {words or 'there are none'}"
+    def _add_choices(self, schema: dict[str, Any], choices: dict[str, str]) -> None:
+        """``choices``: names, each with a note to show behind it."""
+        text = ", ".join(name + note for name, note in choices.items())
+        text = text if len(text) <= _MAX_DESCRIPTION else f"{text[:_MAX_DESCRIPTION]} ..."
+        schema["examples"] = list(choices)[:_MAX_NAMES]
+        schema["description"] = f"{schema.get('description', '')}: {text or 'there are none'}"
 
-    async def _there(self, source: str) -> dict[str, str]:
+    async def _choices(self, source: str) -> dict[str, str]:
         if source == "folders":
             return dict.fromkeys(sorted(self._folders), "")
         async with self._reading:
             return await asyncio.to_thread(self._read_plans)
 
     def _read_plans(self) -> dict[str, str]:
-        """Each with its parameters; none of a file that cannot be used, which a rollout tells all about."""
+        """The plans, each with its parameters; none of a file that cannot be used, whose faults a rollout reports."""
         path = self._rollout.plans_path
         if path is None:
             return {}
@@ -58,7 +58,7 @@ class JobCatalog:
             if stamp != self._stamp:
                 try:
                     inventory = load(path, self._rollout)
-                    self._plans = {name: _with(list(plan.params)) for name, plan in inventory.plans.items()}
+                    self._plans = {name: _params_note(list(plan.params)) for name, plan in inventory.plans.items()}
                 except InventoryError:
                     self._plans = {}
                 self._stamp = stamp
@@ -67,5 +67,5 @@ class JobCatalog:
         return self._plans
 
 
-def _with(params: list[str]) -> str:
+def _params_note(params: list[str]) -> str:
     return f" ({', '.join(params)})" if params else ""

@@ -1,7 +1,7 @@
-"""A job's story: a durable stream of the Broker, and what it amounts to so far.
+"""A job's history: the durable stream of its events, and the state that they add up to.
 
-One event of the stream is a group of what happened within a moment, told at one time: ``{"at": ms, "events": [...]}``.
-``{"told": ...`` begins one by which somebody asks something of the job, ``{"ended": STATE, ...`` the last one.
+An event of the stream is a group of what happened within a moment: ``{"at": ms, "events": [...]}``. A group that begins
+with ``{"told": ...`` holds a request to the job (a cancel, an answer), one with ``{"ended": STATE, ...`` is the last.
 """
 
 import json
@@ -17,21 +17,21 @@ from urllib.parse import quote
 from works.events.broker import Event
 from works.jobs import FINAL
 
-# The id of the last event: whatever would follow it is fenced off.
+# The id of the last event: nothing can be appended behind it.
 END = "end"
 ENDED = ("succeeded", "failed", "cancelled", "interrupted")
 _ID = re.compile(r"[0-9a-f]{27}")
 _STREAM = "jobs/of/"
 # Readers whose marks are lists of jobs: a mark is durable, and goes with its stream.
 RUNNING, ALL = "jobs/running", "jobs/all"
-# Lines of the log that a snapshot has, and characters of them; characters beyond which it says only the states of its
-# targets, and of these. A letter that is not of ASCII has six.
-_LINES, _LONGEST_LOG = 200, 256 << 10
-_LONGEST_STATES = 1 << 20
-# Characters of the names that a story tells of those that a job is to do.
-_LONGEST_ONLY = 64 << 10
-# Names in a list of targets whose state is not known.
-_MOST_NAMES = 100
+# Lines of the log in a snapshot, and characters of them as JSON, where a letter that is not ASCII takes six.
+_LINES, _MAX_LOG_SIZE = 200, 256 << 10
+# Characters of the targets of a snapshot; beyond them it has only their states.
+_MAX_STATES_SIZE = 1 << 20
+# Characters of the names in ``only`` of the first event.
+_MAX_ONLY_SIZE = 64 << 10
+# Names in ``unknown`` of the last event.
+_MAX_NAMES = 100
 
 T = TypeVar("T")
 
@@ -45,22 +45,22 @@ def is_id(text: str) -> bool:
     return bool(_ID.fullmatch(text))
 
 
-def stream_of(id: str) -> str:
+def job_stream(id: str) -> str:
     return _STREAM + id
 
 
-def id_of(stream: str) -> str | None:
-    """The job whose stream that is; None for another's."""
+def job_of_stream(stream: str) -> str | None:
+    """The id of the job whose stream it is; None for any other stream."""
     id = stream.removeprefix(_STREAM)
     return id if stream.startswith(_STREAM) and is_id(id) else None
 
 
-def started_by(user: str) -> str:
+def user_reader(user: str) -> str:
     """The reader whose marks are the user's jobs."""
     return f"jobs/user/{quote(user, safe='')}"
 
 
-def starts_of(user: str) -> str:
+def starts_stream(user: str) -> str:
     """The stream on which each ``client_id`` of the user becomes one job."""
     return f"jobs/starts/{quote(user, safe='')}"
 
@@ -70,31 +70,35 @@ def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def group(events: Iterable[str], **first: str) -> str:
-    """A stream's event of these, each JSON already. ``first`` is ``told`` or ``ended``."""
+def group(events: Iterable[str], *, request: str = "", ended: str = "") -> str:
+    """A stream's event of these, each JSON already.
+
+    ``request``: what others request of the job (cancel, answer, stop); ``ended``: the state, in the last group.
+    """
+    first = {"told": request} if request else {"ended": ended} if ended else {}
     head = dumps({**first, "at": round(time.time() * 1000)})
     return f'{head[:-1]},"events":[{",".join(events)}]}}'
 
 
-def fitting(things: Iterable[T], most: int) -> Iterator[T]:
-    """The first of these, as many as have so many characters as JSON."""
-    for thing in things:
-        most -= len(dumps(thing)) + 1
-        if most < 0:
+def take_fitting(values: Iterable[T], size: int) -> Iterator[T]:
+    """The first values that have at most ``size`` characters as JSON."""
+    for value in values:
+        size -= len(dumps(value)) + 1
+        if size < 0:
             return
-        yield thing
+        yield value
 
 
-def as_told(started: dict[str, Any]) -> dict[str, Any]:
-    """The first event of a story, which has to fit into an outbox: many names in ``only`` are counted alone."""
+def shortened_start(started: dict[str, Any]) -> dict[str, Any]:
+    """The first event, which must fit into an outbox: ``only`` is cut, ``only_count`` has the full number."""
     only = started["only"]
     if only is None:
         return {**started, "only_count": None}
-    return {**started, "only": list(fitting(only, _LONGEST_ONLY)), "only_count": len(only)}
+    return {**started, "only": list(take_fitting(only, _MAX_ONLY_SIZE)), "only_count": len(only)}
 
 
-def written(id: str, event: Event) -> str:
-    """A group as it goes over the wire; the log holds the rest of it as it is."""
+def as_message(id: str, event: Event) -> str:
+    """A group as it goes over the wire, as JSON; the event holds all members but type, id and offset."""
     return f'{{"type":"events","id":"{id}","offset":{event.offset},{event.data[1:]}'
 
 
@@ -102,13 +106,13 @@ def is_end(event: Event) -> bool:
     return event.data.startswith('{"ended":')
 
 
-def is_told(event: Event) -> bool:
+def is_request(event: Event) -> bool:
     return event.data.startswith('{"told":')
 
 
 @dataclass(slots=True)
 class JobHistory:
-    """What the events up to ``offset`` amount to. Times are milliseconds since 1970."""
+    """The state after the events up to ``offset``. Times are milliseconds since 1970."""
 
     id: str
     offset: int = 0
@@ -123,7 +127,7 @@ class JobHistory:
     approval: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
     """The last event, once there is one."""
-    _weight: int = 0
+    _size: int = 0
 
     @property
     def user(self) -> str:
@@ -137,29 +141,31 @@ class JobHistory:
     def ended(self) -> bool:
         return self.end is not None
 
-    def add(self, event: Event) -> None:
-        """One more event of the stream; one that was added already changes nothing."""
-        if event.offset <= self.offset:
+    def add(self, group: Event) -> None:
+        """Applies the next event of the stream; one that was applied already changes nothing."""
+        if group.offset <= self.offset:
             return
-        self.offset = event.offset
-        told = json.loads(event.data)
-        for each in told["events"]:
-            self._heed(each, told["at"])
+        self.offset = group.offset
+        message = json.loads(group.data)
+        for event in message["events"]:
+            self._apply(event, message["at"])
 
-    def _heed(self, event: dict[str, Any], at: int) -> None:
+    def _apply(self, event: dict[str, Any], at: int) -> None:
         kind = event["type"]
         if kind == "log":
             self.lines.append({"target": event["target"], "line": event["line"]})
         elif kind == "target":
             target = {name: value for name, value in event.items() if name not in ("type", "name")}
             before = self.targets.get(event["name"])
-            self._weight += _weight(event["name"], target) - (_weight(event["name"], before) if before else 0)
+            self._size += _size(event["name"], target) - (_size(event["name"], before) if before else 0)
             self.targets[event["name"]] = target
         elif kind == "progress":
             self.progress = {name: value for name, value in event.items() if name != "type"}
         elif kind == "stage":
             self.stage = event["name"]
-            self.progress = {**self.progress, "eta_s": None} if self.progress else {}  # it was of the stage before
+            self.progress = (
+                {**self.progress, "eta_s": None} if self.progress else {}
+            )  # the estimate was for the stage before
         elif kind == "started":
             self.started, self.at = event, at
         elif kind == "approval":
@@ -176,18 +182,18 @@ class JobHistory:
         return dict(Counter(target["state"] for target in self.targets.values()))
 
     def unfinished(self) -> list[str]:
-        """Targets that were begun and have not ended."""
+        """Targets whose state is not final."""
         return [name for name, target in self.targets.items() if target["state"] not in FINAL]
 
-    def among(self, only: str) -> list[str]:
-        """The targets to do again. ``unfinished``: all that are not done, whatever the reason."""
+    def targets_to_retry(self, only: str) -> list[str]:
+        """The targets in the state ``only``; ``unfinished``: all that are not done, for whatever reason."""
         if only == "unfinished":
             done = ("ok", "changed", "skipped")
             return [name for name, target in self.targets.items() if target["state"] not in done]
         return [name for name, target in self.targets.items() if target["state"] == only]
 
-    def last(self, **more: Any) -> dict[str, Any]:
-        """The members of a last event that say how far the job came, and of what it is not known."""
+    def end_members(self, **more: Any) -> dict[str, Any]:
+        """The members of a last event: how far the job came, and the targets whose state is unknown."""
         unknown = self.unfinished()
         return {
             "result": None,
@@ -195,12 +201,12 @@ class JobHistory:
             "stage": self.stage,
             "progress": self.progress,
             "targets": self.counts(),
-            "unknown": unknown[:_MOST_NAMES],
+            "unknown": unknown[:_MAX_NAMES],
             "unknown_count": len(unknown),
         }
 
     def summary(self) -> dict[str, Any]:
-        """As a list of jobs has it."""
+        """Its entry in a list of jobs."""
         end = self.end or {}
         return {
             "id": self.id,
@@ -217,12 +223,11 @@ class JobHistory:
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """All there is to know, as of ``offset``. ``brief``: there is too much to say of the targets but states, and
-        of these the first that there is room for."""
-        brief = self._weight > _LONGEST_STATES
+        """The whole state as of ``offset``. ``brief``: of the targets only as many states as fit are given."""
+        brief = self._size > _MAX_STATES_SIZE
         bare = ((name, {"state": target["state"]}) for name, target in self.targets.items())
-        states = dict(fitting(bare, _LONGEST_STATES)) if brief else self.targets
-        log = list(fitting(reversed(self.lines), _LONGEST_LOG))[::-1]
+        states = dict(take_fitting(bare, _MAX_STATES_SIZE)) if brief else self.targets
+        log = list(take_fitting(reversed(self.lines), _MAX_LOG_SIZE))[::-1]
         return {
             **self.summary(),
             "params": self.started.get("params"),
@@ -236,6 +241,6 @@ class JobHistory:
         }
 
 
-def _weight(name: str, target: dict[str, Any]) -> int:
-    """How many characters it takes to tell of a target."""
+def _size(name: str, target: dict[str, Any]) -> int:
+    """Characters of a target as JSON."""
     return len(dumps(name)) + len(dumps(target)) + 2

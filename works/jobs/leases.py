@@ -1,4 +1,4 @@
-"""The leases of the jobs that run in this process: renewed while it lives, given up before another may take them."""
+"""The leases of the jobs that run in this process: renewed while it lives, given up before another can take them."""
 
 import asyncio
 import secrets
@@ -10,7 +10,7 @@ from works.events.leases import Leases
 
 
 class LeaseKeeper:
-    """``lost`` is called with each job whose lease was not renewed in time: it must not go on here."""
+    """``lost`` is called with the id of each job whose lease was not renewed in time: it must not go on here."""
 
     def __init__(self, leases: Leases, seconds: float, lost: Callable[[str], None]) -> None:
         self._leases, self.seconds, self._lost = leases, seconds, lost
@@ -19,34 +19,34 @@ class LeaseKeeper:
 
     async def take(self, id: str) -> bool:
         """Whether this process has the lease, and no other. Raises OSError."""
-        asked = time.monotonic()
+        requested_at = time.monotonic()
         if not await self._leases.hold(_name(id), self._holder, self.seconds):
             return False
-        self._until[id] = asked + self.seconds
+        self._until[id] = requested_at + self.seconds
         return True
 
     async def release(self, id: str) -> None:
         if self._until.pop(id, None) is not None:
-            with suppress(OSError):  # then it runs out
+            with suppress(OSError):  # then it expires
                 await self._leases.release(_name(id), self._holder)
 
     async def keep(self) -> None:
-        """Renews until cancelled, thrice in the time that a lease lasts."""
+        """Renews until cancelled, three times in the time that a lease lasts."""
         while True:
             await asyncio.gather(*(self._renew(id, until) for id, until in self._until.items()))
             await asyncio.sleep(self.seconds / 3)
 
     async def _renew(self, id: str, until: float) -> None:
-        """An answer that does not come is not waited for longer than the lease lasts. One that comes counts even when
-        we ask too late: nobody else has the lease, and the story says whether somebody had it meanwhile."""
-        third, asked = self.seconds / 3, time.monotonic()
+        """Waits for the answer no longer than the lease lasts. An answer counts even if the request came too late: no
+        other process has the lease, and the history says whether one had it meanwhile."""
+        third, requested_at = self.seconds / 3, time.monotonic()
         try:
-            async with asyncio.timeout(max(until - asked, third)):
+            async with asyncio.timeout(max(until - requested_at, third)):
                 held = await self._leases.hold(_name(id), self._holder, self.seconds)
-            until = asked + self.seconds
+            until = requested_at + self.seconds
         except (OSError, TimeoutError):
             held = until - time.monotonic() > third
-        if id not in self._until:  # given up meanwhile, and maybe before it was held again
+        if id not in self._until:  # released meanwhile, maybe before it was held again
             with suppress(OSError):
                 await self._leases.release(_name(id), self._holder)
         elif held:

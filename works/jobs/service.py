@@ -1,6 +1,6 @@
-"""What users may ask of jobs: start, look, cancel, answer, retry. Each sees their own, an administrator everybody's.
+"""What users do with jobs: start, read, cancel, answer, retry. Users have access to their own, administrators to all.
 
-It does not matter in which process a job runs: what is asked of it is an event in its story.
+It does not matter in which process a job runs: a request to it is an event of its history.
 """
 
 import json
@@ -23,12 +23,12 @@ from works.jobs.history import (
     JobHistory,
     dumps,
     group,
-    id_of,
     is_id,
+    job_of_stream,
+    job_stream,
     new_id,
-    started_by,
-    starts_of,
-    stream_of,
+    starts_stream,
+    user_reader,
 )
 from works.jobs.history_cache import HistoryCache
 from works.jobs.requests import AnswerRequest, ListRequest, RetryRequest, StartRequest
@@ -38,13 +38,13 @@ from works.queue import WorkQueue
 
 log = structlog.get_logger()
 
-# Characters of the parameters, and jobs looked at for one page of a list.
+# Characters of the parameters, and jobs examined for one page of a list.
 _LONGEST_PARAMS, _LOOKED_AT = 64 << 10, 500
 
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asks, by what token, and where that one reaches us."""
+    """A user, the scopes of the token, and the address by which that user reaches this server."""
 
     name: str
     scopes: frozenset[str]
@@ -56,9 +56,9 @@ class Requester:
 
 
 class JobService:
-    """Its methods raise WorkError for what is not there or not allowed, OSError when the log is away.
+    """Its methods raise WorkError for what is not there or not allowed, OSError when the event log is unavailable.
 
-    ``frame`` makes of a text what goes over a client's wire.
+    ``frame`` encodes a text as a message of the wire.
     """
 
     def __init__(
@@ -72,37 +72,37 @@ class JobService:
     ) -> None:
         self.settings = resources.settings
         self.hubs = Fanout(events, frame)
-        self.stories = HistoryCache(events)
-        self.offers = JobCatalog(resources)
-        self.runner = Runner(events, marks, leases, queue, resources, self.stories)
+        self.histories = HistoryCache(events)
+        self.catalog = JobCatalog(resources)
+        self.runner = Runner(events, marks, leases, queue, resources, self.histories)
         self.events = events
         self._marks = marks
 
-    async def start(self, who: Requester, ask: StartRequest) -> tuple[str, bool]:
+    async def start(self, who: Requester, request: StartRequest) -> tuple[str, bool]:
         """The job's id, and whether it was started now: the same ``client_id`` of a user is the same job."""
-        return await self._start(who, ask, None, None)
+        return await self._start(who, request, None, None)
 
     async def _start(
-        self, who: Requester, ask: StartRequest, retry_of: str | None, only: Sequence[str] | None
+        self, who: Requester, request: StartRequest, retry_of: str | None, only: Sequence[str] | None
     ) -> tuple[str, bool]:
-        kind = find(ask.job)
+        kind = find(request.job)
         if not {kind.scope, "admin"} & who.scopes:
-            raise WorkError("forbidden", f"job: to start {ask.job} the token's scope must include {kind.scope!r}")
-        params = kind.check(ask.params)
-        if len(dumps(ask.params)) > _LONGEST_PARAMS:
+            raise WorkError("forbidden", f"job: to start {request.job} the token's scope must include {kind.scope!r}")
+        params = kind.check(request.params)
+        if len(dumps(request.params)) > _LONGEST_PARAMS:
             raise WorkError("too_large", f"params: at most {_LONGEST_PARAMS:,} characters are taken")
-        id = await self._enlist(who.name, ask.client_id)
-        started: dict[str, Any] = {"type": "started", "job": ask.job, "user": who.name, "params": ask.params}
+        id = await self._register(who.name, request.client_id)
+        started: dict[str, Any] = {"type": "started", "job": request.job, "user": who.name, "params": request.params}
         started |= {"retry_of": retry_of, "only": only}
-        begun = await self.runner.begin(id, who.name, kind, params, started, who.base_url)
-        if begun:
-            log.info("job started", job=id, kind=ask.job, user=who.name, retry_of=retry_of)
-            await self._make_room(who.name)
-        return id, begun
+        started_now = await self.runner.begin(id, who.name, kind, params, started, who.base_url)
+        if started_now:
+            log.info("job started", job=id, kind=request.job, user=who.name, retry_of=retry_of)
+            await self._forget_oldest(who.name)
+        return id, started_now
 
-    async def _enlist(self, user: str, client_id: str) -> str:
-        """The id of the job that this ``client_id`` stands for, whoever was first to ask."""
-        starts = starts_of(user)
+    async def _register(self, user: str, client_id: str) -> str:
+        """The id of the job of this ``client_id``: a new one, or that of an earlier request."""
+        starts = starts_stream(user)
         offset = await self.events.append(starts, dumps({"job": new_id()}), id=client_id)
         await self.events.expire(starts, self.settings.job_ttl)
         for event in await self.events.read(starts, offset - 1, 1):
@@ -110,86 +110,102 @@ class JobService:
                 return str(json.loads(event.data)["job"])
         raise OSError("what was written to the log cannot be read")
 
-    async def _make_room(self, user: str) -> None:
-        """A user's oldest jobs beyond ``jobs_kept_per_user`` are forgotten, unless they run."""
-        ids = await self._listed(started_by(user))
+    async def _forget_oldest(self, user: str) -> None:
+        """Deletes a user's oldest jobs beyond ``jobs_kept_per_user``, unless they run."""
+        ids = await self._list_ids(user_reader(user))
         for id in ids[self.settings.jobs_kept_per_user :]:
-            summary = await self.stories.summary(id)
+            summary = await self.histories.summary(id)
             if summary is None or summary["ended_at"] is not None:
-                self.stories.forget(id)
-                for reader in (ALL, started_by(user)):
-                    await self._marks.remove(stream_of(id), reader)
-                await self.events.expire(stream_of(id), 0)
+                self.histories.forget(id)
+                for reader in (ALL, user_reader(user)):
+                    await self._marks.remove(job_stream(id), reader)
+                await self.events.expire(job_stream(id), 0)
 
-    async def _listed(self, reader: str) -> list[str]:
+    async def _list_ids(self, reader: str) -> list[str]:
         """Newest first."""
-        return sorted((id for stream in await self._marks.of_reader(reader) if (id := id_of(stream))), reverse=True)
+        return sorted(
+            (id for stream in await self._marks.of_reader(reader) if (id := job_of_stream(stream))), reverse=True
+        )
 
-    async def list(self, who: Requester, ask: ListRequest) -> dict[str, Any]:
-        """``jobs``, newest first, and ``before``: from where to ask on; None at the end."""
-        if ask.filter == "all" and not who.is_admin:
+    async def list(self, who: Requester, request: ListRequest) -> dict[str, Any]:
+        """``jobs``, newest first, and ``before``: the id for the next page; None at the end."""
+        if request.filter == "all" and not who.is_admin:
             raise WorkError("forbidden", "filter: for everybody's jobs the token's scope must include 'admin'")
-        ids = await self._listed(ALL if ask.filter == "all" else started_by(who.name))
-        ids = [id for id in ids if ask.before is None or id < ask.before]
+        ids = await self._list_ids(ALL if request.filter == "all" else user_reader(who.name))
+        ids = [id for id in ids if request.before is None or id < request.before]
         found: list[dict[str, Any]] = []
         for id in ids[:_LOOKED_AT]:
-            if len(found) == ask.limit:
+            if len(found) == request.limit:
                 return {"jobs": found, "before": found[-1]["id"]}
-            summary = await self.stories.summary(id)
-            if summary and ask.state in (None, summary["state"]) and ask.job in (None, summary["job"]):
+            summary = await self.histories.summary(id)
+            if summary and request.state in (None, summary["state"]) and request.job in (None, summary["job"]):
                 found.append(summary)
         return {"jobs": found, "before": ids[_LOOKED_AT - 1] if len(ids) > _LOOKED_AT else None}
 
     async def may_see(self, who: Requester, id: str) -> JobHistory:
-        """How the job was started. Raises WorkError not_found, also for those of others."""
-        story = await self.stories.first(id) if is_id(id) else None
-        if story is None or not (who.is_admin or story.user == who.name):
+        """The history up to its first event. Raises WorkError not_found, also for jobs of other users."""
+        history = await self.histories.read_start(id) if is_id(id) else None
+        if history is None or not (who.is_admin or history.user == who.name):
             raise WorkError("not_found", f"id: there is no job {id[:40]!r}, or no longer")
-        return story
+        return history
 
-    async def look(self, who: Requester, id: str) -> JobHistory:
-        """The whole story so far; not to be changed, and not to be kept."""
+    async def read_history(self, who: Requester, id: str) -> JobHistory:
+        """The whole history so far; callers must not change or keep it."""
         await self.may_see(who, id)
-        story = await self.stories.whole(id)
-        assert story
-        return story
+        history = await self.histories.read(id)
+        assert history
+        return history
 
     async def cancel(self, who: Requester, id: str) -> str:
-        """The job's state: ``cancelling``, or as what it has ended already."""
-        story = await self.look(who, id)
-        if not story.ended:
-            asked = dumps({"type": "cancelling", "by": who.name, "reason": ""})
+        """Returns the job's state: ``cancelling``, or the one in which it has ended already."""
+        history = await self.read_history(who, id)
+        if not history.ended:
+            event = dumps({"type": "cancelling", "by": who.name, "reason": ""})
             try:
-                await self.events.append(stream_of(id), group([asked], told="cancel"), id="cancel", unless=(END,))
-                log.info("job cancelled", job=id, kind=story.job, user=story.user, by=who.name)
+                await self.events.append(job_stream(id), group([event], request="cancel"), id="cancel", unless=(END,))
+                log.info("job cancelled", job=id, kind=history.job, user=history.user, by=who.name)
                 return "cancelling"
             except Fenced:
-                story = await self.look(who, id)
-        return story.state
+                history = await self.read_history(who, id)
+        return history.state
 
-    async def answer(self, who: Requester, id: str, ask: AnswerRequest) -> None:
-        """Answers what the job has asked; the first answer counts."""
-        story = await self.look(who, id)
-        if story.approval is None or story.approval["approval"] != ask.approval:
-            raise WorkError("not_found", f"approval: the job does not ask for {ask.approval[:40]!r}, or no longer")
-        said = {"type": "answered", "approval": ask.approval, "ok": ask.ok, "by": who.name, "text": ask.text}
-        told = group([dumps(said)], told="answer")
+    async def answer(self, who: Requester, id: str, request: AnswerRequest) -> None:
+        """Answers an approval that the job waits for; the first answer counts."""
+        history = await self.read_history(who, id)
+        if history.approval is None or history.approval["approval"] != request.approval:
+            raise WorkError("not_found", f"approval: the job does not ask for {request.approval[:40]!r}, or no longer")
+        answer = {
+            "type": "answered",
+            "approval": request.approval,
+            "ok": request.ok,
+            "by": who.name,
+            "text": request.text,
+        }
+        answered = group([dumps(answer)], request="answer")
         try:
-            offset = await self.events.append(stream_of(id), told, id=f"answer {ask.approval}", unless=(END,))
+            offset = await self.events.append(job_stream(id), answered, id=f"answer {request.approval}", unless=(END,))
         except Fenced:
             raise WorkError("not_found", "approval: the job has ended") from None
-        for event in await self.events.read(stream_of(id), offset - 1, 1):
-            if event.data != told:
+        for event in await self.events.read(job_stream(id), offset - 1, 1):
+            if event.data != answered:
                 raise WorkError("not_found", "approval: somebody else has answered it")
-        log.info("job answered", job=id, kind=story.job, user=story.user, by=who.name, ok=ask.ok, approval=ask.approval)
+        log.info(
+            "job answered",
+            job=id,
+            kind=history.job,
+            user=history.user,
+            by=who.name,
+            ok=request.ok,
+            approval=request.approval,
+        )
 
-    async def retry(self, who: Requester, id: str, ask: RetryRequest) -> tuple[str, bool]:
-        """A new job with the same parameters, over the targets of this one whose last state is that."""
-        story = await self.look(who, id)
-        if not story.ended:
+    async def retry(self, who: Requester, id: str, request: RetryRequest) -> tuple[str, bool]:
+        """Starts a job with the same parameters for the targets of this one whose last state is ``only``."""
+        history = await self.read_history(who, id)
+        if not history.ended:
             raise WorkError("bad_message", "id: the job has not ended")
-        only = story.among(ask.only)
+        only = history.targets_to_retry(request.only)
         if not only:
-            raise WorkError("bad_message", f"only: no target of the job is {ask.only}")
-        start = StartRequest(job=story.job, params=story.started["params"], client_id=ask.client_id)
+            raise WorkError("bad_message", f"only: no target of the job is {request.only}")
+        start = StartRequest(job=history.job, params=history.started["params"], client_id=request.client_id)
         return await self._start(who, start, id, only)

@@ -1,9 +1,9 @@
 """The promise of live video: one capture for each camera, the newest frame for each viewer.
 
-A live source is captured once and encoded once for each size, however many watch; a file gives each watch a cursor of
-its own. A capture is a child process, so one that hangs or crashes is killed and tried again while its viewers stay. A
-viewer has room for one frame, which a newer one replaces: who reads slowly has fewer frames, never older ones, and
-costs the others nothing. What is captured, encoded, watched or waits is bounded (`settings.py`).
+A live source is captured once and encoded once for each size, however many watch it; a file is opened for each watch. A
+capture is a child process, so one that hangs or crashes is killed and started again while its viewers stay. A watch
+holds one frame, which a newer one replaces: a client that reads slowly gets fewer frames, never older ones, and does
+not slow down the others. What is captured, encoded, watched or waits is bounded (`settings.py`).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
-    """What ``user`` asks for: at most ``fps`` frames a second, ``width`` pixels across and JPEG ``quality``.
+    """What ``user`` requests: at most ``fps`` frames a second, ``width`` pixels across and JPEG ``quality``.
 
     ``options`` are those of ``action`` as its schema completes them. ``position`` is in seconds, and of files alone.
     """

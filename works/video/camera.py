@@ -1,5 +1,7 @@
-"""A live source in its child: one thread takes frame after frame off it, the other encodes the newest. So a picture
-that takes long to encode costs frames, never delay."""
+"""A live source in its child process: one thread captures frame after frame, the other encodes the newest.
+
+So a picture that takes long to encode costs frames, never delay.
+"""
 
 import os
 import threading
@@ -14,57 +16,57 @@ from works.video.frame_sender import FrameSender, Shot, Want
 # Two frames are enough to guess the rate by: so the first picture is there after 0.2 s. The usual ``nobuffer`` would
 # throw away what was read for that, the key frame too, and wait for the next: 1.1 s, or 4.2 with one every 4 s.
 _LOW_LATENCY = "flags;low_delay|fpsprobesize;2|max_delay;100000"
-# The server's watchdog kills what hangs; OpenCV's own patience (30 s, in milliseconds) must only be longer.
-_PATIENCE = 24 * 3600 * 1000
+# The server's watchdog kills a capture that hangs, so OpenCV's own timeouts (30 s by default) are set to a day.
+_NEVER_MS = 24 * 3600 * 1000
 
 
 def open_capture(url: str, options: str) -> cv2.VideoCapture:
     """``options`` are FFmpeg's, as ``name;value|name;value``. One thread decodes: several hold back a frame each."""
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE]
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _NEVER_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _NEVER_MS]
     return cv2.VideoCapture(url, cv2.CAP_FFMPEG, [*limits, cv2.CAP_PROP_N_THREADS, 1])
 
 
-def watch(outlet: FrameSender, order: dict[str, Any]) -> None:
-    """Shows what comes until nothing does, and says why."""
-    url = order["url"]
+def run(sender: FrameSender, parameters: dict[str, Any]) -> None:
+    """Sends frames until the source is lost, then reports why."""
+    url = parameters["url"]
     if url.startswith("/dev/"):
         capture = cv2.VideoCapture(url, cv2.CAP_V4L2)
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     else:
-        transport = f"|rtsp_transport;{order['transport']}" if url.lower().startswith("rtsp") else ""
+        transport = f"|rtsp_transport;{parameters['transport']}" if url.lower().startswith("rtsp") else ""
         capture = open_capture(url, _LOW_LATENCY + transport)
     if not capture.isOpened():
-        return outlet.say(lost="unreachable")
+        return sender.report(lost="unreachable")
     if not capture.grab():
-        return outlet.say(lost="no_video")
+        return sender.report(lost="no_video")
     size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    outlet.say(opened={"size": size, "fps": _frames_a_second(capture)})
+    sender.report(opened={"size": size, "fps": _frames_a_second(capture)})
     newest = NewestShot()
-    threading.Thread(target=_capture, args=(capture, outlet, newest), daemon=True).start()
-    told = 0
+    threading.Thread(target=_capture_frames, args=(capture, sender, newest), daemon=True).start()
+    reported = 0
     while not newest.ended:
-        taken = newest.take(order["beat"])
+        taken = newest.take(parameters["beat"])
         if taken:
-            outlet.show(*taken)
-            told = taken[0].number
-        elif newest.number > told:
-            told = newest.number
-            outlet.say(number=told)
-    outlet.say(lost="ended", number=newest.number)
+            sender.send_frame(*taken)
+            reported = taken[0].number
+        elif newest.number > reported:
+            reported = newest.number
+            sender.report(number=reported)
+    sender.report(lost="ended", number=newest.number)
 
 
 def _frames_a_second(capture: cv2.VideoCapture) -> float | None:
-    """What the stream says of itself; some say nonsense, such as 90,000."""
+    """The rate that the stream declares; None when it is implausible, such as 90,000."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     return round(fps, 3) if 0 < fps <= 1000 else None
 
 
-def _capture(capture: cv2.VideoCapture, outlet: FrameSender, newest: "NewestShot") -> None:
-    """The picture that was grabbed at the opening is the first."""
+def _capture_frames(capture: cv2.VideoCapture, sender: FrameSender, newest: "NewestShot") -> None:
+    """Runs in a thread of its own. The picture that was grabbed at the opening is the first."""
     number = 1
     while True:
-        wants = outlet.due(time.monotonic())
+        wants = sender.due(time.monotonic())
         if wants:
             done, image = capture.retrieve()
             if done:
@@ -77,7 +79,7 @@ def _capture(capture: cv2.VideoCapture, outlet: FrameSender, newest: "NewestShot
 
 
 class NewestShot:
-    """Room for one picture between two threads, and for whom it is. ``number`` counts those that were captured."""
+    """A slot for one picture between two threads, with the feeds that want it. ``number`` counts captured pictures."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -87,13 +89,13 @@ class NewestShot:
         self.ended = False
 
     def put(self, shot: Shot, wants: frozenset[Want]) -> None:
-        """In place of one that was not taken; those who waited for that have this."""
+        """Replaces a picture that was not taken; the feeds that wanted that one get this one."""
         with self._changed:
             self._shot, self._wants = shot, self._wants | wants
             self._changed.notify()
 
     def take(self, seconds: float) -> tuple[Shot, frozenset[Want]] | None:
-        """Waits so long at most; None when nothing came, or nothing will."""
+        """Waits for a picture, at most ``seconds``. None when none came, or the source has ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._shot or self.ended, seconds)
             shot, wants = self._shot, self._wants

@@ -1,5 +1,7 @@
-"""A Capture is one open source: its child, which is killed when it hangs and tried again when it is lost, and what
-comes of it. Its viewers stay meanwhile."""
+"""A Capture is one open source. Its child process is killed when it hangs, and started again when the source is lost.
+
+Its watches stay meanwhile, and get placeholders.
+"""
 
 import asyncio
 import random
@@ -22,26 +24,29 @@ from works.video.watch import SourceCounters, Watch
 
 log = structlog.get_logger()
 
-# Seconds before the first new try, doubled for each that fails.
-_FIRST_RETRY = 0.5
-# Seconds for a process to be made, on a machine that is busy; it then says so, and the watchdog's time begins.
-_START = 30.0
+# Seconds before the first retry, doubled for each that fails.
+_FIRST_RETRY_DELAY = 0.5
+# Seconds for a process to start, on a busy machine; its first report starts the watchdog.
+_START_TIMEOUT = 30.0
 _REASONS = ("unreachable", "no_video", "ended", "crashed")
-# The shape of a placeholder when no picture has come yet.
-_SIZE = 640, 360
+# Of a placeholder when no picture has come yet.
+_DEFAULT_SIZE = 640, 360
 
 
 class _Lost(Exception):
-    """The child says that no frame will come; its argument is the reason."""
+    """The child reports that no more frames will come; the argument is the reason."""
 
 
 class Capture:
-    """``begin`` starts it, ``close`` ends it at once. ``opened`` ends when a file is open, or in a WorkError."""
+    """``begin`` starts it, ``close`` ends it at once.
+
+    ``opened`` is done once the source is open; for a file that cannot be opened it has a WorkError.
+    """
 
     def __init__(
         self,
         source: Source,
-        wish: WatchRequest,
+        request: WatchRequest,
         settings: VideoSettings,
         forkserver: Forkserver,
         feeds: Feeds,
@@ -55,17 +60,17 @@ class Capture:
         self._settings, self._counts = settings, counts
         self._process = CaptureProcess(forkserver)
         self._forkserver = forkserver
-        self._why: dict[str, Any] = {}  # of being lost: reason, retry_ms
-        self._facts: dict[str, Any] = {}  # of the source: size, fps, duration
-        self._position, self._paused, self._speed = wish.position, wish.paused, 1.0
-        self._goal: float | None = None  # sought, and not there yet: what comes is still from before
-        self._seq = self._number = 0  # the last frame's; the number of the last that this child has captured
+        self._loss: dict[str, Any] = {}  # reason and retry_ms, while the source is lost
+        self._properties: dict[str, Any] = {}  # of the source: size, fps, duration
+        self._position, self._paused, self._speed = request.position, request.paused, 1.0
+        self._seek_target: float | None = None  # until the child has sought: earlier frames are from before
+        self._seq = self._number = 0  # of the last frame: over all children, and in this one
         self._is_open = False
         self._sent_wants: list[list[Any]] = []
 
     def begin(self) -> None:
         self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_report)
+        self._task.add_done_callback(_log_failure)
 
     def close(self) -> None:
         self._task.cancel()
@@ -77,16 +82,16 @@ class Capture:
     def describe(self) -> dict[str, Any]:
         """Its state and what is known of its source: the members of a ``state`` message."""
         file = {"position": round(self._position, 3), "factor": self._speed} if self.source.kind == "file" else {}
-        return {"source": self.source.name, "state": self.state, **self._why, **self._facts, **file}
+        return {"source": self.source.name, "state": self.state, **self._loss, **self._properties, **file}
 
-    def steer(self, **orders: Any) -> None:
-        """For the cursor of a file: ``paused``, ``seek`` (seconds), ``speed``. Its viewer is told."""
-        self._paused, self._speed = orders.get("paused", self._paused), orders.get("speed", self._speed)
-        self._goal = orders.get("seek", self._goal)
-        self._process.send(orders)
-        if "seek" in orders or (self.state == "ended" and orders.get("paused") is False):
-            return  # told when the child has done it
-        self._enter(self._moving() if self.state in ("playing", "paused") else self.state, **self._why)
+    def steer(self, **changes: Any) -> None:
+        """Sets ``paused``, ``seek`` (seconds) or ``speed`` of a file, and notifies its watch."""
+        self._paused, self._speed = changes.get("paused", self._paused), changes.get("speed", self._speed)
+        self._seek_target = changes.get("seek", self._seek_target)
+        self._process.send(changes)
+        if "seek" in changes or (self.state == "ended" and changes.get("paused") is False):
+            return  # its watch is notified when the child has done it
+        self._set_state(self._playback_state() if self.state in ("playing", "paused") else self.state, **self._loss)
 
     def update_wants(self) -> None:
         """Sends the child what its feeds want, if that has changed."""
@@ -95,53 +100,55 @@ class Capture:
             self._sent_wants = wants
             self._process.send({"want": wants})
 
-    def _motion(self) -> dict[str, Any]:
-        motion = {"paused": self._paused, "speed": self._speed}
-        return motion if self._goal is None else motion | {"seek": self._goal}
+    def _playback_members(self) -> dict[str, Any]:
+        members = {"paused": self._paused, "speed": self._speed}
+        return members if self._seek_target is None else members | {"seek": self._seek_target}
 
-    def _moving(self) -> str:
+    def _playback_state(self) -> str:
         return "paused" if self._paused else "playing"
 
-    def _enter(self, state: str, **why: Any) -> None:
-        self.state, self._why = state, why
+    def _set_state(self, state: str, **loss: Any) -> None:
+        self.state, self._loss = state, loss
         for watch in list(self.watches):
-            watch.tell({"type": "state", **watch.state()})
+            watch.notify({"type": "state", **watch.state()})
 
     async def _run(self) -> None:
-        tries = losses = 0
+        tries = failures = 0
         while True:
             self._is_open = False
             try:
-                reason = await self._once()
+                reason = await self._run_child()
             except WorkError as error:
                 return self._fail(error)
             finally:
                 self._process.kill()
             if self.source.kind == "file" and not self.opened.done():
                 return self._fail(_unopened(reason, self._settings.video_watchdog))
-            losses += 1
-            if self.source.kind == "file" and losses >= ATTEMPTS:
+            failures += 1
+            if self.source.kind == "file" and failures >= ATTEMPTS:
                 return self._fail(WorkError("crashed", f"the file ended its process {ATTEMPTS} times"))
             tries = 1 if self._is_open else tries + 1
-            delay = min(_FIRST_RETRY * 2 ** min(tries - 1, 20), self._settings.video_retry) * random.uniform(0.5, 1.0)
+            longest = min(_FIRST_RETRY_DELAY * 2 ** min(tries - 1, 20), self._settings.video_retry)
+            delay = longest * random.uniform(0.5, 1.0)
             log.info("video", source=self.source.name, lost=reason, retry_s=round(delay, 1))
-            self._enter("reconnecting", reason=reason, retry_ms=round(delay * 1000))
-            self._stand_in()
+            self._set_state("reconnecting", reason=reason, retry_ms=round(delay * 1000))
+            self._publish_placeholders()
             await asyncio.sleep(delay)
 
-    async def _once(self) -> str:
-        """One child's life: why it was lost. Raises WorkError when trying again would be of no use."""
+    async def _run_child(self) -> str:
+        """Runs one child until the source is lost, and returns why. Raises WorkError when a retry would be useless."""
         self._process, self._number = CaptureProcess(self._forkserver), 0
-        source, patience = self.source, self._settings.video_watchdog
-        order = {"kind": source.kind, "url": source.url, "transport": source.transport, "beat": min(1.0, patience / 4)}
-        order |= {"picture_seconds": source.picture_seconds, "position": self._position}
+        source, watchdog = self.source, self._settings.video_watchdog
+        parameters: dict[str, Any] = {"kind": source.kind, "url": source.url, "transport": source.transport}
+        parameters |= {"picture_seconds": source.picture_seconds, "position": self._position}
+        parameters["beat"] = min(1.0, watchdog / 4)
         try:
-            await self._process.open(order | self._motion())
-            # Once more: it may have been steered meanwhile.
-            self._process.send({"want": self._sent_wants} | self._motion())
-            self._hear(*await self._process.receive(_START))
+            await self._process.open(parameters | self._playback_members())
+            # Again: it may have been steered meanwhile.
+            self._process.send({"want": self._sent_wants} | self._playback_members())
+            self._handle(*await self._process.receive(_START_TIMEOUT))
             while True:
-                self._hear(*await self._process.receive(patience))
+                self._handle(*await self._process.receive(watchdog))
         except TimeoutError:
             return "silent"
         except _Lost as lost:
@@ -149,7 +156,7 @@ class Capture:
         except (CaptureGone, OSError, LookupError, TypeError, ValueError, OverflowError):
             return "crashed"
 
-    def _hear(self, message: dict[str, Any], jpeg: bytes) -> None:
+    def _handle(self, message: dict[str, Any], jpeg: bytes) -> None:
         if (number := int(message.get("number", 0))) > self._number:
             self._counts.captured.inc(number - self._number)
             self._seq, self._number = self._seq + number - self._number, number
@@ -161,12 +168,12 @@ class Capture:
             for watch in self.watches:
                 watch.newest = None
             self._position = float(message["sought"])
-            if self._position == self._goal:
-                self._goal = None
-            self._enter(self._moving())
+            if self._position == self._seek_target:
+                self._seek_target = None
+            self._set_state(self._playback_state())
         elif "ended" in message:
             self._position = self.duration or self._position
-            self._enter("ended")
+            self._set_state("ended")
         elif "failed" in message:
             failed = message["failed"]
             code: Code = next((code for code in CODES if code == failed["code"]), "internal")
@@ -175,11 +182,11 @@ class Capture:
         elif "lost" in message:
             raise _Lost(message["lost"] if message["lost"] in _REASONS else "crashed")
 
-    def _open(self, facts: dict[str, Any]) -> None:
+    def _open(self, properties: dict[str, Any]) -> None:
         self._is_open = True
-        self._facts = {name: facts[name] for name in ("size", "fps", "duration") if name in facts}
-        self.duration = self._facts.get("duration")
-        self._enter(self._moving() if self.source.kind == "file" else "playing")
+        self._properties = {name: properties[name] for name in ("size", "fps", "duration") if name in properties}
+        self.duration = self._properties.get("duration")
+        self._set_state(self._playback_state() if self.source.kind == "file" else "playing")
         if not self.opened.done():
             self.opened.set_result(None)
 
@@ -192,8 +199,8 @@ class Capture:
         for key in members["keys"]:
             self.feeds.publish(key, frame)
 
-    def _stand_in(self) -> None:
-        """Gives each feed a placeholder of the shape that its frames had."""
+    def _publish_placeholders(self) -> None:
+        """Gives each feed a placeholder of the size that its frames had."""
         self._seq += 1
         for feed in self.feeds.all():
             feed.publish(self._placeholder(feed.width))
@@ -205,33 +212,33 @@ class Capture:
 
     def _placeholder(self, across: int) -> Frame:
         now = int(time.time() * 1000)
-        width, height, jpeg = placeholder(*_within(self._facts.get("size", _SIZE), across))
+        width, height, jpeg = placeholder(*_within(self._properties.get("size", _DEFAULT_SIZE), across))
         return Frame(self.source.name, self._seq, None, now, width, height, jpeg, placeholder=True)
 
     def _fail(self, error: WorkError) -> None:
-        """The end of this capture; nobody is to try again."""
+        """Ends this capture without a retry."""
         if not self.opened.done():
             self.opened.set_exception(error)
             return
         for watch in list(self.watches):
             watch.close()
-            watch.tell({"type": "error", **error.as_dict(), "ended": True})
+            watch.notify({"type": "error", **error.as_dict(), "ended": True})
 
 
-def _report(task: "asyncio.Task[None]") -> None:
-    """A capture that ends by a fault of ours must not end in silence."""
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    """A capture must not end by an unexpected error without a trace."""
     if not task.cancelled() and task.exception():
         log.error("failed", duty="video", exc_info=task.exception())
 
 
 def _within(size: list[int] | tuple[int, int], most_width: int) -> tuple[int, int]:
-    """``size`` is what a child has said."""
+    """``size`` comes from a child and is not trusted. Returns (width, height), at most ``most_width`` across."""
     width, height = max(1, min(int(size[0]), 1 << 14)), max(1, min(int(size[1]), 1 << 14))
     across = min(width, most_width)
     return across, max(1, round(height * across / width))
 
 
-def _unopened(reason: str, patience: float) -> WorkError:
+def _unopened(reason: str, watchdog: float) -> WorkError:
     if reason == "silent":
-        return WorkError("timeout", f"the file did not open within {patience:g} s (video_watchdog)", temporary=True)
+        return WorkError("timeout", f"the file did not open within {watchdog:g} s (video_watchdog)", temporary=True)
     return WorkError("crashed", "the file ended the process that read it", temporary=True)

@@ -1,6 +1,6 @@
-"""The process that a capture lives in: it reads its one order, limits itself, and shows a source until it is ended.
+"""The process of one capture: it reads its parameters, limits itself, and sends frames of a source until it is killed.
 
-What it reads may have been made to break decoders, and what it reads from may hang: it can be killed at any moment.
+What it reads may have been made to break decoders, and a source may hang, so the server may kill it at any moment.
 """
 
 import json
@@ -16,9 +16,8 @@ import cv2
 
 from works.processes.child import limit_process
 from works.processes.forkserver import Forkserver, serve
-from works.video import camera
-from works.video import playback as cursor
-from works.video.frame_sender import FrameSender, follow, read_order
+from works.video import camera, playback
+from works.video.frame_sender import FrameSender, read_command, read_commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,43 +33,43 @@ class CaptureSettings:
             "OPENCV_FFMPEG_LOGLEVEL": "-8",  # libavutil's AV_LOG_QUIET
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
-            # Else glibc gives the memory of each picture back, and faults it in anew for the next.
+            # Else glibc gives the memory of each picture back, and faults it in again for the next.
             "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
             "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         }
         return Forkserver([json.dumps(asdict(self))], environment, "works.video.capture_child")
 
 
-def _live(end: socket.socket, settings: CaptureSettings) -> None:
+def _run_capture(end: socket.socket, settings: CaptureSettings) -> None:
     limit_process(settings.memory)
     threading.excepthook = lambda thread: _crash(thread.exc_value)
-    lines, outlet, orders = end.makefile("rb"), FrameSender(end, settings.most_width), cursor.Orders()
-    first = read_order(lines)
-    if first is None:
+    lines, sender, commands = end.makefile("rb"), FrameSender(end, settings.most_width), playback.CommandQueue()
+    parameters = read_command(lines)
+    if parameters is None:
         return
 
-    def obey(order: dict[str, Any]) -> None:
-        if first["kind"] == "file":
-            orders.put(order)
-        elif "want" in order:
-            outlet.order(order["want"])
+    def apply(command: dict[str, Any]) -> None:
+        if parameters["kind"] == "file":
+            commands.put(command)
+        elif "want" in command:
+            sender.set_wants(command["want"])
 
-    outlet.say(number=0)
-    follow(lines, obey)
+    sender.report(number=0)
+    read_commands(lines, apply)
     try:
-        if first["kind"] == "file":
-            cursor.play(outlet, first, orders)
+        if parameters["kind"] == "file":
+            playback.run(sender, parameters, commands)
         else:
-            camera.watch(outlet, first)
+            camera.run(sender, parameters)
     except Exception as error:
         _crash(error)
 
 
 def _crash(error: BaseException | None) -> None:
-    """Ends the process, by which the server knows. Pictures too large for its memory are no fault of ours."""
+    """Ends the process, which the server notices. Errors by pictures too large for its memory are not logged."""
     try:
         if error and not isinstance(error, MemoryError | cv2.error):
-            # Not its words: they may quote an address.
+            # Not the error's message: it may quote an address.
             print(f"sluice: a capture failed: {type(error).__name__}", file=sys.stderr)
             traceback.print_tb(error.__traceback__)
     finally:
@@ -80,7 +79,7 @@ def _crash(error: BaseException | None) -> None:
 def main(arguments: list[str]) -> None:
     """``python -m works.video.capture_child CONTROL SETTINGS``: what Forkserver starts."""
     settings = CaptureSettings(**json.loads(arguments[1]))
-    serve(socket.socket(fileno=int(arguments[0])), lambda end: _live(end, settings))
+    serve(socket.socket(fileno=int(arguments[0])), lambda end: _run_capture(end, settings))
 
 
 if __name__ == "__main__":

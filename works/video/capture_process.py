@@ -1,4 +1,4 @@
-"""The server's handle on one capture's child: orders go out, words and frames come in, and it can be killed."""
+"""The server's handle on one capture's child: commands go out, reports and frames come in, and it can be killed."""
 
 import asyncio
 import json
@@ -7,40 +7,40 @@ from typing import Any
 from works.processes.channel import LENGTHS
 from works.processes.forkserver import Forkserver
 
-# Bytes of a frame. A child has read what strangers sent, and is not believed any length it names.
-_MOST = 32 << 20
-# Bytes that may wait on our side before the child has to wait.
-_ROOM = 1 << 20
+# Of one message. A child has read what strangers sent, so the length that it states is not trusted.
+_MAX_MESSAGE_BYTES = 32 << 20
+# That may wait on our side before the child has to wait.
+_BUFFER_BYTES = 1 << 20
 
 
 class CaptureGone(Exception):
-    """The child has ended, or what it says makes no sense."""
+    """The child has ended, or has sent what is no message."""
 
 
 class CaptureProcess:
-    """``open`` forks it; after ``kill`` it is of no more use."""
+    """``open`` forks the child; after ``kill`` the object cannot be used again."""
 
     def __init__(self, forkserver: Forkserver) -> None:
         self._forkserver = forkserver
         self._serial = 0
         self._writer: asyncio.StreamWriter | None = None
 
-    async def open(self, order: dict[str, Any]) -> None:
+    async def open(self, command: dict[str, Any]) -> None:
         """Raises OSError when no process can be made."""
         self._serial, end = self._forkserver.fork()
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=end, limit=_ROOM)
-        self.send(order)
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=end, limit=_BUFFER_BYTES)
+        self.send(command)
 
-    def send(self, order: dict[str, Any]) -> None:
+    def send(self, command: dict[str, Any]) -> None:
         if self._writer and not self._writer.is_closing():
-            self._writer.write(json.dumps(order).encode() + b"\n")
+            self._writer.write(json.dumps(command).encode() + b"\n")
 
     async def receive(self, seconds: float) -> tuple[dict[str, Any], bytes]:
-        """What it says next, with the JPEG of a frame. Raises TimeoutError after so long, and Gone."""
+        """The next message, with the JPEG of a frame. Raises TimeoutError after ``seconds``, and CaptureGone."""
         try:
             async with asyncio.timeout(seconds):
                 header, payload = LENGTHS.unpack(await self._reader.readexactly(LENGTHS.size))
-                if header + payload > _MOST:
+                if header + payload > _MAX_MESSAGE_BYTES:
                     raise CaptureGone
                 message = json.loads(await self._reader.readexactly(header))
                 if not isinstance(message, dict):

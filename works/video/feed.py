@@ -1,5 +1,7 @@
-"""A Feed is one encoding of a source, for all who take it: of that width and quality, at the highest rate that
-somebody wants. With an action on the frames it is another feed, which takes the first."""
+"""A Feed is one encoding of a source (a width and a quality), at the highest rate that one of its receivers wants.
+
+An action on the frames is another feed, which receives from the first.
+"""
 
 import asyncio
 import json
@@ -13,8 +15,8 @@ from works.queue import WorkQueue
 from works.video.frame import Frame
 
 
-class Taker(Protocol):
-    """Who takes frames, at most ``fps`` a second; a paused one takes none."""
+class FrameReceiver(Protocol):
+    """Receives frames, at most ``fps`` a second; none while ``paused``."""
 
     fps: float
 
@@ -23,13 +25,13 @@ class Taker(Protocol):
 
     def offer(self, frame: Frame) -> None: ...
 
-    def troubled(self, error: WorkError, action: str) -> None:
-        """The action on the frames fails; the next is tried all the same."""
+    def action_failed(self, error: WorkError, action: str) -> None:
+        """The action has failed on a frame; the next frame is tried all the same."""
 
 
 class Feed:
     def __init__(self) -> None:
-        self.takers: dict[Taker, None] = {}
+        self.receivers: dict[FrameReceiver, None] = {}
         self.newest: Frame | None = None
         self.fps = 0.0
 
@@ -37,39 +39,41 @@ class Feed:
     def paused(self) -> bool:
         return not self.fps
 
-    def count(self) -> float:
-        """Sets ``fps``: what somebody wants at most, 0 when nobody wants any."""
-        self.fps = max((taker.fps for taker in self.takers if not taker.paused), default=0.0)
+    def update_fps(self) -> float:
+        """Sets ``fps`` to the highest of its receivers, 0 when none wants frames."""
+        self.fps = max((receiver.fps for receiver in self.receivers if not receiver.paused), default=0.0)
         return self.fps
 
     def publish(self, frame: Frame) -> None:
         self.newest = frame
-        for taker in list(self.takers):
-            taker.offer(frame)
+        for receiver in list(self.receivers):
+            receiver.offer(frame)
 
 
 class ActionFeed(Feed):
-    """The frames of another feed after an action of the slice pipeline: through the same queue, in the background, one
-    at a time, and then the newest that has come meanwhile."""
+    """The frames of another feed after an action of the slice pipeline.
+
+    They go through the queue as background tasks, one at a time; then the newest that has come meanwhile is next.
+    """
 
     def __init__(self, queue: WorkQueue, session: str, action: str, options: str) -> None:
         super().__init__()
         self._queue, self._session = queue, session
         self._action, self._options = action, options
         self._waiting: Frame | None = None
-        self._works = self._closed = False
-        self._trouble = ""
+        self._is_working = self._closed = False
+        self._reported_code = ""
 
     def offer(self, frame: Frame) -> None:
         if frame.placeholder:
             self._waiting = None
             self.publish(frame)
-        elif self._works:
+        elif self._is_working:
             self._waiting = frame
         else:
-            self._begin(frame)
+            self._submit(frame)
 
-    def _begin(self, frame: Frame) -> None:
+    def _submit(self, frame: Frame) -> None:
         task = Task(
             session=self._session,
             id=str(frame.seq),
@@ -83,36 +87,36 @@ class ActionFeed(Feed):
         try:
             future = self._queue.submit(task)
         except WorkError as error:
-            return self.troubled(error, self._action)
-        self._works = True
-        future.add_done_callback(self._ended(frame))
+            return self.action_failed(error, self._action)
+        self._is_working = True
+        future.add_done_callback(self._make_callback(frame))
 
-    def _ended(self, frame: Frame) -> Callable[["asyncio.Future[Result]"], None]:
-        def ended(future: "asyncio.Future[Result]") -> None:
-            self._works = False
+    def _make_callback(self, frame: Frame) -> Callable[["asyncio.Future[Result]"], None]:
+        def on_done(future: "asyncio.Future[Result]") -> None:
+            self._is_working = False
             error = None if future.cancelled() else future.exception()
             if future.cancelled() or self._closed:
                 return
             if isinstance(error, WorkError):
-                self.troubled(error, self._action)
+                self.action_failed(error, self._action)
             elif error is None and not (self.newest and self.newest.seq >= frame.seq):
-                self._trouble = ""
+                self._reported_code = ""
                 done = future.result()
                 self.publish(replace(frame, jpeg=done.payload, width=done.width, height=done.height, data=done.data))
             if waiting := self._waiting:
                 self._waiting = None
                 self.offer(waiting)
 
-        return ended
+        return on_done
 
-    def troubled(self, error: WorkError, action: str) -> None:
-        """Each kind of trouble is told once, until a frame has come through."""
-        if error.code != self._trouble:
-            self._trouble = error.code
-            for taker in list(self.takers):
-                taker.troubled(error, action)
+    def action_failed(self, error: WorkError, action: str) -> None:
+        """Reports each error code once, until a frame has come through."""
+        if error.code != self._reported_code:
+            self._reported_code = error.code
+            for receiver in list(self.receivers):
+                receiver.action_failed(error, action)
 
     def close(self) -> None:
-        """Nobody takes it any more."""
+        """To be called when it has no receivers any more."""
         self._closed, self._waiting = True, None
         self._queue.forget(self._session)

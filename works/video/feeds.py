@@ -1,4 +1,4 @@
-"""The feeds of one capture: so many sizes and so many actions at most, each served once for all who take it."""
+"""The feeds of one capture: a bounded number of sizes and of actions, each encoded once for all its receivers."""
 
 import itertools
 from typing import Any
@@ -11,12 +11,12 @@ from works.video.frame import Frame
 from works.video.settings import VideoSettings
 from works.video.watch import Watch
 
-# A bound of a source is reached; viewers come and go. In milliseconds.
+# Milliseconds; a bound of a source is reached, and viewers come and go.
 _RETRY_AFTER = 5000
 
 
 class SizedFeed(Feed):
-    """As the child encodes it."""
+    """As the child encodes it: at most ``width`` pixels across, with that JPEG quality."""
 
     def __init__(self, key: int, width: int, quality: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class SizedFeed(Feed):
 
 
 class Feeds:
-    """``session`` is the name by which the queue knows the work for this capture, and no other's."""
+    """``session`` is the prefix of the queue's sessions for this capture."""
 
     def __init__(self, settings: VideoSettings, queue: WorkQueue, session: str) -> None:
         self._settings, self._queue, self._session = settings, queue, session
@@ -45,23 +45,23 @@ class Feeds:
     def wants(self) -> list[list[Any]]:
         """What the child is to encode: key, width, quality and frames a second of each."""
         for action in self._actions.values():
-            action.count()
-        return [[feed.key, feed.width, feed.quality, feed.fps] for feed in self.all() if feed.count()]
+            action.update_fps()
+        return [[feed.key, feed.width, feed.quality, feed.fps] for feed in self.all() if feed.update_fps()]
 
-    def attach(self, watch: Watch, wish: WatchRequest) -> None:
-        """Has the watch take what it wishes, or the nearest size when there are as many as may be.
+    def attach(self, watch: Watch, request: WatchRequest) -> None:
+        """Gives the watch the feed that it requests, or the nearest size once there are ``video_sizes``.
 
-        Raises Busy for one more action than may be.
+        Raises Busy for an action beyond ``video_actions``.
         """
-        sized = self._sized(wish.width, wish.quality)
-        watch.feed = self._action(sized, wish) if wish.action else sized
+        sized = self._sized_feed(request.width, request.quality)
+        watch.feed = self._action_feed(sized, request) if request.action else sized
         watch.size = sized.width, sized.quality
-        watch.feed.takers[watch] = None
+        watch.feed.receivers[watch] = None
 
-    def _sized(self, width: int, quality: int) -> SizedFeed:
+    def _sized_feed(self, width: int, quality: int) -> SizedFeed:
         if known := self.find(width, quality):
             return known
-        for idle in [feed for feed in self.all() if not feed.takers]:
+        for idle in [feed for feed in self.all() if not feed.receivers]:
             if len(self._feeds) >= self._settings.video_sizes:
                 del self._feeds[idle.key]
         if len(self._feeds) >= self._settings.video_sizes:
@@ -72,23 +72,23 @@ class Feeds:
         self._feeds[feed.key] = feed
         return feed
 
-    def _action(self, sized: SizedFeed, wish: WatchRequest) -> ActionFeed:
-        name = sized.key, wish.action, wish.options
+    def _action_feed(self, sized: SizedFeed, request: WatchRequest) -> ActionFeed:
+        name = sized.key, request.action, request.options
         if known := self._actions.get(name):
             return known
         if len(self._actions) >= self._settings.video_actions:
             raise Busy(f"{len(self._actions)} actions work on this source already (video_actions)", _RETRY_AFTER)
         session = f"{self._session}/{next(self._keys)}"
-        self._actions[name] = feed = ActionFeed(self._queue, session, wish.action, wish.options)
-        sized.takers[feed] = None
+        self._actions[name] = feed = ActionFeed(self._queue, session, request.action, request.options)
+        sized.receivers[feed] = None
         return feed
 
     def detach(self, watch: Watch) -> None:
-        watch.feed.takers.pop(watch, None)
+        watch.feed.receivers.pop(watch, None)
         for name, action in list(self._actions.items()):
-            if not action.takers:
+            if not action.receivers:
                 del self._actions[name]
-                self._feeds[name[0]].takers.pop(action, None)
+                self._feeds[name[0]].receivers.pop(action, None)
                 action.close()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Pace thins frames to so many a second, evenly. No clock: it is told the times."""
+"""A FrameRate thins frames evenly to a number a second. It has no clock: the caller passes the times."""
 
 # Frames come unevenly; one that is early by this share of an interval is taken, or a camera of 30 frames/s watched
 # at 30 would lose every other one.

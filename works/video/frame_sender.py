@@ -1,5 +1,7 @@
-"""The child's end of the socket to the server: orders in, words and encoded frames out. Frames are encoded once for
-each size and quality, whoever asked for it, and never cross the socket as pixels."""
+"""The child's end of the socket to the server: commands come in, reports and encoded frames go out.
+
+Frames are encoded once for each size and quality, and never cross the socket as pixels.
+"""
 
 import json
 import os
@@ -15,8 +17,8 @@ from works.imaging.pixels import Image, size_of
 from works.processes.channel import LENGTHS
 from works.video.frame_rate import FrameRate
 
-# Bytes of one order; the server's longest has a few hundred.
-MOST_ORDER = 64 << 10
+# Of one line; the server's longest command has a few hundred bytes.
+MAX_COMMAND_BYTES = 64 << 10
 
 
 class Want(NamedTuple):
@@ -38,29 +40,29 @@ class Shot(NamedTuple):
 
 
 class FrameSender:
-    """``say`` and ``show`` are for one thread; ``due`` for one, which may be another."""
+    """``report`` and ``send_frame`` must be called by one thread; ``due`` by one, which may be another."""
 
     def __init__(self, end: socket.socket, most_width: int) -> None:
         self._end, self._most_width = end, most_width
-        self._paces: dict[Want, FrameRate] = {}
+        self._rates: dict[Want, FrameRate] = {}
         self.wants: tuple[Want, ...] = ()
 
-    def order(self, wants: Sequence[Sequence[Any]]) -> None:
-        """From now on these feeds are served."""
+    def set_wants(self, wants: Sequence[Sequence[Any]]) -> None:
+        """Replaces the feeds that get frames: [key, width, quality, fps] of each."""
         self.wants = tuple(Want(*want) for want in wants)
 
     def due(self, now: float) -> frozenset[Want]:
-        """The feeds that are to have the frame of this moment, in seconds."""
+        """The feeds that are to get a frame captured now (in seconds)."""
         wants = self.wants
-        known = self._paces
-        self._paces = {want: known.get(want) or FrameRate(want.fps) for want in wants}
-        return frozenset(want for want in wants if self._paces[want].due(now))
+        known = self._rates
+        self._rates = {want: known.get(want) or FrameRate(want.fps) for want in wants}
+        return frozenset(want for want in wants if self._rates[want].due(now))
 
-    def say(self, **members: Any) -> None:
+    def report(self, **members: Any) -> None:
         self._send(members, b"")
 
-    def show(self, shot: Shot, wants: frozenset[Want]) -> None:
-        """Encodes the picture for these feeds. A width beyond the picture's own is its own: nothing is enlarged."""
+    def send_frame(self, shot: Shot, wants: frozenset[Want]) -> None:
+        """Encodes and sends the picture for these feeds. It is never enlarged beyond its own width."""
         width, height = size_of(shot.image)
         groups: dict[tuple[int, int], list[int]] = {}
         for want in wants:
@@ -76,22 +78,22 @@ class FrameSender:
         try:
             self._end.sendall(LENGTHS.pack(len(header), len(payload)) + header + payload)
         except OSError:
-            os._exit(0)  # the server has hung up
+            os._exit(0)  # the server has closed the connection
 
 
-def read_order(lines: IO[bytes]) -> dict[str, Any] | None:
-    """The next order of the server; None when it has hung up."""
-    line = lines.readline(MOST_ORDER)
+def read_command(lines: IO[bytes]) -> dict[str, Any] | None:
+    """The next command of the server; None when it has closed the connection."""
+    line = lines.readline(MAX_COMMAND_BYTES)
     return json.loads(line) if line else None
 
 
-def follow(lines: IO[bytes], obey: Callable[[dict[str, Any]], None]) -> None:
-    """Has orders obeyed in a thread. When the server hangs up the process ends at once, stuck or not."""
+def read_commands(lines: IO[bytes], apply: Callable[[dict[str, Any]], None]) -> None:
+    """Applies commands in a thread. The process ends at once when the server closes the connection, hung or not."""
 
     def listen() -> None:
         try:
-            while order := read_order(lines):
-                obey(order)
+            while set_wants := read_command(lines):
+                apply(set_wants)
         finally:
             os._exit(0)
 

@@ -1,4 +1,4 @@
-"""What a cursor moves in: a film, or a folder of films and pictures one after the other. Times are in seconds."""
+"""Reads recordings: a film, or a folder of films and pictures one after the other. Times are in seconds."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 # Files of a folder that are looked at: each film is opened once to learn how long it is, some 5 ms.
 _MOST_FILES = 1000
 # The last frame may stand a little before the end that a film claims; as far back it is looked for.
-_BACK = (0.0, 0.1, 0.5, 2.0)
+_SEEK_BACK = (0.0, 0.1, 0.5, 2.0)
 
 
 # A bare stream (.h264) says no times: its pictures are then as far apart as its rate says, or this one.
@@ -79,7 +79,7 @@ class VideoFile:
         if self.duration and self.fps:
             position = min(position, self.duration - 1 / self.fps)
         self._at = None
-        for back in _BACK:
+        for back in _SEEK_BACK:
             self._capture.set(cv2.CAP_PROP_POS_MSEC, max(position - back, 0.0) * 1000)
             self._grabbed = self._capture.grab()
             if self._grabbed:
@@ -122,17 +122,17 @@ class StillPicture:
 class MediaFolder:
     """Its films and pictures in the order of their names. Raises WorkError when it has none."""
 
-    def __init__(self, path: str, picture_seconds: float, alive: "Alive") -> None:
+    def __init__(self, path: str, picture_seconds: float, report_alive: "ReportAlive") -> None:
         self._picture_seconds = picture_seconds
         self._parts: list[tuple[str, float]] = []  # path, when it begins
         self._ends = 0.0
         for name in sorted(os.listdir(path))[:_MOST_FILES]:
             self._add(os.path.join(path, name))
-            alive()
+            report_alive()
         if not self._parts:
             raise WorkError("unsupported_format", "this folder has no video and no picture that can be read")
         self.duration: float | None = self._ends
-        self._enter(0)
+        self._open_part(0)
         self.fps, self.size = self._part.fps, self._part.size
 
     def _add(self, path: str) -> None:
@@ -147,7 +147,7 @@ class MediaFolder:
     def _open(self, path: str) -> VideoFile | StillPicture:
         return StillPicture(path, self._picture_seconds) if path.lower().endswith(_PICTURES) else VideoFile(path)
 
-    def _enter(self, index: int) -> None:
+    def _open_part(self, index: int) -> None:
         path, self._begins = self._parts[index]
         self._index, self._part = index, self._open(path)
 
@@ -155,27 +155,27 @@ class MediaFolder:
         while (at := self._part.advance()) is None:
             if self._index + 1 >= len(self._parts):
                 return None
-            self._enter(self._index + 1)
+            self._open_part(self._index + 1)
         return self._begins + at
 
     def picture(self) -> Image | None:
         return self._part.picture()
 
     def seek(self, position: float) -> None:
-        self._enter(max(index for index, (_, begins) in enumerate(self._parts) if begins <= max(position, 0.0)))
+        self._open_part(max(index for index, (_, begins) in enumerate(self._parts) if begins <= max(position, 0.0)))
         self._part.seek(position - self._begins)
 
 
-class Alive(Protocol):
-    """Says that the work goes on."""
+class ReportAlive(Protocol):
+    """Called while a long operation makes progress, so that the watchdog does not end it."""
 
     def __call__(self) -> None: ...
 
 
-def open_media(url: str, picture_seconds: float, alive: Alive) -> MediaReader:
+def open_media(url: str, picture_seconds: float, report_alive: ReportAlive) -> MediaReader:
     """Raises WorkError: ``not_found``, or ``unsupported_format`` for what is no video."""
     if "://" in url:
         return VideoFile(url)
     if not os.path.exists(url):
         raise WorkError("not_found", "its file is not there", temporary=True)
-    return MediaFolder(url, picture_seconds, alive) if os.path.isdir(url) else VideoFile(url)
+    return MediaFolder(url, picture_seconds, report_alive) if os.path.isdir(url) else VideoFile(url)

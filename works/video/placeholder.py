@@ -1,4 +1,4 @@
-"""The grey picture that stands in while a source is away."""
+"""The grey picture that is shown while a source is lost."""
 
 from functools import lru_cache
 

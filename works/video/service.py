@@ -1,5 +1,5 @@
-"""All sources and who watches them: a live one is opened for its first viewer, shared, and closed a while after its
-last; a file is opened for each."""
+"""All sources and their watches: a live source is opened for its first viewer, shared, and closed ``video_grace``
+seconds after its last; a file is opened for each."""
 
 import asyncio
 import itertools
@@ -16,9 +16,9 @@ from works.video.capture_child import CaptureSettings
 from works.video.feeds import Feeds
 from works.video.settings import VideoSettings
 from works.video.source import Source, parse_sources
-from works.video.watch import Ready, SourceCounters, Tell, Watch, check_position
+from works.video.watch import Notify, Ready, SourceCounters, Watch, check_position
 
-# A bound is reached; viewers come and go. In milliseconds.
+# Milliseconds; a bound is reached, and viewers come and go.
 _RETRY_AFTER = 5000
 
 
@@ -29,11 +29,11 @@ class VideoService:
         self._sources = parse_sources(settings.sources.get_secret_value() if settings.sources else "")
         self._queue = queue
         self._forkserver = CaptureSettings(settings.video_memory, settings.video_width).forkserver()
-        self._captures: dict[Capture, str | None] = {}  # and whose; a live one is nobody's
+        self._captures: dict[Capture, str | None] = {}  # with the user; None for a live source
         self._live: dict[str, Capture] = {}
         self._grace: dict[Capture, asyncio.TimerHandle] = {}
         self._watching: Counter[str] = Counter()
-        self._watching_of: Counter[tuple[str, str]] = Counter()  # by source and user
+        self._watching_by_user: Counter[tuple[str, str]] = Counter()  # by source and user
         self._serial = itertools.count()
         self._counts = {
             name: SourceCounters(
@@ -47,7 +47,7 @@ class VideoService:
         metrics.watch(metrics.video_captures, lambda: len(self._captures))
         metrics.watch(metrics.video_watches, self._watching.total)
 
-    def listed(self, user: str, scopes: frozenset[str]) -> list[dict[str, str]]:
+    def list_sources(self, user: str, scopes: frozenset[str]) -> list[dict[str, str]]:
         """Name, kind and state of what this user may watch."""
         return [
             {"name": name, "kind": source.kind, "state": self._live[name].state if name in self._live else "idle"}
@@ -62,10 +62,10 @@ class VideoService:
             raise WorkError("not_found", f"source: there is no {name[:64]!r} here")
         return source
 
-    def wish(
+    def make_request(
         self, source: Source, user: str, *, width: int | None, quality: int, position: float, fps: float | None = None
     ) -> WatchRequest:
-        """What is asked for, within the bounds. Raises WorkError."""
+        """The request within the bounds of the settings. Raises WorkError for a position in a live source."""
         if source.kind == "live" and position:
             raise WorkError("bad_message", f"position: {source.name} is live; only files can be sought in")
         most = self.settings
@@ -76,31 +76,31 @@ class VideoService:
         """The open capture of a live source."""
         return self._live.get(source.name)
 
-    async def watch(self, source: Source, wish: WatchRequest, ready: Ready, tell: Tell) -> Watch:
-        """Frames come from now on, until the watch is closed. A file is opened first. Raises WorkError."""
+    async def watch(self, source: Source, request: WatchRequest, ready: Ready, notify: Notify) -> Watch:
+        """Starts a watch: frames come until it is closed. A file is opened first. Raises WorkError."""
         most = self.settings.video_viewers if source.viewers is None else source.viewers
         if self._watching[source.name] >= most:
             raise Busy(f"{source.name} has {most} viewers (video_viewers)", _RETRY_AFTER)
         most = self.settings.video_viewers_per_user
-        if self._watching_of[source.name, wish.user] >= most:
+        if self._watching_by_user[source.name, request.user] >= most:
             raise Busy(f"this user watches {source.name} {most} times (video_viewers_per_user)", _RETRY_AFTER)
-        self._count(source, wish.user, 1)
-        watch = Watch(wish, ready, tell, self._counts[source.name])
+        self._count(source, request.user, 1)
+        watch = Watch(request, ready, notify, self._counts[source.name])
         capture = None
         try:
-            capture = self._live.get(source.name) or self._open(source, wish)
+            capture = self._live.get(source.name) or self._open_capture(source, request)
             if source.kind == "file":
                 await capture.opened
-                check_position(wish.position, capture.duration)
-            capture.feeds.attach(watch, wish)
+                check_position(request.position, capture.duration)
+            capture.feeds.attach(watch, request)
         except BaseException:
-            self._count(source, wish.user, -1)
+            self._count(source, request.user, -1)
             if capture:
-                self._leave(capture)
+                self._release_capture(capture)
             raise
         watch.capture, watch.release = capture, partial(self._release, watch, capture)
-        watch.paused = wish.paused and source.kind == "live"
-        self._keep(capture)
+        watch.paused = request.paused and source.kind == "live"
+        self._cancel_grace(capture)
         capture.watches[watch] = None
         capture.update_wants()
         capture.offer_placeholder(watch)
@@ -108,24 +108,24 @@ class VideoService:
 
     def _count(self, source: Source, user: str, more: int) -> None:
         self._watching[source.name] += more
-        self._watching_of[source.name, user] += more
-        if not self._watching_of[source.name, user]:
-            del self._watching_of[source.name, user]
+        self._watching_by_user[source.name, user] += more
+        if not self._watching_by_user[source.name, user]:
+            del self._watching_by_user[source.name, user]
 
-    def _open(self, source: Source, wish: WatchRequest) -> Capture:
-        owner = wish.user if source.kind == "file" else None
+    def _open_capture(self, source: Source, request: WatchRequest) -> Capture:
+        owner = request.user if source.kind == "file" else None
         most = self.settings.video_captures_per_user
         if owner is not None and list(self._captures.values()).count(owner) >= most:
             raise Busy(f"this user has {most} recordings open (video_captures_per_user)", _RETRY_AFTER)
         most = self.settings.video_captures
         if len(self._captures) >= most:
             for idle in list(self._grace)[:1]:
-                self._drop(idle)
+                self._close_capture(idle)
         if len(self._captures) >= most:
             raise Busy(f"{most} captures are open (video_captures)", _RETRY_AFTER)
         feeds = Feeds(self.settings, self._queue, f"video/{source.name}/{next(self._serial)}")
         counts = self._counts[source.name]
-        capture = Capture(source, wish, self.settings, self._forkserver, feeds, counts)
+        capture = Capture(source, request, self.settings, self._forkserver, feeds, counts)
         self._captures[capture] = owner
         if source.kind == "live":
             self._live[source.name] = capture
@@ -137,30 +137,30 @@ class VideoService:
         capture.watches.pop(watch, None)
         capture.feeds.detach(watch)
         capture.update_wants()
-        self._leave(capture)
+        self._release_capture(capture)
 
-    def _leave(self, capture: Capture) -> None:
-        """A capture without viewers: a file's ends at once, a live one in a while."""
+    def _release_capture(self, capture: Capture) -> None:
+        """Closes a capture without watches: of a file at once, of a live source after ``video_grace``."""
         if capture.watches or capture not in self._captures or capture in self._grace:
             return
         if capture.source.kind == "file":
-            return self._drop(capture)
+            return self._close_capture(capture)
         later: Callable[..., asyncio.TimerHandle] = asyncio.get_running_loop().call_later
-        self._grace[capture] = later(self.settings.video_grace, self._drop, capture)
+        self._grace[capture] = later(self.settings.video_grace, self._close_capture, capture)
 
-    def _keep(self, capture: Capture) -> None:
+    def _cancel_grace(self, capture: Capture) -> None:
         if timer := self._grace.pop(capture, None):
             timer.cancel()
 
-    def _drop(self, capture: Capture) -> None:
-        self._keep(capture)
+    def _close_capture(self, capture: Capture) -> None:
+        self._cancel_grace(capture)
         self._captures.pop(capture, None)
         if self._live.get(capture.source.name) is capture:
             del self._live[capture.source.name]
         capture.close()
 
     async def close(self) -> None:
-        """Ends all captures; their viewers hear nothing more."""
+        """Ends all captures; their watches get nothing more."""
         for capture in list(self._captures):
-            self._drop(capture)
+            self._close_capture(capture)
         await asyncio.to_thread(self._forkserver.close)

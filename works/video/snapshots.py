@@ -1,4 +1,4 @@
-"""Single pictures: from what is being watched when that is young enough, else the source is opened for one."""
+"""Single pictures: the newest frame of an open capture when it is recent enough, else the source is opened for one."""
 
 import asyncio
 import time
@@ -11,37 +11,37 @@ from works.video.service import VideoService
 from works.video.source import Source
 from works.video.watch import Watch
 
-# Pictures out of files that are kept for those who ask again, some 100 KB each; the one longest unasked for goes first.
-_KEPT = 32
+# Pictures of files that are cached, some 100 KB each; the least recently used goes first.
+_CACHE_SIZE = 32
 
 
 class Snapshots:
     def __init__(self, video: VideoService) -> None:
         self._video = video
-        self._kept: dict[tuple[str, int, int, float], Frame] = {}
+        self._cache: dict[tuple[str, int, int, float], Frame] = {}
 
-    async def take(self, source: Source, wish: WatchRequest, max_age: float) -> Frame:
+    async def take(self, source: Source, request: WatchRequest, max_age: float) -> Frame:
         """A frame that was captured at most ``max_age`` seconds ago. Raises WorkError, timeout among others."""
-        if (frame := self._known(source, wish)) and time.time() - frame.captured_at / 1000 <= max_age:
+        if (frame := self._find_recent(source, request)) and time.time() - frame.captured_at / 1000 <= max_age:
             return frame
-        frame = await self._new(source, replace(wish, paused=source.kind == "file"))
+        frame = await self._capture_one(source, replace(request, paused=source.kind == "file"))
         if source.kind == "file":
-            self._kept[source.name, wish.width, wish.quality, wish.position] = frame
-            if len(self._kept) > _KEPT:
-                del self._kept[next(iter(self._kept))]
+            self._cache[source.name, request.width, request.quality, request.position] = frame
+            if len(self._cache) > _CACHE_SIZE:
+                del self._cache[next(iter(self._cache))]
         return frame
 
-    def _known(self, source: Source, wish: WatchRequest) -> Frame | None:
+    def _find_recent(self, source: Source, request: WatchRequest) -> Frame | None:
         if source.kind == "file":
-            key = source.name, wish.width, wish.quality, wish.position
-            if frame := self._kept.pop(key, None):
-                self._kept[key] = frame
+            key = source.name, request.width, request.quality, request.position
+            if frame := self._cache.pop(key, None):
+                self._cache[key] = frame
             return frame
         capture = self._video.capture_of(source)
-        feed = capture.feeds.find(wish.width, wish.quality) if capture else None
+        feed = capture.feeds.find(request.width, request.quality) if capture else None
         return feed.newest if feed and feed.newest and not feed.newest.placeholder else None
 
-    async def _new(self, source: Source, wish: WatchRequest) -> Frame:
+    async def _capture_one(self, source: Source, request: WatchRequest) -> Frame:
         found: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         watch: Watch | None = None
 
@@ -50,13 +50,13 @@ class Snapshots:
             if frame and not frame.placeholder and not found.done():
                 found.set_result(frame)
 
-        patience = self._video.settings.video_watchdog
+        timeout = self._video.settings.video_watchdog
         try:
-            async with asyncio.timeout(patience):
-                watch = await self._video.watch(source, wish, ready, lambda told: None)
+            async with asyncio.timeout(timeout):
+                watch = await self._video.watch(source, request, ready, lambda message: None)
                 return await found
         except TimeoutError:
-            why = f"{source.name} has sent no picture within {patience:g} s (video_watchdog)"
+            why = f"{source.name} has sent no picture within {timeout:g} s (video_watchdog)"
             raise WorkError("timeout", why, temporary=True) from None
         finally:
             if watch:

@@ -1,4 +1,4 @@
-"""A Watch is one viewer's hold on a source: room for one frame, which a newer one replaces, and the controls."""
+"""A Watch is one viewer of a source: a slot for one frame, which a newer one replaces, and the controls."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from works.video.frame_rate import FrameRate
 from works.video.source import Source
 
 Ready = Callable[[], None]
-Tell = Callable[[dict[str, Any]], None]
+Notify = Callable[[dict[str, Any]], None]
 
 
 class Counter(Protocol):
@@ -22,7 +22,7 @@ class Counter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SourceCounters:
-    """A source's figures."""
+    """A source's metrics, in frames."""
 
     captured: Counter
     encoded: Counter
@@ -40,7 +40,7 @@ class WatchedCapture(Protocol):
     def describe(self) -> dict[str, Any]:
         """The members of a ``state`` message, ``state`` among them."""
 
-    def steer(self, **orders: Any) -> None:
+    def steer(self, **changes: Any) -> None:
         """Sets ``paused``, ``seek`` (seconds) or ``speed`` of a file."""
 
     def update_wants(self) -> None:
@@ -48,23 +48,24 @@ class WatchedCapture(Protocol):
 
 
 class Watch:
-    """``ready`` is called when there is a frame to take, ``tell`` with what else the viewer should hear.
+    """``ready`` is called when there is a frame to take, ``notify`` with any other message for the viewer.
 
-    A message that ends the watch has ``ended``: it is closed already then. ``paused`` is of live sources: others go on.
+    The watch is closed already when a message has ``ended``. ``paused`` is for live sources; a file's capture is paused
+    instead.
     """
 
-    def __init__(self, wish: WatchRequest, ready: Ready, tell: Tell, counts: SourceCounters) -> None:
-        self.user, self.fps, self.paused = wish.user, wish.fps, False
+    def __init__(self, request: WatchRequest, ready: Ready, notify: Notify, counts: SourceCounters) -> None:
+        self.user, self.fps, self.paused = request.user, request.fps, False
         self.dropped = 0
         self.newest: Frame | None = None
         self.capture: WatchedCapture
         self.feed: Feed
         self.size: tuple[int, int]
-        """Pixels across and JPEG quality that it was given."""
+        """Pixels across and JPEG quality of its feed."""
         self.release: Callable[[], None]
-        self.tell = tell
+        self.notify = notify
         self._ready, self._counts = ready, counts
-        self._pace = FrameRate(wish.fps)
+        self._rate = FrameRate(request.fps)
         self._closed = False
 
     @property
@@ -74,8 +75,8 @@ class Watch:
     def offer(self, frame: Frame) -> None:
         if self.paused:
             return
-        # The source comes at the rate of the quickest viewer; only those who want less are thinned here.
-        if self.fps < self.feed.fps and not frame.placeholder and not self._pace.due(time.monotonic()):
+        # The feed has the rate of its fastest receiver; only for slower ones frames are left out here.
+        if self.fps < self.feed.fps and not frame.placeholder and not self._rate.due(time.monotonic()):
             return
         if self.newest is not None:
             self.dropped += 1
@@ -84,14 +85,14 @@ class Watch:
         self._ready()
 
     def take(self) -> Frame | None:
-        """The frame that waits, to be sent now."""
+        """Takes the newest frame out of the slot, to be sent now."""
         frame, self.newest = self.newest, None
         if frame:
             self._counts.sent.inc()
         return frame
 
-    def troubled(self, error: WorkError, action: str) -> None:
-        self.tell({"type": "error", **error.as_dict(), "action": action})
+    def action_failed(self, error: WorkError, action: str) -> None:
+        self.notify({"type": "error", **error.as_dict(), "action": action})
 
     def state(self) -> dict[str, Any]:
         members = self.capture.describe()
@@ -111,7 +112,7 @@ class Watch:
         if paused:
             self.newest = None
         self.capture.update_wants()
-        self.tell({"type": "state", **self.state()})
+        self.notify({"type": "state", **self.state()})
 
     def seek(self, position: float) -> None:
         """Raises WorkError for a live source and beyond the end."""

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from tests.support.event_stores import every_kind, fill, opened
 from tests.support.running import full_disk, until
 from tests.works.events.test_fanout import Ear
-from works.chat.messages import Chat, Place, direct, named, of_stream, of_user, room, written
+from works.chat.messages import Chat
+from works.chat.places import Place, as_message, direct, parse_place, place_of_stream, room, user_stream
 from works.chat.unread import Inbox
 from works.errors import WorkError
 from works.events.broker import Event
@@ -62,9 +63,9 @@ NAMES = st.sampled_from(ALIKE) | st.text(min_size=1, max_size=100)
 @given(name=NAMES, user=NAMES)
 def test_a_room_is_found_again_by_its_name_on_the_wire_and_by_its_stream(name: str, user: str) -> None:
     place = room(name)
-    assert named(place.seen_by(user), user) == place
-    assert of_stream(place.stream) == place
-    assert (place.room, place.users, place.seen_by(user)) == (name, (), f"room/{name}")
+    assert parse_place(place.wire_name(user), user) == place
+    assert place_of_stream(place.stream) == place
+    assert (place.room, place.users, place.wire_name(user)) == (name, (), f"room/{name}")
 
 
 @given(one=NAMES, other=NAMES)
@@ -73,17 +74,22 @@ def test_a_conversation_is_the_same_for_both_and_found_again_by_either(one: str,
     place = direct(one, other)
     assert place == direct(other, one)
     assert set(place.users) == {one, other}
-    assert (place.seen_by(one), place.seen_by(other)) == (f"direct/{other}", f"direct/{one}")
-    assert named(place.seen_by(one), one) == named(place.seen_by(other), other) == of_stream(place.stream) == place
+    assert (place.wire_name(one), place.wire_name(other)) == (f"direct/{other}", f"direct/{one}")
+    assert (
+        parse_place(place.wire_name(one), one)
+        == parse_place(place.wire_name(other), other)
+        == place_of_stream(place.stream)
+        == place
+    )
 
 
 @given(a=NAMES, b=NAMES, c=NAMES, d=NAMES)
 def test_places_of_other_names_never_meet(a: str, b: str, c: str, d: str) -> None:
     assert (direct(a, b).stream == direct(c, d).stream) is ({a, b} == {c, d})
-    for make in (room, lambda name: Place(room(name).live), lambda name: Place(of_user(name))):
+    for make in (room, lambda name: Place(room(name).live), lambda name: Place(user_stream(name))):
         assert (make(a).stream == make(b).stream) is (a == b)
-    kinds = (room(a).stream, direct(a, b).stream, room(a).live, of_user(a))
-    others = (room(c).stream, direct(c, d).stream, room(c).live, of_user(c))
+    kinds = (room(a).stream, direct(a, b).stream, room(a).live, user_stream(a))
+    others = (room(c).stream, direct(c, d).stream, room(c).live, user_stream(c))
     for number, stream in enumerate(kinds):
         assert stream not in others[:number] + others[number + 1 :]
 
@@ -98,7 +104,7 @@ def test_names_that_look_alike_are_as_many_streams() -> None:
     "stream", ["", "chat", "chat/live/a", "chat/user/a", "chat/everybody", "session/a/b", "room/a"]
 )
 def test_streams_that_are_no_place_are_none(stream: str) -> None:
-    assert of_stream(stream) is None
+    assert place_of_stream(stream) is None
 
 
 @pytest.mark.parametrize(
@@ -106,13 +112,13 @@ def test_streams_that_are_no_place_are_none(stream: str) -> None:
 )
 def test_what_names_no_place_is_refused(wire: str) -> None:
     with pytest.raises(WorkError, match="room/NAME or direct/NAME"):
-        named(wire, "alice")
+        parse_place(wire, "alice")
 
 
 @given(wire=st.text(), offset=st.integers(1), text=st.text())
 def test_a_message_on_the_wire_is_what_the_log_holds_with_its_place(wire: str, offset: int, text: str) -> None:
     event = Event(offset, json.dumps({"from": "a", "text": text}, separators=(",", ":")))
-    assert json.loads(written(wire, event)) == {
+    assert json.loads(as_message(wire, event)) == {
         "type": "message",
         "stream": wire,
         "offset": offset,
@@ -176,7 +182,7 @@ async def test_a_page_of_history_says_its_epoch_and_has_the_newest_that_fit(tmp_
         for number in range(10):
             await chat.post(place, "alice", f"{number}", [], None)
         epoch = (await store.broker.position(place.stream)).epoch
-        two = 2 * len(written("direct/bob", (await chat.history(place, None, 1))[0]))
+        two = 2 * len(as_message("direct/bob", (await chat.history(place, None, 1))[0]))
         for before, limit, bytes, expected in (
             (None, 100, 10**6, [*range(1, 11)]),
             (None, 3, 10**6, [8, 9, 10]),
@@ -279,7 +285,7 @@ async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_befo
     async with opened(kind, tmp_path) as store:
         chat, harbour, ear = Late(store.broker, store.marks, store.presence, str.encode), room("harbour"), Ear()
         await store.marks.set(harbour.stream, "bob", 0)
-        hub = await chat.hubs.open(harbour.stream, harbour.written, ear)
+        hub = await chat.hubs.open(harbour.stream, harbour.as_message, ear)
         hub.members[ear] = hub.offset
         told: list[tuple[int, dict[str, int]]] = []
 

@@ -48,7 +48,7 @@ async def test_however_long_a_job_tells_its_story_is_whole_and_bounded(tmp_path:
         assert stream[0]["events"][0]["type"] == "started"
         assert len(stream) <= 60
         assert (await end(jobs, id))["targets"] == {"ok": 300}
-        assert len((await jobs.look(ALICE, id)).targets) == 300
+        assert len((await jobs.read_history(ALICE, id)).targets) == 300
 
 
 async def test_a_story_full_of_long_lines_is_bounded_too_and_says_how_many_are_cut(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_a_question_is_asked_even_when_the_story_has_no_room_for_more(tmp_
     async with opened("sqlite", tmp_path, job_events=60) as jobs:
         id = await start(jobs, "telling_and_asking")
         await until_told(jobs, id, "approval")
-        assert (await jobs.look(ALICE, id)).offset <= 60
+        assert (await jobs.read_history(ALICE, id)).offset <= 60
         await jobs.answer(ALICE, id, AnswerRequest(approval="approval-1", ok=True))
         assert (await end(jobs, id))["type"] == "succeeded"
 
@@ -82,13 +82,13 @@ async def test_a_snapshot_of_too_much_is_brief_and_has_every_state(tmp_path: Pat
     async with opened("sqlite", tmp_path) as jobs:
         id = await start(jobs, "telling", targets=targets, times=25)
         await end(jobs, id)
-        shot = (await jobs.look(ALICE, id)).snapshot()
+        shot = (await jobs.read_history(ALICE, id)).snapshot()
         assert shot["brief"] is True
         assert len(shot["states"]) == 14 * 25
         assert set(map(str, shot["states"].values())) == {"{'state': 'ok'}"}
         small = await start(jobs, "telling", targets=targets)
         await end(jobs, small)
-        shot = (await jobs.look(ALICE, small)).snapshot()
+        shot = (await jobs.read_history(ALICE, small)).snapshot()
         assert (shot["brief"], shot["states"]["13"]["output"]) == (False, "x" * 3900)
 
 
@@ -99,7 +99,7 @@ async def test_however_long_the_names_of_its_targets_a_job_and_its_retry_fit_int
     async with opened("sqlite", tmp_path) as jobs:
         id = await start(jobs, "telling", targets=[{"name": name, "state": "failed"}], times=4000)
         await end(jobs, id)
-        shot = (await jobs.look(ALICE, id)).snapshot()
+        shot = (await jobs.read_history(ALICE, id)).snapshot()
         assert (shot["brief"], shot["targets"]) == (True, {"failed": 4000})
         assert list(shot["states"])[:2] == [name, f"{name}-1"]
         assert len(dumps(shot)) < 2 << 20
@@ -109,7 +109,7 @@ async def test_however_long_the_names_of_its_targets_a_job_and_its_retry_fit_int
         assert len(dumps(first)) < 256 << 10
         loud = await start(jobs, "loud", lines=100, text=letter * 3990)
         await end(jobs, loud)
-        shot = (await jobs.look(ALICE, loud)).snapshot()
+        shot = (await jobs.read_history(ALICE, loud)).snapshot()
         assert shot["log"][-1]["line"].startswith("99 ")
         assert len(dumps(shot)) < 1 << 20
 
@@ -182,10 +182,10 @@ async def test_what_a_job_leaves_behind_cannot_go_on_telling(tmp_path: Path) -> 
 
 def test_the_time_that_is_left_is_of_a_stage_and_not_of_the_next() -> None:
     """While a job waits for an answer, or packs, nobody is to read of three seconds."""
-    story = JobHistory("id")
+    history = JobHistory("id")
     progress = {"type": "progress", "done": 6, "failed": 0, "total": 12, "eta_s": 3.5}
     for offset, event in enumerate((progress, {"type": "stage", "name": "packing"}), 1):
-        story.add(Event(offset, group([dumps(event)])))
-    assert story.progress == {"done": 6, "failed": 0, "total": 12, "eta_s": None}
-    story.add(Event(3, group([dumps(progress)])))
-    assert story.progress["eta_s"] == 3.5
+        history.add(Event(offset, group([dumps(event)])))
+    assert history.progress == {"done": 6, "failed": 0, "total": 12, "eta_s": None}
+    history.add(Event(3, group([dumps(progress)])))
+    assert history.progress["eta_s"] == 3.5

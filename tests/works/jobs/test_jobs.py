@@ -12,7 +12,7 @@ from tests.support.running import until
 from works.errors import Busy, WorkError
 from works.events.broker import Fenced
 from works.jobs import BadParams, job, offered
-from works.jobs.history import END, stream_of
+from works.jobs.history import END, job_stream
 from works.jobs.requests import AnswerRequest, ListRequest, RetryRequest, StartRequest
 
 
@@ -41,7 +41,7 @@ async def test_nothing_comes_behind_the_end(tmp_path: Path, kind: str) -> None:
         id = await start(jobs, "counting", steps=1)
         await end(jobs, id)
         with pytest.raises(Fenced):
-            await jobs.events.append(stream_of(id), "{}", unless=(END,))
+            await jobs.events.append(job_stream(id), "{}", unless=(END,))
         assert await jobs.cancel(ALICE, id) == "succeeded"
         assert (await end(jobs, id))["type"] == "succeeded"
 
@@ -101,7 +101,7 @@ async def test_an_approval_is_waited_for_and_the_first_answer_counts(tmp_path: P
         id = await start(jobs, "asking")
         asked = await until_told(jobs, id, "approval")
         assert (asked["question"], asked["where"]) == ("Shall I?", "everywhere")
-        assert (await jobs.look(ALICE, id)).approval == {k: v for k, v in asked.items() if k != "type"}
+        assert (await jobs.read_history(ALICE, id)).approval == {k: v for k, v in asked.items() if k != "type"}
         with pytest.raises(WorkError, match="does not ask"):
             await jobs.answer(ALICE, id, AnswerRequest(approval="another", ok=True))
         await jobs.answer(ADMIN, id, AnswerRequest(approval=asked["approval"], ok=True))
@@ -190,18 +190,18 @@ async def test_a_strangers_job_is_not_there(tmp_path: Path, kind: str) -> None:
         id = await start(jobs, "asking")
         await until_told(jobs, id, "approval")
         asks = (
-            jobs.look(BOB, id),
+            jobs.read_history(BOB, id),
             jobs.cancel(BOB, id),
             jobs.retry(BOB, id, RetryRequest(only="failed", client_id="x")),
             jobs.answer(BOB, id, AnswerRequest(approval="approval-1", ok=True)),
-            jobs.look(ALICE, "0" * 27),
-            jobs.look(ALICE, "../../etc"),
+            jobs.read_history(ALICE, "0" * 27),
+            jobs.read_history(ALICE, "../../etc"),
         )
         for ask in asks:
             with pytest.raises(WorkError) as caught:
                 await ask
             assert caught.value.code == "not_found"
-        assert (await jobs.look(ADMIN, id)).state == "running"
+        assert (await jobs.read_history(ADMIN, id)).state == "running"
 
 
 async def test_all_that_is_wrong_with_the_parameters_is_told_by_field(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from works.events.broker import Broker
 from works.events.leases import Leases
 from works.events.marks import Marks
 from works.events.store import EventStore
-from works.jobs.history import END, dumps, group, new_id, stream_of
+from works.jobs.history import END, dumps, group, job_stream, new_id
 from works.jobs.leases import LeaseKeeper
 from works.jobs.requests import ListRequest
 
@@ -91,11 +91,11 @@ async def test_a_job_that_another_server_has_ended_is_stopped_here_and_tells_no_
     async with opened("sqlite", tmp_path) as jobs:
         id = await start(jobs, "waiting", file=str(tmp_path / "file"))
         await until_told(jobs, id, "target")
-        last = (await jobs.look(ALICE, id)).last(type="interrupted")
-        offset = await jobs.events.append(stream_of(id), group([dumps(last)], ended="interrupted"), id=END)
+        last = (await jobs.read_history(ALICE, id)).end_members(type="interrupted")
+        offset = await jobs.events.append(job_stream(id), group([dumps(last)], ended="interrupted"), id=END)
         await until((tmp_path / "file").exists)
         await until(lambda: not jobs.runner._running)
-        assert (await jobs.events.position(stream_of(id))).offset == offset
+        assert (await jobs.events.position(job_stream(id))).offset == offset
 
 
 async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_path: Path) -> None:
@@ -132,10 +132,10 @@ async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_pat
         for _ in range(4):
             ids.append(await start(jobs, "counting", steps=1))
             await end(jobs, ids[-1])
-            await until(lambda: len(jobs.runner._following) == 1)  # it is put away, too
+            await until(lambda: len(jobs.runner._watchers) == 1)  # it has ended and been cleaned up
             await until(lambda: new_id()[:11] > ids[-1][:11])  # those of one millisecond sort as it happens
         listed = [each["id"] for each in (await jobs.list(ALICE, ListRequest()))["jobs"]]
         assert sorted(listed) == sorted([runs, *ids[-2:]])
         await store.sweep()
         with pytest.raises(WorkError, match="no longer"):
-            await jobs.look(ALICE, ids[0])
+            await jobs.read_history(ALICE, ids[0])

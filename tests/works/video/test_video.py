@@ -214,7 +214,7 @@ class Queue:
     async def close(self, deadline: float) -> None: ...
 
 
-class Taker:
+class Receiver:
     fps, paused = 30.0, False
 
     def __init__(self) -> None:
@@ -224,7 +224,7 @@ class Taker:
     def offer(self, frame: Frame) -> None:
         self.frames.append(frame)
 
-    def troubled(self, error: WorkError, action: str) -> None:
+    def action_failed(self, error: WorkError, action: str) -> None:
         self.troubles.append(f"{action} {error.code}")
 
 
@@ -232,11 +232,11 @@ def shot(seq: int, **members: Any) -> Frame:
     return Frame("gate", seq, seq / 30, 1000 * seq, 320, 180, b"%d" % seq, **members)
 
 
-def action_feed() -> tuple[Queue, ActionFeed, Taker]:
-    queue, taker = Queue(), Taker()
+def action_feed() -> tuple[Queue, ActionFeed, Receiver]:
+    queue, receiver = Queue(), Receiver()
     feed = ActionFeed(queue, "video/gate/0/1", "edges", "{}")
-    feed.takers[taker] = None
-    return queue, feed, taker
+    feed.receivers[receiver] = None
+    return queue, feed, receiver
 
 
 async def tick() -> None:
@@ -245,7 +245,7 @@ async def tick() -> None:
 
 
 async def test_one_frame_is_worked_at_a_time_in_the_background_and_then_the_newest() -> None:
-    queue, feed, taker = action_feed()
+    queue, feed, receiver = action_feed()
     for seq in range(1, 6):
         feed.offer(shot(seq))
     assert [task.payload for task, _ in queue.given] == [b"1"]
@@ -254,47 +254,47 @@ async def test_one_frame_is_worked_at_a_time_in_the_background_and_then_the_newe
     future.set_result(Result(320, 180, "jpeg", payload=b"one"))
     await tick()
     assert [task.payload for task, _ in queue.given] == [b"1", b"5"]
-    assert [(frame.seq, frame.jpeg) for frame in taker.frames] == [(1, b"one")]
+    assert [(frame.seq, frame.jpeg) for frame in receiver.frames] == [(1, b"one")]
 
 
 async def test_trouble_is_told_once_and_the_next_frame_is_tried() -> None:
-    queue, feed, taker = action_feed()
+    queue, feed, receiver = action_feed()
     for seq in range(1, 4):
         feed.offer(shot(seq))
         queue.given[-1][1].set_exception(WorkError("timeout", "too long"))
         await tick()
-    assert taker.troubles == ["edges timeout"]
+    assert receiver.troubles == ["edges timeout"]
     queue.full = True
     feed.offer(shot(4))
-    assert taker.troubles == ["edges timeout", "edges busy"]
+    assert receiver.troubles == ["edges timeout", "edges busy"]
     queue.full = False
     feed.offer(shot(5))
     queue.given[-1][1].set_result(Result(320, 180, "jpeg", payload=b"five"))
     await tick()
-    assert [frame.jpeg for frame in taker.frames] == [b"five"]
+    assert [frame.jpeg for frame in receiver.frames] == [b"five"]
 
 
 async def test_a_placeholder_is_worked_by_nobody_and_nothing_older_comes_after_it() -> None:
-    queue, feed, taker = action_feed()
+    queue, feed, receiver = action_feed()
     feed.offer(shot(1))
     feed.offer(shot(2))
     feed.offer(shot(3, placeholder=True))
     queue.given[0][1].set_result(Result(320, 180, "jpeg", payload=b"one"))
     await tick()
-    assert [frame.seq for frame in taker.frames] == [3]
+    assert [frame.seq for frame in receiver.frames] == [3]
     assert len(queue.given) == 1
 
 
 async def test_an_action_that_nobody_wants_any_more_is_forgotten_by_the_queue() -> None:
-    queue, feed, taker = action_feed()
+    queue, feed, receiver = action_feed()
     feed.offer(shot(1))
     feed.offer(shot(2))
     feed.close()
     await tick()
     assert queue.forgotten == ["video/gate/0/1"]
     assert len(queue.given) == 1
-    assert taker.frames == []
-    assert taker.troubles == []
+    assert receiver.frames == []
+    assert receiver.troubles == []
 
 
 def test_the_number_of_a_frame_is_read_off_its_pixels() -> None:

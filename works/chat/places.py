@@ -1,0 +1,82 @@
+"""A Place is a room or a conversation of two: its names on the wire, and the streams on which its events are.
+
+Names of rooms and users are quoted in the names of streams, so that two places never share a stream.
+"""
+
+import json
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from works.errors import WorkError
+from works.events.broker import Event
+
+EVERYBODY = "chat/everybody"
+"""The stream of announcements to all connections."""
+
+# Characters of a user's name, as in tokens.
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A room, or the conversation of two users. ``stream`` is the durable stream of its messages."""
+
+    stream: str
+    room: str = ""
+    users: tuple[str, ...] = ()
+
+    def wire_name(self, user: str) -> str:
+        """Its name on the wire for that user: ``room/NAME``, or ``direct/NAME`` of the other user."""
+        if self.room:
+            return f"room/{self.room}"
+        return f"direct/{next((name for name in self.users if name != user), user)}"
+
+    def as_message(self, event: Event) -> str:
+        """A message of a room as it goes over the wire."""
+        return as_message(f"room/{self.room}", event)
+
+    @property
+    def live(self) -> str:
+        """The volatile stream of a room: who enters, leaves and types."""
+        return f"chat/live/{quoted(self.room)}"
+
+
+def room(name: str) -> Place:
+    return Place(f"chat/room/{quoted(name)}", room=name)
+
+
+def direct(one: str, other: str) -> Place:
+    users = tuple(sorted({one, other}))
+    return Place(f"chat/direct/{quoted(users[0])}/{quoted(users[-1])}", users=users)
+
+
+def parse_place(wire: str, user: str) -> Place:
+    """The place of a name on the wire, as that user sees it. Raises WorkError."""
+    kind, _, name = wire.partition("/")
+    if kind not in ("room", "direct") or not 0 < len(name) <= _LONGEST_NAME:
+        raise WorkError("bad_message", "stream: it is called room/NAME or direct/NAME")
+    return room(name) if kind == "room" else direct(user, name)
+
+
+def place_of_stream(stream: str) -> Place | None:
+    """The place whose ``stream`` it is; None for any other stream."""
+    parts = stream.split("/")
+    if parts[:2] == ["chat", "room"]:
+        return room(unquote(parts[2]))
+    if parts[:2] == ["chat", "direct"]:
+        return direct(unquote(parts[2]), unquote(parts[3]))
+    return None
+
+
+def user_stream(name: str) -> str:
+    """The volatile stream on which the user's own connections are notified."""
+    return f"chat/user/{quoted(name)}"
+
+
+def as_message(wire: str, event: Event) -> str:
+    """A message as it goes over the wire, as JSON; the event holds all members but type, stream and offset."""
+    return f'{{"type":"message","stream":{json.dumps(wire)},"offset":{event.offset},{event.data[1:]}'
+
+
+def quoted(name: str) -> str:
+    return quote(name, safe="")
