@@ -135,7 +135,7 @@ class ThreadPool(BaseQueue):
             thread.start()
 
     def ready(self) -> bool:
-        return all(thread.is_alive() for thread in self._threads)
+        return not self._closing and all(thread.is_alive() for thread in self._threads)
 
     async def close(self, deadline: float) -> None:
         await self._finish(deadline)

@@ -173,7 +173,7 @@ class Liar(Forkserver):
 
 @pytest.mark.parametrize("said", [b"[]", b"7", b"{", b"[" * 100_000])
 async def test_a_capture_that_talks_nonsense_counts_as_gone(said: bytes) -> None:
-    liar = Liar([], {})
+    liar = Liar([], {}, "")
     process = CaptureProcess(liar)
     await process.open({})
     with liar.child as child:
