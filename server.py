@@ -8,11 +8,9 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, TypeVar, cast
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -26,7 +24,8 @@ from handlers.core import access_log, auth, framing
 from handlers.core.connections import Connections, hang_up
 from handlers.core.disconnects import KICKED, RESTARTING
 from handlers.core.http import HandlerContext, NotFound
-from handlers.core.settings import ChatSettings, HttpSettings, SocketSettings
+from handlers.core.logging import configure_logging
+from handlers.core.settings import ChatSettings, HttpSettings, SocketSettings, TokenSettings
 from works.events.settings import EventSettings
 from works.imaging import settings as imaging
 from works.imaging.pipeline import ImageLimits
@@ -42,14 +41,11 @@ from works.queue.order import QueueBounds
 from works.queue.settings import QueueBounds as QueueSettingsGroup
 from works.services import Services, open_services
 from works.sessions import SessionSettings
-from works.settings import SettingsGroup
+from works.settings import pick
 from works.storage.address import StoreOptions
 from works.storage.uploads import UploadSettings
 from works.video.settings import VideoSettings
 
-T = TypeVar("T")
-
-VAR = Path("var")
 # Seconds that clients have to answer a close before the server ends without them.
 _GOODBYE = 2.0
 _DAY = 24 * 3600
@@ -165,7 +161,7 @@ def make_application(settings: config.Settings, services: Services, connections:
     return Application(
         routes(),
         default_handler_class=NotFound,
-        log_function=access_log.request,
+        log_function=access_log.log_request,
         websocket_ping_interval=settings.ping_interval,
         websocket_ping_timeout=settings.pong_timeout,
         # Base64 takes 4 bytes for 3; the rest is for the message around it.
@@ -178,39 +174,17 @@ def make_application(settings: config.Settings, services: Services, connections:
             queue=pick(QueueSettingsGroup, settings),
             video=pick(VideoSettings, settings),
             services=services,
-            verifier=auth.Verifier(make_keys(settings), settings.jwt_audience, settings.jwt_issuer),
+            verifier=auth.Verifier.from_settings(pick(TokenSettings, settings)),
             connections=connections,
         ),
     )
-
-
-def make_keys(settings: config.Settings) -> auth.Keys:
-    if settings.jwks_url:
-        return auth.Jwks(settings.jwks_url)
-    if settings.jwt_public_key:
-        return auth.OneKey.public(settings.jwt_public_key)
-    return auth.OneKey(signing_secret(settings), "HS256")
-
-
-def signing_secret(settings: config.Settings) -> str:
-    """The secret that tokens are issued with. Raises ValueError where tokens are issued elsewhere."""
-    if settings.jwt_public_key or settings.jwks_url:
-        raise ValueError("tokens are issued by whoever holds the private key; this server only checks them")
-    return settings.jwt_secret.get_secret_value() if settings.jwt_secret else auth.development_secret(VAR)
-
-
-def pick(kind: type[T], settings: config.Settings) -> T:
-    """A dataclass or a group, filled from the settings of the same names."""
-    group = issubclass(kind, SettingsGroup)
-    names = list(cast(Any, kind).model_fields) if group else [field.name for field in fields(cast(Any, kind))]
-    return kind(**{name: getattr(settings, name) for name in names})
 
 
 def announce(settings: config.Settings, listening: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
     if not settings.has_key:
-        secret = auth.development_secret(VAR)
+        secret = auth.development_secret(auth.DEVELOPMENT_FOLDER)
         token = auth.issue(
             secret, "developer", " ".join(auth.SCOPES), _DAY, aud=settings.jwt_audience, iss=settings.jwt_issuer
         )
@@ -244,7 +218,7 @@ def print_token(arguments: Sequence[str]) -> None:
         parser.error(f"--scope: {' '.join(sorted(unknown))}: there are {' '.join(auth.SCOPES)}")
     settings = config.load({})
     claims = {"ip": given.ip, "aud": settings.jwt_audience, "iss": settings.jwt_issuer}
-    print(auth.issue(signing_secret(settings), given.sub, given.scope, given.ttl, **claims))
+    print(auth.issue(auth.signing_secret(pick(TokenSettings, settings)), given.sub, given.scope, given.ttl, **claims))
 
 
 async def join(role: str, arguments: Sequence[str]) -> None:
@@ -267,7 +241,7 @@ async def join(role: str, arguments: Sequence[str]) -> None:
     settings = config.load(flags)
     if settings.queue == "local:":
         raise ValueError(f"server.py {role} needs --scheduler tcp://HOST:PORT or tls://HOST:PORT")
-    access_log.configure(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -296,7 +270,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         flags = vars(parse(arguments))
         settings = config.load(flags)
-        access_log.configure(settings.log_level, settings.log_format)
+        configure_logging(settings.log_level, settings.log_format)
         for flag in {"jwt_secret", "store_secret"} & flags.keys():
             shown = flag.replace("_", "-"), flag.upper()
             print("warning: --{} is seen by everybody on this machine; set SLUICE_{}".format(*shown), file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import structlog
 import tornado.web
 
-from handlers.core.auth import Scope, TokenError, User, Verifier, without_tokens
+from handlers.core.auth import Scope, TokenError, User, Verifier, redact_tokens
 from handlers.core.connections import Connections
 from handlers.core.refusals import (
     BANNED,
@@ -161,7 +161,7 @@ class BaseHandler(tornado.web.RequestHandler):
         error = kwargs.get("exc_info", (None, None))[1]
         body: dict[str, object] = {"code": "internal", "message": HTTPStatus(status_code).phrase}
         if isinstance(error, Refused):
-            body = {"code": error.code, "message": without_tokens(error.message), **error.more}
+            body = {"code": error.code, "message": redact_tokens(error.message), **error.more}
             if error.retry_after_s is not None:
                 self.set_header("Retry-After", str(error.retry_after_s))
         elif status_code == 404:

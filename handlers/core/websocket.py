@@ -12,7 +12,7 @@ import tornado.iostream
 from pydantic import ValidationError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
-from handlers.core.auth import Scope, TokenError, User, without_tokens
+from handlers.core.auth import Scope, TokenError, User, redact_tokens
 from handlers.core.disconnects import (
     BACKEND_UNAVAILABLE,
     INTERNAL_ERROR,
@@ -290,7 +290,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
 
     def reply_error(self, error: WorkError, named: dict[str, str] | None = None) -> None:
         self.services.metrics.refusals.labels(error.code).inc()
-        self.send({"type": "error", **(named or {}), **error.as_dict(), "message": without_tokens(error.message)})
+        self.send({"type": "error", **(named or {}), **error.as_dict(), "message": redact_tokens(error.message)})
 
     def disconnect(self, disconnect: Disconnect) -> None:
         self.close(disconnect.code, disconnect.reason)
