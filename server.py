@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 import config
-from cli import job as job_command
+from cli import job, scheduler, token, worker
 from handlers import health, routes
 from handlers.core import access_log, auth, framing
 from handlers.core.connections import Connections, hang_up
@@ -36,7 +36,6 @@ from works.jobs.rollout.settings import RolloutSettings
 from works.jobs.settings import HelperSettings, JobSettings
 from works.queue.cluster_address import QueueSettings
 from works.queue.decoder import DecoderSettings
-from works.queue.join import be_scheduler, be_worker
 from works.queue.order import QueueBounds
 from works.queue.settings import QueueBounds as QueueSettingsGroup
 from works.services import Services, open_services
@@ -185,10 +184,10 @@ def announce(settings: config.Settings, listening: socket.socket) -> None:
     url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
     if not settings.has_key:
         secret = auth.development_secret(auth.DEVELOPMENT_FOLDER)
-        token = auth.issue(
+        issued = auth.issue(
             secret, "developer", " ".join(auth.SCOPES), _DAY, aud=settings.jwt_audience, iss=settings.jwt_issuer
         )
-        url += f"?token={token}"
+        url += f"?token={issued}"
     print(f"Sluice is ready: {url}", flush=True)
 
 
@@ -205,79 +204,34 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def print_token(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser("server.py token", description="Prints a token signed with jwt_secret.")
-    parser.add_argument("--sub", required=True, help="the user's name")
-    parser.add_argument("--scope", default="images", help=f"words of: {' '.join(auth.SCOPES)} (default: images)")
-    parser.add_argument("--ip", help="the only address the token may be used from")
-    parser.add_argument("--ttl", type=float, default=3600, help="seconds it is good for (default: 3600)")
-    given = parser.parse_args(arguments)
-    if not 0 < given.ttl < 100 * 365 * _DAY or not given.sub:
-        parser.error("--ttl must be a number of seconds above 0, --sub a name")
-    if unknown := set(given.scope.split()) - set(auth.SCOPES):
-        parser.error(f"--scope: {' '.join(sorted(unknown))}: there are {' '.join(auth.SCOPES)}")
-    settings = config.load({})
-    claims = {"ip": given.ip, "aud": settings.jwt_audience, "iss": settings.jwt_issuer}
-    print(auth.issue(auth.signing_secret(pick(TokenSettings, settings)), given.sub, given.scope, given.ttl, **claims))
-
-
-async def join(role: str, arguments: Sequence[str]) -> None:
-    """``server.py worker`` and ``server.py scheduler``: a part of the cluster that does servers' work."""
-    said = {"worker": "Services slices for the servers of a cluster.", "scheduler": "Hands servers' slices to workers."}
-    parser = argparse.ArgumentParser(f"server.py {role}", description=said[role])
-    parser.add_argument(
-        "--scheduler",
-        dest="queue",
-        default=argparse.SUPPRESS,
-        metavar="URL",
-        help="the scheduler's tcp://HOST:PORT or tls://HOST:PORT, as the setting queue says it",
-    )
-    parser.add_argument("--listen", default="", metavar="ADDRESS", help="this machine's address (default: found out)")
-    if role == "scheduler":
-        parser.add_argument("--dashboard", default="", metavar="HOST:PORT", help="show Dask's pages to all")
-    config.add_flags(parser)
-    flags = vars(parser.parse_args(arguments))
-    listen, dashboard = flags.pop("listen"), flags.pop("dashboard", "")
+def run(arguments: Sequence[str]) -> int:
+    """``server.py`` without a command: the server itself, until a signal."""
+    flags = vars(parse(arguments))
     settings = config.load(flags)
-    if settings.queue == "local:":
-        raise ValueError(f"server.py {role} needs --scheduler tcp://HOST:PORT or tls://HOST:PORT")
     configure_logging(settings.log_level, settings.log_format)
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    cluster = pick(QueueSettings, settings)
-    if role == "scheduler":
-        return await be_scheduler(cluster, listen=listen, dashboard=dashboard, stopping=stopping)
-    await be_worker(
-        cluster,
-        child_settings(settings),
-        decoders=settings.workers or os.cpu_count() or 1,
-        listen=listen,
-        drain=settings.drain_timeout,
-        stopping=stopping,
-    )
+    for flag in {"jwt_secret", "store_secret"} & flags.keys():
+        shown = flag.replace("_", "-"), flag.upper()
+        print("warning: --{} is seen by everybody on this machine; set SLUICE_{}".format(*shown), file=sys.stderr)
+    if "://" in flags.get("sources", "") and "@" in flags["sources"]:
+        print("warning: a password in --sources is seen by everybody here; set SLUICE_SOURCES", file=sys.stderr)
+    asyncio.run(serve(settings))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "token": token.main,
+    "job": job.main,
+    "worker": partial(worker.main, decoder_settings=child_settings),
+    "scheduler": scheduler.main,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
+    """The exit status: that of the command, 2 for settings or an address that cannot be had."""
     try:
-        if arguments[:1] == ["token"]:
-            print_token(arguments[1:])
-            return 0
-        if arguments[:1] == ["job"]:
-            return job_command.main(arguments[1:], config.client_token())
-        if arguments[:1] in (["worker"], ["scheduler"]):
-            asyncio.run(join(arguments[0], arguments[1:]))
-            return 0
-        flags = vars(parse(arguments))
-        settings = config.load(flags)
-        configure_logging(settings.log_level, settings.log_format)
-        for flag in {"jwt_secret", "store_secret"} & flags.keys():
-            shown = flag.replace("_", "-"), flag.upper()
-            print("warning: --{} is seen by everybody on this machine; set SLUICE_{}".format(*shown), file=sys.stderr)
-        if "://" in flags.get("sources", "") and "@" in flags["sources"]:
-            print("warning: a password in --sources is seen by everybody here; set SLUICE_SOURCES", file=sys.stderr)
-        asyncio.run(serve(settings))
-        return 0
+        if arguments and arguments[0] in COMMANDS:
+            return COMMANDS[arguments[0]](arguments[1:])
+        return run(arguments)
     except (ValueError, OSError) as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 2
