@@ -21,7 +21,7 @@ import config
 from cli import job, scheduler, token, worker
 from handlers import health, routes
 from handlers.core import access_log, auth, framing
-from handlers.core.connections import Connections, hang_up
+from handlers.core.connections import Connections, close_http_connections
 from handlers.core.disconnects import KICKED, RESTARTING
 from handlers.core.http import HandlerContext, NotFound
 from handlers.core.logging import configure_logging
@@ -91,11 +91,11 @@ async def serve(settings: config.Settings) -> None:
     server.stop()
     # A proxy that keeps connections goes to another server with its next request, or the one after it.
     server.conn_params.no_keep_alive = True
-    connections.refuse_more()
+    connections.refuse_new()
     await services.drain(settings.drain_timeout)
     connections.disconnect_all(RESTARTING)
-    await connections.all_closed(_GOODBYE)
-    await hang_up(server, _GOODBYE)
+    await connections.wait_closed(_GOODBYE)
+    await close_http_connections(server, _GOODBYE)
     for chore in chores:
         chore.cancel()
     await services.close()
