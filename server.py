@@ -21,10 +21,12 @@ import config
 from cli.cluster import stop_signal
 from config import Settings
 from handlers import health, routes
-from handlers.core import access_log, auth, framing
-from handlers.core.connections import Connections, hang_up
+from handlers.core import auth, framing
+from handlers.core.access_log import log_request
+from handlers.core.connections import Connections, close_http_connections
 from handlers.core.disconnects import KICKED, RESTARTING
 from handlers.core.http import HandlerContext, NotFound
+from handlers.core.logging import configure_logging
 from works.bans import Bans
 from works.chat.messages import Chat
 from works.events.open import open_events
@@ -68,11 +70,11 @@ async def serve(settings: Settings) -> None:
     server.stop()
     # A proxy that keeps connections goes to another server with its next request, or the one after it.
     server.conn_params.no_keep_alive = True
-    connections.refuse_more()
+    connections.refuse_new()
     await services.drain(settings.server.drain_timeout)
     connections.disconnect_all(RESTARTING)
-    await connections.all_closed(_CLOSE_TIMEOUT)
-    await hang_up(server, _CLOSE_TIMEOUT)
+    await connections.wait_closed(_CLOSE_TIMEOUT)
+    await close_http_connections(server, _CLOSE_TIMEOUT)
     await services.close()
 
 
@@ -146,11 +148,10 @@ def store_options(settings: Settings, url: str) -> StoreOptions:
 
 def make_application(settings: Settings, services: Services, connections: Connections) -> Application:
     """Raises ValueError or OSError for a key that cannot be used."""
-    tokens = settings.tokens
     return Application(
         routes(),
         default_handler_class=NotFound,
-        log_function=access_log.request,
+        log_function=log_request,
         websocket_ping_interval=settings.sockets.ping_interval,
         websocket_ping_timeout=settings.sockets.pong_timeout,
         # Base64 takes 4 bytes for 3; the rest is for the message around it.
@@ -163,7 +164,7 @@ def make_application(settings: Settings, services: Services, connections: Connec
             queue=settings.queue,
             video=settings.video,
             services=services,
-            verifier=auth.Verifier(auth.open_keys(tokens), tokens.jwt_audience, tokens.jwt_issuer),
+            verifier=auth.Verifier.from_settings(settings.tokens),
             connections=connections,
         ),
     )
@@ -225,7 +226,7 @@ def run(arguments: Sequence[str]) -> int:
     """The server itself."""
     flags = vars(parse(arguments))
     settings = config.load(flags)
-    access_log.configure(settings.server.log_level, settings.server.log_format)
+    configure_logging(settings.server.log_level, settings.server.log_format)
     for flag in {"jwt_secret", "store_secret"} & flags.keys():
         shown = flag.replace("_", "-"), flag.upper()
         print("warning: --{} is seen by everybody on this machine; set SLUICE_{}".format(*shown), file=sys.stderr)
@@ -237,7 +238,7 @@ def run(arguments: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "token": cli.token.main,
-    "job": lambda arguments: cli.job.main(arguments, config.client_token()),
+    "job": cli.job.main,
     "worker": cli.worker.main,
     "scheduler": cli.scheduler.main,
 }

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 
 import config
-from handlers.core import access_log
+from handlers.core.logging import configure_logging
 from works.queue.cluster_address import ClusterAddress
 
 
@@ -36,7 +36,7 @@ def parse(
     settings = config.load(flags)
     if settings.cluster.is_local:
         raise ValueError(f"server.py {role} needs --scheduler tcp://HOST:PORT or tls://HOST:PORT")
-    access_log.configure(settings.server.log_level, settings.server.log_format)
+    configure_logging(settings.server.log_level, settings.server.log_format)
     return settings, ClusterAddress(settings.cluster), own
 
 

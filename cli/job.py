@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import tornado.httpclient
 import tornado.websocket
 
+import config
 from handlers.core.disconnects import RECONNECT_CODES
 from handlers.core.websocket import SUBPROTOCOL
 
@@ -262,12 +263,12 @@ async def do(given: argparse.Namespace, desk: JobClient, screen: Screen) -> int:
     return 0
 
 
-def main(arguments: Sequence[str], token: str) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The exit status: 0, 1 for a job that did not succeed, 2 for what the server refuses, 130 for Ctrl-C."""
     given = parser().parse_args(arguments)
     screen = Screen(sys.stdout)
     try:
-        return asyncio.run(do(given, JobClient(given.url, given.token or token, screen), screen))
+        return asyncio.run(do(given, JobClient(given.url, given.token or config.client_token(), screen), screen))
     except ServerRefused as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 2

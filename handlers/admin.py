@@ -21,7 +21,7 @@ class Kick(StrictModel):
 
 class KickUser(BaseHandler):
     async def post(self) -> None:
-        admin = await self.admit("admin")
+        admin = await self.authorize("admin")
         try:
             kick = Kick.model_validate_json(self.request.body)
         except ValidationError as error:

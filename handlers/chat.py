@@ -87,7 +87,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         "broadcast": BroadcastMessage,
     }
 
-    names: ClassVar[tuple[str, ...]] = ("client_id", "room", "stream")
+    echoed_members: ClassVar[tuple[str, ...]] = ("client_id", "room", "stream")
     rate_setting: ClassVar[str] = "chat_rate"
     _warned = False
 
@@ -187,8 +187,8 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._depart(place)
         self.services.chat.unfollow(place, self.user.name)
 
-    async def _renew(self, token: str) -> None:
-        await super()._renew(token)
+    async def _renew_token(self, token: str) -> None:
+        await super()._renew_token(token)
         for name in [name for name in self._joined if not self.user.may_enter(name)]:
             self._joined[name].cancel()
             self._depart(room(name))

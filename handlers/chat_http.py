@@ -41,7 +41,7 @@ class BackEndHandler(BaseHandler):
 
 class Publish(BackEndHandler):
     async def post(self) -> None:
-        admin = await self.admit("admin")
+        admin = await self.authorize("admin")
         said = self.body(Publication)
         if (said.room is None) == (said.to is None):
             raise Refused(BAD_REQUEST, faults="say either room or to")
@@ -56,7 +56,7 @@ class Publish(BackEndHandler):
 
 class BroadcastToAll(BackEndHandler):
     async def post(self) -> None:
-        admin = await self.admit("admin")
+        admin = await self.authorize("admin")
         said = self.body(Announcement)
         try:
             await self.services.chat.announce(admin.name, said.text)
@@ -68,7 +68,7 @@ class BroadcastToAll(BackEndHandler):
 
 class WhoIsThere(BackEndHandler):
     async def get(self) -> None:
-        await self.admit("admin")
+        await self.authorize("admin")
         name = self.get_query_argument("room", "")
         try:
             self.write({"room": name, "present": await self.services.chat.presence.present(room(name).live)})

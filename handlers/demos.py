@@ -1,6 +1,6 @@
-"""Three small sockets, to show how little a new one needs: /ws/echo, /ws/broadcast and /ws/countdown.
+"""Three small sockets that show how little a new one needs: /ws/echo, /ws/broadcast and /ws/countdown.
 
-Admission, rate and outbox are those of every socket; each is a class of a few lines, and a line in ``routes``.
+Authorization, rate and outbox are those of every socket; each is a class of a few lines, and a line in ``routes``.
 """
 
 import asyncio
@@ -11,22 +11,22 @@ from handlers.core.disconnects import BROADCAST_TOO_BIG, DONE
 from handlers.core.receive import PullWebSocketHandler
 from handlers.core.websocket import BaseWebSocketHandler
 
-# Bytes of a message to everybody: one sender must not be able to fill the others' outboxes at a stroke.
-MOST_BYTES = 64 << 10
+# Bytes of a message to all: one sender must not be able to fill the others' outboxes with one message.
+MAX_BYTES = 64 << 10
 
 
 class Echo(PullWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
     description = "It says back what you said, text as text and bytes as bytes."
 
-    async def talk(self) -> None:
+    async def run(self) -> None:
         async for message in self.messages():
             await self.deliver(message)
 
 
 class Broadcast(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
-    description = f"It says what you said to everybody who is connected to it, you too: at most {MOST_BYTES:,} bytes."
+    description = f"It says what you said to everybody who is connected to it, you too: at most {MAX_BYTES:,} bytes."
 
     def initialize(self, everybody: set["Broadcast"]) -> None:
         self.everybody = everybody
@@ -38,13 +38,13 @@ class Broadcast(BaseWebSocketHandler):
         if self.ws_connection is None or not self.within_rate():
             return
         data = message.encode() if isinstance(message, str) else message
-        if len(data) > MOST_BYTES:
-            return self.disconnect(BROADCAST_TOO_BIG.format(most=MOST_BYTES))
+        if len(data) > MAX_BYTES:
+            return self.disconnect(BROADCAST_TOO_BIG.format(most=MAX_BYTES))
         for each in list(self.everybody):
             each.send(message)
 
     def send_expiry_warning(self, in_s: int) -> None:
-        """Whatever is said here, somebody has said."""
+        """Not sent: every message of this socket is one that a client sent."""
 
     def closed(self) -> None:
         self.everybody.discard(self)

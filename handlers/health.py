@@ -27,7 +27,7 @@ class ReadyHandler(BaseHandler):
 class MetricsHandler(BaseHandler):
     async def get(self) -> None:
         if not within(self.address, self.context.http.metrics_allow):
-            await self.admit("admin")
+            await self.authorize("admin")
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.finish(self.services.metrics.page())
 

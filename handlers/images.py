@@ -96,7 +96,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
         event = SliceEvent(task, self.base_url, message.respond == "bytes")
         queued = self.session.submit(task, event.encode)
         self._deliver(after=0)
-        self.send_soon({"type": "accepted", "id": message.id, "queued": queued})
+        self.send_batched({"type": "accepted", "id": message.id, "queued": queued})
 
     def _payload(self, message: SliceMessage, payload: memoryview) -> bytes | memoryview:
         body: bytes | memoryview = payload
@@ -184,9 +184,9 @@ class ImagesWebSocket(BaseWebSocketHandler):
 
     def _send_progress(self) -> None:
         self._progress_due = None
-        for image, counted in self.session.take_progress():
-            count = {"done": counted.done, "failed": counted.failed, "total": counted.total}
-            self.send({"type": "progress", "image": image, **count})
+        for image, progress in self.session.take_progress():
+            counts = {"done": progress.done, "failed": progress.failed, "total": progress.total}
+            self.send({"type": "progress", "image": image, **counts})
 
     def closed(self) -> None:
         if self._progress_due:

@@ -101,7 +101,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         "retry": RetryJob,
         "answer": AnswerJob,
     }
-    names: ClassVar[tuple[str, ...]] = ("id", "client_id")
+    echoed_members: ClassVar[tuple[str, ...]] = ("id", "client_id")
 
     async def opened(self) -> None:
         self._watched: dict[str, Watching] = {}
@@ -137,7 +137,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         return trying
 
     async def _tried(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
-        given = ((name, getattr(message, name, None)) for name in self.names)
+        given = ((name, getattr(message, name, None)) for name in self.echoed_members)
         named = {name: value for name, value in given if value is not None}
         try:
             await work

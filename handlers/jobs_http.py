@@ -27,7 +27,7 @@ class JobsHandler(BaseHandler):
     who: Requester
 
     async def prepare(self) -> None:
-        user = await self.admit("jobs")
+        user = await self.authorize("jobs")
         self.who = Requester(user.name, user.scopes, self.base_url)
 
     def asked(self, schema: type[B], members: str | bytes | dict[str, Any]) -> B:

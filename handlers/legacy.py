@@ -43,11 +43,11 @@ class BrowserWebSocket(BaseWebSocketHandler):
         "New front ends use /ws/images."
     )
 
-    async def identify(self, scope: Scope, *others: Scope) -> User:
+    async def verify_token(self, scope: Scope, *others: Scope) -> User:
         """What is wrong with a token is told after the upgrade, in this protocol's own words."""
         self._refusal = ""
         try:
-            return await super().identify(scope, *others)
+            return await super().verify_token(scope, *others)
         except Refused as error:
             self._refusal = _TOKEN_ERRORS.get(error.cause, "enter correct token")
             # Counted by address: strangers have no name to share a cap with.

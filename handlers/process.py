@@ -17,7 +17,7 @@ from works.errors import WorkError
 from works.imaging.task import Result, Task
 from works.validation import describe_faults
 
-# Decimal digits of a length that are looked at: that many are too long already, and Python takes no thousands of them.
+# Decimal digits of a length that are parsed: so many are too long already, and Python parses no thousands of digits.
 _DIGITS = 18
 _PARAMETERS = ("action", "fit", "format", "options", "respond", "zoom")
 
@@ -30,25 +30,25 @@ class ProcessHandler(BaseHandler):
         self._work: asyncio.Future[Result] | None = None
         if self.request.method != "POST":
             return
-        user = await self.admit("images")
-        # All requests of a user take turns with other sessions as one, and share one session's bounds.
-        self._lane, self._id = f"process/{user.name}", secrets.token_hex(16)
+        user = await self.authorize("images")
+        # All requests of a user are one session of the queue: it takes turns with others, and has one session's bounds.
+        self._session, self._id = f"process/{user.name}", secrets.token_hex(16)
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdecimal() and int(length[:_DIGITS]) > self._most:
+        if length.isdecimal() and int(length[:_DIGITS]) > self._max_bytes:
             raise self._too_large()
         # Tornado would end a chunked body that is too large without saying why; ``data_received`` says it.
         cast(HTTP1Connection, self.request.connection).set_max_body_size(sys.maxsize)
 
     @property
-    def _most(self) -> int:
+    def _max_bytes(self) -> int:
         return self.context.images.max_slice_bytes
 
     def _too_large(self) -> Refused:
-        return self.refuse(BODY_TOO_LARGE, most=self._most)
+        return self.refuse(BODY_TOO_LARGE, most=self._max_bytes)
 
     def data_received(self, chunk: bytes) -> None:
         self._body += chunk
-        if len(self._body) > self._most:
+        if len(self._body) > self._max_bytes:
             error = self._too_large()
             self.send_error(error.status_code, exc_info=(Refused, error, None))
 
@@ -58,8 +58,7 @@ class ProcessHandler(BaseHandler):
             self._work = self.services.queue.submit(task)
             result = await self._work
         except WorkError as error:
-            self.services.metrics.refusals.labels(error.code).inc()
-            raise Refused.because(error) from None
+            raise self.refuse_failed(error) from None
         if result.data is not None and task.deliver == "data":
             self.set_header("Content-Type", "application/json")
             self.finish(json.dumps(result.data))
@@ -82,20 +81,20 @@ class ProcessHandler(BaseHandler):
             raise WorkError("bad_message", describe_faults(error, "query")) from None
         except (ValueError, RecursionError):
             raise WorkError("bad_message", "options: not JSON") from None
-        return message.task(self._lane, bytes(self._body), "inline")
+        return message.task(self._session, bytes(self._body), "inline")
 
     def options(self) -> None:
-        """What a page of another origin asks before it posts."""
+        """The preflight request of a page of another origin."""
         self.set_header("Access-Control-Allow-Methods", "POST")
         self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
         self.set_header("Access-Control-Max-Age", "600")
         self.set_status(204)
 
     def on_connection_close(self) -> None:
-        """Nobody waits for the answer any more."""
+        """The client is gone: the task is cancelled."""
         super().on_connection_close()
         if self._work is not None:
-            self.services.queue.cancel(self._lane, id=self._id)
+            self.services.queue.cancel(self._session, id=self._id)
 
 
 routes = [(r"/process", ProcessHandler)]

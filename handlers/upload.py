@@ -16,7 +16,7 @@ from handlers.core.refusals import Refused
 from works.errors import WorkError
 from works.storage.uploads import Upload
 
-# Decimal digits of a length that are looked at: that many are too long already, and Python takes no thousands of them.
+# Decimal digits of a length that are parsed: so many are too long already, and Python parses no thousands of digits.
 _DIGITS = 18
 
 
@@ -27,22 +27,18 @@ class UploadFile(BaseHandler):
     async def prepare(self) -> None:
         if self.request.method != "POST":
             return
-        user = await self.admit("chat", "jobs")
+        user = await self.authorize("chat", "jobs")
         length = self.request.headers.get("Content-Length", "0")
         uploads = self.services.uploads
         try:
             size = int(length[:_DIGITS]) if length.isdecimal() else 0
             self._upload = uploads.begin(user.name, size, self.get_query_argument("name", ""))
         except WorkError as error:
-            raise self._refused(error) from None
+            raise self.refuse_failed(error) from None
         connection = cast(HTTP1Connection, self.request.connection)
         # Tornado would end a body that is too large without saying why; ``data_received`` says it.
         connection.set_max_body_size(sys.maxsize)
         connection.set_body_timeout(uploads.settings.upload_timeout)
-
-    def _refused(self, error: WorkError) -> Refused:
-        self.services.metrics.refusals.labels(error.code).inc()
-        return Refused.because(error)
 
     async def data_received(self, chunk: bytes) -> None:
         """Tornado reads on when this is done: what the disk cannot take waits at the client."""
@@ -53,7 +49,7 @@ class UploadFile(BaseHandler):
         except WorkError as error:
             await self._upload.discard()
             if not self._finished:
-                refused = self._refused(error)
+                refused = self.refuse_failed(error)
                 self.send_error(refused.status_code, exc_info=(Refused, refused, None))
 
     async def post(self) -> None:
@@ -61,17 +57,17 @@ class UploadFile(BaseHandler):
         try:
             attachment = await self._upload.finish()
         except WorkError as error:
-            raise self._refused(error) from None
+            raise self.refuse_failed(error) from None
         finally:
             await self._upload.discard()
-        told = attachment.as_dict(self.base_url)
+        members = attachment.as_dict(self.base_url)
         self.set_status(201)
-        self.set_header("Location", told["url"])
+        self.set_header("Location", members["url"])
         self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(told))
+        self.finish(json.dumps(members))
 
     def options(self) -> None:
-        """What a page of another origin asks before it posts."""
+        """The preflight request of a page of another origin."""
         for name, value in (("Methods", "POST"), ("Headers", "Authorization, Content-Type")):
             self.set_header(f"Access-Control-Allow-{name}", value)
         self.set_header("Access-Control-Max-Age", "600")
@@ -82,7 +78,7 @@ class UploadFile(BaseHandler):
             self._upload.discard()
 
     def on_connection_close(self) -> None:
-        """The body has stopped midway, or nobody waits for the answer any more."""
+        """The body has stopped midway, or the client does not wait for the answer."""
         super().on_connection_close()
         self.on_finish()
 

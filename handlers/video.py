@@ -127,7 +127,7 @@ class VideoWebSocket(BaseWebSocketHandler):
         "seen": Seen,
         "snapshot": SnapshotMessage,
     }
-    names: ClassVar[tuple[str, ...]] = ("watch", "id")
+    echoed_members: ClassVar[tuple[str, ...]] = ("watch", "id")
 
     async def opened(self) -> None:
         self._views: dict[str, View] = {}
@@ -218,7 +218,7 @@ class VideoWebSocket(BaseWebSocketHandler):
                 self._sent = self._write(view.written(view.watch, shot))
         if self._sent and not self._sent.done() and self._stall is None:
             patience = self.context.sockets.stall_timeout
-            self._stall = asyncio.get_running_loop().call_later(patience, self.abort, READER_STALLED)
+            self._stall = asyncio.get_running_loop().call_later(patience, self.disconnect, READER_STALLED)
             self._sent.add_done_callback(self._drained)
 
     def _drained(self, sent: "asyncio.Future[None]") -> None:
@@ -267,8 +267,8 @@ class VideoWebSocket(BaseWebSocketHandler):
         elif view.opening:
             view.opening.cancel()
 
-    async def _renew(self, token: str) -> None:
-        await super()._renew(token)
+    async def _renew_token(self, token: str) -> None:
+        await super()._renew_token(token)
         for view in list(self._views.values()):
             if view.watch and not view.watch.capture.source.open_to(self.user.name, self.user.scopes):
                 self._stop(view)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from handlers.core.disconnects import Disconnect
+from handlers.core.disconnects import READER_STALLED, Disconnect
 from handlers.core.http import BaseHandler
 from handlers.core.refusals import BAD_REQUEST, Refused
 from works.errors import WorkError
@@ -52,21 +52,17 @@ class VideoHandler(BaseHandler):
             fault = error.errors(include_url=False, include_input=False)[0]
             raise Refused(BAD_REQUEST, faults=f"{str(fault['loc'][0])[:40]}: {fault['msg']}") from None
 
-    def _because(self, error: WorkError) -> Refused:
-        self.services.metrics.refusals.labels(error.code).inc()
-        return Refused.because(error)
-
 
 class Snapshot(VideoHandler):
     async def get(self, name: str) -> None:
-        user = await self.admit("video")
+        user = await self.authorize("video")
         query = self._asked(SnapshotQuery)
         try:
             source = self.services.video.find(name, user.name, user.scopes)
             wish = self.services.video.make_request(source, user.name, **query.model_dump(exclude={"max_age"}))
             shot = await self.services.snapshots.take(source, wish, query.max_age)
         except WorkError as error:
-            raise self._because(error) from None
+            raise self.refuse_failed(error) from None
         self.set_header("Content-Type", "image/jpeg")
         self.set_header("Age", str(max(0, round(time.time() - shot.captured_at / 1000))))
         self.finish(shot.jpeg)
@@ -94,20 +90,20 @@ class MjpegStream(VideoHandler):
         self.close()
 
     async def get(self, name: str) -> None:
-        user = await self.admit("video")
+        user = await self.authorize("video")
         self.user_name = user.name
         query = self._asked(StreamQuery)
         try:
             self.context.connections.add(self)
         except Refused as error:
-            raise self.counted(error) from None
+            raise self.record_refusal(error) from None
         expiry = asyncio.get_running_loop().call_later(max(user.expires_at - time.time(), 0), self.close)
         try:
             source = self.services.video.find(name, user.name, user.scopes)
             async with self._watching(source, query) as watch:
                 await self._send(watch)
         except WorkError as error:
-            raise self._because(error) from None
+            raise self.refuse_failed(error) from None
         finally:
             expiry.cancel()
             self.context.connections.remove(self)
@@ -150,7 +146,7 @@ class MjpegStream(VideoHandler):
             async with asyncio.timeout(self.context.sockets.stall_timeout):
                 await self.flush()
         except TimeoutError:
-            self.services.metrics.refusals.labels("slow_reader").inc()
+            self.services.metrics.refusals.labels(READER_STALLED.cause).inc()
             cast(HTTP1Connection, self.request.connection).stream.close()
             raise StreamClosedError from None
 

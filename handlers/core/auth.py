@@ -18,9 +18,6 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from handlers.core.settings import TokenSettings
 
-# Where the secret is kept that is made when no key is set.
-_VAR = Path("var")
-
 Scope = Literal["images", "chat", "video", "jobs", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 # Longer tokens are refused unread; a token of ours has about 200 characters.
@@ -29,14 +26,13 @@ MAX_LENGTH = 8192
 _TOKEN = re.compile(r"eyJ[\w.%-]*|[\w-]{37,}")
 # Seconds that the clocks of two machines may differ.
 _LEEWAY = 5
-# Seconds that a JWKS document is believed, to wait for it, between two fetches for the sake of unknown kids, and
-# after one that failed.
-_JWKS_LIFETIME, _JWKS_TIMEOUT, _JWKS_COOLDOWN, _JWKS_PAUSE = 300, 5, 30, 1
+# Where the development secret is, which signs while no key is set.
+DEVELOPMENT_FOLDER = Path("var")
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who a token speaks for, what they may do, and until when (seconds since 1970).
+    """The user that a token names, what they may do, and until when (seconds since 1970).
 
     ``rooms``: patterns of the rooms they may enter, as in file names.
     """
@@ -84,15 +80,20 @@ class OneKey:
 
 
 class Jwks:
-    """Keys by ``kid`` from a JWKS document. An unknown kid has it fetched again, so that keys can be rotated, but
-    not within ``cooldown`` seconds of the last time, or ``pause`` of one that failed, and never twice at once:
-    made-up kids must not set us upon whoever publishes the keys, and nobody whose key is known waits for that."""
+    """Keys by ``kid`` from a JWKS document, which is fetched again after ``lifetime`` seconds.
 
-    def __init__(self, url: str, cooldown: float = _JWKS_COOLDOWN, pause: float = _JWKS_PAUSE) -> None:
-        self._client = jwt.PyJWKClient(url, timeout=_JWKS_TIMEOUT)
-        self._cooldown, self._pause = cooldown, pause
+    An unknown kid has it fetched too, so that keys can be rotated, but not within ``cooldown`` seconds of the last
+    fetch, or ``pause`` of one that failed, and never twice at once: made-up kids must not flood the server that
+    publishes the keys, and tokens of known keys do not wait for that. ``timeout`` is that of one fetch.
+    """
+
+    def __init__(
+        self, url: str, *, lifetime: float = 300, timeout: float = 5, cooldown: float = 30, pause: float = 1
+    ) -> None:
+        self._client = jwt.PyJWKClient(url, timeout=timeout)
+        self._lifetime, self._cooldown, self._pause = lifetime, cooldown, pause
         self._keys: dict[str, Any] = {}
-        self._until = self._not_before = 0.0  # monotonic: when they are no longer believed, may be fetched again
+        self._until = self._not_before = 0.0  # monotonic: when the keys are out of date, when they may be fetched
         self._fault = ""
         self._fetching: asyncio.Task[None] | None = None
 
@@ -117,7 +118,7 @@ class Jwks:
         try:
             found = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
             self._keys = {str(key.key_id): key.key for key in reversed(found)}
-            self._until = time.monotonic() + _JWKS_LIFETIME
+            self._until = time.monotonic() + self._lifetime
             rest, self._fault = self._cooldown, ""
         except (jwt.PyJWTError, OSError, ValueError, TypeError, RecursionError) as error:
             self._fault = str(error)
@@ -139,6 +140,11 @@ class Verifier:
     def __init__(self, keys: Keys, audience: str | None = None, issuer: str | None = None) -> None:
         self._keys, self._audience, self._issuer = keys, audience, issuer
         self._required = ["sub", "exp", *(["aud"] if audience else []), *(["iss"] if issuer else [])]
+
+    @classmethod
+    def from_settings(cls, settings: TokenSettings) -> "Verifier":
+        """Raises ValueError for a public key of an unknown kind, OSError for a file that cannot be read."""
+        return cls(_load_keys(settings), settings.jwt_audience, settings.jwt_issuer)
 
     async def verify(self, token: str, address: str) -> User:
         """The User of a token sent from ``address``. Raises TokenError."""
@@ -165,10 +171,18 @@ class Verifier:
         except jwt.ExpiredSignatureError:
             raise TokenError("expired", "the token has run out") from None
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise TokenError("bad", f"the token is not accepted: {_why(error)}") from None
+            raise TokenError("bad", f"the token is not accepted: {_describe(error)}") from None
         if user.ip is not None and user.ip != address:
             raise TokenError("ip_mismatch", "the token is for another address")
         return user
+
+
+def _load_keys(settings: TokenSettings) -> Keys:
+    if settings.jwks_url:
+        return Jwks(settings.jwks_url)
+    if settings.jwt_public_key:
+        return OneKey.public(settings.jwt_public_key)
+    return OneKey(signing_secret(settings), "HS256")
 
 
 def _user(claims: dict[str, Any]) -> User:
@@ -183,8 +197,8 @@ def _user(claims: dict[str, Any]) -> User:
     return User(name, frozenset(scope.split()), float(claims["exp"]), ip, tuple(rooms))
 
 
-def _why(error: Exception) -> str:
-    """The cause in words of ours: a library's message may quote the token."""
+def _describe(error: Exception) -> str:
+    """The cause in our own words: a library's message may quote the token."""
     match error:
         case jwt.MissingRequiredClaimError():
             return f"the claim {error.claim} is missing"
@@ -202,8 +216,8 @@ def _why(error: Exception) -> str:
             return str(error)[:100] if type(error) is ValueError else "it is no valid JWT"
 
 
-def without_tokens(text: str) -> str:
-    """The text without whatever may be part of a token: for logs, and for messages that quote what was sent."""
+def redact_tokens(text: str) -> str:
+    """The text with everything replaced that may be part of a token: for logs, and for messages that quote a client."""
     return _TOKEN.sub("...", text)
 
 
@@ -214,20 +228,11 @@ def issue(secret: str, name: str, scope: str, ttl: float, **claims: str | None) 
     return jwt.encode(body, secret, algorithm="HS256")
 
 
-def open_keys(settings: TokenSettings) -> Keys:
-    """The keys by which tokens are checked. Raises ValueError for a key of a kind that is not taken, OSError."""
-    if settings.jwks_url:
-        return Jwks(settings.jwks_url)
-    if settings.jwt_public_key:
-        return OneKey.public(settings.jwt_public_key)
-    return OneKey(signing_secret(settings), "HS256")
-
-
 def signing_secret(settings: TokenSettings) -> str:
     """The secret that tokens are issued with. Raises ValueError where tokens are issued elsewhere."""
     if not settings.are_issued_here:
         raise ValueError("tokens are issued by whoever holds the private key; this server only checks them")
-    return settings.jwt_secret.get_secret_value() if settings.jwt_secret else development_secret(_VAR)
+    return settings.jwt_secret.get_secret_value() if settings.jwt_secret else development_secret(DEVELOPMENT_FOLDER)
 
 
 def issue_by(settings: TokenSettings, name: str, scope: str, ttl: float, ip: str | None = None) -> str:

@@ -12,8 +12,8 @@ from handlers.core.refusals import RESTARTING, TOO_MANY_OF_ADDRESS, TOO_MANY_OF_
 from handlers.core.settings import SocketSettings
 from works.metrics import Metrics
 
-# Seconds between two looks at whether an answer has left: Tornado does not tell.
-_LOOK = 0.02
+# Seconds between two checks whether an answer has been sent: Tornado has no event for that.
+_POLL_INTERVAL = 0.02
 
 
 class Connection(Protocol):
@@ -31,13 +31,13 @@ class Connections:
         self._open: set[Connection] = set()
         self._users: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
-        self._none_left = asyncio.Event()
-        self._leaving = False
+        self._all_closed = asyncio.Event()
+        self._refuses_new = False
         metrics.watch(metrics.connections, lambda: len(self._open))
 
     def add(self, connection: Connection) -> None:
-        """Counts the connection in. Raises Refused: a bound is reached, or ``refuse_more`` was called."""
-        if self._leaving:
+        """Adds an open connection. Raises Refused: a bound is reached, or ``refuse_new`` was called."""
+        if self._refuses_new:
             raise Refused(RESTARTING)
         if self._users[connection.user_name] >= (most := self._settings.connections_per_user):
             raise Refused(TOO_MANY_OF_USER, most=most)
@@ -48,7 +48,7 @@ class Connections:
         self._addresses[connection.address] += 1
 
     def remove(self, connection: Connection) -> None:
-        """Counts the connection out; one that was not counted in is left alone."""
+        """Removes a connection; one that was not added is ignored."""
         if connection not in self._open:
             return
         self._open.remove(connection)
@@ -57,11 +57,12 @@ class Connections:
             if not counter[key]:
                 del counter[key]
         if not self._open:
-            self._none_left.set()
+            self._all_closed.set()
 
-    def refuse_more(self) -> None:
-        """A proxy that keeps connections still brings new sockets by them, which would end without a close."""
-        self._leaving = True
+    def refuse_new(self) -> None:
+        """From now on ``add`` refuses. A proxy that keeps its connections opens sockets by them even when the server
+        does not listen any more, and these would end without a close."""
+        self._refuses_new = True
 
     def disconnect_user(self, name: str, disconnect: Disconnect) -> None:
         for connection in list(self._open):
@@ -72,28 +73,29 @@ class Connections:
         for connection in list(self._open):
             connection.disconnect(disconnect)
 
-    async def all_closed(self, seconds: float) -> None:
-        """Waits until none is open, or for that long."""
-        self._none_left.clear()
+    async def wait_closed(self, seconds: float) -> None:
+        """Waits until no connection is open, at most that long."""
+        self._all_closed.clear()
         if self._open:
-            await asyncio.wait([asyncio.ensure_future(self._none_left.wait())], timeout=seconds)
+            await asyncio.wait([asyncio.ensure_future(self._all_closed.wait())], timeout=seconds)
 
     def __len__(self) -> int:
         return len(self._open)
 
 
-async def hang_up(server: HTTPServer, seconds: float) -> None:
-    """Closes the connections that speak HTTP, once all answers have left, or after that long.
+async def close_http_connections(server: HTTPServer, seconds: float) -> None:
+    """Closes the server's connections once all answers are sent, or after that long.
 
-    Else the end of the loop would cancel requests, and Tornado answers a cancelled one with 500: one that has just come
-    by a connection that a proxy keeps. Closed without an answer, it may be sent to another server.
+    Otherwise the end of the loop would cancel requests, which Tornado answers with 500. A request that has just come by
+    a connection that a proxy keeps is closed without an answer instead, and the proxy may send it to another server.
     """
     streams = [connection.stream for connection in server._connections]
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    # What neither reads nor is closed works at its answer; what waits for a request, or for the rest of one, reads.
+    # A stream that neither reads nor is closed has a request that is being answered; one that waits for a request, or
+    # for the rest of one, reads.
     while loop.time() < until and any(one.writing() or not (one.reading() or one.closed()) for one in streams):  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_POLL_INTERVAL)
     for connection in list(server._connections):
         connection.stream.close()
     with suppress(TimeoutError):

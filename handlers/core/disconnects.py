@@ -11,12 +11,14 @@ from typing import Any
 class Disconnect:
     """`final`: reconnecting is of no use, the client would be closed again.
 
-    `reason` may have places, as `{setting}`.
+    `reason` may have places, as `{setting}`. `cause` is the label with which the metric of refusals counts it; closes
+    without one are not counted.
     """
 
     code: int
     reason: str
     final: bool
+    cause: str = ""
 
     def format(self, **values: Any) -> "Disconnect":
         """The same with its places filled. Raises KeyError for a place without a value."""
@@ -43,13 +45,13 @@ EVENTS_UNAVAILABLE = Disconnect(1012, "the events cannot be read; come back", Fa
 # The client is not, or no longer, allowed to go on.
 TOKEN_EXPIRED = Disconnect(4401, "the token has run out", True)
 KICKED = Disconnect(4403, "an administrator has ended this connection", True)
-TOO_MANY_MESSAGES = Disconnect(4429, "too many messages ({setting})", True)
-TOO_MANY_UNREAD = Disconnect(4429, "{count} messages wait unread; wait for answers before you send more", True)
+TOO_MANY_MESSAGES = Disconnect(4429, "too many messages ({setting})", True, "rate")
+TOO_MANY_UNREAD = Disconnect(4429, "{count} messages wait unread; wait for answers before you send more", True, "inbox")
 
 # The connection is of no more use; another one may be.
 SILENT = Disconnect(4408, "silent too long (pong_timeout)", False)
-OUTBOX_FULL = Disconnect(4508, "reading too slowly (outbox)", False)
-READER_STALLED = Disconnect(4508, "reading too slowly (stall_timeout)", False)
+OUTBOX_FULL = Disconnect(4508, "reading too slowly (outbox)", False, "slow_reader")
+READER_STALLED = Disconnect(4508, "reading too slowly (stall_timeout)", False, "slow_reader")
 EVENTS_LOST = Disconnect(4508, "{why}", False)
 STREAM_LOST = Disconnect(4508, "the log has begun again, or cannot be read; come back", False)
 

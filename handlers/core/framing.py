@@ -7,7 +7,7 @@ from typing import Any
 
 _LENGTH = struct.Struct(">I")
 # The queue counts payloads; what comes beside them must not be able to matter.
-MOST_HEADER = 64 << 10
+MAX_HEADER = 64 << 10
 
 
 class FrameError(ValueError):
@@ -26,8 +26,8 @@ def unpack(message: bytes) -> tuple[bytes, memoryview]:
     if len(message) < _LENGTH.size:
         raise FrameError(f"a binary message has at least {_LENGTH.size} bytes, this has {len(message)}")
     (length,) = _LENGTH.unpack_from(message)
-    if length > MOST_HEADER:
-        raise FrameError(f"the header claims {length:,} bytes, at most {MOST_HEADER:,} are taken")
+    if length > MAX_HEADER:
+        raise FrameError(f"the header claims {length:,} bytes, at most {MAX_HEADER:,} are taken")
     start = _LENGTH.size + length
     if start > len(message):
         raise FrameError(f"the header claims {length} bytes, {len(message) - _LENGTH.size} follow")

@@ -1,4 +1,4 @@
-"""What every answer shares, over HTTP or before an upgrade: who asks and from where, safe headers, errors as JSON."""
+"""What every answer shares, over HTTP or before an upgrade: user and address, safe headers, errors as JSON."""
 
 import ipaddress
 import json
@@ -11,7 +11,7 @@ from typing import Any, cast
 import structlog
 import tornado.web
 
-from handlers.core.auth import Scope, TokenError, User, Verifier, without_tokens
+from handlers.core.auth import Scope, TokenError, User, Verifier, redact_tokens
 from handlers.core.connections import Connections
 from handlers.core.refusals import (
     BANNED,
@@ -24,6 +24,7 @@ from handlers.core.refusals import (
     Refused,
 )
 from handlers.core.settings import ChatSettings, HttpSettings, SocketSettings
+from works.errors import WorkError
 from works.imaging.settings import ImageLimits
 from works.queue.settings import QueueBounds
 from works.services import Services
@@ -109,23 +110,26 @@ class BaseHandler(tornado.web.RequestHandler):
         kind, _, token = self.request.headers.get("Authorization", "").partition(" ")
         return token.strip() if kind.lower() == "bearer" else self.get_cookie(COOKIE, "") or ""
 
-    async def admit(self, scope: Scope, *others: Scope) -> User:
-        """Who asks, if they may: any of the scopes will do. Raises Refused: 401 for the token, 403 for all else."""
-        self.check_page()
-        return await self.identify(scope, *others)
+    async def authorize(self, scope: Scope, *others: Scope) -> User:
+        """The user of the request, who must have one of the scopes.
 
-    def check_page(self) -> None:
-        """Raises Refused when a page of another origin asks, or one that cannot be told."""
+        Raises Refused: 401 for the token, 403 for the origin, a ban or the scope.
+        """
+        self.require_allowed_origin()
+        return await self.verify_token(scope, *others)
+
+    def require_allowed_origin(self) -> None:
+        """Raises Refused for a page of another origin, and for a cookie that came without an origin."""
         origin = self.request.headers.get("Origin")
         # With a plain GET our own page sends no Origin, nor does the address bar; the browser says which it was.
         read = self.request.method == "GET" and self.request.headers.get("Sec-Fetch-Site") in ("same-origin", "none")
         if origin is None and self.get_cookie(COOKIE) and not read:
             raise self.refuse(ORIGIN_MISSING)
-        if origin is not None and not self.own(origin):
+        if origin is not None and not self.is_allowed_origin(origin):
             raise self.refuse(FOREIGN_ORIGIN, origin=origin[:100])
 
-    async def identify(self, scope: Scope, *others: Scope) -> User:
-        """Whom the token speaks for. Raises Refused when it is not accepted, or lacks all of the scopes."""
+    async def verify_token(self, scope: Scope, *others: Scope) -> User:
+        """The user of the token. Raises Refused when it is not accepted, or has none of the scopes."""
         try:
             user = await self.context.verifier.verify(self.token, self.address)
         except TokenError as error:
@@ -137,31 +141,37 @@ class BaseHandler(tornado.web.RequestHandler):
         log.info("admitted", user=user.name, scope=scope, address=self.address, path=self.request.path)
         return user
 
-    def own(self, origin: str) -> bool:
-        """Whether pages of that origin may speak to us: ours, and those allowed.
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether pages of that origin may connect: our own origin, and those of `allow_origins`.
 
-        Ours has our host and port. Over TLS it is not the same host's http, into which anybody on the way may write;
-        the other way round a proxy has ended the TLS, whether or not it says so.
+        Our own has our host and port. Over TLS the same host's http is not ours, since anybody on the way may write
+        into it; without TLS the same host's https is, since a proxy may have ended the TLS without saying so.
         """
         scheme, _, host = origin.partition("://")
         ours = host == self.request.host and (scheme, self.scheme) != ("http", "https")
         return ours or origin in self.context.http.allow_origins
 
     def refuse(self, refusal: Refusal, cause: str = "", **values: Any) -> Refused:
-        """Counts and logs the refusal with its places filled; to be raised."""
-        return self.counted(Refused(refusal, cause=cause, **values))
+        """Counts and logs the refusal with its places filled, and returns it to be raised."""
+        return self.record_refusal(Refused(refusal, cause=cause, **values))
 
-    def counted(self, refused: Refused) -> Refused:
+    def record_refusal(self, refused: Refused) -> Refused:
+        """Counts and logs it, and returns it to be raised."""
         self.services.metrics.refusals.labels(refused.cause).inc()
         status = refused.status_code
         log.info("refused", status=status, reason=refused.cause, address=self.address, path=self.request.path)
         return refused
 
+    def refuse_failed(self, error: WorkError) -> Refused:
+        """Counts an error of the work, and returns the refusal that it amounts to, to be raised."""
+        self.services.metrics.refusals.labels(error.code).inc()
+        return Refused.because(error)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]
         body: dict[str, object] = {"code": "internal", "message": HTTPStatus(status_code).phrase}
         if isinstance(error, Refused):
-            body = {"code": error.code, "message": without_tokens(error.message), **error.more}
+            body = {"code": error.code, "message": redact_tokens(error.message), **error.more}
             if error.retry_after_s is not None:
                 self.set_header("Retry-After", str(error.retry_after_s))
         elif status_code == 404:

@@ -1,40 +1,40 @@
-"""PullWebSocket: a socket read in pull style. Its handler is one coroutine that asks for messages when it is ready for
-them; what comes meanwhile waits in a bounded inbox.
+"""PullWebSocketHandler: its subclass is one coroutine that receives messages when it is ready for them; until then they
+wait in a bounded queue.
 
-The connection itself is read on, full inbox or not: a paused read would pause pongs and the close too. So a client
-that sends faster than its handler asks is closed, and told what to change.
+The connection is read on when the queue is full: a paused read would pause pongs and the close too. So a client that
+sends faster than the coroutine receives is closed, with a reason that says what to change.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 from handlers.core.disconnects import ENDED, TOO_MANY_UNREAD
 from handlers.core.websocket import BaseWebSocketHandler
 
-# Bytes that may wait in an inbox; a message that comes alone may be larger.
-MOST_BYTES = 4 << 20
-# Seconds that a conversation goes on after the close, before it is cancelled.
-LAST_WORDS = 5.0
+# Bytes that may wait in a queue; a message that waits alone may be larger.
+MAX_BYTES = 4 << 20
 
 
 class ConnectionEnded(Exception):
-    """The connection is closed, and every message that came before was received."""
+    """The connection is closed, and every message that came before the close was received."""
 
 
 class ReceiveQueue:
-    """Messages that wait, first come first out, bounded in number and in bytes. A cancelled ``receive`` loses none."""
+    """Messages that wait, first in first out, bounded in number and in bytes. A cancelled ``receive`` loses none."""
 
-    def __init__(self, most: int, most_bytes: int) -> None:
-        self._most, self._most_bytes = most, most_bytes
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self._max_messages, self._max_bytes = max_messages, max_bytes
         self._waiting: deque[str | bytes] = deque()
         self._bytes = 0
         self._ended = False
         self._changed = asyncio.Event()
 
     def put(self, message: str | bytes) -> bool:
-        """Whether there was room."""
-        if self._waiting and (len(self._waiting) >= self._most or self._bytes + len(message) > self._most_bytes):
+        """Whether the message was added: False when the queue is full."""
+        is_full = len(self._waiting) >= self._max_messages or self._bytes + len(message) > self._max_bytes
+        if self._waiting and is_full:
             return False
         self._waiting.append(message)
         self._bytes += len(message)
@@ -42,19 +42,19 @@ class ReceiveQueue:
         return True
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """No more messages will be added."""
         self._ended = True
         self._changed.set()
 
     async def receive(self) -> str | bytes:
-        """The next message, waited for. Raises ConnectionEnded when there will be none."""
+        """Waits for the next message. Raises ConnectionEnded when there will be none."""
         while (message := self.receive_nowait()) is None:
             self._changed.clear()
             await self._changed.wait()
         return message
 
     def receive_nowait(self) -> str | bytes | None:
-        """The next message, None when none waits. Raises ConnectionEnded when there will be none."""
+        """The next message, or None. Raises ConnectionEnded when there will be none."""
         if not self._waiting:
             if self._ended:
                 raise ConnectionEnded
@@ -68,26 +68,29 @@ class ReceiveQueue:
 
 
 class PullWebSocketHandler(BaseWebSocketHandler):
-    """A subclass has its ``scope`` and one coroutine ``talk``; when that returns, the socket is closed."""
+    """A subclass has a ``scope`` and one coroutine ``run``; when that returns, the socket is closed."""
 
-    async def talk(self) -> None:
-        """The whole conversation, from the first message to the last."""
+    close_grace: ClassVar[float] = 5.0
+    """Seconds that ``run`` goes on after the close, before it is cancelled."""
+
+    async def run(self) -> None:
+        """Handles the connection, from the first message to the last."""
         raise NotImplementedError
 
     async def receive(self) -> str | bytes:
-        """The next message, waited for. Raises ConnectionEnded once the connection is closed and nothing waits."""
-        return await self._inbox.receive()
+        """Waits for the next message. Raises ConnectionEnded once the connection is closed and no message waits."""
+        return await self._queue.receive()
 
     def receive_nowait(self) -> str | bytes | None:
-        """The next message if one waits. Raises ConnectionEnded once the connection is closed and nothing waits."""
-        return self._inbox.receive_nowait()
+        """The next message, or None. Raises ConnectionEnded once the connection is closed and no message waits."""
+        return self._queue.receive_nowait()
 
     def pending(self) -> int:
         """How many messages wait."""
-        return self._inbox.pending()
+        return self._queue.pending()
 
     async def messages(self) -> AsyncIterator[str | bytes]:
-        """Each message as it is asked for, until the connection is closed."""
+        """Each message, until the connection is closed."""
         try:
             while True:
                 yield await self.receive()
@@ -95,14 +98,14 @@ class PullWebSocketHandler(BaseWebSocketHandler):
             return
 
     async def opened(self) -> None:
-        # As many as may come at once, so that one who keeps to the rate is never closed for a burst.
-        self._inbox = ReceiveQueue(int(2 * self.rate.per_second), MOST_BYTES)
-        self._talk = asyncio.create_task(self._converse())
-        self._talk.add_done_callback(self._ended)
+        # As many as the rate allows at once, so that a client that keeps to the rate is never closed for a burst.
+        self._queue = ReceiveQueue(int(2 * self.rate.per_second), MAX_BYTES)
+        self._running = asyncio.create_task(self._run())
+        self._running.add_done_callback(self._on_task_done)
 
-    async def _converse(self) -> None:
+    async def _run(self) -> None:
         try:
-            await self.talk()
+            await self.run()
         except ConnectionEnded:
             return
         self.disconnect(ENDED)
@@ -110,13 +113,12 @@ class PullWebSocketHandler(BaseWebSocketHandler):
     def on_message(self, message: str | bytes) -> None:
         if self.ws_connection is None or not self.within_rate():
             return
-        if not self._inbox.put(message):
-            self.services.metrics.refusals.labels("inbox").inc()
+        if not self._queue.put(message):
             self.disconnect(TOO_MANY_UNREAD.format(count=self.pending()))
 
     def send_expiry_warning(self, in_s: int) -> None:
-        """A conversation has words of its own, and this would be none of them."""
+        """Not sent: the messages of these sockets are their own, without sluice.v2's envelope."""
 
     def closed(self) -> None:
-        self._inbox.end()
-        asyncio.get_running_loop().call_later(LAST_WORDS, self._talk.cancel)
+        self._queue.end()
+        asyncio.get_running_loop().call_later(self.close_grace, self._running.cancel)

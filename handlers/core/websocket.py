@@ -1,5 +1,5 @@
-"""BaseWebSocketHandler: what every socket shares. Admission before the upgrade, a bounded rate in and a bounded
-outbox, messages to methods, errors to replies or closes, and a token that runs out or is renewed."""
+"""BaseWebSocketHandler: what every socket shares. Authorization before the upgrade, a bounded rate in and a bounded
+outbox, messages to methods, errors to replies or closes, and a token that expires or is renewed."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import tornado.iostream
 from pydantic import ValidationError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
-from handlers.core.auth import Scope, TokenError, User, without_tokens
+from handlers.core.auth import Scope, TokenError, User, redact_tokens
 from handlers.core.disconnects import (
     BACKEND_UNAVAILABLE,
     INTERNAL_ERROR,
@@ -22,7 +22,7 @@ from handlers.core.disconnects import (
     TOO_MANY_MESSAGES,
     Disconnect,
 )
-from handlers.core.framing import MOST_HEADER, FrameError, frame, unpack
+from handlers.core.framing import MAX_HEADER, FrameError, frame, unpack
 from handlers.core.http import COOKIE, BaseHandler
 from handlers.core.rate_limit import RateLimit
 from handlers.core.refusals import CLIENT_GONE, NOT_A_SOCKET_REQUEST, SOCKET_ORIGIN_MISSING, Refused
@@ -34,15 +34,15 @@ log = structlog.get_logger()
 
 SUBPROTOCOL = "sluice.v2"
 # Brackets and commas in a long message. Base64 has none; 20 MiB of brackets took 4 s and 570 MB to parse.
-_MOST_MARKS = 1000
-# Seconds that a message may wait for company.
-_SOON = 0.005
-# Seconds before a token runs out at which the client is told.
-_EXPIRING = 60.0
+_MAX_MARKS = 1000
+# Seconds that a message waits for others, to be written together with them.
+_BATCH_DELAY = 0.005
+# Seconds from the warning of a token's expiry to the expiry.
+_EXPIRY_WARNING = 60.0
 
 
 class Message(StrictModel):
-    """A message of the client."""
+    """A message from the client."""
 
     type: str
 
@@ -53,25 +53,26 @@ class Token(Message):
 
 
 class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
-    """A subclass names its ``scope`` and its ``accepts`` (type -> schema) and has a method ``on_<type>`` for each.
+    """A subclass has a ``scope``, its ``accepts`` (message type -> schema) and a method ``on_<type>`` for each type.
 
-    ``opened`` and ``closed`` are its places to take and to give back; each ``opened`` that succeeds has its ``closed``.
+    It acquires resources in ``opened`` and releases them in ``closed``, which is called once for each ``opened`` that
+    did not raise.
     """
 
     scope: ClassVar[Scope]
     description: ClassVar[str] = ""
     """One paragraph for a person who opens the socket's URL in a browser."""
     accepts: ClassVar[dict[str, type[Message]]] = {}
-    names: ClassVar[tuple[str, ...]] = ("id",)
-    """Members by which a client knows its message again: an error says them back."""
+    echoed_members: ClassVar[tuple[str, ...]] = ("id",)
+    """Members of a message that its error repeats, so that the client knows which message failed."""
     rate_setting: ClassVar[str] = "messages_per_second"
     """The setting that bounds how many messages a second this kind of socket may send."""
 
     user: User
     user_name: str
-    _is_open = _is_gone = False
-    _soon = b""
-    _soon_due: asyncio.TimerHandle | None = None
+    _is_open = _is_closed = False
+    _batch = b""
+    _batch_timer: asyncio.TimerHandle | None = None
 
     @property
     def messages_per_second(self) -> int:
@@ -79,29 +80,29 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         return self.context.sockets.messages_per_second
 
     async def opened(self) -> None:
-        """The socket is open; nothing was received yet."""
+        """Called when the socket is open, before the first message."""
 
     def closed(self) -> None:
-        """The socket is closed; ``close_code`` says how, if the client said."""
+        """Called when the socket is closed; ``close_code`` is the client's, if it sent one."""
 
     async def prepare(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
-            return self._explain()
+            return self._answer_plain_request()
         if self.get_cookie(COOKIE) and "Origin" not in self.request.headers:
             raise self.refuse(SOCKET_ORIGIN_MISSING)
-        self.user = await self.admit(self.scope)
+        self.user = await self.authorize(self.scope)
         self.user_name = self.user.name
-        if self._is_gone:
+        if self._is_closed:
             raise Refused(CLIENT_GONE)
         try:
             self.context.connections.add(self)
         except Refused as error:
-            raise self.counted(error) from None
+            raise self.record_refusal(error) from None
 
-    def _explain(self) -> None:
-        """A plain GET: a page for people, 426 for programs that asked for JSON."""
+    def _answer_plain_request(self) -> None:
+        """A request without an upgrade: a page for people, 426 for programs that accept JSON."""
         if "application/json" in self.request.headers.get("Accept", ""):
             raise Refused(NOT_A_SOCKET_REQUEST, description=self.description)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
@@ -115,7 +116,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         return super().token
 
     def check_origin(self, origin: str) -> bool:
-        return True  # ``admit`` has checked it
+        return True  # ``authorize`` has checked it
 
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         stock = super().get_websocket_protocol()
@@ -132,36 +133,36 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         try:
             await self.opened()
         except OSError as error:
-            return self._reconnect_later(error)
+            return self._close_unavailable(error)
         except Exception:
             # Tornado calls no on_close after an open that failed.
             self.on_connection_close()
             raise
         self._is_open = True
         if self.ws_connection and not self.ws_connection.is_closing():
-            self._watch_expiry()
+            self._schedule_expiry()
 
     def on_message(self, message: str | bytes) -> None:
         if self.ws_connection is None or not self.within_rate():
-            return  # once the close is sent, nothing more is taken: the token may have run out
-        named: dict[str, str] = {}
+            return  # after the close nothing is accepted: the token may have expired
+        echoed: dict[str, str] = {}
         try:
             text, payload = (message, memoryview(b"")) if isinstance(message, str) else unpack(message)
             members = self._parse(text)
-            given = ((name, members.get(name)) for name in self.names)
-            named = {name: value for name, value in given if isinstance(value, str) and len(value) <= 100}
+            candidates = ((name, members.get(name)) for name in self.echoed_members)
+            echoed = {name: value for name, value in candidates if isinstance(value, str) and len(value) <= 100}
             parsed = self._validate(members)
             getattr(self, f"on_{parsed.type}")(parsed, payload)
         except FrameError as error:
             self.reply_error(WorkError("bad_message", str(error)))
         except WorkError as error:
-            self.reply_error(error, named)
+            self.reply_error(error, echoed)
 
     @staticmethod
     def _parse(text: str | bytes) -> dict[str, Any]:
-        # The JSON of a binary message is short: frames.py sees to that.
-        if isinstance(text, str) and len(text) > MOST_HEADER and sum(map(text.count, "[{,")) > _MOST_MARKS:
-            raise WorkError("bad_message", f"besides base64 a message has at most {MOST_HEADER:,} characters")
+        # The JSON of a binary message is short: framing.py bounds it.
+        if isinstance(text, str) and len(text) > MAX_HEADER and sum(map(text.count, "[{,")) > _MAX_MARKS:
+            raise WorkError("bad_message", f"besides base64 a message has at most {MAX_HEADER:,} characters")
         try:
             members = json.loads(text)
         except (ValueError, RecursionError):
@@ -182,18 +183,17 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             raise WorkError("bad_message", describe_faults(error, str(kind))) from None
 
     def within_rate(self) -> bool:
-        """Counts a message; closes when there are too many."""
+        """Counts a message. False when there are too many: the socket is then closed."""
         if self.rate.take():
             return True
-        self.services.metrics.refusals.labels("rate").inc()
         self.disconnect(TOO_MANY_MESSAGES.format(setting=self.rate_setting))
         return False
 
     def on_token(self, message: Token, payload: memoryview) -> None:
-        self.spawn(self._renew(message.token))
+        self.spawn(self._renew_token(message.token))
 
-    async def _renew(self, token: str) -> None:
-        """A token of the same user with the same scope takes the place of the old one."""
+    async def _renew_token(self, token: str) -> None:
+        """Replaces the token by a new one of the same user with the same scope."""
         try:
             user = await self.context.verifier.verify(token, self.address)
         except TokenError as error:
@@ -201,16 +201,18 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         if user.name != self.user.name or self.scope not in user.scopes:
             return self.reply_error(WorkError("forbidden", "the new token must be of the same user and scope"))
         self.user = user
-        self._watch_expiry()
+        self._schedule_expiry()
         self.send({"type": "renewed", "expires_at": user.expires_at})
 
-    def _watch_expiry(self) -> None:
+    def _schedule_expiry(self) -> None:
         for timer in self._timers:
             timer.cancel()
         left = self.user.expires_at - time.time()
         loop = asyncio.get_running_loop()
         self._timers = [
-            loop.call_later(max(left - _EXPIRING, 0), self.send_expiry_warning, max(0, round(min(left, _EXPIRING)))),
+            loop.call_later(
+                max(left - _EXPIRY_WARNING, 0), self.send_expiry_warning, max(0, round(min(left, _EXPIRY_WARNING)))
+            ),
             loop.call_later(max(left, 0), self.disconnect, TOKEN_EXPIRED),
         ]
 
@@ -218,57 +220,60 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         self.send({"type": "expiring", "in_s": in_s})
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs ``work`` beside the socket; it is cancelled when the socket closes."""
+        """Runs ``work`` as a task that is cancelled when the socket closes.
+
+        An OSError of it closes the socket as BACKEND_UNAVAILABLE, any other exception as INTERNAL_ERROR.
+        """
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
         return task
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, OSError):
-            self._reconnect_later(error)
+            self._close_unavailable(error)
         elif error:
             log.error("failed", path=self.request.path, exc_info=error)
             self.disconnect(INTERNAL_ERROR)
 
-    def _reconnect_later(self, error: OSError) -> None:
+    def _close_unavailable(self, error: OSError) -> None:
         log.error("failed", path=self.request.path, reason=str(error))
         self.disconnect(BACKEND_UNAVAILABLE)
 
     def send(self, message: dict[str, Any] | str | bytes) -> "asyncio.Future[None] | None":
-        """Sends now, or closes the socket when its outbox is full. The future: when all of it has left."""
+        """Sends now, or closes the socket when its outbox is full. The future is done when all of it is sent."""
         if isinstance(message, dict):
             message = json.dumps(message, separators=(",", ":"))
         return self._write(frame(message))
 
-    def send_soon(self, message: dict[str, Any]) -> None:
-        """Sends with the next message, or in a moment: a write of its own is 40 us, a tenth of what a slice costs."""
-        self._soon += frame(json.dumps(message, separators=(",", ":")))
-        if self._soon_due is None:
-            self._soon_due = asyncio.get_running_loop().call_later(_SOON, self._flush)
+    def send_batched(self, message: dict[str, Any]) -> None:
+        """Sends together with the next message, or after 5 ms: one write costs 40 us, a tenth of what a slice costs."""
+        self._batch += frame(json.dumps(message, separators=(",", ":")))
+        if self._batch_timer is None:
+            self._batch_timer = asyncio.get_running_loop().call_later(_BATCH_DELAY, self._flush)
 
     def push(self, text: str, frame: bytes) -> None:
-        """Sends a text by its frame, which was made once for many sockets."""
+        """Sends the frame of a text, which was encoded once for many sockets."""
         self._write(frame)
 
     def _flush(self) -> None:
-        self._soon_due = None
-        if self._soon:
+        self._batch_timer = None
+        if self._batch:
             self._write(b"")
 
     def _write(self, data: bytes) -> "asyncio.Future[None] | None":
-        """Not by Tornado's write_message, which makes a task of each message."""
+        """Instead of Tornado's write_message, which makes a task of each message."""
         connection = self.ws_connection
         if connection is None or connection.is_closing() or connection.stream is None:
             return None
-        if self._soon:
-            data, self._soon = self._soon + data, b""
+        if self._batch:
+            data, self._batch = self._batch + data, b""
         try:
             return connection.stream.write(data)
         except tornado.iostream.StreamBufferFullError:
-            self.abort(OUTBOX_FULL)
+            self.disconnect(OUTBOX_FULL)
         except tornado.iostream.StreamClosedError:
             pass
         return None
@@ -278,7 +283,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         super().close(code, reason)
 
     async def deliver(self, message: str | bytes) -> None:
-        """Sends, and waits until the socket has taken all of it; one that takes too long over that is closed."""
+        """Sends, and waits until all of it is sent; the socket is closed when that takes longer than stall_timeout."""
         sent = self.send(message)
         if sent is None or sent.done():
             return
@@ -286,22 +291,21 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             async with asyncio.timeout(self.context.sockets.stall_timeout):
                 await sent
         except TimeoutError:
-            self.abort(READER_STALLED)
+            self.disconnect(READER_STALLED)
 
-    def reply_error(self, error: WorkError, named: dict[str, str] | None = None) -> None:
+    def reply_error(self, error: WorkError, echoed: dict[str, str] | None = None) -> None:
+        """Counts the error and sends it, with the members by which the client knows its message."""
         self.services.metrics.refusals.labels(error.code).inc()
-        self.send({"type": "error", **(named or {}), **error.as_dict(), "message": without_tokens(error.message)})
+        self.send({"type": "error", **(echoed or {}), **error.as_dict(), "message": redact_tokens(error.message)})
 
     def disconnect(self, disconnect: Disconnect) -> None:
+        """Closes, after what was sent before; Tornado drops what a client has not read within five seconds."""
+        if disconnect.cause:
+            self.services.metrics.refusals.labels(disconnect.cause).inc()
         self.close(disconnect.code, disconnect.reason)
 
-    def abort(self, disconnect: Disconnect) -> None:
-        """Closes a socket that does not read: the close waits behind the rest, and in five seconds all is dropped."""
-        self.services.metrics.refusals.labels("slow_reader").inc()
-        self.disconnect(disconnect)
-
     def on_close(self) -> None:
-        self._is_gone = True
+        self._is_closed = True
         self.context.connections.remove(self)
         if self._is_open:
             self.closed()
@@ -311,6 +315,6 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             task.cancel()
 
     def on_finish(self) -> None:
-        # A connection that was counted in and then failed its handshake never reaches on_close.
+        # A connection that was added and then failed its handshake gets no on_close.
         if self.get_status() != 101:
             self.context.connections.remove(self)

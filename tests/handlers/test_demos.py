@@ -11,7 +11,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from handlers import demos
-from handlers.demos import MOST_BYTES
+from handlers.demos import MAX_BYTES
 from tests.support import here
 from tests.support.client import narrow
 from tests.support.here import closed
@@ -94,7 +94,7 @@ async def test_a_slow_reader_of_broadcast_costs_the_others_nothing(start: Callab
     slow = await connect(server, "/ws/broadcast", "slow", sock=narrow(server), max_queue=1, ping_interval=None)
     async with await connect(server, "/ws/broadcast") as alice, await connect(server, "/ws/broadcast", "bert") as bert:
         for number in range(2000):
-            message = str(number).ljust(MOST_BYTES // 2)
+            message = str(number).ljust(MAX_BYTES // 2)
             await alice.send(message)
             assert await heard(alice, 1) == await heard(bert, 1) == [message]
             if number % 20 == 0 and server.metric("sluice_refusals_total", reason="slow_reader"):

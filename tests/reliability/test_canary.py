@@ -1,7 +1,7 @@
 """A token is found in no log line, error reply, page or metric, wherever a client has put it.
 
 Any twelve characters of its claims or its signature count as found. The one place where a token is sent back is the
-cookie that the console's address asks for. Seen to fail without without_tokens in the log, in web.write_error and in
+cookie that the console's address asks for. Seen to fail without redact_tokens in the log, in web.write_error and in
 base.reply_error, and with ids repeated that are longer than an id may be.
 """
 

@@ -1,7 +1,8 @@
 """What a server that is told to stop says over HTTP: an answer that is whole, or none, but never 500.
 
 A proxy keeps its connections, and brings requests by them until the end. What is not answered it may ask of another
-server; an answer it passes on. Seen to fail without hang_up in server.py (500), and without no_keep_alive (no close).
+server; an answer it passes on. Seen to fail without close_http_connections in server.py (500), and without
+no_keep_alive (no close).
 """
 
 import asyncio

@@ -18,7 +18,6 @@ import websockets
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from handlers.core import auth
 from handlers.core.auth import Jwks, TokenError, Verifier
 from tests.support.client import Client, upgrade
 from tests.support.running import GUARD, Server, until
@@ -73,15 +72,18 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
-    """On a machine that may stand still for longer than keys are waited for: in these tests, not in a server."""
-    monkeypatch.setattr(auth, "_JWKS_TIMEOUT", GUARD)
+def publisher() -> Iterator[Publisher]:
     with Publisher() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+def keys(publisher: Publisher, **options: float) -> Jwks:
+    """With a timeout for a machine that may stand still for longer than a server waits for keys."""
+    return Jwks(publisher.url, timeout=GUARD, **options)
 
 
 def token(algorithm: str, kid: str | None, **others: Any) -> str:
@@ -111,7 +113,7 @@ async def refusal(verifier: Verifier, given: str) -> str:
 @pytest.mark.parametrize("algorithm", PRIVATE)
 async def test_a_key_is_found_by_its_kid_and_fetched_once(publisher: Publisher, algorithm: str) -> None:
     publisher.publish(first="RS256", second="ES256", third="EdDSA")
-    verifier = Verifier(Jwks(publisher.url))
+    verifier = Verifier(keys(publisher))
     kid = {"RS256": "first", "ES256": "second", "EdDSA": "third"}[algorithm]
     for _ in range(3):
         assert (await verifier.verify(token(algorithm, kid), "192.0.2.1")).name == "alice"
@@ -120,7 +122,7 @@ async def test_a_key_is_found_by_its_kid_and_fetched_once(publisher: Publisher, 
 
 async def test_a_token_that_names_another_key_or_none_is_refused(publisher: Publisher) -> None:
     publisher.publish(first="RS256", second="ES256")
-    verifier = Verifier(Jwks(publisher.url))
+    verifier = Verifier(keys(publisher))
     await refusal(verifier, token("RS256", "second"))
     await refusal(verifier, token("RS256", None))
     await refusal(verifier, jwt.encode({"sub": "alice"}, "s" * 32, "HS256", headers={"kid": "first"}))
@@ -128,7 +130,7 @@ async def test_a_token_that_names_another_key_or_none_is_refused(publisher: Publ
 
 async def test_keys_can_be_rotated(publisher: Publisher) -> None:
     publisher.publish(old="RS256")
-    verifier = Verifier(Jwks(publisher.url, cooldown=0))
+    verifier = Verifier(keys(publisher, cooldown=0))
     assert await verifier.verify(token("RS256", "old"), "192.0.2.1")
     publisher.publish(new="ES256")
     assert await verifier.verify(token("ES256", "new"), "192.0.2.1")
@@ -138,7 +140,7 @@ async def test_keys_can_be_rotated(publisher: Publisher) -> None:
 
 async def test_made_up_kids_do_not_have_the_keys_fetched_again_and_again(publisher: Publisher) -> None:
     publisher.publish(known="RS256")
-    verifier = Verifier(Jwks(publisher.url, cooldown=3600))
+    verifier = Verifier(keys(publisher, cooldown=3600))
     for number in range(20):
         await refusal(verifier, token("RS256", f"made up {number}"))
     assert publisher.asked == 1
@@ -146,7 +148,7 @@ async def test_made_up_kids_do_not_have_the_keys_fetched_again_and_again(publish
 
 async def test_made_up_kids_do_not_beset_a_publisher_that_stumbles(publisher: Publisher) -> None:
     publisher.fault = "resets"
-    verifier = Verifier(Jwks(publisher.url, pause=3600))
+    verifier = Verifier(keys(publisher, pause=3600))
     for number in range(20):
         assert "the keys cannot be fetched" in await refusal(verifier, token("RS256", f"made up {number}"))
     assert publisher.asked == 1
@@ -154,7 +156,7 @@ async def test_made_up_kids_do_not_beset_a_publisher_that_stumbles(publisher: Pu
 
 async def test_while_the_keys_are_fetched_for_made_up_kids_nobody_else_waits(publisher: Publisher) -> None:
     publisher.publish(known="RS256")
-    verifier = Verifier(Jwks(publisher.url, cooldown=0))
+    verifier = Verifier(keys(publisher, cooldown=0))
     assert await verifier.verify(token("RS256", "known"), "192.0.2.1")
     publisher.fault = "waits"
     strangers = [asyncio.create_task(refusal(verifier, token("RS256", f"made up {n}"))) for n in range(20)]
@@ -182,7 +184,7 @@ async def test_a_document_without_good_keys_lets_nobody_in_until_it_is_mended(
     publisher: Publisher, status: int, body: bytes
 ) -> None:
     publisher.status, publisher.body = status, body
-    verifier = Verifier(Jwks(publisher.url, pause=0))
+    verifier = Verifier(keys(publisher, pause=0))
     await refusal(verifier, token("RS256", "k"))
     publisher.status = 200
     publisher.publish(k="RS256")
@@ -194,12 +196,12 @@ async def test_a_symmetric_key_in_the_document_signs_for_nobody(publisher: Publi
     publisher.body = json.dumps({"keys": [{**HMACAlgorithm.to_jwk(secret, as_dict=True), "kid": "k"}]}).encode()
     claims = {"sub": "alice", "exp": int(time.time()) + 600}
     given = jwt.encode(claims, secret, "HS256", headers={"kid": "k"})
-    await refusal(Verifier(Jwks(publisher.url)), given)
+    await refusal(Verifier(keys(publisher)), given)
 
 
 @pytest.mark.parametrize("fault", ["breaks off", "resets"])
 async def test_a_publisher_that_stumbles_is_no_fault_of_the_token(publisher: Publisher, fault: str) -> None:
-    verifier = Verifier(Jwks(publisher.url, pause=0))
+    verifier = Verifier(keys(publisher, pause=0))
     publisher.publish(k="RS256")
     publisher.fault = fault
     assert "the keys cannot be fetched" in await refusal(verifier, token("RS256", "k"))

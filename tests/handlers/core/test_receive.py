@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from handlers.core import receive
 from handlers.core.receive import ConnectionEnded, PullWebSocketHandler, ReceiveQueue
 from tests.support.here import closed, connect, serving
 from tests.support.running import until
@@ -65,7 +64,7 @@ class Talker(PullWebSocketHandler):
     scope = "chat"
     notes: list[Any]
 
-    async def talk(self) -> None:
+    async def run(self) -> None:
         await getattr(self, f"talk_{self.get_query_argument('how')}")()
 
     async def talk_each(self) -> None:
@@ -98,10 +97,10 @@ class Talker(PullWebSocketHandler):
 
 
 @asynccontextmanager
-async def talking(folder: Path) -> AsyncIterator[tuple[str, list[Any]]]:
-    """A server with a Talker; the server's address, and the notes that are taken."""
+async def talking(folder: Path, **members: Any) -> AsyncIterator[tuple[str, list[Any]]]:
+    """A server with a Talker that has these members; the server's address, and the notes that are taken."""
     notes: list[Any] = []
-    async with serving(folder, (r"/talk", type("NotingTalker", (Talker,), {"notes": notes}))) as url:
+    async with serving(folder, (r"/talk", type("NotingTalker", (Talker,), {"notes": notes, **members}))) as url:
         yield url, notes
 
 
@@ -110,7 +109,7 @@ async def talk(url: str, how: str) -> ClientConnection:
 
 
 async def test_an_iteration_ends_with_the_connection_once_all_was_received(tmp_path: Path) -> None:
-    """Were ``talk`` spawned like other work of a socket, it would be cancelled before it could end."""
+    """Were ``run`` spawned like other work of a socket, it would be cancelled before it could end."""
     async with talking(tmp_path) as (url, notes):
         socket = await talk(url, "each")
         for message in ("a", b"b", "c"):
@@ -129,10 +128,9 @@ async def test_a_receive_that_waits_ends_with_the_connection(tmp_path: Path) -> 
         await until(lambda: notes == ["ended"])
 
 
-async def test_a_talk_that_does_not_end_by_itself_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_talk_that_does_not_end_by_itself_is_ended(tmp_path: Path) -> None:
     """Else each such connection would leave its handler in memory for ever."""
-    monkeypatch.setattr(receive, "LAST_WORDS", 0)
-    async with talking(tmp_path) as (url, notes):
+    async with talking(tmp_path, close_grace=0) as (url, notes):
         socket = await talk(url, "deaf")
         await socket.send("a")
         await until(lambda: notes == ["a"])
