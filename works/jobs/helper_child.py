@@ -1,4 +1,4 @@
-"""The other side of a Studio: a process that answers for one tool, as a decoder does for slices."""
+"""A helper process of a job: it answers calls of one tool, as a decoder answers tasks."""
 
 import json
 import os
@@ -13,22 +13,22 @@ from works.processes.child import ChildAnswer, answer_all, only_work_errors
 from works.processes.forkserver import serve
 
 _TOOLS: dict[str, type[Any]] = {"reader": FilmReader, "writer": FilmWriter, "sheet": ContactSheet}
-# Added to the niceness: what decoders do is waited for by a person.
+# Added to the niceness: a person waits for the results of decoders.
 _NICER = 5
 
 
-def answering(memory: int) -> ChildAnswer:
-    """The tools, made when first asked for: each call is a method of theirs, of a payload and of members."""
+def make_answer(memory: int) -> ChildAnswer:
+    """Answers calls: ``tool`` is made at its first call, ``call`` names a method that takes a payload and members."""
     tools: dict[str, Any] = {}
 
     def answer(members: dict[str, Any], payload: bytes) -> tuple[bytes, bytes]:
-        name, call = members.pop("tool"), members.pop("call")
+        name, method = members.pop("tool"), members.pop("call")
         try:
             with only_work_errors(memory):
                 if name not in tools:
                     tools[name] = _TOOLS[name]()
-                told, body = getattr(tools[name], call)(payload, **members)
-                return json.dumps(told).encode(), body
+                result, body = getattr(tools[name], method)(payload, **members)
+                return json.dumps(result).encode(), body
         except WorkError as error:
             return json.dumps({"error": error.as_dict()}).encode(), b""
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     os.nice(_NICER)
     serve(
         socket.socket(fileno=int(arguments[0])),
-        lambda end: answer_all(end, answering(settings["memory"]), settings["memory"], settings["timeout"]),
+        lambda end: answer_all(end, make_answer(settings["memory"]), settings["memory"], settings["timeout"]),
     )
 
 

@@ -1,7 +1,7 @@
-"""A Studio: processes of a job's own in which films are taken apart and put together, and contact sheets are made.
+"""Helper processes of a job, in which films are decoded and encoded, and contact sheets are made.
 
-They read what strangers sent, so they have bounds of memory and time, an almost bare environment, and are killed with
-the job, whatever they do. They stand behind the decoders for the processor: what a person waits for comes first.
+They read what strangers sent, so they have bounds of memory and time and an almost empty environment, and are killed
+with the job, whatever they do. They have a lower CPU priority than decoders, for whose results a person waits.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from works.processes.channel import Channel
 from works.processes.forkserver import Forkserver
 
 Tool = Literal["reader", "writer", "sheet"]
-# Formats that FFmpeg may take a file for, and the only protocol: a playlist would have it open other files, and hosts.
+# The formats and the protocol that FFmpeg may use: a playlist would make it open other files, and connect to hosts.
 _CAPTURE = "format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi|protocol_whitelist;file"
 _ENVIRONMENT = {
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": _CAPTURE,
@@ -27,13 +27,13 @@ _ENVIRONMENT = {
 
 
 class HelperProcesses:
-    """To be opened by ``async with``; when that is left, all its processes are gone."""
+    """An async context manager; at its exit all its processes are gone."""
 
     def __init__(self, settings: HelperSettings) -> None:
         self._timeout = settings.studio_timeout
         bounds = json.dumps({"memory": settings.studio_memory, "timeout": settings.studio_timeout})
         self._forkserver = Forkserver([bounds], _ENVIRONMENT, "works.jobs.helper_child")
-        self._hands: list[Helper] = []
+        self._helpers: list[Helper] = []
 
     async def __aenter__(self) -> "HelperProcesses":
         return self
@@ -41,33 +41,36 @@ class HelperProcesses:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for hand in self._hands:
-            hand.kill()
+        for helper in self._helpers:
+            helper.kill()
         await asyncio.to_thread(self._forkserver.close)
 
-    def hand(self, tool: Tool) -> "Helper":
-        """A process that does one thing. Raises WorkError when none can be started."""
+    def start(self, tool: Tool) -> "Helper":
+        """Forks a process for that tool. Raises WorkError when none can be started."""
         try:
             serial, end = self._forkserver.fork()
         except OSError as error:
             raise WorkError("internal", f"no process can be started: {error.strerror}", temporary=True) from None
-        self._hands.append(Helper(tool, self._forkserver, serial, Channel(end), self._timeout))
-        return self._hands[-1]
+        self._helpers.append(Helper(tool, self._forkserver, serial, Channel(end), self._timeout))
+        return self._helpers[-1]
 
 
 class Helper:
-    """The server's handle on one process of a studio."""
+    """The server's handle on one helper process."""
 
     def __init__(self, tool: Tool, forkserver: Forkserver, serial: int, channel: Channel, timeout: float) -> None:
         self._tool, self._timeout = tool, timeout
         self._forkserver, self._serial = forkserver, serial
         self._channel: Channel | None = channel
 
-    async def ask(self, call: str, payload: bytes = b"", **members: Any) -> tuple[dict[str, Any], bytes]:
-        """What the tool answers. Raises WorkError: its own, ``timeout``, or ``crashed``; after these two it is gone."""
+    async def call(self, method: str, payload: bytes = b"", **members: Any) -> tuple[dict[str, Any], bytes]:
+        """Calls a method of the tool and returns its answer.
+
+        Raises WorkError: the tool's own, ``timeout`` or ``crashed``; after the last two the process has been killed.
+        """
         if self._channel is None:
             raise WorkError("crashed", f"the {self._tool} has ended")
-        header = json.dumps({"tool": self._tool, "call": call, **members}).encode()
+        header = json.dumps({"tool": self._tool, "call": method, **members}).encode()
         answered = False
         try:
             async with asyncio.timeout(self._timeout):

@@ -1,4 +1,4 @@
-"""A contact sheet: pages of small pictures, each with its number and name. Only for a process that may be killed."""
+"""A contact sheet: pages of thumbnails, each with its number and name. Only for a process that may be killed."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from works.imaging.codec import decode, target_size
 from works.imaging.image_header import read_header
 from works.imaging.pixels import as_image, has_alpha, on_white, size_of, to_bgr
 
-# Pixels: a small picture fits into a square, two lines of words stand below it, and around both is air.
-PICTURE, _WORDS, _AIR = 160, 34, 8
+# Pixels: a thumbnail fits into a square, two lines of text stand below it, and a margin is around both.
+PICTURE, _TEXT_HEIGHT, _MARGIN = 160, 34, 8
 COLUMNS, ROWS = 8, 6
 PER_PAGE = COLUMNS * ROWS
-_PAPER, _INK, _FAULT = (250, 250, 250), (60, 60, 60), (40, 40, 200)
-_CELL = PICTURE + 2 * _AIR, PICTURE + _WORDS + 2 * _AIR
+_BACKGROUND, _TEXT_COLOUR, _ERROR_COLOUR = (250, 250, 250), (60, 60, 60), (40, 40, 200)
+_CELL = PICTURE + 2 * _MARGIN, PICTURE + _TEXT_HEIGHT + 2 * _MARGIN
 # The letters of OpenCV are about 8 pixels wide at this scale.
-_SCALE, _LETTERS = 0.4, 22
+_SCALE, _MAX_LETTERS = 0.4, 22
 
 ToolAnswer = tuple[dict[str, Any], bytes]
 
@@ -29,11 +29,11 @@ class ContactSheet:
 
     def _begin(self) -> None:
         self._used = 0
-        self._paper = np.full((ROWS * _CELL[1], COLUMNS * _CELL[0], 3), _PAPER, np.uint8)
+        self._canvas = np.full((ROWS * _CELL[1], COLUMNS * _CELL[0], 3), _BACKGROUND, np.uint8)
 
     def add(self, payload: bytes, title: str, note: str = "") -> ToolAnswer:
-        """An encoded picture that fits into the square, or none and a note why."""
-        left, top = self._used % COLUMNS * _CELL[0] + _AIR, self._used // COLUMNS * _CELL[1] + _AIR
+        """Adds an encoded picture that fits into the square, or none with a ``note`` as the reason."""
+        left, top = self._used % COLUMNS * _CELL[0] + _MARGIN, self._used // COLUMNS * _CELL[1] + _MARGIN
         self._used += 1
         if payload:
             header = read_header(payload)
@@ -41,23 +41,23 @@ class ContactSheet:
             image = on_white(image) if has_alpha(image) else to_bgr(image)
             width, height = size_of(image)
             x, y = left + (PICTURE - width) // 2, top + (PICTURE - height) // 2
-            self._paper[y : y + height, x : x + width] = image
-        for line, (words, ink) in enumerate(((title, _INK), (note, _FAULT))):
-            self._print(words, (left, top + PICTURE + 13 + 15 * line), ink)
+            self._canvas[y : y + height, x : x + width] = image
+        for line, (text, colour) in enumerate(((title, _TEXT_COLOUR), (note, _ERROR_COLOUR))):
+            self._draw_text(text, (left, top + PICTURE + 13 + 15 * line), colour)
         return {"used": self._used}, b""
 
-    def _print(self, words: str, place: tuple[int, int], ink: tuple[int, int, int]) -> None:
+    def _draw_text(self, text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
         """OpenCV has letters of ASCII only; the number before a name tells pictures apart."""
-        shown = "".join(letter if " " <= letter <= "~" else "?" for letter in words)
-        if len(shown) > _LETTERS:
-            shown = f"{shown[: _LETTERS - 9]}..{shown[-7:]}"
-        cv2.putText(as_image(self._paper), shown, place, cv2.FONT_HERSHEY_SIMPLEX, _SCALE, ink, 1, cv2.LINE_AA)
+        shown = "".join(sign if " " <= sign <= "~" else "?" for sign in text)
+        if len(shown) > _MAX_LETTERS:
+            shown = f"{shown[: _MAX_LETTERS - 9]}..{shown[-7:]}"
+        cv2.putText(as_image(self._canvas), shown, place, cv2.FONT_HERSHEY_SIMPLEX, _SCALE, colour, 1, cv2.LINE_AA)
 
     def page(self, payload: bytes) -> ToolAnswer:
         """The page as a JPEG, no taller than it is filled."""
         rows = -(-self._used // COLUMNS)
         columns = min(self._used, COLUMNS)
-        used = self._paper[: rows * _CELL[1], : columns * _CELL[0]]
+        used = self._canvas[: rows * _CELL[1], : columns * _CELL[0]]
         page = cv2.imencode(".jpg", used, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
         self._begin()
         return {}, page

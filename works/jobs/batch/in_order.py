@@ -1,4 +1,4 @@
-"""Work on many things at once, and what comes of it in the order in which they came."""
+"""Works on several items at once, and yields the results in the order of the items."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -12,39 +12,39 @@ R = TypeVar("R")
 async def in_order(
     source: AsyncGenerator[S, None], work: Callable[[S], Awaitable[R]], window: int
 ) -> AsyncGenerator[tuple[S, R], None]:
-    """Each thing and what came of it, in the order of ``source``; at most ``window`` of them are held at any time.
+    """Yields each item with its result, in the order of ``source``; at most ``window`` items are held at any time.
 
-    What ``source`` or ``work`` raises is raised here, in its turn. To be closed (contextlib.aclosing): after that
-    nothing is left running.
+    Raises what ``source`` or ``work`` raises, in its turn. Must be closed (contextlib.aclosing); then nothing is left
+    running.
     """
-    room = asyncio.Semaphore(window)
-    held: asyncio.Queue[tuple[S, asyncio.Task[R]] | None] = asyncio.Queue()
-    begun: set[asyncio.Task[R]] = set()
+    free = asyncio.Semaphore(window)
+    pairs: asyncio.Queue[tuple[S, asyncio.Task[R]] | None] = asyncio.Queue()
+    tasks: set[asyncio.Task[R]] = set()
 
-    async def one(thing: S) -> R:
-        return await work(thing)
+    async def one(item: S) -> R:
+        return await work(item)
 
-    async def begin() -> None:
+    async def start_all() -> None:
         try:
             async with aclosing(source):
-                await room.acquire()
-                async for thing in source:
-                    task = asyncio.create_task(one(thing))
-                    begun.add(task)
-                    held.put_nowait((thing, task))
-                    await room.acquire()
+                await free.acquire()
+                async for item in source:
+                    task = asyncio.create_task(one(item))
+                    tasks.add(task)
+                    pairs.put_nowait((item, task))
+                    await free.acquire()
         finally:
-            held.put_nowait(None)
+            pairs.put_nowait(None)
 
-    beginner = asyncio.create_task(begin())
+    starter = asyncio.create_task(start_all())
     try:
-        while pair := await held.get():
+        while pair := await pairs.get():
             result = await pair[1]
-            begun.discard(pair[1])
+            tasks.discard(pair[1])
             yield pair[0], result
-            room.release()
-        await beginner
+            free.release()
+        await starter
     finally:
-        for task in (beginner, *begun):
+        for task in (starter, *tasks):
             task.cancel()
-        await asyncio.gather(beginner, *begun, return_exceptions=True)
+        await asyncio.gather(starter, *tasks, return_exceptions=True)

@@ -1,7 +1,7 @@
 """The job ``batch``: an action over a folder, a zip or a list of uploads, picture by picture through the queue.
 
-No more pictures are in memory than are being worked. One that fails is told and counted, and the others go on, up to
-``max_failed``. What comes of it: a zip of the results, a contact sheet, and a table as CSV and JSON.
+Only the pictures that are being worked are in memory. One that fails is reported and counted, and the others go on, up
+to ``max_failed``. The result is a zip of the pictures, a contact sheet, and a table as CSV and JSON.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from works.imaging.task import Format, Task
 from works.jobs import JobContext, JobFailed, job
 from works.jobs.batch.contact_sheet import PICTURE
 from works.jobs.batch.in_order import in_order
-from works.jobs.batch.inputs import Picture, Pictures, fetched, held, pictures_in, uploaded_pictures
+from works.jobs.batch.inputs import Picture, Pictures, find_uploads, folder_pictures, local_path, upload_pictures
 from works.jobs.batch.results import BatchResults, PictureOutcome, keep_all
 from works.jobs.batch.zip_input import open_archive
 from works.jobs.helpers import HelperProcesses
@@ -71,34 +71,34 @@ async def batch(context: JobContext, params: BatchParams) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         pictures = await _open(context, params)
         stack.push_async_callback(asyncio.to_thread, pictures.close)
-        if pictures.passed_over:
-            await context.log(f"{pictures.passed_over:,} files are passed over: by their names they are no pictures")
+        if pictures.skipped:
+            await context.log(f"{pictures.skipped:,} files are passed over: by their names they are no pictures")
         items = await _wanted(context, pictures.items)
         sheet = None
         if params.sheet:
-            studio = await stack.enter_async_context(HelperProcesses(context.resources.helpers))
-            sheet = studio.hand("sheet")
-        harvest = BatchResults(context.folder(), sheet, context.resources.batch.sheet_pages)
-        stack.push_async_callback(harvest.close)
-        await harvest.open()
-        return await _Batch(context, params, harvest).run(items)
+            helpers = await stack.enter_async_context(HelperProcesses(context.resources.helpers))
+            sheet = helpers.start("sheet")
+        results = BatchResults(context.folder(), sheet, context.resources.batch.sheet_pages)
+        stack.push_async_callback(results.close)
+        await results.open()
+        return await _Batch(context, params, results).run(items)
 
 
 async def _open(context: JobContext, params: BatchParams) -> Pictures:
     if params.folder:
-        return await pictures_in(context, params.folder, params.match)
+        return await folder_pictures(context, params.folder, params.match)
     if params.uploads:
-        return await uploaded_pictures(context, params.uploads)
-    (attachment,) = await held(context, [params.zip])
+        return await upload_pictures(context, params.uploads)
+    (attachment,) = await find_uploads(context, [params.zip])
     if attachment.suffix != ".zip":
         raise WorkError("unsupported_format", f"zip: the upload is {attachment.suffix[1:]}, no zip")
     resources = context.resources
-    path = await fetched(context, attachment)
+    path = await local_path(context, attachment)
     return await asyncio.to_thread(open_archive, path, resources.batch, resources.images.max_slice_bytes)
 
 
 async def _wanted(context: JobContext, pictures: list[Picture]) -> list[Picture]:
-    """Those to do: all, or those that a retry names."""
+    """The pictures to work on: all, or those that a retry names."""
     only = context.only
     items = [picture for picture in pictures if only is None or picture.name in only]
     for name in sorted((only or frozenset()) - {picture.name for picture in items}):
@@ -111,36 +111,36 @@ async def _wanted(context: JobContext, pictures: list[Picture]) -> list[Picture]
 
 
 class _Batch:
-    def __init__(self, context: JobContext, params: BatchParams, harvest: BatchResults) -> None:
-        self._context, self._params, self._harvest = context, params, harvest
+    def __init__(self, context: JobContext, params: BatchParams, results: BatchResults) -> None:
+        self._context, self._params, self._results = context, params, results
         width, _, height = params.fit.partition("x")
         self._fit = (int(width), int(height)) if params.fit else None
         self._deliver: Literal["inline", "data"] = "inline" if params.pictures else "data"
         self._failed = 0
 
     async def run(self, items: list[Picture]) -> dict[str, Any]:
-        context, harvest = self._context, self._harvest
+        context, results = self._context, self._results
         await context.stage("working")
         await context.progress(0, 0, len(items))
-        given_up = ""
+        reason = ""
         async with aclosing(in_order(_each(items), self._work, context.resources.settings.job_tasks)) as outcomes:
             async for (_, picture), outcome in outcomes:
-                await harvest.add(picture.name, outcome)
-                await self._tell(picture, outcome)
-                await context.progress(harvest.count, self._failed, len(items))
-                if given_up := self._enough():
+                await results.add(picture.name, outcome)
+                await self._report(picture, outcome)
+                await context.progress(results.count, self._failed, len(items))
+                if reason := self._stop_reason():
                     break
         await context.stage("packing")
         result = await self._result(len(items))
-        if given_up:
-            raise JobFailed("too_many_failed" if self._failed else "too_large", given_up, result)
-        if self._failed == harvest.count:
+        if reason:
+            raise JobFailed("too_many_failed" if self._failed else "too_large", reason, result)
+        if self._failed == results.count:
             raise JobFailed("too_many_failed", f"all {self._failed:,} pictures failed; the table says why", result)
         return result
 
-    async def _work(self, numbered: tuple[int, Picture]) -> PictureOutcome:
-        """Raises OSError and WorkError only for what is no fault of the picture's."""
-        number, picture = numbered
+    async def _work(self, entry: tuple[int, Picture]) -> PictureOutcome:
+        """Raises OSError and WorkError only for errors that are not about the picture."""
+        number, picture = entry
         params = self._params
         try:
             data = await asyncio.to_thread(picture.read)
@@ -156,18 +156,18 @@ class _Batch:
                 deliver=self._deliver,
             )
             result = await self._context.run(task)
-            small = b""
+            thumbnail = b""
             if params.sheet:
                 source = result.payload or data
                 fit = Task("", f"{number} small", source, fit=(PICTURE, PICTURE), format="jpeg", deliver="inline")
-                small = (await self._context.run(fit)).payload
-            return PictureOutcome(result, small)
+                thumbnail = (await self._context.run(fit)).payload
+            return PictureOutcome(result, thumbnail)
         except WorkError as error:
-            if error.code == "cancelled":  # the queue closes, or has been told to: no fault of the picture's
+            if error.code == "cancelled":  # the queue closes, or the job is cancelled
                 raise
             return PictureOutcome(error=error)
 
-    async def _tell(self, picture: Picture, outcome: PictureOutcome) -> None:
+    async def _report(self, picture: Picture, outcome: PictureOutcome) -> None:
         if outcome.error:
             self._failed += 1
             error = outcome.error
@@ -175,25 +175,25 @@ class _Batch:
         else:
             await self._context.target(picture.name, "ok")
 
-    def _enough(self) -> str:
-        """Why no more is worked; empty while more may be."""
+    def _stop_reason(self) -> str:
+        """Why the batch must stop early; empty while it may go on."""
         most, settings = self._params.max_failed, self._context.resources.batch
         if most is not None and self._failed > most:
             return f"given up: more than {most:,} pictures failed (max_failed)"
-        if self._harvest.bytes > settings.batch_bytes:
+        if self._results.bytes > settings.batch_bytes:
             return f"given up: the results have more than {settings.batch_bytes:,} bytes (batch_bytes)"
         return ""
 
     async def _result(self, total: int) -> dict[str, Any]:
-        context, harvest = self._context, self._harvest
-        await harvest.finish()
-        for note in harvest.notes:
+        context, results = self._context, self._results
+        await results.finish()
+        for note in results.notes:
             await context.log(note)
-        files = [harvest.table.csv, harvest.table.json, *([harvest.zip] if harvest.results else []), *harvest.pages]
+        files = [results.table.csv, results.table.json, *([results.zip] if results.results else []), *results.pages]
         kept = await keep_all(context, files)
-        return {"pictures": total, "done": harvest.count, "failed": self._failed, "notes": harvest.notes, "files": kept}
+        return {"pictures": total, "done": results.count, "failed": self._failed, "notes": results.notes, "files": kept}
 
 
 async def _each(items: list[Picture]) -> AsyncGenerator[tuple[int, Picture], None]:
-    for numbered in enumerate(items, 1):
-        yield numbered
+    for entry in enumerate(items, 1):
+        yield entry

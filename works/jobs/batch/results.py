@@ -1,6 +1,6 @@
-"""What a batch has made, written to the disk as it comes: a zip of the results, a table, the pages of a contact sheet.
+"""The results of a batch, written to the disk as they come: a zip of pictures, a table, pages of a contact sheet.
 
-Nothing of it is held in memory. One thread writes, so that nothing is written to a file that is being closed.
+They are not held in memory. One thread writes, so that no file is written to while it is closed.
 """
 
 import asyncio
@@ -43,15 +43,15 @@ _SAME = {".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".png
 
 @dataclass(frozen=True, slots=True)
 class PictureOutcome:
-    """Of one picture: what was made of it and how small that looks, or why nothing was."""
+    """The result of one picture with its thumbnail, or the error."""
 
     result: Result | None = None
-    small: bytes = b""
+    thumbnail: bytes = b""
     error: WorkError | None = None
 
 
 class BatchResults:
-    """``bytes``: of all results so far. To be closed, whatever happens."""
+    """``bytes``: of all results so far. Must be closed in any case."""
 
     def __init__(self, folder: Path, sheet: Helper | None, pages: int) -> None:
         self._folder, self._sheet, self._most_pages = folder, sheet, pages
@@ -73,15 +73,15 @@ class BatchResults:
         self.count += 1
         await self._write(self._add, name, outcome)
         if self._sheet and len(self.pages) < self._most_pages:
-            await self._show(self._sheet, f"{self.count} {PurePosixPath(name).name}", outcome)
+            await self._add_to_sheet(self._sheet, f"{self.count} {PurePosixPath(name).name}", outcome)
 
-    async def _show(self, sheet: Helper, title: str, outcome: PictureOutcome) -> None:
-        """On the sheet; one that cannot be made does not end the batch."""
+    async def _add_to_sheet(self, sheet: Helper, title: str, outcome: PictureOutcome) -> None:
+        """Adds a thumbnail to the sheet. A sheet that cannot be made does not end the batch."""
         try:
-            await sheet.ask("add", outcome.small, title=title, note=outcome.error.code if outcome.error else "")
+            await sheet.call("add", outcome.thumbnail, title=title, note=outcome.error.code if outcome.error else "")
             self._on_page += 1
             if self._on_page == PER_PAGE:
-                await self._turn()
+                await self._finish_page()
         except WorkError as error:
             self.notes.append(f"the contact sheet ends before picture {self.count:,}: {error.message}")
             self._sheet, self._on_page = None, 0
@@ -99,7 +99,7 @@ class BatchResults:
         self.table.add(row)
 
     def _store(self, name: str, result: Result) -> str:
-        """Into the zip, as it is: pictures are compressed already. The name under which it is there."""
+        """Adds the picture to the zip, uncompressed as pictures are compressed already. Returns its name there."""
         if self._zip is None:
             self._zip = zipfile.ZipFile(self.zip, "w", zipfile.ZIP_STORED)
         entry = zipfile.ZipInfo(self._name(name, SUFFIX[result.format]), time.localtime()[:6])
@@ -110,7 +110,7 @@ class BatchResults:
         return entry.filename
 
     def _name(self, name: str, suffix: str) -> str:
-        """That of the source, with the suffix of what it is now; none overwrites another where case is not told."""
+        """The source's name with the suffix of the result's format, unique whatever the case."""
         end = PurePosixPath(name).suffix
         stem = name.removesuffix(end) if end.lower() in _SAME else name
         end = end if _SAME.get(end.lower()) == suffix else suffix
@@ -121,19 +121,19 @@ class BatchResults:
         self._names.add(unique.casefold())
         return unique
 
-    async def _turn(self) -> None:
-        """The page is full, or the last."""
+    async def _finish_page(self) -> None:
+        """Writes a page that is full, or the last."""
         assert self._sheet
-        _, page = await self._sheet.ask("page")
+        _, page = await self._sheet.call("page")
         path = self._folder / f"sheet-{len(self.pages) + 1}.jpg"
         await self._write(path.write_bytes, page)
         self.pages.append(path)
         self._on_page = 0
 
     async def finish(self) -> None:
-        """All files are whole after this."""
+        """Completes all files."""
         if self._on_page:
-            await self._turn()
+            await self._finish_page()
         await self._write(self.table.finish)
         if self._zip:
             await self._write(self._zip.close)
@@ -150,7 +150,7 @@ class BatchResults:
 
     def _close(self) -> None:
         for file in (self._zip, getattr(self, "table", None)):
-            with suppress(OSError):  # what a full disk did not take is told of already
+            with suppress(OSError):  # a full disk has been reported already
                 if file:
                     file.close()
 

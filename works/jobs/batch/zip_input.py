@@ -18,7 +18,16 @@ from functools import partial
 from pathlib import Path
 
 from works.errors import WorkError
-from works.jobs.batch.inputs import UNSAFE, Picture, Pictures, in_natural_order, is_picture, opened, safe, within
+from works.jobs.batch.inputs import (
+    UNSAFE,
+    Picture,
+    Pictures,
+    in_natural_order,
+    is_picture,
+    open_plain_file,
+    read_bounded,
+    safe_name,
+)
 from works.jobs.batch.settings import BatchSettings
 
 # Bits of the general purpose flag (4.4.4): encrypted, strongly encrypted, names masked.
@@ -26,11 +35,11 @@ _ENCRYPTED = 0x1 | 0x40 | 0x2000
 # Others need memory that an archive of a few bytes may choose: LZMA up to 4 GiB.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Bytes of an entry in the list at the end, on the average; of a local header without its name (4.3.7).
-_LISTED, _HEADER = 256, 30
+_ENTRY_BYTES, _HEADER_BYTES = 256, 30
 # Bytes in which the end of that list is looked for (4.3.16).
-_END = 22 + 65_536
+_END_BYTES = 22 + 65_536
 # Up to so many bytes a high ratio is no bomb: a blank page has one.
-_SMALL = 1 << 20
+_SMALL_BYTES = 1 << 20
 # Bytes of one part of a name, as file systems have it.
 _LONGEST_NAME = 255
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -56,26 +65,26 @@ def open_archive(path: Path, settings: BatchSettings, most_bytes: int) -> Pictur
 
     Waits for the disk. Raises WorkError.
     """
-    file = _Guarded(opened(path))
+    file = _Guarded(open_plain_file(path))
     try:
-        file.most = max(settings.batch_pictures * _LISTED, _END)
-        archive = _listed(file)
+        file.most = max(settings.batch_pictures * _ENTRY_BYTES, _END_BYTES)
+        archive = _read_list(file)
         file.most = None
         entries = archive.infolist()
         _check_bomb(entries, archive.start_dir, settings)
-        named = _named(entries)
+        files = _check_names(entries)
     except BaseException:
         file.close()
         raise
     items = [
-        Picture(safe(name), partial(_read, archive, entry, most_bytes))
-        for name, entry in named.items()
+        Picture(safe_name(name), partial(_read, archive, entry, most_bytes))
+        for name, entry in files.items()
         if is_picture(name)
     ]
-    return Pictures(in_natural_order(items), len(named) - len(items), file.close)
+    return Pictures(in_natural_order(items), len(files) - len(items), file.close)
 
 
-def _listed(file: _Guarded) -> zipfile.ZipFile:
+def _read_list(file: _Guarded) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
     except NotImplementedError as error:
@@ -94,36 +103,36 @@ def _check_bomb(entries: Sequence[zipfile.ZipInfo], end: int, settings: BatchSet
         most = f"at most {settings.archive_bytes:,} are taken (archive_bytes)"
         raise WorkError("too_large", f"the zip unpacks to {total:,} bytes; {most}")
     for entry in entries:
-        if entry.file_size > max(_SMALL, settings.archive_ratio * entry.compress_size):
-            grows = f"{shown(entry.filename)} would grow more than {settings.archive_ratio} times (archive_ratio)"
+        if entry.file_size > max(_SMALL_BYTES, settings.archive_ratio * entry.compress_size):
+            grows = f"{printable(entry.filename)} would grow more than {settings.archive_ratio} times (archive_ratio)"
             raise WorkError("too_large", f"the zip is refused as a bomb: {grows}")
     ordered = sorted(entries, key=lambda entry: entry.header_offset)
     begins = [entry.header_offset for entry in ordered[1:]] + [end]
     for entry, next_begins in zip(ordered, begins, strict=False):
-        if entry.header_offset + _HEADER + entry.compress_size > next_begins:
-            raise WorkError("too_large", f"the zip is refused as a bomb: {shown(entry.filename)} overlaps another")
+        if entry.header_offset + _HEADER_BYTES + entry.compress_size > next_begins:
+            raise WorkError("too_large", f"the zip is refused as a bomb: {printable(entry.filename)} overlaps another")
 
 
-def _named(entries: Sequence[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
-    """The files by their names. Raises WorkError for a zip that must not be unpacked, or cannot be read."""
-    named: dict[str, zipfile.ZipInfo] = {}
+def _check_names(entries: Sequence[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """The entries that are files, by their names. Raises WorkError for a zip that must not or cannot be unpacked."""
+    files: dict[str, zipfile.ZipInfo] = {}
     taken: dict[str, str] = {}
     for entry in entries:
         if why := _fault(entry):
-            raise WorkError("unsupported_format", f"the zip is refused: {shown(entry.orig_filename)} {why}")
+            raise WorkError("unsupported_format", f"the zip is refused: {printable(entry.orig_filename)} {why}")
         if entry.is_dir():
             continue
         name = "/".join(part for part in entry.filename.split("/") if part not in ("", "."))
         key = unicodedata.normalize("NFC", name).casefold()
         if key in taken:
-            which = f"{shown(taken[key])} and {shown(name)} would overwrite each other"
+            which = f"{printable(taken[key])} and {printable(name)} would overwrite each other"
             raise WorkError("unsupported_format", f"the zip is refused: {which}")
-        taken[key], named[name] = name, entry
+        taken[key], files[name] = name, entry
     for key, name in taken.items():
         above = itertools.accumulate(key.split("/")[:-1], "{}/{}".format)
         if any(folder in taken for folder in above):
-            raise WorkError("unsupported_format", f"the zip is refused: {shown(name)} lies within a file")
-    return named
+            raise WorkError("unsupported_format", f"the zip is refused: {printable(name)} lies within a file")
+    return files
 
 
 def _fault(entry: zipfile.ZipInfo) -> str:
@@ -160,11 +169,11 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
         raise WorkError("too_large", f"it has {entry.file_size:,} bytes, at most {most:,} are taken (max_slice_bytes)")
     try:
         with archive.open(entry) as file:
-            return within(file, most)
+            return read_bounded(file, most)
     except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, OSError, struct.error, zlib.error):
         raise WorkError("bad_image", "it is damaged within the zip") from None
 
 
-def shown(name: str) -> str:
-    """A name that is safe to say, and not too long."""
+def printable(name: str) -> str:
+    """The name in ASCII and shortened, for messages."""
     return ascii(name if len(name) <= 80 else f"{name[:60]}...{name[-16:]}")

@@ -1,7 +1,7 @@
 """The job ``film``: an action over a video, frame by frame and in order, to a film that browsers play.
 
-One process takes the film apart, another puts the new one together, and between them the frames go through the queue as
-slices do; no more are in memory than are being worked. Sound is not carried over. Nothing is kept before the end.
+One process decodes the film, another encodes the new one, and between them the frames go through the queue as slices
+do; only those that are being worked are in memory. Sound is dropped. Nothing is kept before the end.
 """
 
 from collections.abc import AsyncGenerator
@@ -17,7 +17,7 @@ from works.imaging import actions
 from works.imaging.task import Format, Result, Task
 from works.jobs import JobContext, JobFailed, job
 from works.jobs.batch.in_order import in_order
-from works.jobs.batch.inputs import fetched, file_in, held
+from works.jobs.batch.inputs import find_file, find_uploads, local_path
 from works.jobs.batch.job import ActionParams
 from works.jobs.batch.results import keep_all
 from works.jobs.batch.table import Table
@@ -61,20 +61,20 @@ async def film(context: JobContext, params: FilmParams) -> dict[str, Any]:
     await context.stage("opening")
     path = await _source(context, params)
     async with AsyncExitStack() as stack:
-        studio = await stack.enter_async_context(HelperProcesses(context.resources.helpers))
-        making = _Film(context, params, studio.hand("reader"), studio.hand("writer"))
+        helpers = await stack.enter_async_context(HelperProcesses(context.resources.helpers))
+        work = _Film(context, params, helpers.start("reader"), helpers.start("writer"))
         if actions.find(params.action).gives_data:
-            making.table = Table(context.folder(), _COLUMNS)
-            stack.callback(making.table.close)
-        await making.open(path)
-        return await making.run()
+            work.table = Table(context.folder(), _COLUMNS)
+            stack.callback(work.table.close)
+        await work.open(path)
+        return await work.run()
 
 
 async def _source(context: JobContext, params: FilmParams) -> Path:
     if params.folder:
-        return file_in(context, params.folder, params.file)
-    (attachment,) = await held(context, [params.upload])
-    return await fetched(context, attachment)
+        return find_file(context, params.folder, params.file)
+    (attachment,) = await find_uploads(context, [params.upload])
+    return await local_path(context, attachment)
 
 
 class _Film:
@@ -90,9 +90,9 @@ class _Film:
         self._notes: list[str] = []
 
     async def open(self, path: Path) -> None:
-        """Raises WorkError for what is no video, or more than is taken."""
+        """Raises WorkError for a file that is no video, or beyond the bounds."""
         params, settings = self._params, self._settings
-        self._said, _ = await self._reader.ask(
+        self._info, _ = await self._reader.call(
             "open",
             path=str(path),
             max_pixels=settings.film_pixels,
@@ -102,16 +102,16 @@ class _Film:
             width=params.width,
             suffix=".jpg" if self._format == "jpeg" else ".png",
         )
-        said = self._said
-        self._fps = said["fps"] / params.every
-        end = min(params.end or said["seconds"], said["seconds"])
-        self._total = -(-round(max(end - params.start, 0) * said["fps"]) // params.every) if said["frames"] else None
+        info = self._info
+        self._fps = info["fps"] / params.every
+        end = min(params.end or info["seconds"], info["seconds"])
+        self._total = -(-round(max(end - params.start, 0) * info["fps"]) // params.every) if info["frames"] else None
         if self._total and self._total > settings.film_frames:
             most = f"at most {settings.film_frames:,} are worked (film_frames); use every, start or end"
             raise WorkError("too_large", f"the film has {self._total:,} frames; {most}")
-        size = f"{said['width']} x {said['height']}"
+        size = f"{info['width']} x {info['height']}"
         await self._context.log(
-            f"{size}, {said['fps']:.5g} frames a second, {said['seconds']:.5g} s; without its sound"
+            f"{size}, {info['fps']:.5g} frames a second, {info['seconds']:.5g} s; without its sound"
         )
 
     async def run(self) -> dict[str, Any]:
@@ -119,8 +119,8 @@ class _Film:
         await context.stage("working")
         await context.progress(0, 0, self._total)
         async with aclosing(in_order(self._frames(), self._work, context.resources.settings.job_tasks)) as worked:
-            async for frame, came_of in worked:
-                await self._add(frame, came_of)
+            async for frame, outcome in worked:
+                await self._add(frame, outcome)
                 await context.progress(self._done, self._failed, self._total)
         if self._done == self._failed:
             raise JobFailed("bad_image", "no frame could be worked" if self._done else self._nothing())
@@ -128,25 +128,25 @@ class _Film:
         return await self._result()
 
     async def _frames(self) -> AsyncGenerator[FilmFrame, None]:
-        given, last, most = 0, 0.0, self._settings.film_frames
+        count, last, most = 0, 0.0, self._settings.film_frames
         while True:
             try:
-                said, picture = await self._reader.ask("next")
+                info, picture = await self._reader.call("next")
             except WorkError as error:
-                if not given:
+                if not count:
                     raise
                 self._notes.append(f"nothing can be read after {last:.3f} s: {error.message}")
                 return
-            if "end" in said:
-                self._end = said
+            if "end" in info:
+                self._end = info
                 return
-            if "at" not in said:
+            if "at" not in info:
                 continue
-            if given == most:
+            if count == most:
                 self._notes.append(f"cut after {most:,} frames (film_frames)")
                 return
-            given, last = given + 1, said["at"]
-            yield FilmFrame(said["frame"], said["at"], picture)
+            count, last = count + 1, info["at"]
+            yield FilmFrame(info["frame"], info["at"], picture)
 
     async def _work(self, frame: FilmFrame) -> Result | WorkError:
         params = self._params
@@ -162,24 +162,24 @@ class _Film:
         try:
             return await self._context.run(task)
         except WorkError as error:
-            if error.code == "cancelled":  # the queue closes, or has been told to: no fault of the frame's
+            if error.code == "cancelled":  # the queue closes, or the job is cancelled
                 raise
             return error
 
-    async def _add(self, frame: FilmFrame, came_of: Result | WorkError) -> None:
-        """To the end of the film: the frame, or for one that failed the one before it."""
+    async def _add(self, frame: FilmFrame, outcome: Result | WorkError) -> None:
+        """Appends the frame to the film, or repeats the one before for a frame that failed."""
         self._done += 1
-        if isinstance(came_of, WorkError):
-            await self._count(frame, came_of)
+        if isinstance(outcome, WorkError):
+            await self._count(frame, outcome)
             if self._done == self._failed:
                 self._missed += 1  # nothing is there yet that it could show
             else:
                 await self._write(b"", 1)
         else:
-            await self._write(came_of.payload, 1 + self._missed)
+            await self._write(outcome.payload, 1 + self._missed)
             self._missed = 0
         if self.table:
-            self.table.add(_row(frame, came_of))
+            self.table.add(_row(frame, outcome))
 
     async def _count(self, frame: FilmFrame, error: WorkError) -> None:
         self._failed += 1
@@ -190,14 +190,14 @@ class _Film:
             raise JobFailed(error.code if most == 0 else "too_many_failed", f"{why} (max_failed is {most:,})")
 
     async def _write(self, picture: bytes, times: int) -> None:
-        told, _ = await self._writer.ask("write", picture, path=str(self._path), fps=self._fps, times=times)
-        if told["bytes"] > self._settings.film_bytes:
+        summary, _ = await self._writer.call("write", picture, path=str(self._path), fps=self._fps, times=times)
+        if summary["bytes"] > self._settings.film_bytes:
             most = f"{self._settings.film_bytes:,} bytes (film_bytes)"
             raise JobFailed("too_large", f"the film has more than {most}; use width, every, start or end")
 
     async def _result(self) -> dict[str, Any]:
         context = self._context
-        told, _ = await self._writer.ask("finish")
+        summary, _ = await self._writer.call("finish")
         files = [self._path]
         if self.table:
             self.table.finish()
@@ -206,24 +206,24 @@ class _Film:
         for note in self._notes:
             await context.log(note)
         kept = await keep_all(context, files)
-        seconds = round(told["frames"] / self._fps, 3)
-        told |= {"failed": self._failed, "fps": round(self._fps, 5), "seconds": seconds, "sound": False}
-        return {**told, "notes": self._notes, "files": kept}
+        seconds = round(summary["frames"] / self._fps, 3)
+        summary |= {"failed": self._failed, "fps": round(self._fps, 5), "seconds": seconds, "sound": False}
+        return {**summary, "notes": self._notes, "files": kept}
 
     def _note_early_end(self) -> None:
-        """A film that is cut short or damaged has fewer frames than it says."""
-        said, seen = self._said["frames"], self._end.get("seen")
-        if seen is not None and not self._end.get("reached") and said - seen > max(1, said // 100):
-            self._notes.append(f"the film ends early: of {said:,} frames that it should have, {seen:,} were there")
+        """Notes when a film has fewer frames than it declares: it is cut short or damaged."""
+        frames, seen = self._info["frames"], self._end.get("seen")
+        if seen is not None and not self._end.get("reached") and frames - seen > max(1, frames // 100):
+            self._notes.append(f"the film ends early: of {frames:,} frames that it should have, {seen:,} were there")
 
     def _nothing(self) -> str:
         where = f"between {self._params.start:g} s and its end" if self._end.get("seen") else "in it that can be read"
         return f"the film has no frame {where}"
 
 
-def _row(frame: FilmFrame, came_of: Result | WorkError) -> dict[str, Any]:
+def _row(frame: FilmFrame, outcome: Result | WorkError) -> dict[str, Any]:
     row: dict[str, Any] = {"frame": frame.number, "seconds": round(frame.at, 3)}
-    if isinstance(came_of, WorkError):
-        return row | {"state": "failed", "code": came_of.code, "message": came_of.message}
-    data = came_of.data or {}
+    if isinstance(outcome, WorkError):
+        return row | {"state": "failed", "code": outcome.code, "message": outcome.message}
+    data = outcome.data or {}
     return row | {"state": "ok", "found": sum(map(len, data.values())), "data": data}

@@ -1,4 +1,4 @@
-"""A film taken apart and put together, picture by picture, by OpenCV's FFmpeg. Only for a process that may be killed.
+"""Decodes and encodes films, picture by picture, by OpenCV's FFmpeg. Only for a process that may be killed.
 
 What is read may be any MP4, WebM, Matroska or AVI that FFmpeg decodes; what is written is WebM with VP8, which every
 browser plays. Of what OpenCV's wheel can write and browsers play, VP8 took 38 ms for a frame of 1280 x 720 and VP9
@@ -59,7 +59,7 @@ class FilmReader:
         if not self._capture.isOpened():
             raise WorkError("unsupported_format", "this is no film that can be read; send MP4 or WebM, whole")
         self._max_pixels, self._start, self._end, self._every = max_pixels, start, end, every
-        self._width, self._suffix, self._given = width, suffix, 0
+        self._width, self._suffix, self._count = width, suffix, 0
         size = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         self._check(size)
         fps, frames = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -67,8 +67,8 @@ class FilmReader:
         fps = fps if is_known else _USUAL_RATE
         frames = int(frames) if is_known and math.isfinite(frames) and 0 < frames < 1 << 40 else 0
         across, down = self._target(size)
-        told = {"width": across, "height": down, "fps": fps, "frames": frames, "seconds": frames / fps}
-        return told, b""
+        info = {"width": across, "height": down, "fps": fps, "frames": frames, "seconds": frames / fps}
+        return info, b""
 
     def next(self, payload: bytes) -> ToolAnswer:
         """The next frame: ``frame`` (counted from 0), ``at`` in seconds, and its picture. Without ``at``: ask again.
@@ -85,8 +85,8 @@ class FilmReader:
                 continue
             if self._end is not None and at >= self._end:
                 return {"end": True, "seen": self._index + 1, "reached": True}, b""
-            self._given += 1
-            if (self._given - 1) % self._every == 0:
+            self._count += 1
+            if (self._count - 1) % self._every == 0:
                 return {"frame": self._index, "at": at}, self._picture()
         return {"seen": self._index + 1}, b""
 

@@ -11,12 +11,12 @@ from works.jobs.rollout.plan import HealthCheck, Stage, Step, script
 from works.jobs.rollout.settings import RolloutSettings
 from works.jobs.rollout.ssh import ConnectionBroken, Exit, Ssh, SshConnection, Unreachable
 
-# Steps that a state tells of; the log tells of all.
-_TOLD = 50
+# Last steps in the final state; the log has all.
+_MAX_STEPS = 50
 
 
 class HostFailed(Exception):
-    """What went wrong on a host; ``code`` is one of Unreachable's, or step, timeout, lost, internal."""
+    """A failure on a host; ``code`` is one of Unreachable's, or step, timeout, lost, internal."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -45,69 +45,69 @@ class HostRun:
         """Whether all that was begun here is known to have ended."""
         self._exit: int | None = None
         self._steps: list[dict[str, Any]] = []
-        self._back: list[str] = []
-        self._telling: asyncio.Future[None] | None = None
+        self._rollback_notes: list[str] = []
+        self._reporting: asyncio.Future[None] | None = None
         self._context, self._ssh, self._dry = context, ssh, dry
         self._kill_timeout = settings.rollout_kill_timeout
         self._output = Output(settings.rollout_output, settings.rollout_tail)
 
     async def work(self, stage: Stage) -> None:
-        """The stage's steps. What goes wrong is kept; raises CancelledError only, once what ran has been stopped."""
+        """Runs the stage's steps, records a failure. Raises only CancelledError, once the command has been stopped."""
         await self._context.target(self.name, "running", stage=stage.name)
         try:
-            await self._do(stage.steps, stage.host_timeout, stage.name)
+            await self._run_steps(stage.steps, stage.host_timeout, stage.name)
         except HostFailed as error:
             self.fail(error.code, str(error))
 
     async def roll_back(self, stage: Stage) -> None:
-        """Undoes the stage, if it was begun here. The host then counts as failed, whatever it was."""
+        """Undoes the stage, if it was begun here. The host counts as failed afterwards."""
         if stage.rollback is None or stage.name not in self.begun or stage.name in self.rolled_back:
             return
         await self._context.target(self.name, "rolling_back", stage=stage.name)
         exit_status = self._exit
         if not self.failed:
             self.fail("rolled_back", "the rollout was stopped")
-        self._back.append(f"the rollback of {stage.name} was not finished")
+        self._rollback_notes.append(f"the rollback of {stage.name} was not finished")
         try:
-            await self._do(stage.rollback.steps, stage.host_timeout)
+            await self._run_steps(stage.rollback.steps, stage.host_timeout)
         except HostFailed as error:
-            self._back[-1] = f"the rollback of {stage.name} failed too: {error}"
+            self._rollback_notes[-1] = f"the rollback of {stage.name} failed too: {error}"
         else:
             self.rolled_back.append(stage.name)
-            self._back[-1] = f"{stage.name} was rolled back"
+            self._rollback_notes[-1] = f"{stage.name} was rolled back"
         finally:
             self._exit = exit_status
 
     async def check_health(self, health: HealthCheck) -> None:
-        """Asks until the host is well, or too often."""
-        if why := await self._ill(health):
+        """Checks until the host is healthy, at most ``health.attempts`` times."""
+        if why := await self._health_failure(health):
             self.fail("unhealthy", f"the health check failed: {why}")
 
-    async def _ill(self, health: HealthCheck) -> str:
+    async def _health_failure(self, health: HealthCheck) -> str:
         why = ""
         for attempt in range(health.attempts):
             await asyncio.sleep(health.pause if attempt else 0)
             try:
                 async with self._ssh.login(self.target) as connection:
-                    ended = await self._run(connection, health.command, health.timeout)
+                    outcome = await self._run(connection, health.command, health.timeout)
             except (Unreachable, ConnectionBroken, HostFailed) as error:
                 why = str(error)
             else:
-                if ended.status == 0:
+                if outcome.status == 0:
                     return ""
-                why = _how(ended)
+                why = _describe_exit(outcome)
         return f"{why} ({health.attempts} attempts)"
 
-    async def _do(self, steps: Sequence[Step], seconds: float, stage: str = "") -> None:
-        """The steps over one connection, within that time. Raises HostFailed."""
+    async def _run_steps(self, steps: Sequence[Step], timeout: float, stage: str = "") -> None:
+        """Runs the steps over one connection, within ``timeout`` seconds. Raises HostFailed."""
         try:
-            async with asyncio.timeout(seconds), self._ssh.login(self.target) as connection:
+            async with asyncio.timeout(timeout), self._ssh.login(self.target) as connection:
                 if stage:
                     self.begun.append(stage)
                 for step in steps:
-                    await self._step(connection, step)
+                    await self._run_step(connection, step)
         except TimeoutError:
-            raise HostFailed("timeout", f"it was not done within {seconds:g} s (host_timeout)") from None
+            raise HostFailed("timeout", f"it was not done within {timeout:g} s (host_timeout)") from None
         except Unreachable as error:
             raise HostFailed(error.code, str(error)) from None
         except ConnectionBroken as error:
@@ -116,49 +116,51 @@ class HostRun:
         except (HostFailed, asyncio.CancelledError):
             raise
         except Exception as error:
-            # What a host sends may break a library too; the other hosts go on.
+            # A host's data may cause any error in a library; the other hosts go on.
             raise HostFailed("internal", f"{type(error).__name__}: {error}"[:300]) from error
 
-    async def _step(self, connection: SshConnection, step: Step) -> None:
+    async def _run_step(self, connection: SshConnection, step: Step) -> None:
         if step.check is not None:
-            ended = await self._run(connection, step.check, step.timeout, f"{step.name}, its check")
-            if ended.status == 0:
-                return await self._told(step, "ok", ended)
-            if ended.status != 1:
-                await self._told(step, "failed", ended)
-                raise HostFailed("step", f"{step.name}: its check failed: {_how(ended)}; 0 or 1 is an answer")
+            outcome = await self._run(connection, step.check, step.timeout, f"{step.name}, its check")
+            if outcome.status == 0:
+                return await self._record_step(step, "ok", outcome)
+            if outcome.status != 1:
+                await self._record_step(step, "failed", outcome)
+                raise HostFailed(
+                    "step", f"{step.name}: its check failed: {_describe_exit(outcome)}; 0 or 1 is an answer"
+                )
         if self._dry:
             await self._context.log(f"would run: {step.command.strip()}", self.name)
-            return await self._told(step, "ok" if step.changed_when == "never" else "changed", None)
+            return await self._record_step(step, "ok" if step.changed_when == "never" else "changed", None)
         self._output.watch_for(step.marker)
-        ended = await self._run(connection, step.command, step.timeout, step.name)
-        changes = None if ended.status is None else step.changes(ended.status, self._output.marked)
-        await self._told(step, "failed" if changes is None else "changed" if changes else "ok", ended)
+        outcome = await self._run(connection, step.command, step.timeout, step.name)
+        changes = None if outcome.status is None else step.changes(outcome.status, self._output.marked)
+        await self._record_step(step, "failed" if changes is None else "changed" if changes else "ok", outcome)
         if changes is None:
-            raise HostFailed("step", f"{step.name}: {_how(ended)}")
+            raise HostFailed("step", f"{step.name}: {_describe_exit(outcome)}")
 
-    async def _told(self, step: Step, state: str, ended: Exit | None) -> None:
+    async def _record_step(self, step: Step, state: str, outcome: Exit | None) -> None:
         self.changed = self.changed or state == "changed"
-        self._exit = ended.status if ended else None
-        self._steps.append({"step": step.name, "state": state, **({"exit": ended.status} if ended else {})})
+        self._exit = outcome.status if outcome else None
+        self._steps.append({"step": step.name, "state": state, **({"exit": outcome.status} if outcome else {})})
         await self._context.log(f"{step.name}: {'would be ' if self._dry else ''}{state}", self.name)
 
-    async def _run(self, connection: SshConnection, command: str, seconds: float, what: str = "it") -> Exit:
-        """Runs a command within that time, or stops it."""
+    async def _run(self, connection: SshConnection, command: str, timeout: float, what: str = "it") -> Exit:
+        """Runs a command for at most ``timeout`` seconds, then stops it. Raises HostFailed."""
         try:
-            async with asyncio.timeout(seconds):
-                return await connection.run(script(command, self.target.values), self._hear)
+            async with asyncio.timeout(timeout):
+                return await connection.run(script(command, self.target.values), self._log_output)
         except TimeoutError:
-            doubt = "" if await self._stopped(connection) else "; it is not known whether it has ended"
-            raise HostFailed("timeout", f"{what} was not done within {seconds:g} s{doubt}") from None
+            uncertainty = "" if await self._stop(connection) else "; it is not known whether it has ended"
+            raise HostFailed("timeout", f"{what} was not done within {timeout:g} s{uncertainty}") from None
         except asyncio.CancelledError:
-            await self._stopped(connection)
+            await self._stop(connection)
             raise
         finally:
             for line in self._output.rest():
                 await self._context.log(line, self.name)
 
-    async def _stopped(self, connection: SshConnection) -> bool:
+    async def _stop(self, connection: SshConnection) -> bool:
         known = False
         try:
             known = await connection.stop(self._kill_timeout)
@@ -166,7 +168,7 @@ class HostRun:
             self.known = self.known and known
         return known
 
-    async def _hear(self, data: bytes) -> None:
+    async def _log_output(self, data: bytes) -> None:
         for line in self._output.feed(data):
             await self._context.log(line, self.name)
 
@@ -174,38 +176,38 @@ class HostRun:
         self.failed, self.code, self.reason = True, code, reason
 
     async def settle(self, state: str = "", reason: str = "", **more: Any) -> None:
-        """Tells the final state: this one, or what came of the work. A later call only waits until it is told."""
-        if self._telling is None:
+        """Reports the final state: ``state``, or the outcome of the steps. A later call only waits for the report."""
+        if self._reporting is None:
             if self.failed:
                 self.state = "failed" if self.begun else "unreachable"
-                self.reason = "; ".join([self.reason, *self._back])
+                self.reason = "; ".join([self.reason, *self._rollback_notes])
             else:
                 self.state = state or ("changed" if self.changed else "ok")
                 self.reason = reason
-            told = {name: value for name, value in (self._account() | more).items() if value not in ("", [])}
-            self._telling = asyncio.ensure_future(self._context.target(self.name, self.state, **told))
+            members = {name: value for name, value in (self._state_members() | more).items() if value not in ("", [])}
+            self._reporting = asyncio.ensure_future(self._context.target(self.name, self.state, **members))
             if self.failed:
                 await self._context.log(f"{self.state}: {self.reason}", self.name)
-        # A cancel that comes just now must not leave it untold.
-        await asyncio.shield(self._telling)
+        # A cancel at this moment must not lose the report.
+        await asyncio.shield(self._reporting)
 
-    def _account(self) -> dict[str, Any]:
-        """What is told besides the state."""
-        told: dict[str, Any] = {
+    def _state_members(self) -> dict[str, Any]:
+        """The members of the final state."""
+        members: dict[str, Any] = {
             "code": self.code,
             "reason": self.reason,
             "output": self._output.tail,
-            "steps": self._steps[-_TOLD:],
+            "steps": self._steps[-_MAX_STEPS:],
             "rolled_back": self.rolled_back,
         }
         if self._output.total:
-            told["output_bytes"] = self._output.total
+            members["output_bytes"] = self._output.total
         if self._exit is not None:
-            told["exit"] = self._exit
+            members["exit"] = self._exit
         if not self.known:
-            told["known"] = False
-        return told
+            members["known"] = False
+        return members
 
 
-def _how(ended: Exit) -> str:
-    return f"exit status {ended.status}" if ended.status is not None else f"ended by SIG{ended.signal}"
+def _describe_exit(outcome: Exit) -> str:
+    return f"exit status {outcome.status}" if outcome.status is not None else f"ended by SIG{outcome.signal}"

@@ -1,4 +1,4 @@
-"""The file of plans: hosts, groups and plans in YAML, checked whole, or refused with every fault by its place."""
+"""The file of plans: hosts, groups and plans in YAML. All its faults are reported at once, each with its place."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from pydantic import Field, ValidationError
 from works.jobs.rollout.plan import RESERVED, Name, Part, Plan, Value, Variable, as_text
 from works.jobs.rollout.settings import RolloutSettings
 
-# Bytes of the file. A thousand hosts take some 80 KiB; what is larger is no file of plans.
+# Bytes of the file. A thousand hosts take some 80 KiB.
 _MOST_BYTES = 4 << 20
 # Values in the file, aliases followed: nine lines of aliases to aliases can stand for a thousand million.
 _MOST_VALUES = 500_000
-# Faults that a message tells of.
-_TOLD = 20
+# Faults in one message.
+_MAX_FAULTS = 20
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 User = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,99}$")]
@@ -64,12 +64,15 @@ class Inventory(Part):
         found = (self.groups[name].hosts if name in self.groups else [name] for name in names)
         return list(dict.fromkeys(host for hosts in found for host in hosts))
 
-    def everybody(self, plan: Plan) -> list[str]:
+    def all_hosts(self, plan: Plan) -> list[str]:
         """Every host that the plan's stages work on."""
         return self.members([name for stage in plan.stages for name in stage.hosts or plan.hosts])
 
     def target(self, name: str, plan: Plan, values: dict[str, str]) -> Target:
-        """The nearer a value stands to the host, the more it weighs; what was asked for weighs most."""
+        """The host with its values: its own, else those of its groups, else of the plan, else of the defaults.
+
+        ``values`` of the request override all.
+        """
         host = self.hosts[name]
         groups = [group.vars for group in self.groups.values() if name in group.hosts]
         known = {
@@ -97,9 +100,9 @@ class InventoryError(Exception):
 
     def __init__(self, path: Path, faults: list[Fault]) -> None:
         self.faults = sorted(set(faults), key=lambda fault: (fault.line, fault.place))
-        lines = [str(fault) for fault in self.faults[:_TOLD]]
-        if len(self.faults) > _TOLD:
-            lines.append(f"and {len(self.faults) - _TOLD} more")
+        lines = [str(fault) for fault in self.faults[:_MAX_FAULTS]]
+        if len(self.faults) > _MAX_FAULTS:
+            lines.append(f"and {len(self.faults) - _MAX_FAULTS} more")
         super().__init__("\n".join([f"{path.name} cannot be used:", *lines]))
 
 
@@ -116,15 +119,16 @@ def load(path: Path, settings: RolloutSettings) -> Inventory:
     content = reading.read(data)
     if not isinstance(content, dict):
         raise InventoryError(path, reading.faults or [Fault("", 1, "it must have hosts, groups and plans")])
-    faults = reading.faults + [reading.fault(place, message) for place, message in _strangers(content)]
+    faults = reading.faults + [reading.fault(place, message) for place, message in _unknown_names(content)]
     try:
-        plans = Inventory.model_validate(content)
+        inventory = Inventory.model_validate(content)
     except ValidationError as error:
         raise InventoryError(path, faults + list(_merged(reading, error))) from None
-    faults += [reading.fault(place, message) for place, message in _beyond(plans, settings)] if not faults else []
+    if not faults:
+        faults = [reading.fault(place, message) for place, message in _over_limits(inventory, settings)]
     if faults:
         raise InventoryError(path, faults)
-    return plans
+    return inventory
 
 
 class _Reading:
@@ -184,52 +188,52 @@ class _Reading:
 
 
 def _merged(reading: _Reading, error: ValidationError) -> Iterator[Fault]:
-    """One fault a place: a value that fits none of several kinds is told once."""
+    """Merges the faults of one place, as of a value that fits none of several types."""
     found: dict[tuple[str, int], list[str]] = {}
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
         place = tuple(detail["loc"])
         # In YAML no, 1.10 and 12:30 are not what they look like.
-        said = "must be text; put it in quotes" if detail["type"] == "string_type" else detail["msg"]
-        fault = reading.fault(place, said.removeprefix("Value error, "))
+        text = "must be text; put it in quotes" if detail["type"] == "string_type" else detail["msg"]
+        fault = reading.fault(place, text.removeprefix("Value error, "))
         name = str(place[-1]) if detail["type"] in ("missing", "extra_forbidden") else ""
         message = f"{name}: {fault.message}" if name and not fault.place.endswith(name) else fault.message
         found.setdefault((fault.place, fault.line), []).append(message)
-    for (named, line), messages in found.items():
-        yield Fault(named, line, "; or: ".join(dict.fromkeys(messages)))
+    for (field_place, line), messages in found.items():
+        yield Fault(field_place, line, "; or: ".join(dict.fromkeys(messages)))
 
 
-def _strangers(content: Any, place: Place = (), known: frozenset[str] | None = None) -> Iterator[tuple[Place, str]]:
-    """Names of hosts and groups that are not there, wherever a list of hosts stands."""
+def _unknown_names(content: Any, place: Place = (), known: frozenset[str] | None = None) -> Iterator[tuple[Place, str]]:
+    """Faults for unknown hosts and groups, wherever a list of hosts stands."""
     if not isinstance(content, dict | list):
         return
     if known is None:
         parts = content if isinstance(content, dict) else {}
         hosts, groups = (frozenset(map(str, parts.get(name) or ())) for name in ("hosts", "groups"))
         yield from ((("groups", name), "a host has this name too") for name in hosts & groups)
-        yield from _strangers(parts.get("groups"), ("groups",), hosts)
-        yield from _strangers(parts.get("plans"), ("plans",), hosts | groups)
+        yield from _unknown_names(parts.get("groups"), ("groups",), hosts)
+        yield from _unknown_names(parts.get("plans"), ("plans",), hosts | groups)
         return
     for key, value in content.items() if isinstance(content, dict) else enumerate(content):
         here = (*place, key)
         if key == "hosts" and isinstance(value, list):
-            named = [(index, name) for index, name in enumerate(value) if isinstance(name, str)]
-            yield from (((*here, index), f"there is no {name!r:.60}") for index, name in named if name not in known)
+            names = [(index, name) for index, name in enumerate(value) if isinstance(name, str)]
+            yield from (((*here, index), f"there is no {name!r:.60}") for index, name in names if name not in known)
         else:
-            yield from _strangers(value, here, known)
+            yield from _unknown_names(value, here, known)
 
 
-def _beyond(plans: Inventory, settings: RolloutSettings) -> Iterator[tuple[Place, str]]:
-    """What is well formed and cannot be: no user, names that are taken, more than the settings allow."""
-    for name, host in plans.hosts.items():
-        if not (host.user or plans.defaults.user):
+def _over_limits(inventory: Inventory, settings: RolloutSettings) -> Iterator[tuple[Place, str]]:
+    """Faults beyond the schema: no user, names that are taken, more than the settings allow."""
+    for name, host in inventory.hosts.items():
+        if not (host.user or inventory.defaults.user):
             yield ("hosts", name), "say its user, here or in defaults"
-    for name, plan in plans.plans.items():
+    for name, plan in inventory.plans.items():
         place: Place = ("plans", name)
         for taken in sorted((RESERVED | set(plan.vars)) & set(plan.params)):
             yield (*place, "params", taken), "the name is taken"
         if plan.deadline > settings.rollout_deadline:
             yield (*place, "deadline"), f"at most {settings.rollout_deadline:g} seconds (rollout_deadline)"
-        if (count := len(plans.everybody(plan))) > settings.rollout_hosts:
+        if (count := len(inventory.all_hosts(plan))) > settings.rollout_hosts:
             yield place, f"{count} hosts; at most {settings.rollout_hosts} (rollout_hosts)"
         for index, stage in enumerate(plan.stages):
             if stage.forks > settings.rollout_forks:

@@ -42,27 +42,27 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
             raise
         raise JobFailed("unavailable", "rollouts need packages more, got by: make extras") from None
 
-    plans, plan, values = await _read_plan(settings, params)
+    inventory, plan, values = await _read_plan(settings, params)
     ssh = await asyncio.to_thread(_open_ssh, settings)
-    chosen, skipped = _choose(plans, plan, params.hosts, context.only)
-    given = "".join(f", {name}={value}" for name, value in values.items())
-    await context.log(f"plan {params.plan}{given}: {len(chosen)} hosts")
+    chosen, skipped = _choose(inventory, plan, params.hosts, context.only)
+    values_text = "".join(f", {name}={value}" for name, value in values.items())
+    await context.log(f"plan {params.plan}{values_text}: {len(chosen)} hosts")
     for name in chosen:
         await context.target(name, "not_started")
     for name in skipped:
         await context.target(name, "skipped", reason="it is not among the hosts that were asked for")
 
-    def visitor(name: str) -> HostRun:
-        return HostRun(plans.target(name, plan, values), context, ssh, settings, dry=params.dry_run)
+    def make_run(name: str) -> HostRun:
+        return HostRun(inventory.target(name, plan, values), context, ssh, settings, dry=params.dry_run)
 
-    hosts = [visitor(name) for name in chosen]
-    course = RolloutExecution(context, plans, plan, hosts, visitor, settings, dry=params.dry_run)
+    hosts = [make_run(name) for name in chosen]
+    execution = RolloutExecution(context, inventory, plan, hosts, make_run, settings, dry=params.dry_run)
     head = {"plan": params.plan, "dry_run": params.dry_run, "hosts": len(chosen), "skipped": len(skipped)}
     try:
-        await course.run()
+        await execution.run()
     except JobFailed as error:
-        raise JobFailed(error.code, error.message, {**head, **course.result()}) from None
-    return {**head, **course.result()}
+        raise JobFailed(error.code, error.message, {**head, **execution.result()}) from None
+    return {**head, **execution.result()}
 
 
 async def _read_plan(settings: RolloutSettings, params: RolloutParams) -> "tuple[Inventory, Plan, dict[str, str]]":
@@ -72,26 +72,26 @@ async def _read_plan(settings: RolloutSettings, params: RolloutParams) -> "tuple
     if settings.plans_path is None:
         raise JobFailed("unavailable", "there is no file of plans (plans)")
     try:
-        plans = await asyncio.to_thread(load, settings.plans_path, settings)
+        inventory = await asyncio.to_thread(load, settings.plans_path, settings)
     except InventoryError as error:
         errors = [{"field": fault.place, "line": fault.line, "message": fault.message} for fault in error.faults]
         raise JobFailed("bad_plans", str(error), {"errors": errors[:100]}) from None
     except OSError as error:
         raise JobFailed("unavailable", f"the file of plans cannot be read: {error.strerror} (plans)") from None
-    plan = plans.plans.get(params.plan)
+    plan = inventory.plans.get(params.plan)
     if plan is None:
-        known = ", ".join(sorted(plans.plans)) or "none"
+        known = ", ".join(sorted(inventory.plans)) or "none"
         raise _bad([f"plan: there is no {params.plan!r:.60}; there are {known}"], "not_found")
     faults, values = [], {}
     try:
         values = plan.values(params.params)
     except ValueError as error:
         faults += [f"params.{line}" for line in str(error).splitlines()]
-    there = {*plans.everybody(plan), *plans.groups}
-    faults += [f"hosts: the plan has no {name!r:.60}" for name in params.hosts or [] if name not in there]
+    targets = {*inventory.all_hosts(plan), *inventory.groups}
+    faults += [f"hosts: the plan has no {name!r:.60}" for name in params.hosts or [] if name not in targets]
     if faults:
         raise _bad(faults, "bad_options")
-    return plans, plan, values
+    return inventory, plan, values
 
 
 def _bad(faults: list[str], code: str) -> JobFailed:
@@ -111,12 +111,12 @@ def _open_ssh(settings: RolloutSettings) -> "Ssh":
 
 
 def _choose(
-    plans: "Inventory", plan: "Plan", asked: list[str] | None, only: frozenset[str] | None
+    inventory: "Inventory", plan: "Plan", requested: list[str] | None, only: frozenset[str] | None
 ) -> tuple[list[str], list[str]]:
     """The plan's hosts to do, and those to leave out."""
-    everybody = plans.everybody(plan)
-    wanted = set(plans.members(asked)) if asked else set(everybody)
-    chosen = [name for name in everybody if name in wanted and (only is None or name in only)]
+    all_hosts = inventory.all_hosts(plan)
+    wanted = set(inventory.members(requested)) if requested else set(all_hosts)
+    chosen = [name for name in all_hosts if name in wanted and (only is None or name in only)]
     if not chosen:
         raise JobFailed("bad_options", "of the hosts that were asked for, the plan has none")
-    return chosen, [name for name in everybody if name not in set(chosen)]
+    return chosen, [name for name in all_hosts if name not in set(chosen)]

@@ -1,6 +1,6 @@
-"""What a host prints, kept to a bound: however much it is, however long its lines, whatever the bytes.
+"""The output of a host, kept within bounds however much it is, however long its lines, whatever the bytes.
 
-What it gives is text but may still hold controls; a JobContext takes those out of all that it is told.
+The lines are text but may still hold controls, which a JobContext removes.
 """
 
 import codecs
@@ -21,14 +21,14 @@ class Output:
         self._last = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._line = ""
-        self._marker = self._seam = b""
+        self._marker = self._unmatched = b""
 
     def watch_for(self, marker: str | None) -> None:
-        self._marker, self._seam, self.marked = (marker or "").encode(), b"", False
+        self._marker, self._unmatched, self.marked = (marker or "").encode(), b"", False
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that are complete by now and within the bound."""
-        self._look(data)
+        self._find_marker(data)
         room = self._live - self.total
         self.total += len(data)
         self._last = (self._last + data[-self._kept :])[-self._kept :]
@@ -47,15 +47,15 @@ class Output:
 
     @property
     def tail(self) -> str:
-        """The end of all that was printed; a cut is said."""
+        """The end of the output, with a note when something before it is cut."""
         text = self._last.decode("utf-8", "replace")
         cut = self.total - len(self._last)
         return f"({cut:,} bytes before this are not kept)\n{text}" if cut else text
 
-    def _look(self, data: bytes) -> None:
+    def _find_marker(self, data: bytes) -> None:
         if self._marker and not self.marked:
-            self.marked = self._marker in self._seam + data
-            self._seam = (self._seam + data)[-len(self._marker) :]
+            self.marked = self._marker in self._unmatched + data
+            self._unmatched = (self._unmatched + data)[-len(self._marker) :]
 
     def _lines(self, text: str) -> list[str]:
         # A bare carriage return ends a line too: what draws bars says nothing else for minutes.

@@ -169,7 +169,7 @@ class Stage(Part):
             sizes.append(min(max(share(size, hosts), 1), hosts - sum(sizes)))
         return sizes
 
-    def asks_before(self, batch: int) -> bool:
+    def needs_approval(self, batch: int) -> bool:
         return self.approve == "all" or self.approve == ("batches" if batch else "stage")
 
 

@@ -1,7 +1,7 @@
 """Commands on hosts over SSH, by asyncssh: only where the host's key is known, with a bound on every wait.
 
-A command runs under ``/bin/sh`` in a process group of its own. Who stops it asks the host to end that group, by a
-second channel: sshd passes signals on for nobody who logged in as root (OpenSSH, session.c).
+A command runs under ``/bin/sh`` in a process group of its own. To stop it, a second channel has the host end that
+group: sshd does not pass signals on for root (OpenSSH, session.c).
 """
 
 import asyncio
@@ -19,15 +19,15 @@ import asyncssh
 
 from works.jobs.rollout.inventory import Target
 
-# Bytes of a command's output on their way: what the loop takes at once. 100 MB take a second by it.
+# Bytes of a command's output in flight, which the loop takes at once: 100 MB take a second.
 _WINDOW = 64 << 10
-# Bytes before a command has said its process id, from a login shell that greets.
-_MOST_GREETING = 64 << 10
-# Seconds without output after which a command that has ended is taken to be done: what it left behind in the
-# background may hold its output open for ever.
-_LINGER = 3.0
-# Seconds for a host to say goodbye.
-_GOODBYE = 1.0
+# Bytes before the line with the process id, from a login shell that prints a greeting.
+_MAX_GREETING = 64 << 10
+# Seconds without output after which a command that has exited is taken to be done: background processes that it left
+# may hold its output open for ever.
+_OUTPUT_TIMEOUT = 3.0
+# Seconds for a connection to close.
+_CLOSE_TIMEOUT = 1.0
 # Ends a process group: TERM, after half of the tenths of seconds KILL; status 0 when it is gone.
 _STOP = """send() { kill -s $1 -- -PID 2>/dev/null || kill -s $1 PID 2>/dev/null; }
 send TERM; n=0
@@ -38,7 +38,7 @@ while send 0; do
   n=$((n + 1))
 done"""
 
-Hear = Callable[[bytes], Awaitable[None]]
+OnOutput = Callable[[bytes], Awaitable[None]]
 
 
 class Unreachable(Exception):
@@ -66,7 +66,7 @@ class Exit:
 
 
 class Command:
-    """One command as its channel tells of it: asyncssh calls the methods that are not asynchronous."""
+    """One command on its channel: asyncssh calls the methods that are not asynchronous."""
 
     def __init__(self) -> None:
         self.nonce = secrets.token_hex(8)
@@ -78,8 +78,8 @@ class Command:
         self._ended = self._closed = False
         self._wake = asyncio.Event()
 
-    def wrapped(self, script: str) -> str:
-        """What the host's login shell is given."""
+    def wrap(self, script: str) -> str:
+        """The command line for the host's login shell."""
         inner = f"printf '%s %s\\n' {self.nonce} $$ >&2\nexec 2>&1 </dev/null\n{script}"
         return f"exec /bin/sh -c {shlex.quote(inner)}"
 
@@ -98,11 +98,11 @@ class Command:
         self._wake.set()
 
     def _find_pid(self, data: bytes) -> bytes:
-        """What is printed beside the process id, once that has come."""
+        """The output without the line of the process id, once that has come; until then nothing."""
         found = re.search(rb"%b (\d{1,10})\n" % self.nonce.encode(), data)
         if found:
             self.pid = int(found[1])
-        elif len(data) <= _MOST_GREETING:
+        elif len(data) <= _MAX_GREETING:
             self._greeting = data
             return b""
         self._greeting = None
@@ -132,11 +132,11 @@ class Command:
         pass
 
     async def read(self) -> bytes:
-        """What was printed since, or nothing at the end."""
+        """Waits for output and returns it; nothing at the end."""
         while not self._pending and not self._closed and not (self._ended and self.exit):
             self._wake.clear()
             try:
-                async with asyncio.timeout(_LINGER if self.exit else None):
+                async with asyncio.timeout(_OUTPUT_TIMEOUT if self.exit else None):
                     await self._wake.wait()
             except TimeoutError:
                 break
@@ -157,49 +157,49 @@ class SshConnection:
         self._connection = connection
         self._command: Command | None = None
 
-    async def run(self, script: str, hear: Hear) -> Exit:
+    async def run(self, script: str, on_output: OnOutput) -> Exit:
         """Runs it to its end. Raises ConnectionBroken.
 
-        Who gives up before, by a deadline or a cancel, has to ``stop`` it.
+        A caller that gives up before, by a timeout or a cancel, must ``stop`` it.
         """
         self._command = command = Command()
-        return await self._follow(command, script, hear)
+        return await self._follow(command, script, on_output)
 
-    async def _follow(self, command: Command, script: str, hear: Hear) -> Exit:
+    async def _follow(self, command: Command, script: str, on_output: OnOutput) -> Exit:
         try:
             await self._connection.create_session(
                 lambda: command,  # type: ignore[arg-type, return-value]
-                command.wrapped(script),
+                command.wrap(script),
                 encoding=None,
                 window=_WINDOW,
             )
             while data := await command.read():
-                await hear(data)
+                await on_output(data)
         except (asyncssh.Error, OSError) as error:
-            raise ConnectionBroken(_told(error), begun=command.channel is not None) from None
+            raise ConnectionBroken(_describe_error(error), begun=command.channel is not None) from None
         if command.exit is None:
             raise ConnectionBroken("the connection was lost", begun=True)
         command.channel.abort()
         return command.exit
 
-    async def stop(self, seconds: float) -> bool:
-        """Ends what runs, within that time; whether it is known to have ended."""
+    async def stop(self, timeout: float) -> bool:
+        """Ends the command that runs, within ``timeout`` seconds; returns whether it is known to have ended."""
         command = self._command
         if command is None or command.channel is None:
             return True
         if command.exit is None:
             with suppress(TimeoutError, ConnectionBroken):
-                async with asyncio.timeout(seconds):
-                    return await self._end(command, seconds)
+                async with asyncio.timeout(timeout):
+                    return await self._end(command, timeout)
         return command.exit is not None
 
-    async def _end(self, command: Command, seconds: float) -> bool:
+    async def _end(self, command: Command, timeout: float) -> bool:
         while command.pid is None and command.exit is None and await command.read():
-            pass  # a flood may stand before the process id
+            pass  # much output may come before the process id
         if command.pid is not None:
-            stop = _STOP.replace("PID", str(command.pid)).replace("TENTHS", str(max(int(seconds * 8), 2)))
+            stop = _STOP.replace("PID", str(command.pid)).replace("TENTHS", str(max(int(timeout * 8), 2)))
             with suppress(ConnectionBroken):
-                ended = await self._follow(Command(), stop, _ignored)
+                ended = await self._follow(Command(), stop, _discard)
                 return ended.status == 0 or command.exit is not None
         with suppress(OSError):
             command.channel.send_signal("KILL")
@@ -211,7 +211,7 @@ class SshConnection:
         self._connection.close()
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_GOODBYE):
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
                     await self._connection.wait_closed()
         finally:
             self._connection.abort()
@@ -226,7 +226,7 @@ class Ssh:
         try:
             self._known_hosts = asyncssh.read_known_hosts(str(known_hosts))
         except (OSError, ValueError) as error:
-            raise ValueError(f"ssh_known_hosts: {_told(error)}") from None
+            raise ValueError(f"ssh_known_hosts: {_describe_error(error)}") from None
         try:
             certificate = key.with_name(f"{key.name}-cert.pub")
             private = asyncssh.read_private_key(key)
@@ -234,7 +234,7 @@ class Ssh:
         except asyncssh.KeyEncryptionError:
             raise ValueError("ssh_key: the key has a passphrase; make one for the server that has none") from None
         except (OSError, ValueError) as error:
-            raise ValueError(f"ssh_key: {_told(error)}") from None
+            raise ValueError(f"ssh_key: {_describe_error(error)}") from None
 
     @asynccontextmanager
     async def login(self, target: Target) -> AsyncIterator[SshConnection]:
@@ -275,15 +275,15 @@ class Ssh:
                     keepalive_count_max=2,
                 )
         except asyncssh.HostKeyNotVerifiable:
-            raise Unreachable("host_key", self._why_not(target)) from None
+            raise Unreachable("host_key", self._host_key_fault(target)) from None
         except TimeoutError:
             raise Unreachable("timeout", f"it did not let us in within {self._connect_timeout:g} s") from None
         except asyncssh.PermissionDenied:
             raise Unreachable("denied", f"it does not let {target.user} in with our key") from None
         except (asyncssh.Error, OSError, ValueError) as error:
-            raise Unreachable("refused" if isinstance(error, OSError) else "lost", _told(error)) from None
+            raise Unreachable("refused" if isinstance(error, OSError) else "lost", _describe_error(error)) from None
 
-    def _why_not(self, target: Target) -> str:
+    def _host_key_fault(self, target: Target) -> str:
         named = f"[{target.address}]:{target.port}" if target.port != 22 else target.address
         keys, authorities = self._known_hosts.match(target.address, "", target.port if target.port != 22 else None)[:2]
         if keys or authorities:
@@ -291,12 +291,12 @@ class Ssh:
         return f"known_hosts has no key for {named}; nothing was run"
 
 
-async def _ignored(data: bytes) -> None:
-    """What is printed by a command that ends others."""
+async def _discard(data: bytes) -> None:
+    """Discards the output of the command that ends another."""
 
 
-def _told(error: Exception) -> str:
-    """In a line, and not a long one: some of it is what a host says."""
+def _describe_error(error: Exception) -> str:
+    """The error in one short line: some of its text comes from the host."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, OSError) and (error.errno or 0) > 0:
         text = os.strerror(error.errno or 0)  # asyncio's own says the address instead

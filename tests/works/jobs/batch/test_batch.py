@@ -256,8 +256,8 @@ async def test_a_sheet_that_cannot_be_made_does_not_end_it(tmp_path: Path) -> No
 
         async def killing(task: Task) -> Result:
             if task.id == "3":
-                (studio,) = running_module("works.jobs.helper_child")
-                kill_all(studio.children())
+                (forkserver,) = running_module("works.jobs.helper_child")
+                kill_all(forkserver.children())
             return await run(task)
 
         job.run = killing  # type: ignore[method-assign]

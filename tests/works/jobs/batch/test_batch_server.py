@@ -156,7 +156,7 @@ async def test_a_film_that_is_cancelled_leaves_nothing_on_the_disk(start: Start,
     assert end["type"] == "cancelled"
     await until(lambda: not files_below(tmp_path / "var/jobs"))
     assert server.results() == []
-    assert len(server.children()) >= 1, "the decoders are there; no studio is"
+    assert len(server.children()) >= 1, "the decoders are there; no helper process is"
 
 
 async def test_the_folders_of_the_settings_are_the_only_ones(start: Start) -> None:

@@ -21,19 +21,19 @@ from works.jobs.settings import HelperSettings
 
 
 def processes() -> list[psutil.Process]:
-    """All processes of studios: their forkservers and what these have forked."""
+    """All helper processes: their forkservers and what these have forked."""
     roots = running_module("works.jobs.helper_child")
     return [each for root in roots for each in [root, *root.children()] if alive(each)]
 
 
-async def written(hand: Helper, path: Path, frames: int, size: tuple[int, int] = (320, 240)) -> None:
+async def write_frames(helper: Helper, path: Path, frames: int, size: tuple[int, int] = (320, 240)) -> None:
     for n in range(frames):
-        await hand.ask("write", encoded(numbered(n, size), quality=95), path=str(path), fps=25)
+        await helper.call("write", encoded(numbered(n, size), quality=95), path=str(path), fps=25)
 
 
-async def refused(hand: Helper, call: str, **members: object) -> WorkError:
+async def call_refused(helper: Helper, call: str, **members: object) -> WorkError:
     with pytest.raises(WorkError) as caught:
-        await hand.ask(call, **members)
+        await helper.call(call, **members)
     return caught.value
 
 
@@ -50,14 +50,14 @@ def reading(path: Path) -> dict[str, object]:
 
 
 async def all_of(reader: Helper, film: Path) -> None:
-    await reader.ask("open", **reading(film) | {"max_pixels": 1 << 30})
-    while "end" not in (await reader.ask("next"))[0]:
+    await reader.call("open", **reading(film) | {"max_pixels": 1 << 30})
+    while "end" not in (await reader.call("next"))[0]:
         pass
 
 
-async def test_when_a_studio_is_left_its_processes_are_gone(tmp_path: Path) -> None:
-    async with HelperProcesses(HelperSettings()) as studio:
-        await written(studio.hand("writer"), tmp_path / "a.webm", 1)
+async def test_when_helper_processes_are_left_their_processes_are_gone(tmp_path: Path) -> None:
+    async with HelperProcesses(HelperSettings()) as helpers:
+        await write_frames(helpers.start("writer"), tmp_path / "a.webm", 1)
         held = processes()
         assert len(held) == 2
         assert all(process.nice() == min(psutil.Process().nice() + 5, 19) for process in held)
@@ -65,40 +65,40 @@ async def test_when_a_studio_is_left_its_processes_are_gone(tmp_path: Path) -> N
 
 
 async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) -> None:
-    async with HelperProcesses(HelperSettings(studio_timeout=5)) as studio:
-        writer, reader = studio.hand("writer"), studio.hand("reader")
+    async with HelperProcesses(HelperSettings(studio_timeout=5)) as helpers:
+        writer, reader = helpers.start("writer"), helpers.start("reader")
         film = clip(tmp_path / "a.webm", 2)
         await until(lambda: len(processes()) == 3)
         first = _forked()[0]
         first.send_signal(signal.SIGSTOP)
-        error = await refused(writer, "finish")
+        error = await call_refused(writer, "finish")
         assert (error.code, "(studio_timeout)" in error.message) == ("timeout", True)
         await until(lambda: not alive(first))
-        assert (await refused(writer, "finish")).code == "crashed"
+        assert (await call_refused(writer, "finish")).code == "crashed"
         with suppress(WorkError):  # on a busy machine five seconds may not be enough for it
-            told, _ = await reader.ask("open", **reading(film))
+            told, _ = await reader.call("open", **reading(film))
             assert told["frames"] == 2
 
 
 async def test_a_film_larger_than_its_memory_is_an_error_and_not_the_machines_end(tmp_path: Path) -> None:
     film, small = clip(tmp_path / "large.webm", 1, size=(4096, 4096)), clip(tmp_path / "small.webm", 2)
-    async with HelperProcesses(HelperSettings()) as studio:
-        await all_of(studio.hand("reader"), small)
+    async with HelperProcesses(HelperSettings()) as helpers:
+        await all_of(helpers.start("reader"), small)
         takes = reader().memory_info().vms
     # Less than the setting allows; the large one takes some 100 MiB more.
     tight = HelperSettings.model_construct(studio_memory=takes + (48 << 20), studio_timeout=60)
-    async with HelperProcesses(tight) as studio:
+    async with HelperProcesses(tight) as helpers:
         with pytest.raises(WorkError):
-            await all_of(studio.hand("reader"), film)
-        await all_of(studio.hand("reader"), small)
+            await all_of(helpers.start("reader"), film)
+        await all_of(helpers.start("reader"), small)
 
 
 @pytest.mark.parametrize("size", [(320, 240), (321, 241), (17, 16), (1, 1), (1921, 3)])
 async def test_films_of_any_size_are_whole(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with HelperProcesses(HelperSettings()) as studio:
-        writer = studio.hand("writer")
-        await written(writer, tmp_path / "a.webm", 5, size)
-        told, _ = await writer.ask("finish")
+    async with HelperProcesses(HelperSettings()) as helpers:
+        writer = helpers.start("writer")
+        await write_frames(writer, tmp_path / "a.webm", 5, size)
+        told, _ = await writer.call("finish")
         even = max(16, size[0] & -2), max(16, size[1] & -2)
         assert told == {"width": even[0], "height": even[1], "frames": 5}
         frames, fps = frames_of(tmp_path / "a.webm")
@@ -106,11 +106,11 @@ async def test_films_of_any_size_are_whole(tmp_path: Path, size: tuple[int, int]
 
 
 async def test_a_frame_of_another_size_is_fitted_into_the_film(tmp_path: Path) -> None:
-    async with HelperProcesses(HelperSettings()) as studio:
-        writer = studio.hand("writer")
+    async with HelperProcesses(HelperSettings()) as helpers:
+        writer = helpers.start("writer")
         for size in ((320, 240), (640, 480), (240, 480)):
-            await writer.ask("write", encoded(numbered(5, size), quality=95), path=str(tmp_path / "a.webm"), fps=25)
-        await writer.ask("finish")
+            await writer.call("write", encoded(numbered(5, size), quality=95), path=str(tmp_path / "a.webm"), fps=25)
+        await writer.call("finish")
         frames, _ = frames_of(tmp_path / "a.webm")
         assert number_of(frames[0]) == 5
         assert number_of(frames[1], 0.5) == 5
@@ -120,10 +120,10 @@ async def test_a_frame_of_another_size_is_fitted_into_the_film(tmp_path: Path) -
 
 async def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
     with full_disk(200_000):
-        async with HelperProcesses(HelperSettings()) as studio:
-            writer = studio.hand("writer")
-            await written(writer, tmp_path / "a.webm", 60, (640, 480))
-            error = await refused(writer, "finish")
+        async with HelperProcesses(HelperSettings()) as helpers:
+            writer = helpers.start("writer")
+            await write_frames(writer, tmp_path / "a.webm", 60, (640, 480))
+            error = await call_refused(writer, "finish")
             assert (error.code, error.temporary, "disk full" in error.message) == ("internal", True, True)
 
 

@@ -46,7 +46,7 @@ def faults(folder: Path, text: str | bytes) -> list[tuple[int, str, str]]:
 def test_the_nearest_value_counts_and_what_is_asked_for_counts_most(tmp_path: Path) -> None:
     plans = read(tmp_path, WHOLE)
     plan = plans.plans["update"]
-    assert plans.everybody(plan) == ["web1", "web2"]
+    assert plans.all_hosts(plan) == ["web1", "web2"]
     values = plan.values({"retries": 2})
     assert values == {"version": "1.0", "careful": "true", "retries": "2"}
     web1 = plans.target("web1", plan, values)
