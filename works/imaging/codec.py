@@ -74,20 +74,33 @@ def _decode_jpeg(data: Buffer, header: ImageHeader, size: tuple[int, int]) -> Im
     """Decodes at the smallest of 1/8, 1/4, 1/2, 1/1 that is no smaller than ``size``; CMYK becomes BGR."""
     colour = "GRAY" if header.components == 1 else "BGR"
     width, height = header.width, header.height
-    factors = (8, 4, 2) if min(width, height) >= 8 else ()  # smaller ones would not come out as asked for
-    factor = next((f for f in factors if size[0] * f <= width and size[1] * f <= height), 1)
-    least = {"min_width": math.ceil(width / factor), "min_height": math.ceil(height / factor)}
+    factor = _reduction(header, size)
+    decoded = math.ceil(width / factor), math.ceil(height / factor)
+    least = {"min_width": decoded[0], "min_height": decoded[1]} if factor > 1 else {}
     try:
         image = simplejpeg.decode_jpeg(_without_strays(data), colour, **least)
     except ValueError as error:
         raise WorkError("bad_image", f"the picture cannot be read: {error}") from None
     image = as_image(image[:, :, 0] if header.components == 1 else image)
+    if size_of(image) != decoded:
+        raise WorkError("bad_image", "the picture cannot be read: its size is not the one that its header says")
     if factor == 1:
         return image
     # The last column and row may stand for fewer than ``factor`` pixels: scaled by these, they count for no more.
     across, down = size[0] * factor / width, size[1] * factor / height
     image = as_image(cv2.resize(image, None, fx=across, fy=down, interpolation=cv2.INTER_AREA))
     return np.ascontiguousarray(image[: size[1], : size[0]])
+
+
+def _reduction(header: ImageHeader, size: tuple[int, int]) -> int:
+    """By how much libjpeg is to reduce the picture as it decodes: 8, 4, 2 or 1, and still no smaller than ``size``.
+
+    A lossless picture is decoded whole: it has no reduced sizes, and simplejpeg 1.9.0, asked for one, writes the whole
+    picture into an array of the reduced size (20,400 bytes beyond 6,900 in one case).
+    """
+    if header.lossless or min(header.width, header.height) < 8:  # smaller ones would not come out as asked for
+        return 1
+    return next((f for f in (8, 4, 2) if size[0] * f <= header.width and size[1] * f <= header.height), 1)
 
 
 def _without_strays(data: Buffer) -> Buffer:

@@ -20,6 +20,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_STRAYS = 4096
 # Segments or chunks that are looked at: some 50 ms of work. 16 MiB in PNG's usual chunks of 8 KiB are 2,048.
 _MOST_PARTS = 50_000
+# Frames of the lossless processes: Huffman or arithmetic coding, each alone or differential (T.81, table B.1).
+_LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
 # Formats told apart only to be refused by name: (offset, bytes, name).
 _OTHERS = (
     (0, b"GIF8", "GIF"),
@@ -46,6 +48,8 @@ class ImageHeader:
     frames: int = 1
     orientation: int = 1
     components: int = 3
+    lossless: bool = False
+    """Of a JPEG: its frame is of a lossless process, which has no reduced sizes."""
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -94,7 +98,8 @@ def _jpeg(data: memoryview) -> ImageHeader:
             orientation = _orientation(body[6:])
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width, components = struct.unpack_from(">HHB", body, 1)
-            return ImageHeader("jpeg", width, height, orientation=orientation, components=components)
+            lossless = marker in _LOSSLESS_FRAMES
+            return ImageHeader("jpeg", width, height, 1, orientation, components, lossless)
     _bad("the JPEG has no frame header")
 
 
