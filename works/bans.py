@@ -30,6 +30,8 @@ class Bans:
         self._until: dict[str, float] = {}
         # The epoch of the stream, and the offset up to which it was read.
         self._epoch, self._offset = "", 0
+        # Whether what is in force was appended again since the stream was last caught up with.
+        self._is_restored = False
 
     async def load(self) -> None:
         """Reads the bans in force. To be called before the first connection is let in. Raises OSError."""
@@ -52,7 +54,7 @@ class Bans:
         while True:
             started = clock()
             try:
-                if not await self._broker.recovers(_STREAM, self._epoch, self._offset):
+                if not (self._is_restored and await self._broker.recovers(_STREAM, self._epoch, self._offset)):
                     await self._catch_up(kick)
                 if failing_since is not None:
                     log.info("bans followed again", after_s=round(clock() - failing_since, 1))
@@ -83,6 +85,7 @@ class Bans:
 
     async def _catch_up(self, kick: Kick) -> None:
         """Reads what the stream has and is not yet known, also when it has begun again or has lost events."""
+        self._is_restored = False
         position = await self._broker.position(_STREAM)
         if position.epoch != self._epoch:
             self._epoch, self._offset = position.epoch, 0
@@ -96,6 +99,7 @@ class Bans:
         for user in list(self._until):
             if until := self.until(user):
                 await self.deny(user, until)
+        self._is_restored = True
 
     def _apply(self, data: str) -> str:
         """Puts one ban in force and drops those that have run out; returns its user."""

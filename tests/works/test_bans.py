@@ -158,6 +158,24 @@ async def test_a_ban_made_after_redis_was_stopped_amid_the_recovery_reaches_the_
             await until_loaded(Bans(patient.broker), "mallory")
 
 
+async def test_bans_that_could_not_be_made_again_at_once_are_made_again_later(redis: Redis, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError("it is away")
+
+    async with opened_redis(tmp_path) as store:
+        broker = Failing(store.broker)
+        bans = quick(broker)
+        await bans.load()
+        async with following(bans) as kicked:
+            await bans.deny("mallory", in_an_hour())
+            await until(lambda: kicked == ["mallory"])
+            broker.before_append = fail
+            redis.ask("FLUSHALL")
+            await Bans(store.broker).deny("eve", in_an_hour())
+            await until_loaded(Bans(store.broker), "mallory")
+            assert broker.before_append is None
+
+
 async def until_loaded(bans: Bans, user: str) -> None:
     async with asyncio.timeout(60):
         while not bans.until(user):
