@@ -6,8 +6,8 @@ import json
 from handlers.core.http import BaseHandler, within
 from works.metrics import Metrics
 
-# Seconds between two looks at the loop; a look costs about 20 us.
-_EVERY = 0.25
+# Seconds between two measurements of the loop's lag, each of which costs about 20 us.
+_LAG_INTERVAL = 0.25
 
 
 class HealthHandler(BaseHandler):
@@ -36,8 +36,8 @@ async def watch_loop(metrics: Metrics) -> None:
     """Observes how late the loop wakes from a sleep, until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
-        due = loop.time() + _EVERY
-        await asyncio.sleep(_EVERY)
+        due = loop.time() + _LAG_INTERVAL
+        await asyncio.sleep(_LAG_INTERVAL)
         metrics.loop_lag.observe(max(loop.time() - due, 0))
 
 

@@ -1,7 +1,7 @@
 """/ws/images: slices in, results out, in the order the reader sees them (sluice.v2).
 
-A slice becomes a Task in the WorkQueue or is answered ``busy`` at once. What comes of it is an event on the session's
-stream; this connection reads that stream and sends each event as it comes, so a lost connection loses nothing.
+A slice becomes a Task in the WorkQueue or is answered ``busy`` at once. Its result or error is an event on the
+session's stream; the connection subscribes to that stream and sends each event, so a lost connection loses nothing.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pydantic import Field
 from handlers.core.auth import Scope
 from handlers.core.disconnects import EVENTS_LOST, EVENTS_UNAVAILABLE, RESUMED_ELSEWHERE
 from handlers.core.framing import pack
-from handlers.core.slices import SliceEvent, SliceMessage
+from handlers.core.slices import SliceEvent, SliceMessage, add_seq, names_file
 from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
 from works.errors import WorkError
 from works.events.broker import PositionLost
@@ -23,7 +23,7 @@ from works.queue.order import Viewport
 from works.sessions import Session
 
 # Seconds between two progress messages of a connection.
-_PROGRESS_EVERY = 0.1
+_PROGRESS_INTERVAL = 0.1
 
 
 class ViewportMessage(Message):
@@ -62,8 +62,8 @@ class ImagesWebSocket(BaseWebSocketHandler):
     session: Session
 
     async def opened(self) -> None:
-        self._delivering = self._resuming = False
-        self._progress_due: asyncio.TimerHandle | None = None
+        self._sending = self._resuming = False
+        self._progress_timer: asyncio.TimerHandle | None = None
         self.session = await self.services.sessions.begin(self.user.name, self)
         self.send(
             {
@@ -78,7 +78,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
         )
 
     def _limits(self) -> dict[str, int]:
-        """The bounds that a client should know before it sends."""
+        """The bounds that a client should know before it sends slices."""
         images, queue = self.context.images, self.context.queue
         return {
             "max_slice_bytes": images.max_slice_bytes,
@@ -95,10 +95,11 @@ class ImagesWebSocket(BaseWebSocketHandler):
         task = message.task(self.session.id, body)
         event = SliceEvent(task, self.base_url, message.respond == "bytes")
         queued = self.session.submit(task, event.encode)
-        self._deliver(after=0)
+        self._start_sending(after=0)
         self.send_batched({"type": "accepted", "id": message.id, "queued": queued})
 
     def _payload(self, message: SliceMessage, payload: memoryview) -> bytes | memoryview:
+        """The encoded picture, which came as payload or in base64 as ``data``. Raises WorkError."""
         body: bytes | memoryview = payload
         if message.data is not None:
             if payload:
@@ -107,9 +108,9 @@ class ImagesWebSocket(BaseWebSocketHandler):
                 body = binascii.a2b_base64(message.data, strict_mode=True)
             except ValueError as error:  # binascii.Error is one; a character beyond ASCII is another
                 raise WorkError("bad_message", f"data: not base64 ({error})") from None
-        most = self.context.images.max_slice_bytes
-        if len(body) > most:
-            raise WorkError("too_large", f"the slice has {len(body):,} bytes, at most {most:,} are taken")
+        limit = self.context.images.max_slice_bytes
+        if len(body) > limit:
+            raise WorkError("too_large", f"the slice has {len(body):,} bytes, at most {limit:,} are taken")
         if not body:
             raise WorkError("bad_image", "the payload is empty")
         return body
@@ -131,67 +132,68 @@ class ImagesWebSocket(BaseWebSocketHandler):
 
     async def _resume(self, message: ResumeMessage) -> None:
         sessions = self.services.sessions
-        found = await sessions.resume(self.user.name, message.session, message.epoch, message.after, self)
+        resumed = await sessions.resume(self.user.name, message.session, message.epoch, message.after, self)
         self._resuming = False
-        if found is None:
+        if resumed is None:
             self.send({"type": "resumed", "recovered": False, "replayed": 0, "pending": []})
             return
-        begun, self.session = self.session, found
-        sessions.release(begun, self, final=True)
-        last = await self.services.events.broker.position(found.stream)
+        unused, self.session = self.session, resumed
+        sessions.release(unused, self, final=True)
+        last = await self.services.events.broker.position(resumed.stream)
         replayed = last.offset - message.after
-        self.send({"type": "resumed", "recovered": True, "replayed": replayed, "pending": list(found.pending)})
-        self._deliver(message.after)
+        self.send({"type": "resumed", "recovered": True, "replayed": replayed, "pending": list(resumed.pending)})
+        self._start_sending(message.after)
 
     def taken_over(self) -> None:
         self.disconnect(RESUMED_ELSEWHERE)
 
-    def _deliver(self, after: int) -> None:
-        if not self._delivering:
-            self._delivering = True
+    def _start_sending(self, after: int) -> None:
+        if not self._sending:
+            self._sending = True
             self.spawn(self._send_events(after))
 
     async def _send_events(self, after: int) -> None:
-        """The stream to the socket, no faster than the socket takes it."""
+        """Sends the events of the session's stream, no faster than the client reads them."""
         try:
             async for events in self.services.events.broker.subscribe(self.session.stream, after):
                 for event in events:
                     await self.deliver(await self._message(event.offset, event.data))
-                self._progress_due = self._progress_due or asyncio.get_running_loop().call_later(
-                    _PROGRESS_EVERY, self._send_progress
+                self._progress_timer = self._progress_timer or asyncio.get_running_loop().call_later(
+                    _PROGRESS_INTERVAL, self._send_progress
                 )
         except PositionLost as error:
             self.disconnect(EVENTS_LOST.format(why=error))
         except OSError:
             self.disconnect(EVENTS_UNAVAILABLE)
 
-    async def _message(self, offset: int, data: str) -> str | bytes:
-        text = f'{{"seq":{offset},{data[1:]}'
-        if not data.startswith('{"type":"result","file":'):
+    async def _message(self, offset: int, event: str) -> str | bytes:
+        """A stored event as the message that is sent: text, or bytes with the result's file as payload."""
+        text = add_seq(event, offset)
+        if not names_file(event):
             return text
         header = json.loads(text)
         try:
             payload = await self.services.threads.run(self.services.results.read, header.pop("file"))
         except OSError as error:
-            gone = WorkError("not_found", "the result is no longer kept; send the slice again", temporary=True)
+            failed = WorkError("not_found", "the result is no longer kept; send the slice again", temporary=True)
             if not isinstance(error, FileNotFoundError):
-                gone = WorkError("internal", f"the result cannot be read: {error.strerror}", temporary=True)
-            return json.dumps({"type": "error", "seq": offset, "id": header["id"], **gone.as_dict()})
+                failed = WorkError("internal", f"the result cannot be read: {error.strerror}", temporary=True)
+            return json.dumps({"type": "error", "seq": offset, "id": header["id"], **failed.as_dict()})
         if len(payload) > self.context.sockets.outbox // 2:
             large = WorkError("too_large", f"the result has {len(payload):,} bytes; ask for respond=url")
             return json.dumps({"type": "error", "seq": offset, "id": header["id"], **large.as_dict()})
         return pack(header, payload)
 
     def _send_progress(self) -> None:
-        self._progress_due = None
+        self._progress_timer = None
         for image, progress in self.session.take_progress():
             counts = {"done": progress.done, "failed": progress.failed, "total": progress.total}
             self.send({"type": "progress", "image": image, **counts})
 
     def closed(self) -> None:
-        if self._progress_due:
-            self._progress_due.cancel()
-        # 1000 and 1001: the client has ended, or its page is gone. Anything else may come back.
+        if self._progress_timer:
+            self._progress_timer.cancel()
+        # 1000 and 1001: the client has ended the connection, or its page is gone. After other codes it may reconnect.
         final = self.close_code in (1000, 1001)
         self.services.sessions.release(self.session, self, final=final)
 

@@ -1,4 +1,4 @@
-"""/ws: the 150-character protocol, for front ends that already speak it.
+"""/ws: the 150-character protocol, for front ends that already use it.
 
 A text message is 150 characters (code points) of JSON, padded with spaces, then the picture in base64 in which a space
 means ``+``.
@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from handlers.core.auth import Scope, User
 from handlers.core.refusals import Refused
+from handlers.core.slices import result_url
 from handlers.core.websocket import BaseWebSocketHandler
 from works.errors import WorkError
 from works.imaging import actions
@@ -44,13 +45,13 @@ class BrowserWebSocket(BaseWebSocketHandler):
     )
 
     async def verify_token(self, scope: Scope, *others: Scope) -> User:
-        """What is wrong with a token is told after the upgrade, in this protocol's own words."""
+        """Does not refuse: the error of a token is sent after the upgrade, in the words of this protocol."""
         self._refusal = ""
         try:
             return await super().verify_token(scope, *others)
         except Refused as error:
             self._refusal = _TOKEN_ERRORS.get(error.cause, "enter correct token")
-            # Counted by address: strangers have no name to share a cap with.
+            # Without a user, the address stands for one in the bounds on connections.
             return User(f"\0{self.address}", frozenset(), 0)
 
     @property
@@ -64,16 +65,16 @@ class BrowserWebSocket(BaseWebSocketHandler):
         self.session = secrets.token_hex(16)
         self._arrivals = 0
         if self._refusal:
-            self.say({"error": self._refusal}, close=True)
+            self._send_document({"error": self._refusal}, close=True)
             return self.close()
-        self.say({})
+        self._send_document({})
 
-    def say(self, document: dict[str, Any], **beside: bool) -> None:
-        """To the letter, down to the spaces: some front ends may compare strings."""
-        self.send(json.dumps({"text": json.dumps(document), **beside}))
+    def _send_document(self, document: dict[str, Any], **members: bool) -> None:
+        """With the spaces of the older server's JSON: some front ends may compare strings."""
+        self.send(json.dumps({"text": json.dumps(document), **members}))
 
     def send_expiry_warning(self, in_s: int) -> None:
-        """This protocol has no word for it."""
+        """Not sent: this protocol has no such message."""
 
     def on_message(self, message: str | bytes) -> None:
         if self._refusal or self.ws_connection is None or not self.within_rate():
@@ -87,11 +88,11 @@ class BrowserWebSocket(BaseWebSocketHandler):
             header = self._header(members)
             self.spawn(self._work(uuid, self._task(header, message)))
         except WorkError as error:
-            self._fail(error, uuid)
+            self._send_error(error, uuid)
 
     @staticmethod
     def _uuid(members: dict[str, Any]) -> str | int | float:
-        """What the front end knows its message again by, said back as it came."""
+        """The front end's name for its message, repeated in the answer as it came."""
         match members.get("uuid"):
             case str() | int() as uuid if not isinstance(uuid, bool):
                 return uuid
@@ -112,8 +113,9 @@ class BrowserWebSocket(BaseWebSocketHandler):
             payload = binascii.a2b_base64(text, strict_mode=True)
         except (binascii.Error, ValueError):
             raise WorkError("bad_message", "what follows the 150 characters is not base64") from None
-        if len(payload) > self.context.images.max_slice_bytes:
-            raise WorkError("too_large", f"the slice has more than {self.context.images.max_slice_bytes:,} bytes")
+        limit = self.context.images.max_slice_bytes
+        if len(payload) > limit:
+            raise WorkError("too_large", f"the slice has more than {limit:,} bytes")
         action = actions.find(header.rType)
         self._arrivals += 1
         return Task(
@@ -139,15 +141,15 @@ class BrowserWebSocket(BaseWebSocketHandler):
         try:
             result: Result = await self.services.queue.submit(task)
         except WorkError as error:
-            return self._fail(error, uuid)
+            return self._send_error(error, uuid)
         if task.deliver == "store":
-            self.say({"url": f"{self.base_url}/media/{result.name}", "uuid": uuid})
+            self._send_document({"url": result_url(self.base_url, result.name), "uuid": uuid})
         else:
-            self.say({**(result.data or {}), "uuid": uuid})
+            self._send_document({**(result.data or {}), "uuid": uuid})
 
-    def _fail(self, error: WorkError, uuid: object) -> None:
+    def _send_error(self, error: WorkError, uuid: object) -> None:
         self.services.metrics.refusals.labels(error.code).inc()
-        self.say({"error": error.message, "uuid": uuid})
+        self._send_document({"error": error.message, "uuid": uuid})
 
     def closed(self) -> None:
         self.services.queue.forget(self.session)

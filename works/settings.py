@@ -4,14 +4,11 @@ A member's name is the setting's name everywhere: `video_width` is the flag `--v
 `SLUICE_VIDEO_WIDTH` and the key `video_width` of `.env`. config.py puts the groups together and fills them.
 """
 
-from dataclasses import fields
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MIB = 1 << 20
-
-T = TypeVar("T")
 
 
 class SettingsGroup(BaseModel):
@@ -35,10 +32,3 @@ def check_web_address(value: str | None) -> str | None:
     if value and not value.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     return value
-
-
-def pick(kind: type[T], settings: object) -> T:
-    """A dataclass or a group, filled from the settings of the same names."""
-    group = issubclass(kind, SettingsGroup)
-    names = list(cast(Any, kind).model_fields) if group else [field.name for field in fields(cast(Any, kind))]
-    return kind(**{name: getattr(settings, name) for name in names})

@@ -15,6 +15,8 @@ from works.imaging.task import Deliver, Format, Result, Task
 
 
 class SliceMessage(Message):
+    """One slice; `/process` makes one of its query."""
+
     type: Literal["slice"]
     id: str = Field(min_length=1, max_length=100)
     offset_top: float
@@ -35,8 +37,8 @@ class SliceMessage(Message):
             raise PydanticCustomError("fit", "Input should be like 512x512, a width and a height in pixels")
         return value
 
-    def task(self, session: str, payload: bytes | memoryview, kept: Deliver = "store") -> Task:
-        """Raises WorkError unknown_action or bad_options."""
+    def task(self, session: str, payload: bytes | memoryview, deliver: Deliver = "store") -> Task:
+        """The slice's task; ``deliver`` says where its picture goes. Raises WorkError unknown_action or bad_options."""
         action = actions.find(self.action)
         if self.respond == "data" and not action.gives_data:
             raise WorkError("bad_options", f"respond: {action.name} gives a picture, no data; ask for url or bytes")
@@ -52,8 +54,12 @@ class SliceMessage(Message):
             zoom=self.zoom,
             fit=parse_fit(self.fit),
             format=self.format,
-            deliver="data" if self.respond == "data" else kept,
+            deliver="data" if self.respond == "data" else deliver,
         )
+
+
+# The first members of an event that names its file. Stored events have this form: it must not change.
+_FILE_FIRST = '{"type":"result","file":'
 
 
 def parse_fit(text: str | None) -> tuple[int, int] | None:
@@ -81,13 +87,13 @@ class SliceEvent:
 
     def _result(self, result: Result) -> dict[str, object]:
         task = self.task
-        event: dict[str, object] = {"type": "result"}
+        event: dict[str, object] = {"type": "result"}  # in the order of _FILE_FIRST
         if self.wants_bytes:
             event["file"] = result.name
         event |= {"id": task.id, "image": task.image, "offset_top": task.offset_top}
         event |= {"width": result.width, "height": result.height, "format": result.format}
         if result.name:
-            event["url"] = f"{self.base_url}/media/{result.name}"
+            event["url"] = result_url(self.base_url, result.name)
         if result.data is not None:
             event["data"] = result.data
         event["timing"] = {"queued_ms": round(result.queued_ms, 1), "work_ms": round(result.work_ms, 1)}
@@ -95,3 +101,18 @@ class SliceEvent:
 
     def _error(self, error: WorkError) -> dict[str, object]:
         return {"type": "error", "id": self.task.id, "image": self.task.image, **error.as_dict()}
+
+
+def result_url(base_url: str, name: str) -> str:
+    """The URL of the stored result ``name``, for clients that reach the server at ``base_url``."""
+    return f"{base_url}/media/{name}"
+
+
+def add_seq(event: str, offset: int) -> str:
+    """A stored event as the message that its client is sent: ``seq`` is the event's offset."""
+    return f'{{"seq":{offset},{event[1:]}'
+
+
+def names_file(event: str) -> bool:
+    """Whether the stored event names a file that is to be sent in its place (`SliceEvent.wants_bytes`)."""
+    return event.startswith(_FILE_FIRST)
