@@ -87,8 +87,8 @@ async def opened(kind: str, folder: Path, keep: int = 10_000, **settings: Any) -
 
 
 async def start(jobs: JobService, job: str, who: Requester = ALICE, client_id: str = "", **params: Any) -> str:
-    ask = StartRequest(job=job, params=params, client_id=client_id or secrets.token_hex(8))
-    return (await jobs.start(who, ask))[0]
+    request = StartRequest(job=job, params=params, client_id=client_id or secrets.token_hex(8))
+    return (await jobs.start(who, request))[0]
 
 
 async def groups(jobs: JobService, id: str, after: int = 0) -> list[dict[str, Any]]:
@@ -105,20 +105,20 @@ async def groups(jobs: JobService, id: str, after: int = 0) -> list[dict[str, An
     raise AssertionError("a subscription ended")
 
 
-async def told(jobs: JobService, id: str) -> list[dict[str, Any]]:
+async def all_events(jobs: JobService, id: str) -> list[dict[str, Any]]:
     """All that was told, in order, up to the end."""
     return [event for group in await groups(jobs, id) for event in group["events"]]
 
 
 async def end(jobs: JobService, id: str) -> dict[str, Any]:
     """The last event; it is the only one of its sort."""
-    events = await told(jobs, id)
+    events = await all_events(jobs, id)
     last = [each for each in events if each["type"] in ("succeeded", "failed", "cancelled", "interrupted")]
     assert last == events[-1:]
     return last[0]
 
 
-async def until_told(jobs: JobService, id: str, type: str) -> dict[str, Any]:
+async def wait_for_event(jobs: JobService, id: str, type: str) -> dict[str, Any]:
     """The first event of that type, waited for."""
     async with (
         asyncio.timeout(60),

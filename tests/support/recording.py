@@ -1,4 +1,4 @@
-"""A JobContext for the tests: a real queue, a real media store and real uploads; what the job tells is written down."""
+"""A JobContext for the tests: a real queue, a real media store and real uploads; the calls of the job are recorded."""
 
 import asyncio
 import csv
@@ -27,29 +27,29 @@ load()
 
 
 class Recording:
-    """``told`` is what the job told, in order; ``states`` the last state of each target."""
+    """``reports`` has the calls of the job, in order; ``states`` the last state of each target."""
 
     id, user = "job", "alice"
     only: frozenset[str] | None = None
 
     def __init__(self, resources: JobResources, queue: queues.Queue, folder: Path) -> None:
         self.resources, self.queue = resources, queue
-        self.told: list[tuple[Any, ...]] = []
+        self.reports: list[tuple[Any, ...]] = []
         self.states: dict[str, dict[str, Any]] = {}
         self.in_flight = self.most_in_flight = 0
         self._folder = folder
 
     async def stage(self, name: str) -> None:
-        self.told.append(("stage", name))
+        self.reports.append(("stage", name))
 
     async def progress(self, done: int, failed: int = 0, total: int | None = None) -> None:
-        self.told.append(("progress", done, failed, total))
+        self.reports.append(("progress", done, failed, total))
 
     async def log(self, line: str, target: str = "") -> None:
-        self.told.append(("log", line))
+        self.reports.append(("log", line))
 
     async def target(self, name: str, state: str, **more: Any) -> None:
-        self.told.append(("target", name, state))
+        self.reports.append(("target", name, state))
         self.states[name] = {"state": state, **more}
 
     async def run(self, task: Task) -> Result:

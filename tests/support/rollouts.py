@@ -16,7 +16,7 @@ SETTINGS: dict[str, Any] = {"ssh_connect_timeout": 60, "rollout_kill_timeout": 3
 
 
 class Recorder:
-    """A JobContext that keeps all that it is told. Questions wait in ``asked`` until ``answers`` has an answer."""
+    """A JobContext that records its calls. Questions wait in ``questions`` until ``answers`` has an answer."""
 
     def __init__(self, settings: dict[str, Any], folder: Path, only: frozenset[str] | None = None) -> None:
         self.id, self.user, self.only = "job-1", "alice", only
@@ -25,8 +25,8 @@ class Recorder:
         self.stages: list[str] = []
         self.steps: list[tuple[int, int, int | None]] = []
         self.lines: list[tuple[str, str]] = []
-        self.told: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.asked: list[dict[str, Any]] = []
+        self.reports: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.questions: list[dict[str, Any]] = []
         self.answers: asyncio.Queue[bool] = asyncio.Queue()
         self.result: dict[str, Any] = {}
         self.failure: JobFailed | None = None
@@ -42,13 +42,13 @@ class Recorder:
         self.lines.append((target, line))
 
     async def target(self, name: str, state: str, **more: Any) -> None:
-        self.told[name].append({"state": state, **more})
+        self.reports[name].append({"state": state, **more})
 
     async def run(self, task: Task) -> Result:
         raise AssertionError("a rollout has no pictures")
 
     async def approve(self, question: str, **more: Any) -> str:
-        self.asked.append({"question": question, **more})
+        self.questions.append({"question": question, **more})
         if not await self.answers.get():
             raise JobFailed("refused", "bob has refused")
         return "bob"
@@ -63,18 +63,18 @@ class Recorder:
         return str(self.last(name)["state"])
 
     def states(self) -> dict[str, str]:
-        return {name: self.state(name) for name in self.told}
+        return {name: self.state(name) for name in self.reports}
 
     def last(self, name: str) -> dict[str, Any]:
         """The host's one final state: what was said of it before is that it had not started, and what was under way."""
-        first, *rest = self.told[name]
+        first, *rest = self.reports[name]
         assert first == {"state": "not_started"} or first["state"] == "skipped"
         ends = [each for each in rest or [first] if each["state"] in FINAL]
-        assert len(ends) == 1, self.told[name]
+        assert len(ends) == 1, self.reports[name]
         assert (rest or [first])[-1] == ends[0]
         return ends[0]
 
-    def heard(self, name: str) -> list[str]:
+    def lines_of(self, name: str) -> list[str]:
         return [line for target, line in self.lines if target == name]
 
 

@@ -241,11 +241,11 @@ async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, k
         chat, rooms = chat_on(store), [room(f"{number}") for number in range(50)]
         for place in rooms:
             await store.marks.set(place.stream, "bob", 0)
-        told: dict[str, int] = {}
+        unread: dict[str, int] = {}
         posting: list[asyncio.Task[int]] = []
 
         def tell(message: dict[str, Any]) -> None:
-            told.update(message["streams"])
+            unread.update(message["streams"])
             if not posting:
                 posting.extend(asyncio.create_task(chat.post(place, "alice", "x", [], None)) for place in rooms)
 
@@ -256,7 +256,7 @@ async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, k
         await inbox.begin(lambda name: True, 100)
         running = asyncio.create_task(inbox.run())
         try:
-            await until(lambda: told == {f"room/{place.room}": 1 for place in rooms})
+            await until(lambda: unread == {f"room/{place.room}": 1 for place in rooms})
         finally:
             running.cancel()
             inbox.close()
@@ -287,13 +287,13 @@ async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_befo
         await store.marks.set(harbour.stream, "bob", 0)
         hub = await chat.hubs.open(harbour.stream, harbour.as_message, ear)
         hub.members[ear] = hub.offset
-        told: list[tuple[int, dict[str, int]]] = []
+        unread: list[tuple[int, dict[str, int]]] = []
 
         async def deliver(text: str) -> None:
             raise AssertionError("nobody spoke to Bob")
 
         def tell(message: dict[str, Any]) -> None:
-            told.append((len(ear.heard), message["streams"]))
+            unread.append((len(ear.heard), message["streams"]))
 
         inbox = Inbox(chat, "bob", "phone", tell, deliver, lambda stream: None, {"harbour"})
         chat.go.set()
@@ -302,15 +302,15 @@ async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_befo
         try:
             for event in (chat.go, chat.held):
                 event.clear()
-            told.clear()
+            unread.clear()
             await chat.post(harbour, "alice", "one", [], None)
             await chat.read(harbour, "bob", 1)
             await until(chat.held.is_set)
             await chat.post(harbour, "alice", "two", [], None)
             await until(lambda: len(ear.heard) == 2)
             chat.go.set()
-            await until(lambda: told)
-            assert told[0] == (2, {"room/harbour": 1})
+            await until(lambda: unread)
+            assert unread[0] == (2, {"room/harbour": 1})
         finally:
             running.cancel()
             inbox.close()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import kinds_of_jobs
 from tests.support.event_stores import every_kind
-from tests.support.jobs import ALICE, end, groups, opened, start, told, until_told
+from tests.support.jobs import ALICE, all_events, end, groups, opened, start, wait_for_event
 from works.events.broker import Event
 from works.jobs.history import JobHistory, dumps, group
 from works.jobs.requests import AnswerRequest, RetryRequest
@@ -23,22 +23,22 @@ async def test_lines_that_come_quickly_are_written_together_and_none_is_lost(tmp
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "loud", lines=5000)
         stream = await groups(jobs, id)
-        said = lines([event for group in stream for event in group["events"]])
-        assert [line.split()[0] for line in said] == [str(number) for number in range(5000)]
+        logged = lines([event for group in stream for event in group["events"]])
+        assert [line.split()[0] for line in logged] == [str(number) for number in range(5000)]
         assert len(stream) < 500
 
 
 async def test_a_log_that_grows_too_long_is_cut_and_says_so(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, job_log_bytes=5000) as jobs:
         id = await start(jobs, "loud", lines=1000)
-        events = await told(jobs, id)
-        said = lines(events)
-        assert len("".join(said)) < 6000
-        assert "job_log_bytes" in said[-1]
+        events = await all_events(jobs, id)
+        logged = lines(events)
+        assert len("".join(logged)) < 6000
+        assert "job_log_bytes" in logged[-1]
         assert [event.get("cut") for event in events if event["type"] == "log"][-2:] == [None, True]
         last = await end(jobs, id)
         assert last["type"] == "succeeded"
-        assert last["lines_cut"] + len(said) - 1 == 1000
+        assert last["lines_cut"] + len(logged) - 1 == 1000
 
 
 async def test_however_long_a_job_tells_its_story_is_whole_and_bounded(tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ async def test_a_story_full_of_long_lines_is_bounded_too_and_says_how_many_are_c
         id = await start(jobs, "loud", lines=9000, text="x" * 3000)
         stream = await groups(jobs, id)
         assert len(stream) <= 60
-        said = lines([event for group in stream for event in group["events"]])
-        assert stream[-1]["events"][0]["lines_cut"] + len(said) - 1 == 9000
+        logged = lines([event for group in stream for event in group["events"]])
+        assert stream[-1]["events"][0]["lines_cut"] + len(logged) - 1 == 9000
 
 
 async def test_a_story_full_of_what_is_said_of_targets_keeps_room_for_its_end(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ async def test_a_story_full_of_what_is_said_of_targets_keeps_room_for_its_end(tm
 async def test_a_question_is_asked_even_when_the_story_has_no_room_for_more(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, job_events=60) as jobs:
         id = await start(jobs, "telling_and_asking")
-        await until_told(jobs, id, "approval")
+        await wait_for_event(jobs, id, "approval")
         assert (await jobs.read_history(ALICE, id)).offset <= 60
         await jobs.answer(ALICE, id, AnswerRequest(approval="approval-1", ok=True))
         assert (await end(jobs, id))["type"] == "succeeded"
@@ -122,11 +122,11 @@ async def test_controls_and_long_texts_do_not_get_through(tmp_path: Path) -> Non
         {"name": "d", "state": "ok", "many": ["word"] * 3000},
     ]
     async with opened("sqlite", tmp_path) as jobs:
-        events = await told(jobs, await start(jobs, "telling", logs=texts, targets=targets))
-        said = lines(events)
-        assert said[0] == "red\N{REPLACEMENT CHARACTER}!"
-        assert said[1] == "x" * 4000 + " ... and 1,000 characters more"
-        assert said[2:] == ["one", "two", "three", "left \N{REPLACEMENT CHARACTER} right", "", "end"]
+        events = await all_events(jobs, await start(jobs, "telling", logs=texts, targets=targets))
+        logged = lines(events)
+        assert logged[0] == "red\N{REPLACEMENT CHARACTER}!"
+        assert logged[1] == "x" * 4000 + " ... and 1,000 characters more"
+        assert logged[2:] == ["one", "two", "three", "left \N{REPLACEMENT CHARACTER} right", "", "end"]
         a, c, d = (event for event in events if event["type"] == "target")
         assert (a["name"], a["output"]) == ("ab", "first\nsecond\N{REPLACEMENT CHARACTER}")
         assert (c["state"], c["number"], c["output"]) == ("failed", 7, "z" * 4000 + " ... and 16,000 characters more")
@@ -136,7 +136,7 @@ async def test_controls_and_long_texts_do_not_get_through(tmp_path: Path) -> Non
 async def test_what_is_said_of_targets_is_bounded_in_all_but_their_states_are_kept(tmp_path: Path) -> None:
     targets = [{"name": f"{number}", "state": "ok", "output": "x" * 1000} for number in range(50)]
     async with opened("sqlite", tmp_path, job_log_bytes=20_000) as jobs:
-        events = await told(jobs, await start(jobs, "telling", targets=targets))
+        events = await all_events(jobs, await start(jobs, "telling", targets=targets))
         outputs = [event.get("output") for event in events if event["type"] == "target"]
         assert len(outputs) == 50
         assert 10 < len([each for each in outputs if each]) < 20

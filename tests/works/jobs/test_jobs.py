@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.event_stores import every_kind
-from tests.support.jobs import ADMIN, ALICE, BOB, end, groups, opened, start, told, until_told
+from tests.support.jobs import ADMIN, ALICE, BOB, all_events, end, groups, opened, start, wait_for_event
 from tests.support.running import until
 from works.errors import Busy, WorkError
 from works.events.broker import Fenced
@@ -20,7 +20,7 @@ from works.jobs.requests import AnswerRequest, ListRequest, RetryRequest, StartR
 async def test_a_job_tells_its_story_and_ends_once(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "counting", steps=3, fail=["t1"])
-        events = await told(jobs, id)
+        events = await all_events(jobs, id)
         assert events[0]["type"] == "started"
         assert events[0]["params"] == {"steps": 3, "fail": ["t1"]}
         assert [event["line"] for event in events if event["type"] == "log"] == ["line 1", "line 2", "line 3"]
@@ -49,13 +49,13 @@ async def test_nothing_comes_behind_the_end(tmp_path: Path, kind: str) -> None:
 @every_kind
 async def test_the_same_client_id_of_a_user_is_one_job(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
-        ask = StartRequest(job="counting", params={"steps": 1}, client_id="x")
-        at_once = await asyncio.gather(*(jobs.start(ALICE, ask) for _ in range(5)))
+        request = StartRequest(job="counting", params={"steps": 1}, client_id="x")
+        at_once = await asyncio.gather(*(jobs.start(ALICE, request) for _ in range(5)))
         assert len({id for id, _ in at_once}) == 1
         assert sorted(new for _, new in at_once) == [False, False, False, False, True]
-        assert (await jobs.start(BOB, ask))[1]
+        assert (await jobs.start(BOB, request))[1]
     async with opened(kind, tmp_path) as jobs:
-        assert await jobs.start(ALICE, ask) == (at_once[0][0], False)
+        assert await jobs.start(ALICE, request) == (at_once[0][0], False)
 
 
 @every_kind
@@ -72,14 +72,14 @@ async def test_how_a_job_fails_is_told_but_not_what_is_nobodys_business(tmp_path
 async def test_a_cancelled_job_clears_away_and_says_what_is_not_known(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "waiting", file=str(tmp_path / "file"))
-        await until_told(jobs, id, "target")
+        await wait_for_event(jobs, id, "target")
         assert await jobs.cancel(ALICE, id) == "cancelling"
         last = await end(jobs, id)
         assert (last["type"], last["code"]) == ("cancelled", "cancelled")
         assert (tmp_path / "file").read_text() == "cleared away"
         assert last["unknown"] == ["begun"]
-        asked = await until_told(jobs, id, "cancelling")
-        assert asked["by"] == "alice"
+        event = await wait_for_event(jobs, id, "cancelling")
+        assert event["by"] == "alice"
         await until(lambda: not list((tmp_path / "jobs").glob("*")))
 
 
@@ -87,7 +87,7 @@ async def test_a_cancelled_job_clears_away_and_says_what_is_not_known(tmp_path: 
 async def test_a_job_that_does_not_stop_is_ended_all_the_same(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path, job_cancel_timeout=0.1) as jobs:
         id = await start(jobs, "waiting", deaf=True)
-        await until_told(jobs, id, "target")
+        await wait_for_event(jobs, id, "target")
         await jobs.cancel(ALICE, id)
         last = await end(jobs, id)
         assert (last["type"], last["code"]) == ("cancelled", "timeout")
@@ -99,22 +99,22 @@ async def test_a_job_that_does_not_stop_is_ended_all_the_same(tmp_path: Path, ki
 async def test_an_approval_is_waited_for_and_the_first_answer_counts(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "asking")
-        asked = await until_told(jobs, id, "approval")
-        assert (asked["question"], asked["where"]) == ("Shall I?", "everywhere")
-        assert (await jobs.read_history(ALICE, id)).approval == {k: v for k, v in asked.items() if k != "type"}
+        event = await wait_for_event(jobs, id, "approval")
+        assert (event["question"], event["where"]) == ("Shall I?", "everywhere")
+        assert (await jobs.read_history(ALICE, id)).approval == {k: v for k, v in event.items() if k != "type"}
         with pytest.raises(WorkError, match="does not ask"):
             await jobs.answer(ALICE, id, AnswerRequest(approval="another", ok=True))
-        await jobs.answer(ADMIN, id, AnswerRequest(approval=asked["approval"], ok=True))
+        await jobs.answer(ADMIN, id, AnswerRequest(approval=event["approval"], ok=True))
         assert (await end(jobs, id))["result"] == {"by": "root"}
         with pytest.raises(WorkError, match="no longer"):
-            await jobs.answer(ALICE, id, AnswerRequest(approval=asked["approval"], ok=False))
+            await jobs.answer(ALICE, id, AnswerRequest(approval=event["approval"], ok=False))
 
 
 @every_kind
 async def test_of_two_answers_at_once_one_counts_and_the_other_is_told_so(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "asking")
-        await until_told(jobs, id, "approval")
+        await wait_for_event(jobs, id, "approval")
         both = (jobs.answer(who, id, AnswerRequest(approval="approval-1", ok=True)) for who in (ALICE, ADMIN))
         done = await asyncio.gather(*both, return_exceptions=True)
         assert [type(each) for each in done].count(WorkError) == 1
@@ -126,8 +126,8 @@ async def test_of_two_answers_at_once_one_counts_and_the_other_is_told_so(tmp_pa
 async def test_an_approval_refused_ends_the_job(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "asking")
-        asked = await until_told(jobs, id, "approval")
-        await jobs.answer(ALICE, id, AnswerRequest(approval=asked["approval"], ok=False, text="not today"))
+        event = await wait_for_event(jobs, id, "approval")
+        await jobs.answer(ALICE, id, AnswerRequest(approval=event["approval"], ok=False, text="not today"))
         last = await end(jobs, id)
         assert (last["type"], last["code"], last["message"]) == ("failed", "refused", "alice has refused: not today")
 
@@ -146,7 +146,7 @@ async def test_a_retry_does_only_the_targets_of_that_state(tmp_path: Path, kind:
         again, new = await jobs.retry(ALICE, id, RetryRequest(only="failed", client_id="again"))
         assert new
         assert (await end(jobs, again))["targets"] == {"failed": 2}
-        first = (await told(jobs, again))[0]
+        first = (await all_events(jobs, again))[0]
         assert (first["retry_of"], first["only"]) == (id, ["t1", "t3"])
         assert await jobs.retry(ALICE, id, RetryRequest(only="failed", client_id="again")) == (again, False)
         with pytest.raises(WorkError, match="no target of the job is unreachable"):
@@ -188,7 +188,7 @@ async def test_jobs_are_listed_newest_first_to_their_user_and_all_to_an_admin(tm
 async def test_a_strangers_job_is_not_there(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "asking")
-        await until_told(jobs, id, "approval")
+        await wait_for_event(jobs, id, "approval")
         asks = (
             jobs.read_history(BOB, id),
             jobs.cancel(BOB, id),
@@ -197,9 +197,9 @@ async def test_a_strangers_job_is_not_there(tmp_path: Path, kind: str) -> None:
             jobs.read_history(ALICE, "0" * 27),
             jobs.read_history(ALICE, "../../etc"),
         )
-        for ask in asks:
+        for request in asks:
             with pytest.raises(WorkError) as caught:
-                await ask
+                await request
             assert caught.value.code == "not_found"
         assert (await jobs.read_history(ADMIN, id)).state == "running"
 

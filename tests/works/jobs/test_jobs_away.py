@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from tests.support import event_stores
-from tests.support.jobs import ALICE, end, groups, opened, running_jobs, start, until_told
+from tests.support.jobs import ALICE, end, groups, opened, running_jobs, start, wait_for_event
 from tests.support.running import until
 from works.errors import WorkError
 from works.events.broker import Broker
@@ -67,8 +67,8 @@ async def test_what_is_told_while_the_log_is_away_is_told_when_it_is_back(tmp_pa
             await until(lambda: away.refused > 2)
             away.is_away = False
             events = [event for group in await groups(jobs, id) for event in group["events"]]
-            said = [event["line"] for event in events if event["type"] == "log"]
-            assert said == [f"line {number}" for number in range(1, 301)]
+            logged = [event["line"] for event in events if event["type"] == "log"]
+            assert logged == [f"line {number}" for number in range(1, 301)]
             assert events[-1]["type"] == "succeeded"
 
 
@@ -79,7 +79,7 @@ async def test_a_job_whose_log_is_away_for_longer_than_its_lease_is_stopped_and_
         away = Away(store)
         async with running_jobs(away.broker, away.marks, away.leases, tmp_path, job_lease=0.5) as jobs:
             id = await start(jobs, "waiting", file=str(tmp_path / "file"))
-            await until_told(jobs, id, "target")
+            await wait_for_event(jobs, id, "target")
             away.is_away = True
             await until((tmp_path / "file").exists)
             away.is_away = False
@@ -90,7 +90,7 @@ async def test_a_job_whose_log_is_away_for_longer_than_its_lease_is_stopped_and_
 async def test_a_job_that_another_server_has_ended_is_stopped_here_and_tells_no_more(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as jobs:
         id = await start(jobs, "waiting", file=str(tmp_path / "file"))
-        await until_told(jobs, id, "target")
+        await wait_for_event(jobs, id, "target")
         last = (await jobs.read_history(ALICE, id)).end_members(type="interrupted")
         offset = await jobs.events.append(job_stream(id), group([dumps(last)], ended="interrupted"), id=END)
         await until((tmp_path / "file").exists)

@@ -49,8 +49,8 @@ async def test_a_folder_is_worked_and_its_results_have_the_names_of_their_source
         assert {name: state["state"] for name, state in job.states.items()} == dict.fromkeys(
             ("p2.png", "p10.jpg", "sub/c.JPEG"), "ok"
         )
-        assert ("target", "p2.png", "not_started") in job.told
-        assert job.told[-2:] == [("progress", 3, 0, 3), ("stage", "packing")]
+        assert ("target", "p2.png", "not_started") in job.reports
+        assert job.reports[-2:] == [("progress", 3, 0, 3), ("stage", "packing")]
 
 
 async def test_a_zip_that_was_uploaded_is_worked_without_being_unpacked(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ async def test_a_zip_that_was_uploaded_is_worked_without_being_unpacked(tmp_path
         sent = zipped({"a/1.jpg": encoded(photograph()), "a/readme.txt": b"words", "__MACOSX/a/._1.jpg": b"x"})
         result = await job.do("batch", zip=await job.upload(sent), fit="100x100", format="webp")
         assert {name: size(data) for name, data in job.unzipped(result).items()} == {"a/1.webp": (100, 100)}
-        assert ("log", "2 files are passed over: by their names they are no pictures") in job.told
+        assert ("log", "2 files are passed over: by their names they are no pictures") in job.reports
 
 
 async def test_uploads_are_worked_and_held_for_as_long_as_those_of_messages(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ async def test_parameters_that_make_no_sense_are_refused_before_it_begins(
         failure = await job.failure("batch", **params)
         assert isinstance(failure, BadParams)
         assert said in str(failure.errors)
-        assert job.told == []
+        assert job.reports == []
 
 
 async def test_no_more_pictures_are_held_than_are_being_worked(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ async def test_a_batch_that_is_cancelled_leaves_nothing_running_and_nothing_in_t
     async with recording(tmp_path) as job:
         scans(tmp_path, **{f"p{n}_jpg": encoded(photograph()) for n in range(40)})
         begun = asyncio.create_task(job.do("batch", folder="scans", action="blur", options={"radius": 50}))
-        await until(lambda: any(told[0] == "progress" and told[1] for told in job.told))
+        await until(lambda: any(report[0] == "progress" and report[1] for report in job.reports))
         begun.cancel()
         with pytest.raises(asyncio.CancelledError):
             await begun

@@ -53,9 +53,9 @@ async def watch(client: Client, id: str) -> None:
 async def end_of(client: Client, id: str) -> dict[str, Any]:
     """The last event."""
     while True:
-        told = await client.wait_for("events", id=id)
-        if "ended" in told:
-            end: dict[str, Any] = told["events"][-1]
+        message = await client.wait_for("events", id=id)
+        if "ended" in message:
+            end: dict[str, Any] = message["events"][-1]
             return end
 
 

@@ -31,7 +31,7 @@ async def test_every_frame_is_worked_and_stands_where_it_stood(tmp_path: Path) -
         assert fps == pytest.approx(29.97, abs=0.01)
         assert all(np.ptp(frame, axis=2).mean() < 4 for frame in frames), "gray"
         assert (result["frames"], result["failed"], result["notes"], result["sound"]) == (60, 0, [], False)
-        assert job.told[-2] == ("progress", 60, 0, 60)
+        assert job.reports[-2] == ("progress", 60, 0, 60)
 
 
 async def test_an_upload_is_worked_and_held(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_of_several_frames_one_between_two_seconds_and_narrower(tmp_path: 
         assert [number_of(frame, 0.5) for frame in frames] == list(range(25, 75, 3))
         assert (frames[0].shape[:2], result["width"], result["height"]) == ((120, 160), 160, 120)
         assert fps == pytest.approx(25 / 3, abs=0.01)
-        assert ("progress", 17, 0, 17) in job.told
+        assert ("progress", 17, 0, 17) in job.reports
         await job.failure("film", folder="scans", file="a.mp4", start=4)
 
 
@@ -131,7 +131,7 @@ async def test_one_that_does_not_say_how_long_it_is_is_cut_at_the_bound(tmp_path
         live(clip(tmp_path / "a.webm", 60), tmp_path / "scans/live.webm")
         result = await job.do("film", folder="scans", file="live.webm")
         assert (result["frames"], result["notes"]) == (50, ["cut after 50 frames (film_frames)"])
-        assert ("progress", 50, 0, None) in job.told
+        assert ("progress", 50, 0, None) in job.reports
 
 
 async def test_what_an_action_finds_is_in_a_table_with_a_row_for_each_frame(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ async def test_a_film_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) ->
         begun = asyncio.create_task(
             job.do("film", folder="scans", file="a.webm", action="blur", options={"radius": 50})
         )
-        await until(lambda: any(told[0] == "progress" and told[1] > 2 for told in job.told))
+        await until(lambda: any(report[0] == "progress" and report[1] > 2 for report in job.reports))
         begun.cancel()
         with pytest.raises(asyncio.CancelledError):
             await begun

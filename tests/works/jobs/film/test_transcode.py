@@ -76,8 +76,8 @@ async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) 
         await until(lambda: not alive(first))
         assert (await call_refused(writer, "finish")).code == "crashed"
         with suppress(WorkError):  # on a busy machine five seconds may not be enough for it
-            told, _ = await reader.call("open", **reading(film))
-            assert told["frames"] == 2
+            answer, _ = await reader.call("open", **reading(film))
+            assert answer["frames"] == 2
 
 
 async def test_a_film_larger_than_its_memory_is_an_error_and_not_the_machines_end(tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ async def test_films_of_any_size_are_whole(tmp_path: Path, size: tuple[int, int]
     async with HelperProcesses(HelperSettings()) as helpers:
         writer = helpers.start("writer")
         await write_frames(writer, tmp_path / "a.webm", 5, size)
-        told, _ = await writer.call("finish")
+        answer, _ = await writer.call("finish")
         even = max(16, size[0] & -2), max(16, size[1] & -2)
-        assert told == {"width": even[0], "height": even[1], "frames": 5}
+        assert answer == {"width": even[0], "height": even[1], "frames": 5}
         frames, fps = frames_of(tmp_path / "a.webm")
         assert ([frame.shape for frame in frames], fps) == ([(even[1], even[0], 3)] * 5, 25)
 

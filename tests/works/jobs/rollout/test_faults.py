@@ -139,7 +139,7 @@ async def test_a_process_left_in_the_background_does_not_hold_the_rollout_up(fle
         step = f"{{name: work, command: 'sleep 600 & echo $! > {fleet.folder}/pid-$host; echo started', timeout: 300}}"
         context = await carry_out(prepare(fleet, plan(step)))
         assert context.state("a") == "changed"
-        assert context.heard("a")[0] == "started"
+        assert context.lines_of("a")[0] == "started"
         (left,) = begun(fleet).values()
         psutil.Process(left).kill()
 
@@ -156,8 +156,8 @@ async def test_a_hundred_megabytes_of_output_cost_a_few_kilobytes(fleet: Fleet, 
     assert end["output"].startswith("(99,999,009 bytes before this are not kept)\n")
     assert end["output"].endswith("the end\n")
     assert len(end["output"]) < 1100
-    assert sum(map(len, context.heard("a"))) < 11_000
-    assert any("more than is shown here" in line for line in context.heard("a"))
+    assert sum(map(len, context.lines_of("a"))) < 11_000
+    assert any("more than is shown here" in line for line in context.lines_of("a"))
 
 
 async def cancelled(context: Recorder, ready: Callable[[], bool]) -> None:
@@ -206,7 +206,7 @@ async def test_a_cancel_while_a_state_is_being_told_neither_loses_nor_doubles_it
         work = asyncio.create_task(carry_out(context))
         await until(context.told_of.is_set)
         work.cancel()
-        await until(lambda: work.cancelling() and len(context.told["a"]) == 2)
+        await until(lambda: work.cancelling() and len(context.reports["a"]) == 2)
         asyncio.get_running_loop().call_later(0.2, context.go_on.set)
         await work
     assert context.states() == {"a": "changed", "b": "not_started"}

@@ -51,8 +51,8 @@ def test_the_nearest_value_counts_and_what_is_asked_for_counts_most(tmp_path: Pa
     assert values == {"version": "1.0", "careful": "true", "retries": "2"}
     web1 = plans.target("web1", plan, values)
     assert (web1.address, web1.port, web1.user) == ("10.0.0.1", 2222, "deploy")
-    told = {"zone": "south", "tier": "high", "port": "80", "host": "web1", "address": "10.0.0.1"}
-    assert web1.values == told | values
+    expected = {"zone": "south", "tier": "high", "port": "80", "host": "web1", "address": "10.0.0.1"}
+    assert web1.values == expected | values
     web2 = plans.target("web2", plan, {"zone": "asked"})
     assert (web2.address, web2.port, web2.user, web2.values["zone"]) == ("web2", 22, "root", "asked")
 

@@ -115,7 +115,7 @@ async def test_what_the_plan_does_not_know_is_refused_before_any_host_is_spoken_
     assert context.failure
     assert context.failure.code == code
     assert message in context.failure.message
-    assert context.told == {}
+    assert context.reports == {}
 
 
 async def test_every_parameter_that_is_wrong_is_told_at_once(fleet: Fleet) -> None:
@@ -144,4 +144,4 @@ async def test_a_setting_that_is_missing_is_named(fleet: Fleet, case: str) -> No
     assert context.failure
     assert context.failure.code == "unavailable"
     assert message in context.failure.message
-    assert context.told == {}
+    assert context.reports == {}

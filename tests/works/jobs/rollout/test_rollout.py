@@ -50,7 +50,7 @@ async def test_each_host_ends_in_the_state_that_its_steps_came_to(fleet: Fleet) 
     assert states[3] == ["changed", "ok", "ok", "failed"]
     assert context.last("d")["exit"] == 1
     assert "did it" in context.last("e")["output"]
-    assert "did it" in context.heard("e")
+    assert "did it" in context.lines_of("e")
     assert context.result["states"] == {"ok": 1, "changed": 3, "failed": 1}
     assert context.steps[-1] == (5, 1, 5)
 
@@ -91,10 +91,10 @@ async def test_a_dry_run_says_what_would_be_done_and_runs_checks_only(fleet: Fle
     context = await carry_out(prepare(fleet, plan(*steps, stage=stage)), dry_run=True)
     assert noted(fleet) == ["check"] * 5
     assert set(context.states().values()) == {"changed"}
-    assert context.asked == []
+    assert context.questions == []
     assert context.result["dry_run"] is True
-    assert context.heard("a") == ["work: would be ok", "would run: touch x", "more: would be changed"]
-    assert f"would run: {note(fleet, 'work')}" in context.heard("b")
+    assert context.lines_of("a") == ["work: would be ok", "would run: touch x", "more: would be changed"]
+    assert f"would run: {note(fleet, 'work')}" in context.lines_of("b")
 
 
 async def test_a_host_that_failed_takes_no_part_in_later_stages(fleet: Fleet) -> None:
@@ -166,11 +166,11 @@ async def test_a_batch_waits_for_a_persons_yes(fleet: Fleet) -> None:
     step = f"{{name: work, command: '{note(fleet)}'}}"
     context = prepare(fleet, plan(step, stage="batches: [2]\napprove: batches"))
     done = asyncio.create_task(carry_out(context))
-    await until(lambda: context.asked)
+    await until(lambda: context.questions)
     assert sorted(noted(fleet)) == ["a", "b"]
-    assert context.asked[0]["hosts"] == ["c", "d"]
+    assert context.questions[0]["hosts"] == ["c", "d"]
     context.answers.put_nowait(True)
-    await until(lambda: len(context.asked) == 2)
+    await until(lambda: len(context.questions) == 2)
     assert sorted(noted(fleet)) == list("abcd")
     context.answers.put_nowait(False)
     await done
@@ -192,7 +192,7 @@ async def test_the_clock_stands_still_while_a_person_thinks(fleet: Fleet) -> Non
     top = "deadline: 60"
     context = prepare(fleet, plan("{name: work, command: 'true'}", top=top, stage="approve: stage"))
     done = asyncio.create_task(carry_out(context))
-    await until(lambda: context.asked)
+    await until(lambda: context.questions)
     await asyncio.sleep(61)
     context.answers.put_nowait(True)
     await done
