@@ -27,6 +27,7 @@ from handlers.core.connections import Connections, close_http_connections
 from handlers.core.disconnects import KICKED, RESTARTING
 from handlers.core.http import HandlerContext, NotFound
 from handlers.core.logging import configure_logging
+from works.background import BackgroundTasks
 from works.bans import Bans
 from works.chat.messages import Chat
 from works.events.open import open_events
@@ -100,10 +101,11 @@ async def open_services(settings: Settings) -> Services:
     metrics = Metrics()
     results_options = store_options(settings, settings.results.media)
     results = open_results(settings.results.media, results_options)
-    events = open_events(settings.events)
+    background = BackgroundTasks()
+    events = open_events(settings.events, background)
     metrics.watch(metrics.event_syncs, lambda: events.syncs)
     child = ChildConfig.of(settings.decoders, settings.images, results.url, results_options)
-    queue = await open_queue(settings.cluster, settings.decoders, settings.queue, child, results, metrics)
+    queue = await open_queue(settings.cluster, settings.decoders, settings.queue, child, results, metrics, background)
     video = VideoService(settings.video, queue, metrics)
     uploads_url = settings.uploads.url(settings.results)
     uploads_options = store_options(settings, uploads_url)
@@ -138,6 +140,7 @@ async def open_services(settings: Settings) -> Services:
         snapshots=Snapshots(video),
         metrics=metrics,
         threads=threads,
+        background=background,
     )
 
 

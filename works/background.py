@@ -31,9 +31,14 @@ class BackgroundTasks:
         self._tasks: list[asyncio.Task[None]] = []
         self._down: set[str] = set()
 
-    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Runs `run()`, which is to end only by being cancelled, and runs it again whenever it ends."""
-        self._tasks.append(asyncio.create_task(self._keep_running(name, run), name=name))
+    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
+        """Runs `run()`, which is to end only by being cancelled, and runs it again whenever it ends.
+
+        To be cancelled by `close`, or before that by the owner of the task.
+        """
+        task = asyncio.create_task(self._keep_running(name, run), name=name)
+        self._tasks.append(task)
+        return task
 
     def faults(self) -> list[str]:
         """The tasks that are down. Never an error's own words: they may hold an address with its password."""

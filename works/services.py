@@ -53,7 +53,7 @@ class Services:
     metrics: Metrics
     threads: StoreThreads
     """In which to wait for ``results``."""
-    background: BackgroundTasks = field(default_factory=BackgroundTasks)
+    background: BackgroundTasks
     intervals: ServiceIntervals = ServiceIntervals()
     _checks: "dict[str, asyncio.Future[None]]" = field(default_factory=dict)
 
@@ -106,9 +106,9 @@ class Services:
 
     async def close(self) -> None:
         """Writes what is not yet written. To be called when no connection reads events any more."""
-        await self.background.close()
         await _within(self.intervals.last_events, self.chat.settle())
         await self.events.close()
+        await self.background.close()
         self.threads.close()
         self.uploads.threads.close()
 

@@ -8,7 +8,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
+import structlog
+
 from works.events.broker import Broker, Event, PositionLost
+
+log = structlog.get_logger()
 
 # Members that are sent an event before the loop has a turn: 100 sends take about 1 ms.
 _AT_ONCE = 100
@@ -75,9 +79,15 @@ class StreamFanout:
                     if listener not in self.members:
                         listener.touched(self.stream)
         except (PositionLost, OSError):
-            self.ended = True
-            for listener in list(self.listeners):
-                listener.lost(self.stream)
+            self._lose()
+        except Exception:
+            log.exception("failed", stream=self.stream)
+            self._lose()
+
+    def _lose(self) -> None:
+        self.ended = True
+        for listener in list(self.listeners):
+            listener.lost(self.stream)
 
     async def _broadcast(self, offset: int, text: str) -> None:
         frame = self._frame(text)

@@ -87,6 +87,9 @@ class JobExecution:
                         self.lose()
         except (PositionLost, OSError):
             self.lose()
+        except Exception:
+            log.exception("failed", job=self.id)
+            self.lose()
 
     def _apply(self, event: Event) -> None:
         if self.history.state == "cancelling":

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from works.background import BackgroundTasks
 from works.errors import Busy, WorkError
 from works.imaging.task import Result
 from works.metrics import Metrics
@@ -68,8 +69,10 @@ class ClusterQueue(BaseQueue):
         media: ResultStore,
         bounds: QueueBounds,
         metrics: Metrics,
+        background: BackgroundTasks | None = None,
     ) -> None:
         super().__init__(media, bounds, metrics)
+        self._background = background or BackgroundTasks()
         self._connect, self._settings = connect, settings
         # A worker holds to its own timeout; this one is for a worker that neither answers nor is missed.
         self._longest = ATTEMPTS * timeout + settings.queue_patience
@@ -85,7 +88,7 @@ class ClusterQueue(BaseQueue):
 
     async def start(self) -> None:
         self._impatient(True)
-        self._keeper = asyncio.create_task(self._keep())
+        self._keeper = self._background.start("cluster connection", self._keep)
 
     def ready(self) -> bool:
         return self._threads > 0 and not self._closing and self._reachable() is not None
@@ -117,7 +120,7 @@ class ClusterQueue(BaseQueue):
     async def _keep(self) -> None:
         """Connects, again and again; tells of it when it begins to fail and when it is mended."""
         pause = _BACKOFF[0]
-        while not self._closing:
+        while True:
             try:
                 self._cluster = await self._connect()
             except Exception as error:  # whatever it is, the next try may do

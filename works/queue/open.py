@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from works.background import BackgroundTasks
 from works.metrics import Metrics
 from works.queue import WorkQueue
 from works.queue.cluster import ClusterQueue
@@ -19,6 +20,7 @@ async def open_queue(
     config: ChildConfig,
     results: ResultStore,
     metrics: Metrics,
+    background: BackgroundTasks,
 ) -> WorkQueue:
     """The queue of this machine's own decoders, or of a cluster's; a cluster that is away is waited for.
 
@@ -36,4 +38,6 @@ async def open_queue(
         raise ValueError(f"queue {address.url!r}: Dask needs a package more, got by: make extras") from None
     with suppress(OSError):  # the name is not known yet
         await address.resolve()
-    return ClusterQueue(lambda: DaskCluster.connect(address), cluster, config.timeout, results, bounds, metrics)
+    return ClusterQueue(
+        lambda: DaskCluster.connect(address), cluster, config.timeout, results, bounds, metrics, background
+    )

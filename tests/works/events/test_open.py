@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.support.running import ROOT
+from works.background import BackgroundTasks
 from works.events.open import open_events
 from works.events.settings import EventSettings
 
@@ -13,13 +14,13 @@ from works.events.settings import EventSettings
 @pytest.mark.parametrize("url", ["", "sqlite", "sqlite:", "redis:", "rediss://", "redi://localhost", "/var/events.db"])
 async def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="the known kinds are sqlite:FILE, redis://"):
-        open_events(EventSettings(events=url))
+        open_events(EventSettings(events=url), BackgroundTasks())
 
 
 @pytest.mark.parametrize("url", ["redi://user:secret@localhost", "redis://user:secret@localhost:port/0"])
 async def test_what_is_said_of_a_url_is_without_its_password(url: str) -> None:
     with pytest.raises(ValueError, match=r"redis?://\*\*\*@localhost") as told:
-        open_events(EventSettings(events=url))
+        open_events(EventSettings(events=url), BackgroundTasks())
     assert "secret" not in str(told.value)
 
 
@@ -27,10 +28,11 @@ def test_without_its_package_redis_is_refused_with_a_hint_and_sqlite_is_not() ->
     script = """
 import sys
 sys.modules["redis"] = None  # as when it is not installed
+from works.background import BackgroundTasks
 from works.events.open import open_events
 from works.events.settings import EventSettings
 try:
-    open_events(EventSettings(events="redis://localhost/0"))
+    open_events(EventSettings(events="redis://localhost/0"), BackgroundTasks())
 except ValueError as error:
     print(error)
 """

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from works.background import BackgroundTasks
+
 # Calls in one round trip: enough to fill it, and few enough that their answers, read whole, stay small.
 _GROUP = 256
 # Seconds between attempts while Redis does not answer: the first, and the longest.
@@ -36,7 +38,12 @@ class RedisCalls:
     Redis. ``fault`` is why Redis last gave no answer.
     """
 
-    def __init__(self, execute: Callable[[Sequence[RedisCall]], Awaitable[list[Any]]], patience: float) -> None:
+    def __init__(
+        self,
+        execute: Callable[[Sequence[RedisCall]], Awaitable[list[Any]]],
+        patience: float,
+        background: BackgroundTasks,
+    ) -> None:
         self.patience = patience
         self.process = secrets.token_hex(8)
         self.fault = "Redis does not answer"
@@ -47,7 +54,7 @@ class RedisCalls:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
-        self._sender = asyncio.get_running_loop().create_task(self._send_all())
+        self._sender = background.start("event sender", self._send_all)
 
     def new_id(self) -> str:
         """A name for a call, which no other call of any process has."""
@@ -91,6 +98,8 @@ class RedisCalls:
 
     async def _send_all(self) -> None:
         pause = _PAUSE
+        if self._waiting:  # it was started again
+            self._wake.set()
         while True:
             await self._wake.wait()
             self._wake.clear()

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from works.background import BackgroundTasks
 from works.events.presence import PRESENT
 from works.events.redis.broker import RedisBroker
 from works.events.redis.calls import RedisCalls
@@ -40,19 +41,26 @@ class RedisEventStore:
     Raises ValueError for an invalid URL. Redis may be away; then the first call raises OSError.
     """
 
-    def __init__(self, url: str, keep: int = 10_000, timeouts: RedisTimeouts = TIMEOUTS) -> None:
+    def __init__(
+        self,
+        url: str,
+        keep: int = 10_000,
+        timeouts: RedisTimeouts = TIMEOUTS,
+        background: BackgroundTasks | None = None,
+    ) -> None:
+        background = background or BackgroundTasks()
         pool = make_pool(url)
         prefix = f"sluice:{database_of(pool)}:"
         self._interval = timeouts.present / 3
         self._connection = CallConnection(pool, timeouts.answer)
-        self._calls = RedisCalls(self._connection.execute, timeouts.patience)
+        self._calls = RedisCalls(self._connection.execute, timeouts.patience, background)
         channels = ChannelConnection(pool, prefix, timeouts.answer)
-        self._subscriptions = RedisSubscriptions(self._calls, channels, timeouts.present)
+        self._subscriptions = RedisSubscriptions(self._calls, channels, timeouts.present, background)
         self.broker = RedisBroker(self._calls, self._subscriptions, prefix, keep)
         self.marks = RedisMarks(self._calls)
         self.presence = RedisPresence(self._calls, timeouts.present)
         self.leases = RedisLeases(self._calls)
-        self._refresher = asyncio.get_running_loop().create_task(self._refresh())
+        self._refresher = background.start("event presence", self._refresh)
 
     @property
     def syncs(self) -> int:

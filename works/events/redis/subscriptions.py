@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from works.background import BackgroundTasks
 from works.events.broker import Event, PositionLost
 from works.events.redis.calls import RedisCalls
 from works.events.redis.connection import ChannelConnection
@@ -52,14 +53,18 @@ def events_of(answer: list[Any]) -> list[Event]:
 class RedisSubscriptions:
     """``present``: seconds for which this process counts as a reader of a stream after each look-up."""
 
-    def __init__(self, calls: RedisCalls, channels: ChannelConnection, present: float) -> None:
+    def __init__(
+        self, calls: RedisCalls, channels: ChannelConnection, present: float, background: BackgroundTasks
+    ) -> None:
         self._calls, self._channels, self._present = calls, channels, present
         self._streams: dict[str, FollowedStream] = {}
         # The streams whose channels are subscribed on this connection; None while there is none.
         self._subscribed: set[str] | None = None
         self._changed = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._receive()), loop.create_task(self._keep_subscribed())]
+        self._tasks = [
+            background.start("event receiver", self._receive),
+            background.start("event subscriptions", self._keep_subscribed),
+        ]
 
     async def subscribe(self, stream: str, after: int) -> AsyncIterator[list[Event]]:
         """As a Broker does; while Redis is away it waits."""

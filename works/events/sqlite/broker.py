@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
+from works.background import BackgroundTasks
 from works.events.broker import Event, Fenced, Position, PositionLost
 from works.events.sqlite import tables
 from works.events.sqlite.disk import Disk
@@ -23,13 +24,13 @@ _MOST_UNWRITTEN = 10_000
 class SqliteBroker:
     """``keep``: how many events a stream holds; the oldest go first."""
 
-    def __init__(self, disk: Disk, streams: StreamCache, keep: int) -> None:
+    def __init__(self, disk: Disk, streams: StreamCache, keep: int, background: BackgroundTasks) -> None:
         self._disk, self._database, self._streams, self._keep = disk, disk.database, streams, keep
         self._group: list[PendingWrite] = []
         self._committing = asyncio.Lock()
         self._urgent = asyncio.Event()
         self._closing = False
-        self._writer = asyncio.get_running_loop().create_task(self._write_groups())
+        self._writer = background.start("event writer", self._write_groups)
 
     async def position(self, stream: str) -> Position:
         state = self._streams.get(stream)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from works.background import BackgroundTasks
 from works.events.memory import MemoryLeases, MemoryPresence
 from works.events.sqlite import tables
 from works.events.sqlite.broker import SqliteBroker
@@ -14,13 +15,13 @@ from works.events.sqlite.tables import os_errors
 class SqliteEventStore:
     """``keep``: how many events a stream holds; the oldest go first. Raises OSError when the file cannot be used."""
 
-    def __init__(self, path: Path, keep: int = 10_000) -> None:
+    def __init__(self, path: Path, keep: int = 10_000, background: BackgroundTasks | None = None) -> None:
         try:
             self._disk = Disk(path)
         except OSError as error:
             raise OSError(f"events {path} cannot be opened: {error}") from error
         streams = StreamCache(self._disk.database)
-        self.broker = SqliteBroker(self._disk, streams, keep)
+        self.broker = SqliteBroker(self._disk, streams, keep, background or BackgroundTasks())
         self.marks = SqliteMarks(self._disk, streams)
         self.presence = MemoryPresence()
         self.leases = MemoryLeases()
