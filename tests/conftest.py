@@ -1,13 +1,15 @@
 """Fixtures: a shared server with default settings, a maker of servers with others, a Redis."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 import websockets
 from hypothesis import HealthCheck, settings
 
+from tests.browser.chromium import BROWSER
 from tests.support.redis import Redis, redis_in
 from tests.support.running import GUARD, Server
 from tests.support.s3 import S3, s3_in
@@ -20,6 +22,13 @@ websockets.connect.__init__.__kwdefaults__ |= {"open_timeout": GUARD, "ping_time
 # Hypothesis fails an example that takes 200 ms, and one test in many runs by what it happens to draw.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use Chromium run in the event loop of the session: its connection belongs to one loop."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +67,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """One S3 server for all tests that neither stop it nor have it refuse; each takes a prefix of its own."""
     with s3_in(tmp_path_factory.mktemp("s3")) as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[None]:
+    """For tests that use tests.browser.chromium."""
+    yield
+    await BROWSER.close()
 
 
 @pytest.fixture(scope="session")

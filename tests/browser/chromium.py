@@ -1,4 +1,9 @@
-"""Chromium for the tests: the real one of the system, and a TCP proxy by which its connections can be cut."""
+"""Chromium for the tests: one browser for all tests of a process, and a TCP proxy by which its connections are cut.
+
+A test gets a context of its own: no cookies, no storage, no pages of another test. The fixture ``chromium`` ends the
+browser after the last test; tests that use it run in the event loop of the session, to which the browser's connection
+belongs.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, Playwright, async_playwright, expect
 
 from tests.support.running import Server
 
@@ -21,6 +26,41 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+
+
+class Chromium:
+    """The browser of this process. It is launched when the first context is asked for, and again if it has crashed."""
+
+    def __init__(self) -> None:
+        self._playwright: Playwright | None = None
+        self._browser: Browser | None = None
+
+    async def launched(self) -> Browser:
+        if self._playwright is None:
+            self._playwright = await async_playwright().start()
+        if self._browser is None or not self._browser.is_connected():
+            chromium = self._playwright.chromium
+            self._browser = await chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS, timeout=PATIENCE)
+        return self._browser
+
+    @asynccontextmanager
+    async def context(self, **options: Any) -> AsyncIterator[BrowserContext]:
+        context = await (await self.launched()).new_context(**options)
+        context.set_default_timeout(PATIENCE)
+        try:
+            yield context
+        finally:
+            await context.close()
+
+    async def close(self) -> None:
+        if self._browser is not None:
+            await self._browser.close()
+        if self._playwright is not None:
+            await self._playwright.stop()
+        self._browser = self._playwright = None
+
+
+BROWSER = Chromium()
 
 
 @asynccontextmanager
@@ -37,17 +77,13 @@ async def console(
     """The console, open and let in. Fails the test for an error on the page, or a request to another host."""
     faults: list[str] = []
     base = url or server.url
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS, timeout=PATIENCE)
-        context = await browser.new_context(viewport={"width": width, "height": height}, **options)
+    async with BROWSER.context(viewport={"width": width, "height": height}, **options) as context:
         page = await context.new_page()
-        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: None if _ours(request.url, base) else faults.append(request.url))
         await page.goto(f"{base}/?token={token or server.token()}{fragment}")
         await page.wait_for_selector("#connection[data-state=open]")
         yield page
-        await browser.close()
     assert faults == []
 
 

@@ -9,7 +9,6 @@ from types import TracebackType
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Page
 
-from tests.browser.chromium import PATIENCE
 from tests.support.ports import free_port
 from tests.support.running import GUARD
 
@@ -51,7 +50,6 @@ class Watched:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.faults: list[str] = []
-        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("console", lambda said: self.faults.append(f"{said.text} {said.location}") if _is_fault(said) else None)
 

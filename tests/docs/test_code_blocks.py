@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import BrowserContext, async_playwright
+from playwright.async_api import BrowserContext
 
 from cli import job as job_command
-from tests.browser.chromium import FLAGS, PATIENCE
+from tests.browser.chromium import BROWSER
 from tests.docs.blocks import BLOCKS, FILES, Block, blocks_in, under
 from tests.docs.pages import Pages, Watched
 from tests.docs.terminal import Terminal
@@ -139,12 +139,10 @@ def service(tmp_path_factory: pytest.TempPathFactory, pages: Pages, film: Path) 
     running.stop()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def context() -> AsyncIterator[BrowserContext]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS, timeout=PATIENCE)
-        yield await browser.new_context()
-        await browser.close()
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(chromium: None) -> AsyncIterator[BrowserContext]:
+    async with BROWSER.context() as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -240,7 +238,6 @@ def test_a_request_is_answered(block: Block, service: Server) -> None:
             assert any(b"\xff\xd8" in chunk for chunk in answer.iter_raw())
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("block", alone("js", "html"), ids=str)
 async def test_an_example_works_on_a_page_of_another_origin(
     block: Block, service: Server, pages: Pages, context: BrowserContext
@@ -253,7 +250,6 @@ async def test_an_example_works_on_a_page_of_another_origin(
     await page.shows(SHOWN[block.file])
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.mark == "own origin"], ids=str)
 async def test_an_example_for_our_own_pages_works_there(block: Block, service: Server, context: BrowserContext) -> None:
     page = await Watched.open(context, f"{service.url}/?token={service.token(scope='images chat video jobs')}")
@@ -261,7 +257,6 @@ async def test_an_example_for_our_own_pages_works_there(block: Block, service: S
     await page.shows("document.body.lastElementChild.naturalWidth > 0")
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_the_tutorial_leads_to_a_page_that_shows_the_picture(terminal: Terminal, context: BrowserContext) -> None:
     start, token, html, look = TUTORIAL
     terminal.run(start.text)

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
-from tests.browser.chromium import FLAGS
+from tests.browser.chromium import BROWSER
 from tests.reliability.doors import DENY, Answer, ask, bearer, request
 from tests.support.client import Client
 from tests.support.pictures import small
-from tests.support.running import GUARD, Server
+from tests.support.running import Server
 
 Start = Callable[..., Server]
 OWN, ALLOWED = "http://127.0.0.1", "https://pages.example"
@@ -219,16 +219,11 @@ async def elsewhere(host: str) -> AsyncIterator[str]:
 @asynccontextmanager
 async def visitor(server: Server) -> AsyncIterator[Page]:
     """The browser of somebody whom our console knows."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=FLAGS, timeout=2000 * GUARD
-        )
-        page = await (await browser.new_context()).new_page()
-        page.set_default_timeout(GUARD * 1000)
+    async with BROWSER.context() as context:
+        page = await context.new_page()
         await page.goto(f"{server.url}/?token={server.token(scope='images admin')}")
         await page.wait_for_selector("#connection[data-state=open]")
         yield page
-        await browser.close()
 
 
 TRY = """async ([url, token]) => {
@@ -267,6 +262,7 @@ BLIND = """async (url) => {
 }"""
 
 
+@pytest.mark.usefixtures("chromium")
 async def test_a_page_of_another_origin_gets_nothing_in_a_real_browser(start: Start) -> None:
     """It has a good token, and on 127.0.0.1 the browser sends the console's cookie along: still nothing."""
     server = start()
@@ -284,6 +280,7 @@ async def test_a_page_of_another_origin_gets_nothing_in_a_real_browser(start: St
             await page.frames[1].wait_for_url("chrome-error://**")
 
 
+@pytest.mark.usefixtures("chromium")
 async def test_a_page_of_an_allowed_origin_is_let_in_by_its_token(start: Start) -> None:
     """Its own token opens what it may use. The cookie is the console's: pages of another site do not even send it."""
     async with elsewhere("127.0.0.1") as near, elsewhere("localhost") as far:
