@@ -1,7 +1,7 @@
 """/media/NAME and /upload/NAME: results and uploads by their unguessable names, cacheable, never run by a browser.
 
-From a folder we send them, or nginx does when it is told to; from a bucket the client fetches them itself, by an
-address that is good for a few minutes, or they come through us.
+Files of a folder are sent by us, or by nginx (`accel_redirect`). Objects of a bucket are fetched by the client, by a
+signed address that expires after some minutes, or are sent through us (`store_serve`).
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ import tornado.web
 
 from handlers.core.http import BaseHandler, within
 from handlers.core.refusals import FILE_UNAVAILABLE, NOT_FOUND, Refused
-from works.storage import results as media
-from works.storage import uploads_store as shelf
+from works.storage import results, uploads_store
 from works.storage.address import RemoteFiles, StoredObject
 from works.storage.filetype import FILE_TYPES
 
@@ -27,7 +26,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
 
     missing: ClassVar[str] = "there is no such result; they are kept for a day"
     _object: StoredObject | None = None
-    _wanted: tuple[int, int] | None = None
+    _range: tuple[int, int] | None = None
 
     @property
     def place(self) -> Path | RemoteFiles:
@@ -42,12 +41,12 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         if not isinstance(place, Path):
             await self._get_object(place, path, include_body)
         elif http.accel_redirect and within(str(self.request.remote_ip), http.trusted_proxies):
-            self._hand_over(path, http.accel_redirect)
+            self._accel_redirect(path, http.accel_redirect)
         else:
             await super().get(path, include_body)
 
-    def _hand_over(self, path: str, location: str) -> None:
-        """To the nginx that asks for it; it sends the headers of ours that it knows, and its own configuration's."""
+    def _accel_redirect(self, path: str, location: str) -> None:
+        """Has nginx send the file, with those of our headers that it knows and those of its own configuration."""
         self.path = path
         self.validate_absolute_path(self.root, self.get_absolute_path(self.root, path))
         self.set_header("Content-Type", self.get_content_type())
@@ -60,8 +59,8 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
             if include_body and self.context.http.store_serve == "redirect":
                 return await self._redirect(bucket, name)
             await super().get(name, include_body)
-            if self._wanted:
-                await self._send_pieces(bucket, name, *self._wanted)
+            if self._range:
+                await self._send_pieces(bucket, name, *self._range)
         except FileNotFoundError:
             raise Refused(NOT_FOUND, what=self.missing) from None
         except OSError as error:
@@ -77,7 +76,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         self.redirect(address)
 
     async def _send_pieces(self, bucket: RemoteFiles, name: str, start: int, end: int) -> None:
-        """No faster than the client takes them, each a request of its own: a slow client outlasts any one of them."""
+        """One request to the store for each piece, no faster than the client reads: a slow client would outlast one."""
         while start < end:
             piece = await self.services.threads.run(bucket.piece, name, start, min(start + _PIECE, end))
             self.write(piece)
@@ -101,11 +100,11 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         return super().get_modified_time()
 
     def get_content(self, abspath: str, start: int | None = None, end: int | None = None) -> Any:  # type: ignore[override]
-        """Of an object nothing yet: which bytes are wanted is noted, and they are sent when the headers are made."""
+        """For an object, only notes the range: its bytes are fetched and sent after the headers."""
         if not self._object:
             return super().get_content(abspath, start, end)
         size = self._object.size
-        self._wanted = start or 0, size if end is None else end
+        self._range = start or 0, size if end is None else end
         nothing: Sequence[bytes] = ()
         return nothing
 
@@ -114,22 +113,22 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         return f'"{self.path}"'
 
     def get_content_type(self) -> str:
-        return self.told(self.path)["Content-Type"]
+        return self.file_headers(self.path)["Content-Type"]
 
     def set_extra_headers(self, path: str) -> None:
-        for name, value in self.told(path).items():
+        for name, value in self.file_headers(path).items():
             self.set_header(name, value)
         self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
-        # The name is the key, no cookie is asked for: any page that has it may read the pixels.
+        # The unguessable name is the key, without any cookie: a page that has it may read the pixels.
         self.set_header("Access-Control-Allow-Origin", "*")
 
-    def told(self, path: str) -> dict[str, str]:
-        """The headers that are the file's own."""
-        return media.headers_of(path)
+    def file_headers(self, path: str) -> dict[str, str]:
+        """The headers that depend on the file's type."""
+        return results.headers_of(path)
 
 
 class UploadedFile(MediaFile):
-    """What a stranger sent, byte for byte: it is what its type says and nothing else, whatever it looks like."""
+    """A file as a user sent it: a browser must take it for its declared type, whatever its bytes look like."""
 
     missing = "there is no such upload; what no message refers to is kept for an hour, all else for a month"
 
@@ -137,14 +136,14 @@ class UploadedFile(MediaFile):
     def place(self) -> Path | RemoteFiles:
         return self.services.uploads.place
 
-    def told(self, path: str) -> dict[str, str]:
-        # Should a browser take it for a page after all, that page is nobody's and runs nothing.
+    def file_headers(self, path: str) -> dict[str, str]:
+        # Should a browser take it for a page all the same, that page has no origin and runs no scripts.
         runs_nothing = "default-src 'none'; frame-ancestors 'none'; sandbox"
-        return shelf.headers_of(path) | {"Content-Security-Policy": runs_nothing}
+        return uploads_store.headers_of(path) | {"Content-Security-Policy": runs_nothing}
 
 
 _UPLOADED = "|".join(suffix.removeprefix(".") for suffix in FILE_TYPES)
 routes = [
-    (rf"/media/({media.NAME.pattern})", MediaFile, {"path": ""}),
+    (rf"/media/({results.NAME.pattern})", MediaFile, {"path": ""}),
     (rf"/upload/([0-9a-f]{{32}}(?:-small)?\.(?:{_UPLOADED}))", UploadedFile, {"path": ""}),
 ]

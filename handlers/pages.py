@@ -21,38 +21,39 @@ _CONSOLE_POLICY = (
 class Console(BaseHandler):
     async def get(self) -> None:
         if "token" in self.request.query_arguments:
-            await self._keep_token(self.get_query_argument("token").strip())
+            await self._store_token(self.get_query_argument("token").strip())
             return
         self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.set_header("Content-Security-Policy", _CONSOLE_POLICY.format(" ".join(self._elsewhere())))
+        self.set_header("Content-Security-Policy", _CONSOLE_POLICY.format(" ".join(self._media_origins())))
         self.finish((STATIC / "console" / "index.html").read_bytes())
 
-    def _elsewhere(self) -> set[str]:
-        """Where results and uploads may come from besides ourselves."""
+    def _media_origins(self) -> set[str]:
+        """The origins besides our own by which results and uploads are fetched."""
         http, services = self.context.http, self.services
-        hosts = {http.public_url} if http.public_url else set()
+        origins = {http.public_url} if http.public_url else set()
         if http.store_serve == "redirect":
-            hosts |= {
+            origins |= {
                 place.origin
                 for place in (services.results.place, services.uploads.place)
                 if not isinstance(place, Path)
             }
-        return hosts
+        return origins
 
-    async def _keep_token(self, token: str) -> None:
+    async def _store_token(self, token: str) -> None:
+        """Verifies the token, stores it as the console's cookie, and redirects to the URL without it."""
         try:
             user = await self.context.verifier.verify(token, self.address)
         except TokenError as error:
             raise Refused(TOKEN_REFUSED, why=error.message) from None
-        left = int(user.expires_at - time.time())
+        max_age = int(user.expires_at - time.time())
         secure = self.base_url.startswith("https:")
-        self.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=secure, max_age=left)
+        self.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=secure, max_age=max_age)
         self.redirect("/")
 
 
 class StaticFile(tornado.web.StaticFileHandler, BaseHandler):
     def set_extra_headers(self, path: str) -> None:
-        _open_to_all_origins(self)
+        _allow_all_origins(self)
 
 
 class ClientModule(BaseHandler):
@@ -62,7 +63,7 @@ class ClientModule(BaseHandler):
         if not (STATIC / "client" / name).is_file():
             raise Refused(NOTHING_HERE)
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
-        _open_to_all_origins(self)
+        _allow_all_origins(self)
         self.finish(f'export * from "./client/{name}";\n')
 
 
@@ -73,7 +74,7 @@ class Favicon(BaseHandler):
         self.finish((STATIC / "icon.svg").read_bytes())
 
 
-def _open_to_all_origins(handler: BaseHandler) -> None:
+def _allow_all_origins(handler: BaseHandler) -> None:
     """The client modules are meant to be imported by pages of other origins."""
     handler.set_header("Cache-Control", "no-cache")
     handler.set_header("Access-Control-Allow-Origin", "*")

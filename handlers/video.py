@@ -1,6 +1,6 @@
-"""/ws/video: cameras and recordings, the newest frame first (sluice.v2). docs/video.md tells it all.
+"""/ws/video: cameras and recordings, the newest frame first (sluice.v2). docs/video.md has the protocol.
 
-Frames wait in their watches, one in each, and go out in turn whenever the socket has drained.
+Frames wait in their watches, one in each, and are sent in turn whenever the socket has drained.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from works.video.source import Source
 from works.video.watch import Watch
 
 _RETRY_AFTER = 1000  # milliseconds
-# Bytes that the system holds back unsent before it says that it has enough: what waits there is not replaced by newer
-# frames. Left to itself it takes megabytes, seconds of video.
+# Unsent bytes that the kernel accepts (TCP_NOTSENT_LOWAT): what waits there is not replaced by newer frames. Without
+# the option it accepts megabytes, seconds of video.
 _UNSENT = 64 << 10
 
 Name = Field(min_length=1, max_length=100)
@@ -83,7 +83,7 @@ class SnapshotMessage(Message):
 
 
 class View:
-    """A watch as its client knows it: by which name, how it is written, how many frames are on their way."""
+    """A watch of this connection: its client's name for it, its encoding, and the frames that are not yet shown."""
 
     def __init__(self, message: WatchMessage) -> None:
         self.name = message.watch
@@ -99,18 +99,18 @@ class View:
         return has_room and self.watch is not None and self.watch.newest is not None
 
     def seen(self, seq: int) -> None:
-        """That frame was shown, and so was every one before it or never will be."""
+        """The client has shown that frame; of the earlier ones it will show none any more."""
         self._unseen = [each for each in self._unseen if each > seq]
 
-    def written(self, watch: Watch, shot: Frame) -> bytes:
-        """The picture as what goes over the wire."""
+    def encode(self, watch: Watch, picture: Frame) -> bytes:
+        """The WebSocket frame of the message that has the picture."""
         if self._window is not None:
-            self._unseen.append(shot.seq)
+            self._unseen.append(picture.seq)
         own = json.dumps({"type": "frame", "watch": self.name, "dropped": watch.dropped}, separators=(",", ":"))
-        header = f"{own[:-1]},{shot.members}"
+        header = f"{own[:-1]},{picture.members}"
         if self._text:
-            return frame(f'{header},"jpeg":"{shot.base64}"}}')
-        return frame_packed(header + "}", shot.jpeg)
+            return frame(f'{header},"jpeg":"{picture.base64}"}}')
+        return frame_packed(header + "}", picture.jpeg)
 
 
 class VideoWebSocket(BaseWebSocketHandler):
@@ -131,10 +131,10 @@ class VideoWebSocket(BaseWebSocketHandler):
 
     async def opened(self) -> None:
         self._views: dict[str, View] = {}
-        self._snapshots = 0  # those under way
-        self._ready: dict[View, None] = {}  # those whose frame may be sent, in turn
+        self._snapshots = 0  # requests that are not yet answered
+        self._ready: dict[View, None] = {}  # views whose frame may be sent, in turn
         self._sent: asyncio.Future[None] | None = None
-        self._stall: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
         if self.ws_connection and self.ws_connection.stream:
             self.ws_connection.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         bounds = self.services.video.settings
@@ -145,25 +145,25 @@ class VideoWebSocket(BaseWebSocketHandler):
                 "user": self.user.name,
                 "expires_at": self.user.expires_at,
                 "limits": {"video_watches": self.context.video.video_watches, **limits},
-                **self._listed(),
+                **self._sources(),
                 "actions": actions.offered(),
             }
         )
 
-    def _listed(self) -> dict[str, Any]:
-        """With the time by the clock of ``captured_at``: a page's own may be another."""
+    def _sources(self) -> dict[str, Any]:
+        """The sources that the user may watch, and the time by the clock of ``captured_at``: a page's may differ."""
         sources = self.services.video.list_sources(self.user.name, self.user.scopes)
         return {"now": int(time.time() * 1000), "sources": sources}
 
     def on_sources(self, message: Sources, payload: memoryview) -> None:
-        self.send({"type": "sources", **self._listed()})
+        self.send({"type": "sources", **self._sources()})
 
     def on_watch(self, message: WatchMessage, payload: memoryview) -> None:
-        most = self.context.video.video_watches
+        limit = self.context.video.video_watches
         if message.watch in self._views:
             raise WorkError("bad_message", f"watch: {message.watch!r} is watching already; stop it first")
-        if len(self._views) >= most:
-            raise Busy(f"a socket has at most {most} watches (video_watches)", _RETRY_AFTER)
+        if len(self._views) >= limit:
+            raise Busy(f"a socket has at most {limit} watches (video_watches)", _RETRY_AFTER)
         self._views[message.watch] = view = View(message)
         view.opening = self.spawn(self._watch(view, message))
 
@@ -171,18 +171,18 @@ class VideoWebSocket(BaseWebSocketHandler):
         def ready() -> None:
             if view.is_ready:
                 self._ready[view] = None
-                self._pump()
+                self._send_ready()
 
-        def tell(told: dict[str, Any]) -> None:
-            self._tell(view, told)
+        def notify(message: dict[str, Any]) -> None:
+            self._send_state(view, message)
 
         try:
             options = actions.check(message.action, message.options) if message.action else {}
-            source, wish = self._wish(message, message.fps)
+            source, request = self._request(message, message.fps)
             text = json.dumps(options, sort_keys=True)
-            wish = replace(wish, action=message.action, options=text, paused=message.paused)
-            watch = view.watch = await self.services.video.watch(source, wish, ready, tell)
-            # A file takes its time to open, and the token may be another by now.
+            request = replace(request, action=message.action, options=text, paused=message.paused)
+            watch = view.watch = await self.services.video.watch(source, request, ready, notify)
+            # Opening a file takes time, in which the token may have been replaced.
             self.services.video.find(source.name, self.user.name, self.user.scopes)
         except WorkError as error:
             del self._views[view.name]
@@ -190,69 +190,73 @@ class VideoWebSocket(BaseWebSocketHandler):
                 view.watch.close()
             return self.reply_error(error, {"watch": view.name})
         width, quality = watch.size
-        given = {"kind": source.kind, "shared": source.kind == "live", "width": width, "quality": quality}
-        self.send({"type": "watching", "watch": view.name, "action": message.action, **given, **watch.state()})
+        stream = {"kind": source.kind, "shared": source.kind == "live", "width": width, "quality": quality}
+        self.send({"type": "watching", "watch": view.name, "action": message.action, **stream, **watch.state()})
         ready()
 
-    def _wish(self, message: WatchMessage | SnapshotMessage, fps: float | None = None) -> tuple[Source, WatchRequest]:
-        """Raises WorkError."""
+    def _request(
+        self, message: WatchMessage | SnapshotMessage, fps: float | None = None
+    ) -> tuple[Source, WatchRequest]:
+        """The source and what is requested of it. Raises WorkError."""
         source = self.services.video.find(message.source, self.user.name, self.user.scopes)
-        asked = {"fps": fps, **message.model_dump(include={"width", "quality", "position"})}
-        return source, self.services.video.make_request(source, self.user.name, **asked)
+        options = {"fps": fps, **message.model_dump(include={"width", "quality", "position"})}
+        return source, self.services.video.make_request(source, self.user.name, **options)
 
-    def _tell(self, view: View, told: dict[str, Any]) -> None:
-        if told.get("ended") is True:
+    def _send_state(self, view: View, message: dict[str, Any]) -> None:
+        """Sends what has changed of a watch; with ``ended`` the watch is over."""
+        if message.get("ended") is True:
             self._views.pop(view.name, None)
             self._ready.pop(view, None)
-        if told["type"] == "error":
-            self.services.metrics.refusals.labels(told["code"]).inc()
-        self.send({**told, "watch": view.name})
+        if message["type"] == "error":
+            self.services.metrics.refusals.labels(message["code"]).inc()
+        self.send({**message, "watch": view.name})
 
-    def _pump(self) -> None:
-        """Sends what is ready until the socket has enough, and goes on when that has drained."""
+    def _send_ready(self) -> None:
+        """Sends frames until the socket accepts no more at once, and goes on when it has drained."""
         while self._ready and (self._sent is None or self._sent.done()):
             view = next(iter(self._ready))
             del self._ready[view]
-            shot = view.watch.take() if view.watch else None
-            if view.watch and shot:
-                self._sent = self._write(view.written(view.watch, shot))
-        if self._sent and not self._sent.done() and self._stall is None:
-            patience = self.context.sockets.stall_timeout
-            self._stall = asyncio.get_running_loop().call_later(patience, self.disconnect, READER_STALLED)
-            self._sent.add_done_callback(self._drained)
+            picture = view.watch.take() if view.watch else None
+            if view.watch and picture:
+                self._sent = self._write(view.encode(view.watch, picture))
+        if self._sent and not self._sent.done() and self._stall_timer is None:
+            timeout = self.context.sockets.stall_timeout
+            self._stall_timer = asyncio.get_running_loop().call_later(timeout, self.disconnect, READER_STALLED)
+            self._sent.add_done_callback(self._on_drained)
 
-    def _drained(self, sent: "asyncio.Future[None]") -> None:
-        if self._stall:
-            self._stall.cancel()
-            self._stall = None
+    def _on_drained(self, sent: "asyncio.Future[None]") -> None:
+        if self._stall_timer:
+            self._stall_timer.cancel()
+            self._stall_timer = None
         if not sent.cancelled() and sent.exception() is None:
-            self._pump()
+            self._send_ready()
 
-    def _known(self, message: Named) -> Watch:
+    def _find(self, message: Named) -> Watch:
+        """The open watch of that name. Raises WorkError."""
         view = self._views.get(message.watch)
         if view is None or view.watch is None:
             raise WorkError("not_found", f"watch: there is no {message.watch!r}, or not yet")
         return view.watch
 
     def on_pause(self, message: Named, payload: memoryview) -> None:
-        self._known(message).pause()
+        self._find(message).pause()
 
     def on_play(self, message: Named, payload: memoryview) -> None:
-        self._known(message).play()
+        self._find(message).play()
 
     def on_seek(self, message: Seek, payload: memoryview) -> None:
-        self._known(message).seek(message.position)
+        self._find(message).seek(message.position)
 
     def on_speed(self, message: Speed, payload: memoryview) -> None:
-        self._known(message).speed(message.factor)
+        self._find(message).speed(message.factor)
 
     def on_seen(self, message: Seen, payload: memoryview) -> None:
-        self._known(message)
+        self._find(message)
         view = self._views[message.watch]
         view.seen(message.seq)
         if view.is_ready:
             self._ready[view] = None
-            self._pump()
+            self._send_ready()
 
     def on_stop(self, message: Named, payload: memoryview) -> None:
         if message.watch not in self._views:
@@ -272,29 +276,29 @@ class VideoWebSocket(BaseWebSocketHandler):
         for view in list(self._views.values()):
             if view.watch and not view.watch.capture.source.open_to(self.user.name, self.user.scopes):
                 self._stop(view)
-                gone = WorkError("forbidden", "the new token may not watch this")
-                self._tell(view, {"type": "error", **gone.as_dict(), "ended": True})
+                error = WorkError("forbidden", "the new token may not watch this")
+                self._send_state(view, {"type": "error", **error.as_dict(), "ended": True})
 
     def on_snapshot(self, message: SnapshotMessage, payload: memoryview) -> None:
-        most = self.context.video.video_watches
-        if self._snapshots >= most:
-            raise Busy(f"a socket has at most {most} snapshots under way (video_watches)", _RETRY_AFTER)
+        limit = self.context.video.video_watches
+        if self._snapshots >= limit:
+            raise Busy(f"a socket has at most {limit} snapshots under way (video_watches)", _RETRY_AFTER)
         self._snapshots += 1
         self.spawn(self._snapshot(message))
 
     async def _snapshot(self, message: SnapshotMessage) -> None:
         try:
-            shot = await self.services.snapshots.take(*self._wish(message), message.max_age)
+            picture = await self.services.snapshots.take(*self._request(message), message.max_age)
         except WorkError as error:
             return self.reply_error(error, {"id": message.id})
         finally:
             self._snapshots -= 1
         own = json.dumps({"type": "snapshot", "id": message.id}, separators=(",", ":"))
-        await self.deliver(pack(f"{own[:-1]},{shot.members}}}", shot.jpeg))
+        await self.deliver(pack(f"{own[:-1]},{picture.members}}}", picture.jpeg))
 
     def closed(self) -> None:
-        if self._stall:
-            self._stall.cancel()
+        if self._stall_timer:
+            self._stall_timer.cancel()
         for view in self._views.values():
             self._stop(view)
 

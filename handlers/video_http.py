@@ -1,4 +1,4 @@
-"""GET /video/NAME/snapshot.jpg and /video/NAME/stream.mjpg: for ``<img>``, and for programs that know nothing of us."""
+"""GET /video/NAME/snapshot.jpg and /video/NAME/stream.mjpg: for ``<img>``, and for programs without our protocol."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ from works.video.source import Source
 from works.video.watch import Watch
 
 _BOUNDARY = "sluice"
-# Bytes that the system holds back unsent before it says that it has enough: what waits there is no longer the newest.
+# Unsent bytes that the kernel accepts (TCP_NOTSENT_LOWAT): what waits there is not replaced by newer frames.
 _UNSENT = 64 << 10
 
 
@@ -44,10 +44,11 @@ Q = TypeVar("Q", bound=Query)
 
 
 class VideoHandler(BaseHandler):
-    def _asked(self, kind: type[Q]) -> Q:
-        given: dict[str, Any] = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+    def _parse_query(self, schema: type[Q]) -> Q:
+        """Raises Refused, naming the first parameter that is wrong."""
+        values: dict[str, Any] = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         try:
-            return kind.model_validate(given)
+            return schema.model_validate(values)
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]
             raise Refused(BAD_REQUEST, faults=f"{str(fault['loc'][0])[:40]}: {fault['msg']}") from None
@@ -56,33 +57,33 @@ class VideoHandler(BaseHandler):
 class Snapshot(VideoHandler):
     async def get(self, name: str) -> None:
         user = await self.authorize("video")
-        query = self._asked(SnapshotQuery)
+        query = self._parse_query(SnapshotQuery)
         try:
             source = self.services.video.find(name, user.name, user.scopes)
-            wish = self.services.video.make_request(source, user.name, **query.model_dump(exclude={"max_age"}))
-            shot = await self.services.snapshots.take(source, wish, query.max_age)
+            request = self.services.video.make_request(source, user.name, **query.model_dump(exclude={"max_age"}))
+            picture = await self.services.snapshots.take(source, request, query.max_age)
         except WorkError as error:
             raise self.refuse_failed(error) from None
         self.set_header("Content-Type", "image/jpeg")
-        self.set_header("Age", str(max(0, round(time.time() - shot.captured_at / 1000))))
-        self.finish(shot.jpeg)
+        self.set_header("Age", str(max(0, round(time.time() - picture.captured_at / 1000))))
+        self.finish(picture.jpeg)
 
 
 class MjpegStream(VideoHandler):
-    """Counts as a connection of its user: it is closed as one, and ends with its token."""
+    """One of its user's connections: it is counted and closed as such, and ends when its token expires."""
 
     user_name = ""
 
     def prepare(self) -> None:
         self._changed = asyncio.Event()
-        self._is_over = False
+        self._is_ended = False
 
     def disconnect(self, disconnect: Disconnect) -> None:
         self.close()
 
     def close(self) -> None:
-        """Ends the stream; what is on its way is still sent."""
-        self._is_over = True
+        """Ends the stream, after the frame that is being sent."""
+        self._is_ended = True
         self._changed.set()
 
     def on_connection_close(self) -> None:
@@ -92,7 +93,7 @@ class MjpegStream(VideoHandler):
     async def get(self, name: str) -> None:
         user = await self.authorize("video")
         self.user_name = user.name
-        query = self._asked(StreamQuery)
+        query = self._parse_query(StreamQuery)
         try:
             self.context.connections.add(self)
         except Refused as error:
@@ -110,38 +111,38 @@ class MjpegStream(VideoHandler):
 
     @asynccontextmanager
     async def _watching(self, source: Source, query: StreamQuery) -> AsyncIterator[Watch]:
-        def tell(told: dict[str, Any]) -> None:
-            if told.get("ended") is True or told.get("state") == "ended":
+        def notify(message: dict[str, Any]) -> None:
+            if message.get("ended") is True or message.get("state") == "ended":
                 self.close()
 
-        wish = self.services.video.make_request(source, self.user_name, **query.model_dump())
-        watch = await self.services.video.watch(source, wish, self._changed.set, tell)
+        request = self.services.video.make_request(source, self.user_name, **query.model_dump())
+        watch = await self.services.video.watch(source, request, self._changed.set, notify)
         try:
             yield watch
         finally:
             watch.close()
 
     async def _send(self, watch: Watch) -> None:
-        """One frame after the other, the newest each time, until this is over; the last that came is sent too."""
+        """Sends the newest frame each time, until the stream ends; the last frame is sent too."""
         cast(HTTP1Connection, self.request.connection).stream.socket.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT
         )
         self.set_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
         with suppress(StreamClosedError):
             while True:
-                shot = watch.take()
-                if shot:
-                    await self._part(shot)
-                elif self._is_over:
+                picture = watch.take()
+                if picture:
+                    await self._send_part(picture)
+                elif self._is_ended:
                     self.write(f"--{_BOUNDARY}--\r\n")
                     return
                 else:
                     self._changed.clear()
                     await self._changed.wait()
 
-    async def _part(self, shot: Frame) -> None:
-        head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(shot.jpeg)}\r\n"
-        self.write(b"".join((f"{head}X-Captured-At: {shot.captured_at}\r\n\r\n".encode(), shot.jpeg, b"\r\n")))
+    async def _send_part(self, picture: Frame) -> None:
+        head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\n"
+        self.write(b"".join((f"{head}X-Captured-At: {picture.captured_at}\r\n\r\n".encode(), picture.jpeg, b"\r\n")))
         try:
             async with asyncio.timeout(self.context.sockets.stall_timeout):
                 await self.flush()
