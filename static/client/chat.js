@@ -21,7 +21,7 @@ import { upload } from "./upload.js";
 /** @typedef {import("./place.js").Outgoing} Outgoing */
 
 const HISTORY = 50;
-/** Milliseconds: typing is shown for so long, told again after so long; reads are told no more often than that. */
+/** Milliseconds: how long typing is shown, after how long it is sent again, and how often reads are sent at most. */
 const TYPING = 5000;
 const TYPING_AGAIN = 2500;
 const READ_LINGER = 150;
@@ -40,7 +40,7 @@ export class Chat extends Connection {
     deaf: () => this.reconnect("the server does not answer"),
   });
   #typedAt = 0;
-  /** @type {Map<Place, number>} Up to where places were read that were told of a moment ago. */
+  /** @type {Map<Place, number>} Up to where places were read whose report was sent a moment ago. */
   #reading = new Map();
 
   /** The user's name; empty before the first greeting. */
@@ -59,7 +59,7 @@ export class Chat extends Connection {
   open(stream) {
     const place = this.place(stream);
     place.wanted = true;
-    if (!place.isRoom) this.#ask(place, "newest");
+    if (!place.isRoom) this.#request(place, "newest");
     else if (place.state === "away" || place.state === "refused") this.#join(place);
     this.fire("place", place);
     return place;
@@ -76,7 +76,7 @@ export class Chat extends Connection {
 
   /** Asks for the messages before those that are held. @param {Place} place */
   older(place) {
-    if (place.loaded && place.more && place.first > 1) this.#ask(place, "older");
+    if (place.loaded && place.more && place.first > 1) this.#request(place, "older");
   }
 
   /** @param {string} stream @param {string} text @param {Attachment[]} [attachments] */
@@ -98,13 +98,13 @@ export class Chat extends Connection {
 
   /** The user has seen the newest message. @param {Place} place */
   read(place) {
-    if (place.last <= place.told || !this.#isReady(place)) return;
+    if (place.last <= place.reported || !this.#isReady(place)) return;
     const isLingering = this.#reading.has(place);
     this.#reading.set(place, place.last);
     if (isLingering) return;
-    this.#tellRead(place);
+    this.#reportRead(place);
     setTimeout(() => {
-      if (this.#isReady(place)) this.#tellRead(place);
+      if (this.#isReady(place)) this.#reportRead(place);
       this.#reading.delete(place);
     }, READ_LINGER);
   }
@@ -129,19 +129,19 @@ export class Chat extends Connection {
   }
 
   /** @param {Place} place @param {"newest" | "older"} which */
-  #ask(place, which) {
-    if (this.state !== "open" || place.asked || (which === "newest" && place.loaded)) return;
-    place.asked = which;
-    place.askedAt = place.last;
+  #request(place, which) {
+    if (this.state !== "open" || place.requested || (which === "newest" && place.loaded)) return;
+    place.requested = which;
+    place.requestedAt = place.last;
     const before = which === "older" ? { before: place.first } : {};
     this.#pace.push({ type: "history", stream: place.stream, limit: HISTORY, ...before });
   }
 
   /** @param {Place} place */
-  #tellRead(place) {
+  #reportRead(place) {
     const offset = this.#reading.get(place) ?? 0;
-    if (offset <= place.told) return;
-    place.told = offset;
+    if (offset <= place.reported) return;
+    place.reported = offset;
     place.unread = place.messages.filter((each) => each.offset > offset && each.from !== this.user).length;
     this.#pace.push({ type: "read", stream: place.stream, offset });
     this.fire("place", place);
@@ -156,9 +156,9 @@ export class Chat extends Connection {
   greet(hello) {
     this.#pace.begin(hello.limits.chat_rate);
     for (const place of this.places.values()) {
-      // What was asked of the last connection will not come; what was told it may not have arrived.
-      place.asked = undefined;
-      place.told = 0;
+      // Answers of the last connection will not come, and reports to it may have been lost.
+      place.requested = undefined;
+      place.reported = 0;
       if (place.state !== "away") place.state = "joining";
     }
     this.become("open");
@@ -172,7 +172,7 @@ export class Chat extends Connection {
   #catchUp(place) {
     if (place.wanted) {
       place.loaded = false;
-      this.#ask(place, "newest");
+      this.#request(place, "newest");
     }
     this.#outbox.resend(place);
   }
@@ -205,12 +205,12 @@ export class Chat extends Connection {
     const wasLoaded = place.loaded;
     const isNew = message.offset > place.head;
     if (!place.take(message)) return;
-    // Of conversations the server tells how much is unread; in a room that is joined, whoever joined counts.
+    // The server sends the unread count of conversations; in a room that is joined it is counted here.
     const isMine = message.from === this.user;
     if (isMine) place.recognise(message);
     if (isMine && isNew) place.unread = 0;
     else if (place.isRoom && isNew) place.unread += 1;
-    if (wasLoaded && !place.loaded) this.#ask(place, "newest");
+    if (wasLoaded && !place.loaded) this.#request(place, "newest");
     this.#stopTyping(place, message.from);
     this.fire("message", { place, message });
     this.fire("place", place);
@@ -222,7 +222,7 @@ export class Chat extends Connection {
     if (!place) return this.#pace.push({ type: "leave", room });
     if (!recovered || !place.epoch) place.restart(offset);
     Object.assign(place, { state: "joined", epoch, present, unread, head: offset });
-    this.#ask(place, "newest");
+    this.#request(place, "newest");
     this.#outbox.resend(place);
     this.fire("place", place);
   }
@@ -230,7 +230,7 @@ export class Chat extends Connection {
   /** @param {Record<string, any>} message */
   #page({ stream, messages, more }) {
     const place = this.places.get(stream);
-    if (!place?.asked) return;
+    if (!place?.requested) return;
     place.takePage(messages, more);
     this.fire("place", place);
   }
@@ -275,7 +275,7 @@ export class Chat extends Connection {
   /** Something else could not be done. @param {Record<string, any>} error */
   #refused({ code, message, temporary, room, stream }) {
     for (const place of this.places.values()) {
-      if (place.asked && temporary && stream === place.stream) place.asked = undefined;
+      if (place.requested && temporary && stream === place.stream) place.requested = undefined;
       if (place.state !== "joining" || room !== place.name) continue;
       place.state = "refused";
       if (temporary) setTimeout(() => place.state === "refused" && this.open(place.stream), 1000 + Math.random() * 1000);

@@ -1,5 +1,5 @@
 // @ts-check
-/** What is known of one job: its story as far as it was told, each event of it taken once, in order. */
+/** The history of one job, as far as it has come: each event is taken once, in order. */
 
 /** @typedef {"running" | "cancelling" | "succeeded" | "failed" | "cancelled" | "interrupted"} JobState */
 /** A line of the log, or a note of what happened amid it; `at` in milliseconds since 1970, if it is known. @typedef {{at?: number, target: string, line: string, isNote?: boolean}} Line */
@@ -13,7 +13,7 @@ export const FINAL = new Set(["ok", "changed", "failed", "unreachable", "skipped
 /** Those of which a retry of all that is unfinished leaves out. */
 const DONE = new Set(["ok", "changed", "skipped"]);
 
-export class Story {
+export class JobHistory {
   job = "";
   user = "";
   /** When it was started and when it ended, in milliseconds since 1970. */
@@ -42,13 +42,13 @@ export class Story {
   targets = new Map();
   /** How many targets are in each state. @type {Map<string, number>} */
   counts = new Map();
-  /** Targets that have changed since somebody took note of it. @type {Set<string>} */
-  touched = new Set();
-  /** Counts how often the story was told anew: what was drawn of the last one is drawn again. */
-  edition = 0;
+  /** Targets that have changed since they were drawn last. @type {Set<string>} */
+  changedTargets = new Set();
+  /** Counts the snapshots: after each, everything is drawn again. */
+  revision = 0;
   /** Whether the log is there from its first line on. */
-  isWhole = true;
-  /** Whether the targets are known with all that was said of them. */
+  isComplete = true;
+  /** Whether of the targets only the states are known. */
   isBrief = false;
   offset = 0;
   epoch = "";
@@ -62,7 +62,7 @@ export class Story {
     this.id = id;
   }
 
-  /** From where on it is to be told. */
+  /** The position after which events are requested. */
   get position() {
     return this.epoch ? { after: this.offset, epoch: this.epoch } : { after: 0 };
   }
@@ -73,7 +73,7 @@ export class Story {
     return [...this.counts].reduce((sum, [state, count]) => sum + (DONE.has(state) ? 0 : count), 0);
   }
 
-  /** It is watched from now on: what follows is what happened after what is known, or after this snapshot. @param {Message} watching */
+  /** It is watched from now on; the events that follow come after those that are known, or after this snapshot. @param {Message} watching */
   begin({ job, user, at, epoch, offset, snapshot }) {
     Object.assign(this, { job, user, at, epoch, watch: "watching", error: null });
     if (snapshot) this.#load(snapshot, offset);
@@ -83,7 +83,7 @@ export class Story {
   take({ offset, at, events }) {
     if (this.watch !== "watching" || offset <= this.offset) return;
     this.offset = offset;
-    for (const event of events) this.#heed(event, at);
+    for (const event of events) this.#apply(event, at);
   }
 
   /** @param {Message} snapshot @param {number} offset */
@@ -93,16 +93,16 @@ export class Story {
     this.ended_at = ended_at ?? 0;
     this.retryOf = retry_of;
     this.lines = [...log];
-    this.isWhole = false;
+    this.isComplete = false;
     this.isBrief = brief;
     this.targets.clear();
     this.counts.clear();
     for (const [name, target] of Object.entries(states)) this.#target(name, /** @type {Target} */ (target));
-    this.edition += 1;
+    this.revision += 1;
   }
 
   /** @param {Message} event @param {number} at */
-  #heed({ type, ...event }, at) {
+  #apply({ type, ...event }, at) {
     if (type === "log") this.lines.push({ at, target: event.target, line: event.line, isNote: event.cut });
     else if (type === "target") this.#target(event.name, /** @type {any} */ (event));
     else if (type === "progress") this.progress = event;
@@ -154,8 +154,8 @@ export class Story {
     this.stage = event.stage ?? this.stage;
     this.progress = event.progress ?? this.progress;
     this.#note(at, type + (event.message ? `: ${event.message}` : ""));
-    // Of those that had not ended it is no longer known how they are.
-    for (const [name, { state }] of this.targets) if (!FINAL.has(state)) this.touched.add(name);
+    // The state of those that had not ended is unknown from now on.
+    for (const [name, { state }] of this.targets) if (!FINAL.has(state)) this.changedTargets.add(name);
   }
 
   /** @param {string} name @param {Target} target */
@@ -164,7 +164,7 @@ export class Story {
     if (before !== undefined) this.#count(before, -1);
     this.#count(target.state, 1);
     this.targets.set(name, target);
-    this.touched.add(name);
+    this.changedTargets.add(name);
   }
 
   /** @param {string} state @param {number} by */

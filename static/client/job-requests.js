@@ -1,16 +1,16 @@
 // @ts-check
 /**
- * Requests and their answers. The server names in its answer what a request was about, not which request: so of those
- * about the same thing one is under way at a time, the others wait their turn. A lost connection loses none that may be
- * asked again.
+ * Requests and their answers. An answer of the server names the subject of its request, not the request itself: so of
+ * those with the same subject one is sent at a time, and the others wait. After a lost connection, requests that may be
+ * repeated are sent again.
  */
 
 /** @typedef {Record<string, unknown>} Message */
 /**
- * `heed` is given the answer at once: what the server says next may be there before a promise has told of it.
- * @typedef {{isRepeatable?: boolean, heed?: (answer: any) => void}} Options
+ * `onAnswer` gets the answer at once: the next message may come before the promise is settled.
+ * @typedef {{isRepeatable?: boolean, onAnswer?: (answer: any) => void}} Options
  */
-/** @typedef {{make: () => Message, options: Options, resolve: (answer: any) => void, reject: (error: Error) => void}} Ask */
+/** @typedef {{make: () => Message, options: Options, resolve: (answer: any) => void, reject: (error: Error) => void}} PendingRequest */
 
 /** What the server has refused; `errors` name the fields that are wrong. */
 export class Refused extends Error {
@@ -25,9 +25,9 @@ export class Refused extends Error {
   }
 }
 
-export class Asks {
-  /** @type {Map<string, Ask[]>} What is asked about each thing; the first is under way. */
-  #lines = new Map();
+export class Requests {
+  /** @type {Map<string, PendingRequest[]>} By subject; the first of each is sent, the others wait. */
+  #queues = new Map();
   #isOpen = false;
   #why = "";
 
@@ -37,43 +37,43 @@ export class Asks {
   }
 
   /**
-   * @param {string} about @param {() => Message} make Called when it is sent, and again when it is sent again.
+   * @param {string} subject @param {() => Message} make Called when it is sent, and again when it is sent again.
    * @param {Options} [options] @returns {Promise<any>} The answer. Rejects with Refused.
    */
-  ask(about, make, options = {}) {
+  request(subject, make, options = {}) {
     if (this.#why) return Promise.reject(closed(this.#why));
     return new Promise((resolve, reject) => {
-      const line = this.#lines.get(about) ?? [];
-      this.#lines.set(about, line);
-      line.push({ make, options, resolve, reject });
-      if (this.#isOpen && line.length === 1) this.send(make());
+      const queue = this.#queues.get(subject) ?? [];
+      this.#queues.set(subject, queue);
+      queue.push({ make, options, resolve, reject });
+      if (this.#isOpen && queue.length === 1) this.send(make());
     });
   }
 
-  /** @param {string} about @param {unknown} answer */
-  answered(about, answer) {
-    const ask = this.#next(about);
-    ask?.options.heed?.(answer);
-    ask?.resolve(answer);
+  /** @param {string} subject @param {unknown} answer */
+  answered(subject, answer) {
+    const request = this.#next(subject);
+    request?.options.onAnswer?.(answer);
+    request?.resolve(answer);
   }
 
-  /** @param {string} about @param {Record<string, any>} error */
-  refused(about, error) {
-    this.#next(about)?.reject(new Refused(error));
+  /** @param {string} subject @param {Record<string, any>} error */
+  refused(subject, error) {
+    this.#next(subject)?.reject(new Refused(error));
   }
 
   /** The connection stands: what waits is sent. */
   opened() {
     this.#isOpen = true;
-    for (const [first] of this.#lines.values()) this.send(first.make());
+    for (const [first] of this.#queues.values()) this.send(first.make());
   }
 
-  /** The connection was lost. Of what cannot be asked twice it is not known what came of it. */
+  /** The connection was lost: the outcome of requests that must not be repeated is unknown, and they are rejected. */
   lost() {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    for (const [about, [first]] of [...this.#lines]) {
-      if (first.options.isRepeatable === false) this.refused(about, { code: "lost", message: "the connection was lost", temporary: true });
+    for (const [subject, [first]] of [...this.#queues]) {
+      if (first.options.isRepeatable === false) this.refused(subject, { code: "lost", message: "the connection was lost", temporary: true });
     }
   }
 
@@ -81,17 +81,17 @@ export class Asks {
   end(why) {
     this.#isOpen = false;
     this.#why = why;
-    const lines = [...this.#lines.values()];
-    this.#lines.clear();
-    for (const { reject } of lines.flat()) reject(closed(why));
+    const queues = [...this.#queues.values()];
+    this.#queues.clear();
+    for (const { reject } of queues.flat()) reject(closed(why));
   }
 
-  /** @param {string} about */
-  #next(about) {
-    const line = this.#lines.get(about);
-    const first = line?.shift();
-    if (!line?.length) this.#lines.delete(about);
-    else if (this.#isOpen) this.send(line[0].make());
+  /** @param {string} subject */
+  #next(subject) {
+    const queue = this.#queues.get(subject);
+    const first = queue?.shift();
+    if (!queue?.length) this.#queues.delete(subject);
+    else if (this.#isOpen) this.send(queue[0].make());
     return first;
   }
 }

@@ -18,12 +18,12 @@ import { Watch } from "./watch.js";
 
 export { Watch };
 
-/** @typedef {import("./watch.js").Wish} Wish */
+/** @typedef {import("./watch.js").FrameRequest} FrameRequest */
 /** @typedef {import("./mailbox.js").Show} Show */
 /** @typedef {{name: string, kind: "live" | "file", state: string}} Source */
 /** @typedef {{jpeg: Blob, seq: number, pts: number | null, captured_at: number, width: number, height: number}} Snapshot */
 
-/** Events: "sources" (what may be watched was told anew), and those of a Connection. */
+/** Events: "sources" (the list of sources has come), and those of a Connection. */
 export class Live extends Connection {
   /** @type {Source[]} What this user may watch. */
   sources = [];
@@ -42,10 +42,10 @@ export class Live extends Connection {
 
   /**
    * Watches a source until `close`: every frame is given to `show`. One that is held begins with `hold(false)`.
-   * @param {string} source @param {Wish} wish @param {Show} show
+   * @param {string} source @param {FrameRequest} request @param {Show} show
    */
-  watch(source, wish, show, isHeld = false) {
-    const watch = new Watch(this, source, wish, show);
+  watch(source, request, show, isHeld = false) {
+    const watch = new Watch(this, source, request, show);
     watch.isHeld = isHeld;
     this.watches.add(watch);
     watch.begin();
@@ -54,13 +54,13 @@ export class Live extends Connection {
 
   /**
    * One picture of a source. `max_age` in seconds (0: a new one), `position` in seconds, for recordings.
-   * @param {string} source @param {{width?: number, quality?: number, position?: number, max_age?: number}} [wish]
+   * @param {string} source @param {{width?: number, quality?: number, position?: number, max_age?: number}} [request]
    * @returns {Promise<Snapshot>}
    */
-  snapshot(source, wish = {}) {
+  snapshot(source, request = {}) {
     if (this.state !== "open") return Promise.reject(new Error("there is no connection to the server"));
     const id = this.#name();
-    this.tell({ type: "snapshot", id, source, ...wish });
+    this.tell({ type: "snapshot", id, source, ...request });
     return new Promise((resolve, reject) => this.#snapshots.set(id, { resolve, reject }));
   }
 

@@ -13,16 +13,16 @@ const DEAF = 20000;
  * `isReady`: whether messages can go there now. `send`: sends one. `changed`: to be called when one has changed.
  * `deaf`: to be called when the server does not answer.
  * @typedef {{isReady: (place: Place) => boolean, send: (message: Record<string, unknown>) => void,
- *   changed: (place: Place) => void, deaf: () => void}} Ways
+ *   changed: (place: Place) => void, deaf: () => void}} Callbacks
  */
 
 export class Outbox {
   /** @type {Map<string, Outgoing>} What the server has not acknowledged, in the order in which it was said. */
   #waiting = new Map();
 
-  /** @param {Ways} ways */
-  constructor(ways) {
-    this.ways = ways;
+  /** @param {Callbacks} callbacks */
+  constructor(callbacks) {
+    this.callbacks = callbacks;
   }
 
   /** @param {Place} place @param {string} text @param {Attachment[]} attachments */
@@ -39,11 +39,11 @@ export class Outbox {
   send(outgoing) {
     const { id, place, text, attachments } = outgoing;
     this.#waiting.set(id, outgoing);
-    this.ways.changed(place);
-    if (!this.ways.isReady(place)) return;
+    this.callbacks.changed(place);
+    if (!this.callbacks.isReady(place)) return;
     const attempt = ++outgoing.attempts;
-    this.ways.send({ type: "send", ...place.address, client_id: id, text, attachments: attachments.map((each) => each.id) });
-    setTimeout(() => this.#isSending(outgoing) && outgoing.attempts === attempt && this.ways.deaf(), DEAF);
+    this.callbacks.send({ type: "send", ...place.address, client_id: id, text, attachments: attachments.map((each) => each.id) });
+    setTimeout(() => this.#isSending(outgoing) && outgoing.attempts === attempt && this.callbacks.deaf(), DEAF);
   }
 
   /** Sends again whatever was said there and not acknowledged. @param {Place} place */
@@ -61,7 +61,7 @@ export class Outbox {
   discard({ id, place }) {
     this.#waiting.delete(id);
     place.outgoing = place.outgoing.filter((each) => each.id !== id);
-    this.ways.changed(place);
+    this.callbacks.changed(place);
   }
 
   /** @param {Record<string, any>} ack */
@@ -70,7 +70,7 @@ export class Outbox {
     if (!outgoing) return;
     this.#waiting.delete(client_id);
     outgoing.place.acknowledge(outgoing, offset);
-    this.ways.changed(outgoing.place);
+    this.callbacks.changed(outgoing.place);
   }
 
   /** @param {Record<string, any>} error */
@@ -83,7 +83,7 @@ export class Outbox {
     }
     this.#waiting.delete(client_id);
     Object.assign(outgoing, { state: "failed", error: { code, message }, echo: undefined });
-    this.ways.changed(outgoing.place);
+    this.callbacks.changed(outgoing.place);
   }
 
   /** Nothing can be sent any more. @param {string} message */

@@ -13,7 +13,7 @@
 /**
  * What to do with a picture. `type` is the format in which its slices are sent: that of the file, PNG when unknown.
  * @typedef {{action?: string, options?: Record<string, unknown>, zoom?: number, format?: string, sliceHeight?: number,
- *   type?: string}} Wish
+ *   type?: string}} PictureRequest
  */
 
 /** A slice has about this many pixels unless `sliceHeight` is said: some milliseconds of work, some 50 KB. */
@@ -31,14 +31,14 @@ export class Picture extends EventTarget {
   #viewport = { top: 0, height: 0 };
   #unfollow = new AbortController();
 
-  /** @param {Sluice} sluice @param {ImageBitmap} bitmap @param {Wish} wish */
-  constructor(sluice, bitmap, wish) {
+  /** @param {Sluice} sluice @param {ImageBitmap} bitmap @param {PictureRequest} request */
+  constructor(sluice, bitmap, request) {
     super();
     this.id = crypto.getRandomValues(new Uint32Array(2)).join("");
     this.sluice = sluice;
-    this.wish = wish;
+    this.request = request;
     this.bitmap = bitmap;
-    const step = wish.sliceHeight ?? Math.min(512, Math.max(64, Math.round(SLICE_PIXELS / bitmap.width)));
+    const step = request.sliceHeight ?? Math.min(512, Math.max(64, Math.round(SLICE_PIXELS / bitmap.width)));
     for (let top = 0, index = 0; top < bitmap.height; top += step, index++) {
       const height = Math.min(step, bitmap.height - top);
       this.slices.push({ picture: this, index, top, height, state: "waiting", attempt: 0, failures: 0, notBefore: 0 });
@@ -129,7 +129,7 @@ export class Picture extends EventTarget {
   async encode({ top, height }) {
     const canvas = new OffscreenCanvas(this.bitmap.width, height);
     canvas.getContext("2d")?.drawImage(this.bitmap, 0, -top);
-    const blob = await canvas.convertToBlob({ type: this.wish.type ?? "image/png", quality: 0.92 });
+    const blob = await canvas.convertToBlob({ type: this.request.type ?? "image/png", quality: 0.92 });
     return blob.arrayBuffer();
   }
 }

@@ -22,23 +22,23 @@ export class Place {
   /** @type {Map<string, ReturnType<typeof setTimeout>>} Who types. */
   typing = new Map();
   unread = 0;
-  /** @type {"away" | "joining" | "joined" | "refused"} Of rooms; one is told what happens in rooms that are joined. */
+  /** @type {"away" | "joining" | "joined" | "refused"} Of rooms: messages and presence come only while "joined". */
   state = "away";
   /** @type {string | undefined} What its offsets count in. */
   epoch;
-  /** Whether somebody looks at it, whether the newest messages were fetched, and whether there are older ones. */
+  /** Whether it is shown, whether the newest messages were fetched, and whether there are older ones. */
   wanted = false;
   loaded = false;
   more = true;
-  /** @type {"newest" | "older" | undefined} What was asked for and has not come. */
-  asked;
-  /** The last offset that was held when it was asked for. */
-  askedAt = 0;
+  /** @type {"newest" | "older" | undefined} The page of history that was requested and has not come. */
+  requested;
+  /** The last offset that was held when it was requested. */
+  requestedAt = 0;
   /** All up to this offset was received, or was there before; and the offset of the newest message there is. */
   seen = 0;
   head = 0;
-  /** The offset up to which the server was told that all is read. */
-  told = 0;
+  /** The last offset that was reported to the server as read. */
+  reported = 0;
 
   /** @param {string} stream */
   constructor(stream) {
@@ -66,7 +66,7 @@ export class Place {
     this.loaded = false;
     this.more = true;
     this.seen = this.head = seen;
-    this.told = 0;
+    this.reported = 0;
     this.outgoing = this.outgoing.filter(({ state }) => state !== "sent");
   }
 
@@ -75,7 +75,7 @@ export class Place {
     const { offset } = message;
     const held = this.messages[offset - this.first];
     if (held?.at === message.at && held.from === message.from) return false;
-    // Another one at an offset that was passed: the server has lost its log and counts anew.
+    // Another one at an offset that was passed: the server has lost its log and counts from 1 again.
     if (this.last && offset <= this.last) this.restart(0);
     // A message that is not the next: what lies between comes by history.
     else if (this.last && offset > this.last + 1) this.restart(offset - 1);
@@ -88,12 +88,12 @@ export class Place {
 
   /** Takes a page of history. @param {Message[]} page @param {boolean} more Whether there are older ones still. */
   takePage(page, more) {
-    const isNewest = this.asked === "newest";
-    this.asked = undefined;
+    const isNewest = this.requested === "newest";
+    this.requested = undefined;
     if (isNewest) this.loaded = true;
     if (!page.length) {
-      // Nothing is newest, and what is held was held when that was asked: the server has lost its log.
-      if (isNewest && this.last && this.last === this.askedAt) this.restart(0);
+      // Nothing is newest, and what is held was held when that was requested: the server has lost its log.
+      if (isNewest && this.last && this.last === this.requestedAt) this.restart(0);
       this.loaded ||= isNewest;
       this.more = false;
       return;
@@ -106,7 +106,7 @@ export class Place {
       const [older, newer] = [page.filter(({ offset }) => offset < first), page.filter(({ offset }) => offset > last)];
       this.messages = [...older, ...this.messages, ...newer];
     } else if (isNewest || !this.last) this.messages = page;
-    else return; // asked for before the run began anew
+    else return; // requested before the run was restarted
     if (this.first === from) this.more = more;
     this.seen = Math.max(this.seen, this.last);
     this.head = Math.max(this.head, this.last);

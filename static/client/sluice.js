@@ -15,7 +15,7 @@ import { Connection } from "./socket.js";
 export { Picture };
 
 /** @typedef {import("./picture.js").Slice} Slice */
-/** @typedef {import("./picture.js").Wish} Wish */
+/** @typedef {import("./picture.js").PictureRequest} PictureRequest */
 /** @typedef {Blob | ImageBitmap | HTMLImageElement | HTMLCanvasElement} Source */
 /** @typedef {{session: string, epoch: string, after: number}} Position */
 /**
@@ -35,7 +35,7 @@ export class Sluice extends Connection {
   #pumping = false;
   /** @type {Position | null} The session and the last of its events that was seen. */
   #position = null;
-  /** Events of a resumed session still to come; until then nobody knows which slices were lost. */
+  /** Events of a resumed session still to come; until then it is unknown which slices were lost. */
   #replaying = 0;
   /** @type {Set<string>} Slices that the resumed session still works on. */
   #pending = new Set();
@@ -48,10 +48,10 @@ export class Sluice extends Connection {
     this.most = options.inFlight ?? 16;
   }
 
-  /** Cuts a picture into slices and begins to send them. @param {Source} source @param {Wish} [wish] */
-  async send(source, wish = {}) {
+  /** Cuts a picture into slices and begins to send them. @param {Source} source @param {PictureRequest} [request] */
+  async send(source, request = {}) {
     const type = source instanceof Blob && source.type === "image/jpeg" ? source.type : "image/png";
-    const picture = new Picture(this, await createImageBitmap(source), { type, ...wish });
+    const picture = new Picture(this, await createImageBitmap(source), { type, ...request });
     this.pictures.add(picture);
     this.pump();
     return picture;
@@ -91,7 +91,7 @@ export class Sluice extends Connection {
     const payload = await picture.encode(slice);
     if (slice.state !== "sent" || slice.attempt !== attempt) return; // cancelled meanwhile, or tried again
     if (this.state !== "open") return picture.settle(slice, "waiting");
-    const { action = "resize", options = {}, zoom = 1, format = "auto" } = picture.wish;
+    const { action = "resize", options = {}, zoom = 1, format = "auto" } = picture.request;
     const place = { id: idOf(slice), offset_top: slice.top, height: slice.height, image: picture.id };
     this.#inFlight.set(place.id, slice);
     this.transmit(pack({ type: "slice", ...place, action, options, zoom, format }, payload));

@@ -30,9 +30,9 @@ export async function upload({ url, token }, file, signal, name) {
   const given = typeof token === "function" ? await token() : token;
   const headers = given ? { Authorization: `Bearer ${given}` } : undefined;
   const answer = await fetch(address, { method: "POST", body: file, headers, signal });
-  const told = await answer.json().catch(() => ({}));
-  if (answer.ok) return told;
+  const body = await answer.json().catch(() => ({}));
+  if (answer.ok) return body;
   const after = Number(answer.headers.get("Retry-After")) * 1000;
-  const { code = "internal", message = `the server answered ${answer.status}` } = told.error ?? {};
+  const { code = "internal", message = `the server answered ${answer.status}` } = body.error ?? {};
   throw new UploadError(message, code, code === "busy" ? after || 1000 : null);
 }

@@ -1,5 +1,5 @@
 // @ts-check
-/** One watch: a source as one viewer sees it. It keeps what was wished for, and asks for it again on each new connection. */
+/** One watch: a source as one viewer sees it. It keeps the request, and sends it again on each new connection. */
 
 import { Mailbox } from "./mailbox.js";
 import { Seek } from "./seek.js";
@@ -8,7 +8,7 @@ import { Seek } from "./seek.js";
 /** @typedef {import("./mailbox.js").Show} Show */
 /**
  * What the frames are to be, in the words of docs/video.md.
- * @typedef {{fps?: number, width?: number, quality?: number, action?: string, options?: Record<string, unknown>}} Wish
+ * @typedef {{fps?: number, width?: number, quality?: number, action?: string, options?: Record<string, unknown>}} FrameRequest
  */
 /**
  * "waiting": not asked for yet, or not answered; "stopped": by the viewer; "failed": see `error`. The others are the server's.
@@ -22,7 +22,7 @@ const LINGER = 5000;
 /** Milliseconds before a watch that failed for a while is tried again, and the longest such pause. */
 const PAUSE = [1000, 30_000];
 
-/** Event: "change", of whatever is told below. */
+/** Event: "change", when any member below has changed. */
 export class Watch extends EventTarget {
   /** @type {WatchState} */
   state = "waiting";
@@ -39,7 +39,7 @@ export class Watch extends EventTarget {
   /** @type {number | null} Of a recording, in seconds. */
   duration = null;
   factor = 1;
-  /** @type {{width?: number, quality?: number, action?: string}} What the server gives, which may be less than was wished. */
+  /** @type {{width?: number, quality?: number, action?: string}} What the server gives, which may be less than was requested. */
   given = {};
   isPaused = false;
   /** Nobody looks: see `hold`. */
@@ -47,7 +47,7 @@ export class Watch extends EventTarget {
   /** By which the server knows it; empty: it does not. */
   #name = "";
   #isAnswered = false;
-  #isToldPaused = false;
+  #isSentPaused = false;
   #at = 0;
   #failures = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -60,12 +60,12 @@ export class Watch extends EventTarget {
   });
   #mailbox;
 
-  /** @param {Live} live @param {string} source @param {Wish} wish @param {Show} show */
-  constructor(live, source, wish, show) {
+  /** @param {Live} live @param {string} source @param {FrameRequest} request @param {Show} show */
+  constructor(live, source, request, show) {
     super();
     this.live = live;
     this.source = source;
-    this.wish = wish;
+    this.request = request;
     const seen = (/** @type {{watch: string, seq: number}} */ { watch, seq }) => this.#name === watch && this.#tell("seen", { seq });
     this.#mailbox = new Mailbox({ show, seen, shown: (frame) => this.#shown(frame) });
   }
@@ -91,7 +91,7 @@ export class Watch extends EventTarget {
     this.#changed();
   }
 
-  /** Goes on; from the beginning when a recording has ended, and anew when it was stopped or has failed. */
+  /** Goes on; from the beginning when a recording has ended, and again when it was stopped or has failed. */
   play() {
     this.isPaused = false;
     if (!["ended", "stopped", "failed"].includes(this.state)) this.#settle();
@@ -124,10 +124,10 @@ export class Watch extends EventTarget {
     this.#changed();
   }
 
-  /** Other frames from now on, of the same source. @param {Wish} wish */
-  change(wish) {
-    if (JSON.stringify(wish) === JSON.stringify(this.wish)) return;
-    this.wish = wish;
+  /** Other frames from now on, of the same source. @param {FrameRequest} request */
+  change(request) {
+    if (JSON.stringify(request) === JSON.stringify(this.request)) return;
+    this.request = request;
     if (!this.#name && this.state !== "failed") return;
     const hasEnded = this.state === "ended";
     this.#drop();
@@ -170,12 +170,12 @@ export class Watch extends EventTarget {
     clearTimeout(this.#again);
     [this.state, this.error, this.retryAt] = ["waiting", null, 0];
     this.#name = this.live.enter(this);
-    this.#isToldPaused = this.isPaused;
+    this.#isSentPaused = this.isPaused;
     this.#mailbox.begin();
     this.#at = this.position;
     this.#seek.forget();
     const from = this.#at > 0 && this.kind !== "live" ? { position: this.#at } : {};
-    this.#tell("watch", { source: this.source, window: WINDOW, paused: this.isPaused, ...this.wish, ...from });
+    this.#tell("watch", { source: this.source, window: WINDOW, paused: this.isPaused, ...this.request, ...from });
     this.#changed();
   }
 
@@ -190,7 +190,7 @@ export class Watch extends EventTarget {
   receive(message, payload) {
     if (message.type === "frame" && payload) return this.#arrived(message, payload);
     if (message.type === "watching") this.#answered(message);
-    else if (message.type === "state") this.#told(message);
+    else if (message.type === "state") this.#setState(message);
     else if (message.type === "error") this.#refused(message);
     this.#changed();
   }
@@ -226,8 +226,8 @@ export class Watch extends EventTarget {
   /** Tells the server whether frames are wanted. Not at the end: `play` would begin again. */
   #settle() {
     const isPaused = this.isPaused || this.isHeld;
-    if (!this.#isAnswered || this.state === "ended" || isPaused === this.#isToldPaused) return;
-    this.#isToldPaused = isPaused;
+    if (!this.#isAnswered || this.state === "ended" || isPaused === this.#isSentPaused) return;
+    this.#isSentPaused = isPaused;
     this.#tell(isPaused ? "pause" : "play");
   }
 
@@ -237,14 +237,14 @@ export class Watch extends EventTarget {
     this.#failures = 0;
     this.kind = message.kind;
     this.given = { width: message.width, quality: message.quality, action: message.action };
-    this.#told(message);
+    this.#setState(message);
     if (this.factor !== 1 && this.kind === "file") this.#tell("speed", { factor: this.factor });
     this.#seek.go();
     this.#settle();
   }
 
   /** @param {Record<string, any>} message */
-  #told({ state, reason = "", retry_ms, position, duration }) {
+  #setState({ state, reason = "", retry_ms, position, duration }) {
     const wasEnded = this.state === "ended";
     [this.state, this.reason, this.retryAt] = [state, reason, retry_ms === undefined ? 0 : Date.now() + retry_ms];
     if (duration !== undefined) this.duration = duration;
@@ -256,7 +256,7 @@ export class Watch extends EventTarget {
       this.#at = this.duration ?? position ?? this.#at;
       this.#seek.shown();
     } else if (wasEnded) {
-      this.#isToldPaused = state === "paused"; // it began again, or was sought in
+      this.#isSentPaused = state === "paused"; // it began again, or was sought in
       this.#settle();
     }
   }

@@ -8,7 +8,7 @@ import { showOptions, readOptions } from "./images/options.js";
 import { Rooms, streamOf } from "./chat/rooms.js";
 import { Sluice } from "../client/sluice.js";
 import { Viewer, boxes } from "./images/viewer.js";
-import { Wall, sourceOf } from "./live/grid.js";
+import { SourceGrid, sourceOf } from "./live/grid.js";
 
 /** @typedef {import("../client/sluice.js").Slice} Slice */
 
@@ -28,7 +28,7 @@ const sluice = new Sluice("/ws/images");
 // A token without the scope for chat is refused as often as it is tried.
 const chat = new Chat("/ws/chat", { attempts: 2 });
 const rooms = new Rooms(chat);
-const wall = new Wall(() => showConnection());
+const grid = new SourceGrid(() => showConnection());
 const jobs = new JobsView(() => showConnection(), () => sluice.hello?.actions);
 const viewer = new Viewer(byId("sheet"), byId("map"));
 /** @type {import("../client/sluice.js").Picture | null} */
@@ -59,8 +59,8 @@ function showView() {
   }
   if (stream !== undefined) rooms.show(stream);
   else rooms.hide();
-  if (source !== undefined) wall.show(source);
-  else wall.hide();
+  if (source !== undefined) grid.show(source);
+  else grid.hide();
   if (job) jobs.show(job);
   else jobs.hide();
   showConnection();
@@ -69,7 +69,7 @@ function showView() {
 /** How the connection of the view that is shown fares; without one that ever stood, the page asks for a token. */
 function showConnection() {
   const { view } = document.body.dataset;
-  const { state, hello, reason } = view === "rooms" ? chat : (view === "live" && wall.live) || (view === "jobs" && jobs.jobs) || sluice;
+  const { state, hello, reason } = view === "rooms" ? chat : (view === "live" && grid.live) || (view === "jobs" && jobs.jobs) || sluice;
   /** @type {Record<string, string>} */
   const words = { connecting: "connecting", open: "connected", waiting: "connection lost, trying again", closed: "closed; load the page again" };
   const letIn = hello !== null;

@@ -1,5 +1,5 @@
 // @ts-check
-/** The messages of one place on the screen: older ones come in at the top, and what is seen is told as read. */
+/** The messages of one place on the screen: older ones come in at the top, and what is seen is reported as read. */
 
 import { arrange, byId, element, soon } from "../dom.js";
 import { goesOn, isSameDay, showMessage, showOutgoing } from "./message.js";
@@ -9,7 +9,7 @@ import { goesOn, isSameDay, showMessage, showOutgoing } from "./message.js";
 /** @typedef {import("../../client/place.js").Message} Message */
 /** @typedef {import("../../client/place.js").Outgoing} Outgoing */
 
-/** Messages shown at first, and shown in addition when somebody scrolls up. */
+/** Messages shown at first, and shown in addition when the user scrolls up. */
 const PAGE = 60;
 /** Pixels from the end of the log that count as its end, and from its start at which older messages are fetched. */
 const AT_END = 48;
@@ -71,7 +71,7 @@ export class Talk {
     const isNew = place.unread && (this.#isOpening || !this.#isSeen());
     if (!this.#firstNew && loaded && isNew) this.#firstNew = place.head + 1 - place.unread;
     if (loaded) this.#isOpening = false;
-    // A run that began anew is shown from its end.
+    // A run that was restarted is shown from its end.
     if (!this.#from || this.#from > place.last || this.#from < place.first) this.#from = Math.max(place.first, place.last - PAGE);
     const isEmpty = loaded && !messages.length && !outgoing.length;
     const nothing = isRoom ? "Nothing was said here yet. Be the first." : `You and ${name} have not written yet. What you write waits until they come.`;

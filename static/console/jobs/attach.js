@@ -17,9 +17,9 @@ const TAKEN = /** @type {Record<string, string>} */ ({
   upload: "video/*",
   zip: ".zip,application/zip",
 });
-/** Of a user the server takes no more than uploads_per_user at once: 4, if it was not told otherwise. */
+/** Of a user the server takes no more than uploads_per_user at once: 4, unless it is set otherwise. */
 const AT_ONCE = 3;
-/** Files shown; of the others the number is told. */
+/** Files shown; of the others only the number. */
 const SHOWN = 100;
 
 /** @param {string} name @param {Schema} schema */
@@ -142,9 +142,9 @@ export class Attach {
     const files = this.#files;
     const done = files.filter(({ state }) => state === "done").length;
     const bytes = files.reduce((sum, { file }) => sum + (file?.size ?? 0), 0);
-    const told = `${done.toLocaleString()} of ${files.length.toLocaleString()} uploaded${bytes ? `, ${sizeOf(bytes)} in all` : ""}`;
+    const summary = `${done.toLocaleString()} of ${files.length.toLocaleString()} uploaded${bytes ? `, ${sizeOf(bytes)} in all` : ""}`;
     const more = files.length > SHOWN ? `; ${(files.length - SHOWN).toLocaleString()} are not listed` : "";
-    this.#count.textContent = files.length ? told + more : "";
+    this.#count.textContent = files.length ? summary + more : "";
     // What has gone wrong is not among those that are left out.
     const first = [...files].sort((one, other) => Number(other.state === "failed") - Number(one.state === "failed")).slice(0, SHOWN);
     for (const attached of first) this.#describe(attached);

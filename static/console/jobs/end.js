@@ -1,11 +1,11 @@
 // @ts-check
-/** How a job has ended, as it was told: what came of it, what is not known, and the files it has left. */
+/** The end of a job: its result, what is unknown, and its files. */
 
 import { byId, element } from "../dom.js";
 import { wordOf } from "./targets.js";
 import { addressOf, showWhole, sizeOf } from "../chat/message.js";
 
-/** @typedef {import("../../client/job-history.js").Story} Story */
+/** @typedef {import("../../client/job-history.js").JobHistory} JobHistory */
 /** @typedef {{name: string, url: string, bytes?: number}} File */
 
 const HEADINGS = { succeeded: "Succeeded", failed: "Failed", cancelled: "Cancelled", interrupted: "Interrupted" };
@@ -13,17 +13,17 @@ const RETRIES = /** @type {const} */ (["failed", "unreachable", "not_started", "
 const PICTURE = /\.(jpe?g|png|webp|gif)$/i;
 const FILM = /\.(webm|mp4)$/i;
 
-/** @param {Story} story */
-export function showEnd(story) {
-  const end = /** @type {Record<string, any>} */ (story.end);
-  const state = /** @type {keyof HEADINGS} */ (story.state);
+/** @param {JobHistory} history */
+export function showEnd(history) {
+  const end = /** @type {Record<string, any>} */ (history.end);
+  const state = /** @type {keyof HEADINGS} */ (history.state);
   const section = byId("job-end");
   section.dataset.state = state;
   const { files, errors, ...result } = Object(end.result ?? {});
   const kept = Array.isArray(files) ? /** @type {File[]} */ (files.filter(isFile)) : [];
   section.replaceChildren(
     element("h3", {}, HEADINGS[state]),
-    ...words(story, end).map((text) => element("p", { dir: "auto" }, text)),
+    ...words(history, end).map((text) => element("p", { dir: "auto" }, text)),
     ...(Array.isArray(errors) ? [listOf(errors.map(faultOf))] : []),
     ...pictures(kept),
     ...(kept.length ? [listOf(kept.map(linkTo), "job-files")] : []),
@@ -31,10 +31,10 @@ export function showEnd(story) {
   );
 }
 
-/** @param {Story} story @param {Record<string, any>} end */
-function words(story, end) {
-  const said = end.message ? [`${end.message}${end.code && end.code !== story.state ? ` (${end.code})` : ""}`] : [];
-  if (story.state === "interrupted") said.push("What it had begun was not brought to its end. What is told here is what was known until then.");
+/** @param {JobHistory} history @param {Record<string, any>} end */
+function words(history, end) {
+  const said = end.message ? [`${end.message}${end.code && end.code !== history.state ? ` (${end.code})` : ""}`] : [];
+  if (history.state === "interrupted") said.push("What it had begun was not brought to its end. What is told here is what was known until then.");
   const unknown = end.unknown_count ?? 0;
   if (unknown) {
     const names = (end.unknown ?? []).join(", ");
@@ -103,11 +103,11 @@ function textOf(value) {
   return plain ? [listOf(Object.entries(value).map(([name, each]) => [`${wordOf(name)}: ${each}`]))] : [JSON.stringify(value)];
 }
 
-/** A button for each sort of targets that can be done again. @param {Story} story @param {(only: typeof RETRIES[number]) => void} retry */
-export function showRetries(story, retry) {
-  const known = RETRIES.map((only) => /** @type {const} */ ([only, story.retryable(only)]));
+/** A button for each sort of targets that can be done again. @param {JobHistory} history @param {(only: typeof RETRIES[number]) => void} retry */
+export function showRetries(history, retry) {
+  const known = RETRIES.map((only) => /** @type {const} */ ([only, history.retryable(only)]));
   // All that is unfinished may be what another button says already.
-  const all = story.retryable("unfinished");
+  const all = history.retryable("unfinished");
   const wanted = known.filter(([only, count]) => count && (only !== "unfinished" || !known.some(([other, its]) => other !== only && its === all)));
   byId("job-retries").replaceChildren(...wanted.map(([only, count]) => {
     const words = only === "unfinished" ? `Retry all ${count.toLocaleString()} unfinished` : `Retry ${count.toLocaleString()} ${wordOf(only)}`;

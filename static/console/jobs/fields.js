@@ -6,11 +6,7 @@
 
 import { element } from "../dom.js";
 
-/**
- * @typedef {{type?: string, title?: string, description?: string, default?: any, enum?: any[], const?: any, anyOf?: Schema[], allOf?: Schema[],
- *   $ref?: string, $defs?: Record<string, Schema>, items?: Schema, properties?: Record<string, Schema>, required?: string[],
- *   additionalProperties?: boolean | Schema, minimum?: number, maximum?: number, exclusiveMinimum?: number, exclusiveMaximum?: number, maxItems?: number, examples?: any[]}} Schema
- */
+/** @typedef {import("../../client/jobs.js").Schema} Schema */
 /**
  * `read`: the value, undefined for one that is left to the server. `write`: shows a value. `fault`: shows what is wrong
  * with it, or with the part of it that `path` leads to. `clear`: shows nothing wrong.

@@ -6,7 +6,7 @@ import { wordOf } from "./targets.js";
 
 /** @typedef {import("../../client/jobs.js").Jobs} Jobs */
 /** @typedef {import("../../client/jobs.js").Summary} Summary */
-/** @typedef {import("../../client/jobs.js").Wish} Wish */
+/** @typedef {import("../../client/jobs.js").ListFilter} ListFilter */
 
 const PAGE = 30;
 /** Milliseconds: what is not watched is asked after so often while the list is shown. */
@@ -24,7 +24,7 @@ export class JobList {
   #isLoaded = false;
   #hasMore = false;
   #open = "";
-  /** Counts the wishes: what was asked for an earlier one is let go of. */
+  /** Counts changes of the filter: answers to earlier requests are ignored. */
   #turn = 0;
   #why = "";
   /** @type {ReturnType<typeof setInterval> | undefined} */
@@ -80,17 +80,17 @@ export class JobList {
     this.#ask({ before: this.#before });
   }
 
-  /** @param {Wish} wish */
-  async #ask(wish) {
+  /** @param {ListFilter} page */
+  async #ask(page) {
     const turn = this.#turn;
-    const state = /** @type {Wish["state"]} */ (this.#state.value || undefined);
-    const filter = /** @type {Wish["filter"]} */ (this.#filter.value);
+    const state = /** @type {ListFilter["state"]} */ (this.#state.value || undefined);
+    const filter = /** @type {ListFilter["filter"]} */ (this.#filter.value);
     try {
-      const { jobs, before } = await this.jobs.list({ filter, limit: PAGE, ...(state && { state }), ...wish });
+      const { jobs, before } = await this.jobs.list({ filter, limit: PAGE, ...(state && { state }), ...page });
       if (turn !== this.#turn) return;
-      if (!wish.before) this.#drop(before);
+      if (!page.before) this.#drop(before);
       for (const job of jobs) this.#jobs.set(job.id, job);
-      if (wish.before || !this.#hasMore) this.#before = before;
+      if (page.before || !this.#hasMore) this.#before = before;
       this.#isLoaded = true;
       this.#why = "";
     } catch (error) {
@@ -104,13 +104,13 @@ export class JobList {
     for (const id of this.#jobs.keys()) if (before === null || id >= before) this.#jobs.delete(id);
   }
 
-  /** What is watched is known sooner. @param {import("../../client/job-history.js").Story} story */
-  #heard(story) {
-    const known = this.#jobs.get(story.id);
+  /** What is watched is known sooner. @param {import("../../client/job-history.js").JobHistory} history */
+  #heard(history) {
+    const known = this.#jobs.get(history.id);
     if (!known) return;
-    const { state, progress, stage } = story;
-    const isNews = known.state !== state || known.waits_for_approval !== (story.approval !== null);
-    Object.assign(known, { state, progress, stage, ended_at: story.ended_at || null, waits_for_approval: story.approval !== null });
+    const { state, progress, stage } = history;
+    const isNews = known.state !== state || known.waits_for_approval !== (history.approval !== null);
+    Object.assign(known, { state, progress, stage, ended_at: history.ended_at || null, waits_for_approval: history.approval !== null });
     if (isNews && this.#state.value) this.refresh();
     this.#draw();
   }

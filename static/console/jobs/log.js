@@ -1,15 +1,15 @@
 // @ts-check
 /**
- * The log of a job on the screen: a window of its lines, however long it is, that follows the end unless somebody has
+ * The log of a job on the screen: a window of its lines, however long it is, that follows the end unless the user has
  * scrolled up. What is scrolled to comes in on that side, and goes on the other.
  */
 
 import { byId, element } from "../dom.js";
 
-/** @typedef {import("../../client/job-history.js").Story} Story */
+/** @typedef {import("../../client/job-history.js").JobHistory} JobHistory */
 /** @typedef {import("../../client/job-history.js").Line} Line */
 
-/** Lines in the page at most, and those that come in at once when somebody scrolls. */
+/** Lines in the page at most, and those that come in at once when the user scrolls. */
 const MOST = 600;
 const STEP = 200;
 /** Pixels from the end that count as the end, and from either end of the window at which it is moved on. */
@@ -19,14 +19,14 @@ const NEAR = 300;
 const CHOICES = 2000;
 
 export class JobLog {
-  /** @type {Story | null} */
-  #story = null;
-  #edition = 0;
+  /** @type {JobHistory | null} */
+  #history = null;
+  #revision = 0;
   /** The target whose lines are shown; null: all. @type {string | null} */
   #only = null;
-  /** @type {Line[]} Those that are to be seen, of all that was told. */
+  /** @type {Line[]} Those of the history that are shown. */
   #lines = [];
-  /** How many of the story's were looked at, and which of #lines are in the page. */
+  /** How many lines of the history were examined, and which of #lines are in the page. */
   #looked = 0;
   #from = 0;
   #to = 0;
@@ -46,54 +46,54 @@ export class JobLog {
     new ResizeObserver(() => this.#isAtEnd && this.#follow()).observe(this.#box);
   }
 
-  /** @param {Story} story */
-  show(story) {
-    if (story !== this.#story) {
+  /** @param {JobHistory} history */
+  show(history) {
+    if (history !== this.#history) {
       this.#only = null;
       this.#choices = 0;
       this.#select.replaceChildren(new Option("everything", "*"), new Option("the job itself", ""));
     }
-    if (story !== this.#story || story.edition !== this.#edition) this.#begin(story);
+    if (history !== this.#history || history.revision !== this.#revision) this.#begin(history);
     this.update();
   }
 
   /** Shows the lines of one target, or of all. @param {string | null} target */
   only(target) {
-    if (!this.#story || target === this.#only) return;
+    if (!this.#history || target === this.#only) return;
     this.#only = target;
-    this.#begin(this.#story);
+    this.#begin(this.#history);
     this.update();
   }
 
   /** Takes in what has come. */
   update() {
-    const story = this.#story;
-    if (!story) return;
-    this.#offer(story);
-    for (; this.#looked < story.lines.length; this.#looked += 1) {
-      const line = story.lines[this.#looked];
+    const history = this.#history;
+    if (!history) return;
+    this.#offer(history);
+    for (; this.#looked < history.lines.length; this.#looked += 1) {
+      const line = history.lines[this.#looked];
       if (this.#only === null || line.target === this.#only) this.#lines.push(line);
     }
-    const note = story.isWhole ? "" : "Earlier lines are no longer kept.";
-    byId("job-log-note").textContent = story.lines.length ? note : story.end ? "It has said nothing." : "Nothing has been said yet.";
+    const note = history.isComplete ? "" : "Earlier lines are no longer kept.";
+    byId("job-log-note").textContent = history.lines.length ? note : history.end ? "It has said nothing." : "Nothing has been said yet.";
     if (this.#isAtEnd) this.#follow();
     this.#tellNews();
   }
 
-  /** @param {Story} story */
-  #begin(story) {
-    this.#story = story;
-    this.#edition = story.edition;
+  /** @param {JobHistory} history */
+  #begin(history) {
+    this.#history = history;
+    this.#revision = history.revision;
     this.#lines = [];
     this.#looked = this.#from = this.#to = 0;
     this.#isAtEnd = true;
     this.#list.replaceChildren();
   }
 
-  /** The names of targets to choose from. @param {Story} story */
-  #offer(story) {
-    if (this.#choices < Math.min(story.targets.size, CHOICES)) {
-      const names = [...story.targets.keys()].slice(this.#choices, CHOICES);
+  /** The names of targets to choose from. @param {JobHistory} history */
+  #offer(history) {
+    if (this.#choices < Math.min(history.targets.size, CHOICES)) {
+      const names = [...history.targets.keys()].slice(this.#choices, CHOICES);
       this.#select.append(...names.map((name) => new Option(name, name)));
       this.#choices += names.length;
     }
@@ -197,7 +197,7 @@ export class JobLog {
       return [...head, line].join(" ");
     });
     const url = URL.createObjectURL(new Blob([lines.map((line) => `${line}\n`).join("")], { type: "text/plain" }));
-    element("a", { href: url, download: `${this.#story?.job}-${this.#story?.id}.log` }).click();
+    element("a", { href: url, download: `${this.#history?.job}-${this.#history?.id}.log` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   }
 }

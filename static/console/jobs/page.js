@@ -1,32 +1,32 @@
 // @ts-check
-/** One job: how far it is, what it asks, what came of it, its targets and its log; and what one can do about it. */
+/** One job: how far it is, what it asks, its result, its targets and its log; and what one can do about it. */
 
 import { byId, element, soon } from "../dom.js";
 import { showEnd, showRetries } from "./end.js";
-import { JobGrid, wordOf } from "./targets.js";
+import { JobTargets, wordOf } from "./targets.js";
 import { JobLog } from "./log.js";
 
 /** @typedef {import("../../client/jobs.js").Jobs} Jobs */
-/** @typedef {import("../../client/job-history.js").Story} Story */
-/** @typedef {{opened: (id: string) => void, like: (job: string, params: Record<string, unknown>) => void}} Ways */
+/** @typedef {import("../../client/job-history.js").JobHistory} JobHistory */
+/** @typedef {{opened: (id: string) => void, like: (job: string, params: Record<string, unknown>) => void}} Actions */
 
 export class JobPage {
-  /** @type {Story | null} */
-  #story = null;
+  /** @type {JobHistory | null} */
+  #history = null;
   /** What is drawn of it once, and again only when it is another. */
   #approval = "";
   #ended = "";
   #isCancelling = false;
   #log = new JobLog();
-  #grid = new JobGrid((name) => this.#log.only(name));
+  #targets = new JobTargets((name) => this.#log.only(name));
   #cancel = /** @type {HTMLButtonElement} */ (byId("job-cancel"));
   #sure = /** @type {HTMLDialogElement} */ (byId("job-sure"));
   update = soon(() => this.#draw());
 
-  /** @param {Jobs} jobs @param {Ways} ways Where one may go from here. */
-  constructor(jobs, ways) {
+  /** @param {Jobs} jobs @param {Actions} actions Where one may go from here. */
+  constructor(jobs, actions) {
     this.jobs = jobs;
-    this.ways = ways;
+    this.actions = actions;
     this.#cancel.onclick = () => this.#sure.showModal();
     this.#sure.onclose = () => this.#sure.returnValue === "cancel" && this.#doCancel();
     const form = /** @type {HTMLFormElement} */ (byId("job-approval"));
@@ -34,16 +34,16 @@ export class JobPage {
       event.preventDefault();
       this.#answer(/** @type {HTMLButtonElement | null} */ (event.submitter)?.value === "yes");
     };
-    byId("job-like").onclick = () => this.#story && ways.like(this.#story.job, this.#story.params);
-    jobs.addEventListener("job", (event) => /** @type {CustomEvent} */ (event).detail === this.#story && this.update());
+    byId("job-like").onclick = () => this.#history && actions.like(this.#history.job, this.#history.params);
+    jobs.addEventListener("job", (event) => /** @type {CustomEvent} */ (event).detail === this.#history && this.update());
     jobs.addEventListener("state", () => this.update());
   }
 
   /** Watches that job; an empty id: none. @param {string} id */
   show(id) {
-    if (id === (this.#story?.id ?? "")) return;
-    if (this.#story) this.jobs.unwatch(this.#story.id);
-    this.#story = id ? this.jobs.watch(id) : null;
+    if (id === (this.#history?.id ?? "")) return;
+    if (this.#history) this.jobs.unwatch(this.#history.id);
+    this.#history = id ? this.jobs.watch(id) : null;
     this.#approval = this.#ended = "";
     this.#isCancelling = false;
     this.#sure.close("");
@@ -53,31 +53,31 @@ export class JobPage {
   }
 
   #draw() {
-    const story = this.#story;
-    byId("job").hidden = !story;
-    if (!story) return;
-    const isKnown = story.job !== "";
+    const history = this.#history;
+    byId("job").hidden = !history;
+    if (!history) return;
+    const isKnown = history.job !== "";
     byId("job-known").hidden = !isKnown;
-    byId("job-name").textContent = story.job || "Job";
+    byId("job-name").textContent = history.job || "Job";
     byId("job-missing").hidden = isKnown;
-    byId("job-missing").textContent = story.error && !story.error.isTemporary ? story.error.message : "Loading …";
+    byId("job-missing").textContent = history.error && !history.error.isTemporary ? history.error.message : "Loading …";
     byId("job-state").hidden = this.#cancel.hidden = !isKnown;
     if (!isKnown) return;
-    byId("job-state").textContent = story.approval ? "waits for an answer" : story.state;
-    byId("job-state").dataset.state = story.approval ? "asking" : story.state;
-    this.#cancel.hidden = story.end !== null;
-    this.#cancel.disabled = this.#isCancelling || story.state === "cancelling" || this.jobs.state !== "open";
-    this.#facts(story);
-    this.#progress(story);
-    this.#ask(story);
-    this.#finish(story);
-    this.#grid.show(story);
-    this.#log.show(story);
+    byId("job-state").textContent = history.approval ? "waits for an answer" : history.state;
+    byId("job-state").dataset.state = history.approval ? "asking" : history.state;
+    this.#cancel.hidden = history.end !== null;
+    this.#cancel.disabled = this.#isCancelling || history.state === "cancelling" || this.jobs.state !== "open";
+    this.#facts(history);
+    this.#progress(history);
+    this.#ask(history);
+    this.#finish(history);
+    this.#targets.show(history);
+    this.#log.show(history);
   }
 
-  /** @param {Story} story */
-  #facts(story) {
-    const { user, at, ended_at, retryOf, onlyCount, params } = story;
+  /** @param {JobHistory} history */
+  #facts(history) {
+    const { user, at, ended_at, retryOf, onlyCount, params } = history;
     const parts = [`Started by ${user}, ${new Date(at).toLocaleString()}`];
     if (ended_at) parts.push(`took ${durationOf((ended_at - at) / 1000)}`);
     if (onlyCount) parts.push(`over ${onlyCount.toLocaleString()} of the targets`);
@@ -91,32 +91,32 @@ export class JobPage {
     if (place.textContent !== given) place.textContent = given;
   }
 
-  /** @param {Story} story */
-  #progress(story) {
-    const { done = 0, failed = 0, total, eta_s } = story.progress;
-    const { stage: name, end } = story;
-    const stage = !name || story.state === "succeeded" ? "" : end ? `Its last stage: ${name}` : name;
-    // Only when it is another: whoever listens to it hears it once.
+  /** @param {JobHistory} history */
+  #progress(history) {
+    const { done = 0, failed = 0, total, eta_s } = history.progress;
+    const { stage: name, end } = history;
+    const stage = !name || history.state === "succeeded" ? "" : end ? `Its last stage: ${name}` : name;
+    // Only when it is another: a screen reader reads it once.
     if (byId("job-stage").textContent !== stage) byId("job-stage").textContent = stage;
     const bar = /** @type {HTMLProgressElement} */ (byId("job-bar"));
-    const isCounted = story.progress.done !== undefined;
-    bar.hidden = !isCounted && story.end !== null;
+    const isCounted = history.progress.done !== undefined;
+    bar.hidden = !isCounted && history.end !== null;
     if (total) {
       bar.max = total;
       bar.value = done;
-    } else if (story.end) Object.assign(bar, { max: 1, value: story.state === "succeeded" ? 1 : 0 });
+    } else if (history.end) Object.assign(bar, { max: 1, value: history.state === "succeeded" ? 1 : 0 });
     else bar.removeAttribute("value");
     const of = total === null || total === undefined ? "" : ` of ${total.toLocaleString()}`;
     const parts = isCounted ? [`${done.toLocaleString()}${of} done${failed ? `, ${failed.toLocaleString()} of them failed` : ""}`] : [];
-    if (!story.end && !story.approval && eta_s) parts.push(`about ${durationOf(eta_s)} left`);
+    if (!history.end && !history.approval && eta_s) parts.push(`about ${durationOf(eta_s)} left`);
     byId("job-count").textContent = parts.join(" · ");
-    if (story.state === "cancelling") this.#tell(cancelled(story));
+    if (history.state === "cancelling") this.#tell(cancelled(history));
   }
 
-  /** @param {Story} story */
-  #ask(story) {
+  /** @param {JobHistory} history */
+  #ask(history) {
     const form = byId("job-approval");
-    const { approval } = story;
+    const { approval } = history;
     form.hidden = !approval;
     for (const button of form.querySelectorAll("button")) button.disabled = this.jobs.state !== "open";
     if (!approval || approval.approval === this.#approval) return;
@@ -131,43 +131,43 @@ export class JobPage {
     /** @type {HTMLInputElement} */ (byId("job-answer")).value = "";
   }
 
-  /** @param {Story} story */
-  #finish(story) {
-    const key = story.end ? `${story.id} ${story.edition}` : "";
-    byId("job-end").hidden = byId("job-after").hidden = !story.end;
-    if (!story.end || key === this.#ended) return;
+  /** @param {JobHistory} history */
+  #finish(history) {
+    const key = history.end ? `${history.id} ${history.revision}` : "";
+    byId("job-end").hidden = byId("job-after").hidden = !history.end;
+    if (!history.end || key === this.#ended) return;
     this.#ended = key;
     this.#tell("");
-    showEnd(story);
-    showRetries(story, (only) => this.#try(async () => this.ways.opened((await this.jobs.retry(story.id, only)).id)));
-    byId("job-like").hidden = !(story.job in this.jobs.kinds);
+    showEnd(history);
+    showRetries(history, (only) => this.#try(async () => this.actions.opened((await this.jobs.retry(history.id, only)).id)));
+    byId("job-like").hidden = !(history.job in this.jobs.kinds);
   }
 
   /** @param {boolean} ok */
   #answer(ok) {
-    const { id, approval } = this.#story ?? {};
+    const { id, approval } = this.#history ?? {};
     const text = /** @type {HTMLInputElement} */ (byId("job-answer")).value.trim();
     if (id && approval) this.#try(() => this.jobs.answer(id, approval.approval, ok, text));
   }
 
   #doCancel() {
-    const story = this.#story;
-    if (!story) return;
+    const history = this.#history;
+    if (!history) return;
     this.#isCancelling = true;
     this.#tell("Cancelling …");
-    this.#try(() => this.jobs.cancel(story.id)).then(() => {
-      if (story === this.#story) this.#isCancelling = false;
+    this.#try(() => this.jobs.cancel(history.id)).then(() => {
+      if (history === this.#history) this.#isCancelling = false;
       this.update();
     });
   }
 
-  /** What is refused is told, on the page that it was asked on. @param {() => Promise<unknown>} work */
+  /** Shows a refusal, on the page where the request was made. @param {() => Promise<unknown>} work */
   async #try(work) {
-    const story = this.#story;
+    const history = this.#history;
     try {
       await work();
     } catch (error) {
-      if (story === this.#story) this.#tell(/** @type {Error} */ (error).message, true);
+      if (history === this.#history) this.#tell(/** @type {Error} */ (error).message, true);
     }
   }
 
@@ -180,7 +180,7 @@ export class JobPage {
   }
 }
 
-/** @param {Story} story */
+/** @param {JobHistory} history */
 function cancelled({ cancelling }) {
   const by = cancelling ? (cancelling.by === null ? "the server is stopping" : `cancelled by ${cancelling.by}`) : "cancelled";
   return `Cancelling (${by}): the job has some time to clear away; then it is ended.`;

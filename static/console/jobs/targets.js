@@ -4,7 +4,7 @@
 import { arrange, byId, element } from "../dom.js";
 import { FINAL } from "../../client/job-history.js";
 
-/** @typedef {import("../../client/job-history.js").Story} Story */
+/** @typedef {import("../../client/job-history.js").JobHistory} JobHistory */
 /** @typedef {import("../../client/job-history.js").Target} Target */
 
 /** Cells in the page at most: of more, one finds those one looks for by state or by name. */
@@ -13,18 +13,18 @@ const MOST = 1000;
 const ORDER = ["failed", "unreachable", "cancelled", "not_started", "changed", "ok", "skipped"];
 const AS_PEOPLE_DO = new Intl.Collator(undefined, { numeric: true });
 
-export class JobGrid {
-  /** @type {Story | null} */
-  #story = null;
-  #edition = 0;
+export class JobTargets {
+  /** @type {JobHistory | null} */
+  #history = null;
+  #revision = 0;
   /** @type {Map<string, HTMLButtonElement>} */
   #cells = new Map();
   /** @type {string | null} Of which state those are that are shown; null: of any. */
   #state = null;
   #chosen = "";
-  /** All names, as people sort them: those told of within a moment come in any order. @type {string[]} */
+  /** All names, as people sort them, since events of one moment come in any order. @type {string[]} */
   #names = [];
-  /** What the story had said when the detail was drawn. @type {Target | undefined} */
+  /** The target as it was when the detail was drawn. @type {Target | undefined} */
   #shown;
   #list = byId("targets");
   #find = /** @type {HTMLInputElement} */ (byId("targets-find"));
@@ -44,77 +44,77 @@ export class JobGrid {
     };
   }
 
-  /** @param {Story} story */
-  show(story) {
-    if (story !== this.#story || story.edition !== this.#edition) {
-      if (story !== this.#story) {
+  /** @param {JobHistory} history */
+  show(history) {
+    if (history !== this.#history || history.revision !== this.#revision) {
+      if (history !== this.#history) {
         this.#state = null;
         this.#find.value = "";
         this.#chosen = "";
       }
-      this.#story = story;
-      this.#edition = story.edition;
+      this.#history = history;
+      this.#revision = history.revision;
       this.#cells.clear();
       this.#names = [];
-      for (const name of story.targets.keys()) story.touched.add(name);
+      for (const name of history.targets.keys()) history.changedTargets.add(name);
     }
-    byId("job-targets").hidden = !story.targets.size;
-    if (story.touched.size) this.#draw();
+    byId("job-targets").hidden = !history.targets.size;
+    if (history.changedTargets.size) this.#draw();
     this.#describe();
   }
 
   #draw() {
-    const story = this.#story;
-    if (!story) return;
-    for (const name of story.touched) this.#update(story, name);
-    story.touched.clear();
-    this.#legend(story);
+    const history = this.#history;
+    if (!history) return;
+    for (const name of history.changedTargets) this.#update(history, name);
+    history.changedTargets.clear();
+    this.#legend(history);
     const sought = this.#find.value.trim().toLowerCase();
-    if (this.#names.length !== story.targets.size) this.#names = [...story.targets.keys()].sort(AS_PEOPLE_DO.compare);
-    const names = this.#names.filter((name) => this.#isWanted(story, name, sought));
-    arrange(this.#list, names.slice(0, MOST).map((name) => /** @type {HTMLElement} */ (this.#cell(story, name).parentElement)));
+    if (this.#names.length !== history.targets.size) this.#names = [...history.targets.keys()].sort(AS_PEOPLE_DO.compare);
+    const names = this.#names.filter((name) => this.#isWanted(history, name, sought));
+    arrange(this.#list, names.slice(0, MOST).map((name) => /** @type {HTMLElement} */ (this.#cell(history, name).parentElement)));
     const more = names.length - MOST;
     const few = names.length ? "" : "None of that state and name.";
     byId("targets-more").textContent = more > 0 ? `${more.toLocaleString()} more are not shown: look for them by state or name.` : few;
-    this.#find.parentElement?.toggleAttribute("hidden", story.targets.size < 12);
+    this.#find.parentElement?.toggleAttribute("hidden", history.targets.size < 12);
     this.#rove();
   }
 
-  /** @param {Story} story @param {string} name @param {string} sought */
-  #isWanted(story, name, sought) {
-    return (this.#state === null || stateOf(story, name) === this.#state) && (!sought || name.toLowerCase().includes(sought));
+  /** @param {JobHistory} history @param {string} name @param {string} sought */
+  #isWanted(history, name, sought) {
+    return (this.#state === null || stateOf(history, name) === this.#state) && (!sought || name.toLowerCase().includes(sought));
   }
 
-  /** @param {Story} story @param {string} name */
-  #cell(story, name) {
+  /** @param {JobHistory} history @param {string} name */
+  #cell(history, name) {
     let cell = this.#cells.get(name);
     if (!cell) {
       cell = element("button", { type: "button", value: name, tabIndex: -1 }, element("bdi", {}, name), element("small"));
       cell.setAttribute("aria-pressed", "false");
       element("li", {}, cell);
       this.#cells.set(name, cell);
-      this.#update(story, name);
+      this.#update(history, name);
     }
     return cell;
   }
 
-  /** @param {Story} story @param {string} name */
-  #update(story, name) {
+  /** @param {JobHistory} history @param {string} name */
+  #update(history, name) {
     const cell = this.#cells.get(name);
     if (!cell) return;
-    const state = stateOf(story, name);
+    const state = stateOf(history, name);
     cell.dataset.state = state;
     cell.title = name;
     if (cell.lastElementChild) cell.lastElementChild.textContent = wordOf(state);
     cell.setAttribute("aria-pressed", String(name === this.#chosen));
   }
 
-  /** How many are in each state; one is chosen by a click. @param {Story} story */
-  #legend(story) {
+  /** How many are in each state; one is chosen by a click. @param {JobHistory} history */
+  #legend(history) {
     /** @type {Map<string, number>} */
     const counts = new Map();
-    for (const [state, count] of story.counts) {
-      const shown = story.end && !FINAL.has(state) ? "unknown" : state;
+    for (const [state, count] of history.counts) {
+      const shown = history.end && !FINAL.has(state) ? "unknown" : state;
       counts.set(shown, (counts.get(shown) ?? 0) + count);
     }
     if (this.#state !== null && !counts.has(this.#state)) this.#state = null;
@@ -123,7 +123,7 @@ export class JobGrid {
     const buttons = new Map([...list.querySelectorAll("button")].map((button) => [button.value, button]));
     const items = ["", ...states].map((state) => {
       const button = buttons.get(state) ?? element("button", { type: "button", value: state });
-      const count = state ? (counts.get(state) ?? 0) : story.targets.size;
+      const count = state ? (counts.get(state) ?? 0) : history.targets.size;
       button.textContent = `${count.toLocaleString()} ${state ? wordOf(state) : "in all"}`;
       button.dataset.state = state;
       button.setAttribute("aria-pressed", String(state === (this.#state ?? "")));
@@ -140,7 +140,7 @@ export class JobGrid {
   #choose(name) {
     const before = this.#chosen;
     this.#chosen = name;
-    for (const each of [before, name]) if (this.#story && each) this.#update(this.#story, each);
+    for (const each of [before, name]) if (this.#history && each) this.#update(this.#history, each);
     this.#describe();
     this.chosen(name || null);
     if (name) byId("target").scrollIntoView({ block: "nearest" });
@@ -148,13 +148,13 @@ export class JobGrid {
 
   /** What was said of the target that is looked at. */
   #describe() {
-    const story = this.#story;
-    const target = story?.targets.get(this.#chosen);
+    const history = this.#history;
+    const target = history?.targets.get(this.#chosen);
     byId("target").hidden = !target;
-    if (!story || !target || (target === this.#shown && !story.end)) return;
+    if (!history || !target || (target === this.#shown && !history.end)) return;
     this.#shown = target;
     const { state, name, output, steps, ...more } = target;
-    const shown = stateOf(story, this.#chosen);
+    const shown = stateOf(history, this.#chosen);
     byId("target-name").textContent = this.#chosen;
     byId("target-state").textContent = shown === "unknown" ? `not known: it was ${wordOf(state)} when the job ended` : wordOf(state);
     byId("target-state").dataset.state = shown;
@@ -166,7 +166,7 @@ export class JobGrid {
     byId("target-steps").replaceChildren(...(Array.isArray(steps) ? steps : []).map(stepOf));
     byId("target-output").textContent = typeof output === "string" ? output : "";
     byId("target-output").hidden = !output;
-    byId("target-brief").hidden = !story.isBrief;
+    byId("target-brief").hidden = !history.isBrief;
   }
 
   /** One stop for the tabulator; the arrows lead on from there. */
@@ -192,10 +192,10 @@ export class JobGrid {
   }
 }
 
-/** What is known of it now: of one that had not ended when the job did, nothing. @param {Story} story @param {string} name */
-function stateOf(story, name) {
-  const state = story.targets.get(name)?.state ?? "";
-  return story.end && !FINAL.has(state) ? "unknown" : state;
+/** What is known of it now: of one that had not ended when the job did, nothing. @param {JobHistory} history @param {string} name */
+function stateOf(history, name) {
+  const state = history.targets.get(name)?.state ?? "";
+  return history.end && !FINAL.has(state) ? "unknown" : state;
 }
 
 /** @param {string} name */

@@ -4,7 +4,7 @@
 import { arrange, byId, element, soon } from "../dom.js";
 import { Live } from "../../client/live.js";
 import { Monitor } from "./monitor.js";
-import { Stage } from "./player.js";
+import { Player } from "./player.js";
 
 /** @typedef {{monitor: Monitor, tile: HTMLLIElement, slot: HTMLElement, state: HTMLElement, figures: HTMLElement, line: HTMLLIElement}} Place */
 
@@ -12,10 +12,10 @@ import { Stage } from "./player.js";
 const DRAWN = 250;
 const ASKED = 10_000;
 
-export class Wall {
+export class SourceGrid {
   /** @type {Live | null} Made when the view is first shown. */
   live = null;
-  stage = new Stage();
+  player = new Player();
   /** @type {Map<string, Place>} */
   #places = new Map();
   #isShown = false;
@@ -37,7 +37,7 @@ export class Wall {
     byId("pause-all").onclick = () => this.#pauseAll();
   }
 
-  /** Shows the wall, or one source enlarged. @param {string} name */
+  /** Shows all sources, or one enlarged. @param {string} name */
   show(name) {
     this.#isShown = true;
     if (!this.live) this.#connect();
@@ -62,7 +62,7 @@ export class Wall {
     // A token without the scope for video is refused as often as it is tried.
     const live = (this.live = new Live("/ws/video", { attempts: 2 }));
     live.addEventListener("state", () => {
-      if (live.state === "open" && live.hello) this.stage.greet(live.hello);
+      if (live.state === "open" && live.hello) this.player.greet(live.hello);
       this.#admit();
       this.#draw();
       this.changed();
@@ -107,10 +107,10 @@ export class Wall {
     return { monitor, tile, slot, state, figures, line };
   }
 
-  /** Puts the picture of that source on the stage, and that of the last back to its place. @param {string} name */
+  /** Moves the picture of that source into the player, and that of the last back to its tile. @param {string} name */
   #enlarge(name) {
     this.#wanted = name;
-    const before = this.stage.monitor;
+    const before = this.player.monitor;
     const place = this.#places.get(name);
     const monitor = place?.monitor ?? null;
     byId("wall").hidden = monitor !== null;
@@ -118,7 +118,7 @@ export class Wall {
     if (before !== monitor) {
       if (before) this.#putBack(before);
       if (monitor) monitor.isLarge = true;
-      this.stage.show(monitor);
+      this.player.show(monitor);
       if (monitor) byId("stage-name").focus();
       for (const each of [before, monitor]) each?.fit();
     }
@@ -192,15 +192,15 @@ export class Wall {
       const counted = `${fps.toLocaleString(undefined, { maximumFractionDigits: 1 })} frames/s · delay ${delayed} · ${monitor.watch.dropped.toLocaleString()} dropped`;
       if (figures.textContent !== counted) figures.textContent = counted;
     }
-    this.stage.draw();
+    this.player.draw();
     const watches = [...this.#places.values()].map(({ monitor }) => monitor.watch);
     byId("pause-all").textContent = watches.length && watches.every(({ isPaused }) => isPaused) ? "Play all" : "Pause all";
   }
 
-  /** Of one that is not on the screen: what the server says of it, if others watch it. @param {Monitor} monitor @param {string | undefined} told */
-  #elsewhere({ watch, kind }, told = "") {
+  /** Of one that is not on the screen: what the server says of it, if others watch it. @param {Monitor} monitor @param {string | undefined} state */
+  #elsewhere({ watch, kind }, state = "") {
     if (["ended", "stopped", "failed"].includes(watch.state)) return watch.state;
-    return kind === "live" && told !== "idle" ? told : "not on screen";
+    return kind === "live" && state !== "idle" ? state : "not on screen";
   }
 }
 

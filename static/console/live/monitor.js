@@ -11,7 +11,7 @@ import { Figures } from "./figures.js";
 
 /** Widths that are asked for: few, since everybody who asks for the same is served by one encoding. */
 export const WIDTHS = [320, 640, 1280, 1920];
-/** On the wall many play at once. */
+/** For small pictures: many play at once. */
 const SMALL = { fps: 10, quality: 70 };
 /** Milliseconds without a picture after which it is said that one is waited for: other frames of the same source come sooner. */
 const PATIENCE = 2000;
@@ -51,12 +51,12 @@ export class Monitor {
     this.#canvas.setAttribute("aria-label", `Picture of ${name}`);
     this.#veil.setAttribute("aria-hidden", "true"); // said beside the picture too
     this.picture = element("div", { className: "picture" }, this.#canvas, this.#veil);
-    this.watch = live.watch(name, this.#wish(), (frame) => this.#show(frame), true);
+    this.watch = live.watch(name, this.#request(), (frame) => this.#show(frame), true);
   }
 
   /** Asks for frames that fit where the picture now stands. */
   fit() {
-    if (this.picture.isConnected && this.picture.clientWidth) this.watch.change(this.#wish());
+    if (this.picture.isConnected && this.picture.clientWidth) this.watch.change(this.#request());
   }
 
   close() {
@@ -108,7 +108,7 @@ export class Monitor {
     this.#veil.replaceChildren(...(label ? [element("b", {}, label), ...lines.map((line) => element("span", {}, line))] : []));
   }
 
-  #wish() {
+  #request() {
     const { video_fps = 30, video_width = 1920 } = this.live.hello?.limits ?? {};
     const { action, options } = this.settings;
     const { fps, quality } = this.isLarge ? this.settings : SMALL;

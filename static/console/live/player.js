@@ -1,5 +1,5 @@
 // @ts-check
-/** The source that is enlarged: its picture, its controls, and what may be wished of its frames. */
+/** The source that is enlarged: its picture, its controls, and the settings of its frames. */
 
 import { byId, element } from "../dom.js";
 import { WIDTHS } from "./monitor.js";
@@ -11,7 +11,7 @@ const FACTORS = [0.25, 0.5, 1, 2, 4, 8, 16];
 const RATES = [1, 5, 10, 15, 30, 60];
 /** Seconds that an arrow key goes. */
 const STEP = 5;
-/** Milliseconds without a change after which the wish is told: a watch begins anew with each. */
+/** Milliseconds without a change after which the settings are sent: a watch restarts with each. */
 const CALM = 300;
 
 /** @param {number} seconds */
@@ -22,7 +22,7 @@ export function clock(seconds) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
-export class Stage {
+export class Player {
   /** @type {Monitor | null} */
   monitor = null;
   #bar = /** @type {HTMLInputElement} */ (byId("bar"));
