@@ -1,9 +1,10 @@
 """What the tests of the EventStore share: every implementation opened on a folder, and readers that collect."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -14,8 +15,13 @@ from works.events.redis.store import RedisEventStore, RedisTimeouts
 from works.events.sqlite.store import SqliteEventStore
 from works.events.store import EventStore
 
+T = TypeVar("T")
+
 # Redis is waited for, also on a machine that stands still for a while.
 PATIENT = RedisTimeouts(answer=60.0, patience=60.0)
+# As a server's, only shorter: what is done while Redis is away need not be waited for long. Whoever needs an answer
+# of such a store while Redis is there asks again until it comes, on a machine that stands still for a while.
+HASTY = RedisTimeouts(answer=0.6, patience=1.0)
 OPENERS: dict[str, Callable[[Path, int], EventStore]] = {
     "sqlite": lambda folder, keep: SqliteEventStore(folder / "events.db", keep),
     "redis": lambda folder, keep: RedisEventStore(url_in(folder), keep, PATIENT),
@@ -78,6 +84,16 @@ async def is_lost(broker: Broker, stream: str, after: int) -> bool:
     except PositionLost:
         return True
     return False
+
+
+async def persist(call: Callable[[], Awaitable[T]], failures: list[str] | None = None) -> T:
+    """Makes the call until it is answered; notes what each failure says."""
+    while True:
+        try:
+            return await call()
+        except OSError as error:
+            if failures is not None:
+                failures.append(str(error))
 
 
 async def eventually(presence: Presence, room: str, users: list[str]) -> None:

@@ -2,16 +2,16 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
 from tests.support.event_stores import (
+    HASTY,
     PATIENT,
     collect,
     event,
@@ -21,18 +21,13 @@ from tests.support.event_stores import (
     numbered,
     opened,
     opened_redis,
+    persist,
 )
 from tests.support.redis import Redis, redis_in
 from tests.support.running import until
 from works.events.broker import Broker, Event, PositionLost
-from works.events.redis.store import RedisTimeouts
-
-T = TypeVar("T")
 
 CANNOT = "events cannot be written: "
-# As a server's, only shorter: what is done while Redis is away need not be waited for long. Whoever needs an answer
-# of such a store while Redis is there asks again until it comes, on a machine that stands still for a while.
-HASTY = RedisTimeouts(answer=0.6, patience=1.0)
 away = pytest.mark.parametrize("how", ["paused", "killed"])
 
 
@@ -59,15 +54,6 @@ async def reading(broker: Broker, stream: str) -> AsyncIterator[list[Event]]:
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-async def persist(call: Callable[[], Awaitable[T]], failures: list[str]) -> T:
-    """Makes the call until it is answered; notes what each failure says."""
-    while True:
-        try:
-            return await call()
-        except OSError as error:
-            failures.append(str(error))
 
 
 @away
@@ -110,7 +96,7 @@ async def test_through_an_outage_nothing_is_lost_and_nothing_doubled(redis: Redi
         assert volatile == numbered(1, total)
         offsets = {offset: event(number) for part in parts for number, offset in part.items()}
         whole = [Event(offset, offsets[offset]) for offset in range(1, total + 1)]
-        stored = await persist(partial(one.broker.read, "durable", 0, total + 1), [])
+        stored = await persist(partial(one.broker.read, "durable", 0, total + 1))
         assert seen == seen_by_other == whole == stored
     assert all(said.startswith(CANNOT) for said in failures)
 
@@ -167,7 +153,7 @@ async def test_who_asks_while_redis_is_away_is_told_in_time_and_all_goes_on_afte
     async with opened("redis", tmp_path) as patient:
         await fill(patient.broker, "s", 3, durable=True)
     async with opened_redis(tmp_path, HASTY) as store:
-        await persist(store.check, [])  # it is connected
+        await persist(store.check)  # it is connected
         leave(redis, how)
         asked = [
             store.broker.append("s", event(4), id="x"),
@@ -192,11 +178,11 @@ async def test_who_asks_while_redis_is_away_is_told_in_time_and_all_goes_on_afte
         subscribing = asyncio.create_task(collect(store.broker, "s", 0, 4))  # it waits
         come_back(redis, how)
         async with asyncio.timeout(60):
-            await persist(store.check, [])
-            assert await persist(partial(store.broker.append, "s", event(4), id="x"), []) == 4
+            await persist(store.check)
+            assert await persist(partial(store.broker.append, "s", event(4), id="x")) == 4
             assert await subscribing == numbered(1, 4)
             users = (f"user {number}" for number in itertools.count())
-            assert await persist(lambda: store.presence.enter("room", next(users), "phone"), [])
+            assert await persist(lambda: store.presence.enter("room", next(users), "phone"))
 
 
 async def test_after_the_loss_of_all_data_readers_are_told(redis: Redis, tmp_path: Path) -> None:
@@ -282,7 +268,7 @@ async def test_when_its_memory_is_full_durable_appends_are_refused_and_others_wa
         assert await patient.broker.read("s", 0, 10) == numbered(1, 3)
         redis.ask("CONFIG", "SET", "maxmemory", "0")
         assert await asyncio.gather(*results) == [1, 2, 3, 4, 5]
-        assert await persist(partial(store.broker.append, "s", event(4), id="x"), []) == 4
+        assert await persist(partial(store.broker.append, "s", event(4), id="x")) == 4
 
 
 async def test_what_waits_is_bounded(redis: Redis, tmp_path: Path) -> None:
@@ -301,7 +287,7 @@ async def test_what_waits_is_bounded(redis: Redis, tmp_path: Path) -> None:
 async def test_an_orderly_end_does_not_wait_for_redis_to_come_back(redis: Redis, tmp_path: Path) -> None:
     async with asyncio.timeout(60):
         async with opened_redis(tmp_path, HASTY) as store:
-            await persist(partial(store.presence.enter, "room", "alice", "phone"), [])
+            await persist(partial(store.presence.enter, "room", "alice", "phone"))
             redis.kill()
             waiting = asyncio.create_task(store.broker.append("s", event(1), durable=False))
             await asyncio.sleep(0)
