@@ -1,7 +1,7 @@
-"""A Session is one client's slices, whichever connection it comes by: what waits, and the stream of what has ended.
+"""A Session is one client's slices, by whichever connection they come: those that wait, and a stream of their results.
 
-A client that comes back within the grace finds its slices still being worked; later it finds their story. The owner
-is part of the stream's name, so nobody can resume another's.
+A client that reconnects within ``session_grace`` finds its slices still being processed; later it finds what is on the
+stream. The user is part of the stream's name, so a session cannot be resumed by another user.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 _ID = re.compile(r"[0-9a-f]{32}")
 # Ids of ended slices remembered, so that a second slice of the same id is refused rather than mixed up.
 _ENDED_IDS = 10_000
-# Pictures whose progress is counted; the one longest unheard of is forgotten first.
+# Pictures whose progress is counted; the one that has not changed for longest is forgotten first.
 _IMAGES = 256
 
 
@@ -83,8 +83,8 @@ class Session:
         self._ended: dict[str, None] = {}
 
     @property
-    def has_ended_none(self) -> bool:
-        """Whether its stream has no event yet, so that nobody can have missed one."""
+    def is_stream_empty(self) -> bool:
+        """Whether its stream has no event yet, so that no client can have missed one."""
         return not self._ended
 
     def submit(self, slice: Slice) -> int:
@@ -105,11 +105,11 @@ class Session:
         return self._queue.cancel(self.id, id=id, image=image)
 
     def abandon(self) -> None:
-        """The client is gone for good, or for too long: what waits is not worked."""
+        """The client is gone for good, or for too long: what waits is cancelled."""
         self._queue.forget(self.id)
 
     def take_progress(self) -> list[tuple[str, Progress]]:
-        """Image and progress of each picture of which something has ended since this was last asked."""
+        """Image and progress of each picture of which a slice has ended since the last call."""
         changed = [(image, counted) for image, counted in self.progress.items() if counted.changed]
         for _, counted in changed:
             counted.changed = False
@@ -139,7 +139,7 @@ class Session:
         try:
             await self._broker.append(self.stream, json.dumps(event, separators=(",", ":")), durable=False)
         except OSError as error:
-            # The log has been away for longer than it can make up for; who comes back is told so.
+            # The broker was away for longer than it can make up for; a client that resumes gets ``recovered`` false.
             log.error("lost", stream=self.stream, id=slice.task.id, reason=str(error))
         finally:
             del self.pending[slice.task.id]
@@ -156,8 +156,8 @@ class Sessions:
     def __init__(self, broker: Broker, queue: WorkQueue, settings: SessionSettings, *, most: int = 10_000) -> None:
         self._broker, self._queue, self._settings, self._most = broker, queue, settings, most
         self._sessions: dict[str, Session] = {}
-        # Those that no connection holds, oldest first, and when they are given up.
-        self._away: dict[str, asyncio.TimerHandle] = {}
+        # Streams of the sessions without a connection, oldest first, with the timers that end them.
+        self._grace_timers: dict[str, asyncio.TimerHandle] = {}
         self._expiring: set[asyncio.Task[None]] = set()
 
     async def begin(self, user: str, holder: Holder) -> Session:
@@ -166,10 +166,10 @@ class Sessions:
         return session
 
     async def resume(self, user: str, id: str, epoch: str, after: int, holder: Holder) -> Session | None:
-        """The session, taken from whoever held it; None when events after ``after`` cannot be had."""
+        """The session, taken from the connection that held it; None when events after ``after`` cannot be read."""
         stream = stream_of(user, id)
         live = self._sessions.get(stream)
-        nothing_missed = live is not None and live.has_ended_none and (live.epoch, 0) == (epoch, after)
+        nothing_missed = live is not None and live.is_stream_empty and (live.epoch, 0) == (epoch, after)
         if not nothing_missed and not (_ID.fullmatch(id) and await self._broker.recovers(stream, epoch, after)):
             return None
         session = self._sessions.get(stream) or await self._open(id, user)
@@ -178,22 +178,22 @@ class Sessions:
             session.holder.taken_over()
         session.holder = holder
         session.used = True
-        self._not_away(stream)
+        self._stop_timer(stream)
         self._expire_soon(stream, None)
         return session
 
     def release(self, session: Session, holder: Holder, *, final: bool) -> None:
-        """The connection is gone; ``final``: the client said it will not come back."""
+        """The connection is closed; ``final``: the client has said that it will not come back."""
         if session.holder is not holder:
             return
         session.holder = None
         if final or not session.used:
-            self._give_up(session)
+            self._end(session)
         else:
-            later = asyncio.get_running_loop().call_later(self._settings.session_grace, self._give_up, session)
-            self._away[session.stream] = later
-            if len(self._away) > self._most:
-                self._give_up(self._sessions[next(iter(self._away))])
+            timer = asyncio.get_running_loop().call_later(self._settings.session_grace, self._end, session)
+            self._grace_timers[session.stream] = timer
+            if len(self._grace_timers) > self._most:
+                self._end(self._sessions[next(iter(self._grace_timers))])
         if session.used:
             self._expire_soon(session.stream, self._settings.session_ttl)
 
@@ -204,7 +204,7 @@ class Sessions:
         await asyncio.gather(*self._expiring)
 
     def _expire_soon(self, stream: str, seconds: float | None) -> None:
-        """In the order of the calls: a task begins in its turn."""
+        """Expires the stream, in the order of the calls: tasks begin in the order in which they were created."""
         task = asyncio.get_running_loop().create_task(self._expire(stream, seconds))
         self._expiring.add(task)
         task.add_done_callback(self._expiring.discard)
@@ -213,13 +213,13 @@ class Sessions:
         with suppress(OSError):  # the disk is full: the session goes on all the same
             await self._broker.expire(stream, seconds)
 
-    def _give_up(self, session: Session) -> None:
-        self._not_away(session.stream)
+    def _end(self, session: Session) -> None:
+        self._stop_timer(session.stream)
         self._sessions.pop(session.stream, None)
         session.abandon()
 
-    def _not_away(self, stream: str) -> None:
-        timer = self._away.pop(stream, None)
+    def _stop_timer(self, stream: str) -> None:
+        timer = self._grace_timers.pop(stream, None)
         if timer:
             timer.cancel()
 

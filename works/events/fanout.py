@@ -1,7 +1,7 @@
-"""A Hub hands what comes on one stream to every listener of this process, encoded once however many there are.
+"""A StreamFanout sends each event of one stream to every listener of this process, encoded once for all of them.
 
-Listeners send without waiting, each from an outbox of its own, so a slow one costs the others nothing. One that comes
-late reads what it missed from the log, up to where the hub stands, and then joins in without a gap or a repeat.
+Listeners send without waiting, each from an outbox of its own, so a slow one costs the others nothing. A late one reads
+what it missed from the broker, up to the fanout's offset, and then joins without a gap or a repeat.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from works.events.broker import Broker, Event, PositionLost
 
-# Listeners sent to before the loop has a turn: 100 sends take about 1 ms.
+# Members that are sent an event before the loop has a turn: 100 sends take about 1 ms.
 _AT_ONCE = 100
 # Events that a late listener reads at a time.
 _PAGE = 256
@@ -21,17 +21,17 @@ class Subscriber(Protocol):
         """Sends the text, for which the frame was made, or closes when its outbox is full. Never waits or raises."""
 
     def touched(self, stream: str) -> None:
-        """There is something new on a stream that this one only watches."""
+        """There are new events on a stream of which this one is not a member."""
 
     def lost(self, stream: str) -> None:
-        """The stream has begun again, or its events are gone: what this listener knows of it is void."""
+        """The stream has begun again, or its events are gone: what this listener knows of it is no longer valid."""
 
 
 class StreamFanout:
-    """``offset`` is that of the last event that was handed on, or is being so.
+    """``offset`` is that of the last event that was sent, or is being sent.
 
-    ``members`` are sent every event after the offset up to which they have them; other ``listeners`` are only told
-    that there are some. When the hub has ``ended``, they have been told that it is lost.
+    ``members`` are sent every event after the offset that stands beside them here. The other ``listeners`` are only
+    notified that there are events (``touched``). When ``ended``, all of them have been notified (``lost``).
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StreamFanout:
     async def replay(self, after: int) -> AsyncIterator[str]:
         """What a listener at ``after`` has missed. When it ends, nothing is awaited before the listener may join.
 
-        Raises OSError when it cannot be had: the oldest of it may go while somebody reads slowly.
+        Raises OSError when events cannot be read: the oldest may be dropped while a listener reads slowly.
         """
         while after < self.offset:
             events = await self._broker.read(self.stream, after, min(_PAGE, self.offset - after))
@@ -70,7 +70,7 @@ class StreamFanout:
             async for events in self._broker.subscribe(self.stream, self.offset):
                 for event in events:
                     self.offset = event.offset
-                    await self._hand_on(event.offset, self._write(event))
+                    await self._broadcast(event.offset, self._write(event))
                 for listener in list(self.listeners):
                     if listener not in self.members:
                         listener.touched(self.stream)
@@ -79,7 +79,7 @@ class StreamFanout:
             for listener in list(self.listeners):
                 listener.lost(self.stream)
 
-    async def _hand_on(self, offset: int, text: str) -> None:
+    async def _broadcast(self, offset: int, text: str) -> None:
         frame = self._frame(text)
         for number, member in enumerate(list(self.members), 1):
             if self.members.get(member, offset) < offset:
@@ -95,41 +95,41 @@ class StreamFanout:
 
 
 class Fanout:
-    """The hubs in use, by stream: each starts with its first listener and ends with its last.
+    """A StreamFanout for each stream in use: it starts with its first listener and ends with its last.
 
     ``frame`` makes of a text what goes over the wire.
     """
 
     def __init__(self, broker: Broker, frame: Callable[[str], bytes]) -> None:
         self._broker, self._frame = broker, frame
-        self._hubs: dict[str, StreamFanout] = {}
+        self._fanouts: dict[str, StreamFanout] = {}
 
     async def open(self, stream: str, write: Callable[[Event], str], listener: Subscriber) -> StreamFanout:
-        """The hub of the stream, with that listener, who is to leave it. Raises OSError."""
-        hub = self._hubs.get(stream)
-        if hub is None or hub.ended:
-            hub = self._hubs[stream] = StreamFanout(self._broker, stream, write, self._frame)
-        hub.listeners[listener] = None
+        """The stream's fanout, with that listener added; the caller has to call ``leave``. Raises OSError."""
+        fanout = self._fanouts.get(stream)
+        if fanout is None or fanout.ended:
+            fanout = self._fanouts[stream] = StreamFanout(self._broker, stream, write, self._frame)
+        fanout.listeners[listener] = None
         try:
-            await asyncio.shield(hub.started)
+            await asyncio.shield(fanout.started)
         except BaseException:
-            self.leave(hub, listener)
+            self.leave(fanout, listener)
             raise
-        return hub
+        return fanout
 
     def offset(self, stream: str) -> int:
-        """Up to where listeners were handed what is on that stream; 0 when there are none."""
-        hub = self._hubs.get(stream)
-        return hub.offset if hub else 0
+        """Up to where the stream's listeners were sent its events; 0 when it has none."""
+        fanout = self._fanouts.get(stream)
+        return fanout.offset if fanout else 0
 
-    def leave(self, hub: StreamFanout, listener: Subscriber) -> None:
-        hub.members.pop(listener, None)
-        hub.listeners.pop(listener, None)
-        if not hub.listeners and self._hubs.get(hub.stream) is hub:
-            del self._hubs[hub.stream]
-            hub.stop()
+    def leave(self, fanout: StreamFanout, listener: Subscriber) -> None:
+        fanout.members.pop(listener, None)
+        fanout.listeners.pop(listener, None)
+        if not fanout.listeners and self._fanouts.get(fanout.stream) is fanout:
+            del self._fanouts[fanout.stream]
+            fanout.stop()
 
     def unlisten(self, stream: str, listener: Subscriber) -> None:
-        """Leaves the hub of that stream, if there is one."""
-        if hub := self._hubs.get(stream):
-            self.leave(hub, listener)
+        """Leaves the fanout of that stream, if there is one."""
+        if fanout := self._fanouts.get(stream):
+            self.leave(fanout, listener)

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-# Seconds after which what a process said of its connections is forgotten, unless it says so again.
+# Seconds after which the connections of a process are taken to be gone, unless it has entered them again.
 PRESENT = 60.0
 
 

@@ -1,8 +1,8 @@
-"""A Hub hands each event to every listener once, in order and encoded once, and ends with its last listener.
+"""A StreamFanout sends each event to every listener once, in order and encoded once, and ends with its last listener.
 
-Over a real store in a file, whose tables are put away for a moment where it is to fail. Seen to fail with Hub.replay
-beginning one event early or late, without ``leave`` in Hubs.open, without Hub.stop, with a frame made for each member,
-without the sleep and the check of members in Hub._hand_on, and when only members are told that events are lost.
+Over a real store in a file, whose tables are put away for a moment where it is to fail. Seen to fail with replay
+beginning one event early or late, without ``leave`` in Fanout.open, without StreamFanout.stop, with a frame made for
+each member, without the sleep and the check of members in _broadcast, and when only members are told of a loss.
 """
 
 import asyncio
@@ -47,14 +47,14 @@ class Ear:
         assert stream == STREAM
         self.losses += 1
 
-    async def join(self, hubs: Fanout, after: int | None = None) -> StreamFanout:
+    async def join(self, fanout: Fanout, after: int | None = None) -> StreamFanout:
         """As a socket does: what was missed first, one thing after the other, and then what comes."""
-        hub = await hubs.open(STREAM, written, self)
-        async for text in hub.replay(hub.offset if after is None else after):
+        stream_fanout = await fanout.open(STREAM, written, self)
+        async for text in stream_fanout.replay(stream_fanout.offset if after is None else after):
             self.heard.append(text)
             await asyncio.sleep(0)
-        hub.members[self] = max(after or 0, hub.offset)
-        return hub
+        stream_fanout.members[self] = max(after or 0, stream_fanout.offset)
+        return stream_fanout
 
 
 def written(event: Event) -> str:
@@ -72,7 +72,7 @@ async def store(tmp_path: Path) -> AsyncIterator[EventStore]:
 
 
 @pytest.fixture
-def hubs(store: EventStore) -> Fanout:
+def fanout(store: EventStore) -> Fanout:
     return Fanout(store.broker, str.encode)
 
 
@@ -90,27 +90,27 @@ def tasks() -> set["asyncio.Task[object]"]:
 
 
 async def test_members_are_sent_what_comes_and_other_listeners_are_told_that_it_came(
-    store: EventStore, hubs: Fanout
+    store: EventStore, fanout: Fanout
 ) -> None:
     await fill(store.broker, STREAM, 3, durable=True)
     member, watcher = Ear(), Ear()
-    hub = await member.join(hubs)
-    assert await hubs.open(STREAM, written, watcher) is hub
-    assert (hub.offset, hub.epoch) == (3, (await store.broker.position(STREAM)).epoch)
+    stream_fanout = await member.join(fanout)
+    assert await fanout.open(STREAM, written, watcher) is stream_fanout
+    assert (stream_fanout.offset, stream_fanout.epoch) == (3, (await store.broker.position(STREAM)).epoch)
     for number in (4, 5):
         await store.broker.append(STREAM, event(number))
     await until(lambda: member.heard == texts(4, 5) and watcher.touches)
-    assert (watcher.heard, member.touches, hub.offset) == ([], 0, 5)
+    assert (watcher.heard, member.touches, stream_fanout.offset) == ([], 0, 5)
 
 
 @pytest.mark.parametrize("durable", [True, False])
 async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
-    store: EventStore, hubs: Fanout, durable: bool
+    store: EventStore, fanout: Fanout, durable: bool
 ) -> None:
     chance, groups, total = random.Random(1), random.Random(2), 1500
     crowd = [Ear() for _ in range(MANY)]
     for ear in crowd:
-        await ear.join(hubs, 0)
+        await ear.join(fanout, 0)
     late: list[tuple[Ear, int]] = []
 
     async def write() -> None:
@@ -129,7 +129,7 @@ async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
     while not writing.done():
         after = chance.choice([0, len(crowd[0].heard) // 2])
         late.append((Ear(), after))
-        joining.append(asyncio.create_task(late[-1][0].join(hubs, after)))
+        joining.append(asyncio.create_task(late[-1][0].join(fanout, after)))
         for _ in range(chance.randrange(8)):
             await asyncio.sleep(0)
     await asyncio.gather(writing, *joining)
@@ -139,44 +139,46 @@ async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
         assert ear.heard == texts(after + 1, total)
 
 
-async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(store: EventStore, hubs: Fanout) -> None:
+async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(
+    store: EventStore, fanout: Fanout
+) -> None:
     restless = Ear()
 
     async def again() -> None:
-        hubs.leave(hub, restless)
-        await restless.join(hubs, len(restless.heard))
+        fanout.leave(stream_fanout, restless)
+        await restless.join(fanout, len(restless.heard))
 
     tasks: list[asyncio.Task[None]] = []
     first = Ear({"1": lambda: tasks.append(asyncio.create_task(again()))})
-    hub = await first.join(hubs)
+    stream_fanout = await first.join(fanout)
     crowd = [Ear() for _ in range(MANY)]
     for ear in (*crowd, restless):
-        await ear.join(hubs)
+        await ear.join(fanout)
     await fill(store.broker, STREAM, 3, durable=True)
     await until(lambda: crowd[-1].heard == texts(1, 3) and tasks[0].done())
     await until(lambda: len(restless.heard) >= 3)
     assert restless.heard == texts(1, 3)
 
 
-async def test_who_is_ahead_of_the_hub_hears_nothing_twice(store: EventStore, hubs: Fanout) -> None:
-    """They were told by the hub of another process, or by an acknowledgement."""
+async def test_who_is_ahead_of_the_hub_hears_nothing_twice(store: EventStore, fanout: Fanout) -> None:
+    """They were told by the fanout of another process, or by an acknowledgement."""
     ahead = Ear()
     tasks: list[asyncio.Task[StreamFanout]] = []
-    first = Ear({"1": lambda: tasks.append(asyncio.create_task(ahead.join(hubs, 3)))})
+    first = Ear({"1": lambda: tasks.append(asyncio.create_task(ahead.join(fanout, 3)))})
     crowd = [first, *(Ear() for _ in range(MANY))]
     for ear in crowd:
-        await ear.join(hubs)
+        await ear.join(fanout)
     await fill(store.broker, STREAM, 5, durable=True)
     await until(lambda: crowd[-1].heard == texts(1, 5) and ahead.heard[-1:] == ["5"])
     assert ahead.heard == texts(4, 5)
 
 
-async def test_who_leaves_amid_a_broadcast_hears_no_more_of_it(store: EventStore, hubs: Fanout) -> None:
+async def test_who_leaves_amid_a_broadcast_hears_no_more_of_it(store: EventStore, fanout: Fanout) -> None:
     crowd = [Ear() for _ in range(MANY)]
-    hub = await crowd[0].join(hubs)
+    stream_fanout = await crowd[0].join(fanout)
     for ear in crowd[1:]:
-        await ear.join(hubs)
-    crowd[0].then["1"] = lambda: [hubs.leave(hub, ear) for ear in crowd[1:]]
+        await ear.join(fanout)
+    crowd[0].then["1"] = lambda: [fanout.leave(stream_fanout, ear) for ear in crowd[1:]]
     await fill(store.broker, STREAM, 2, durable=True)
     await until(lambda: crowd[0].heard == texts(1, 2))
     assert [ear.heard for ear in crowd[1:]] == [[]] * (MANY - 1)
@@ -189,10 +191,10 @@ async def test_a_thousand_listeners_cost_one_frame_and_leave_the_loop_its_turns(
         made.append(text)
         return text.encode()
 
-    hubs = Fanout(store.broker, frame)
+    fanout = Fanout(store.broker, frame)
     crowd = [Ear() for _ in range(1000)]
     for ear in crowd:
-        await ear.join(hubs)
+        await ear.join(fanout)
     turns, turns_at = 0, dict.fromkeys((0, 999), 0)
     for number in turns_at:
         crowd[number].then["3"] = lambda number=number: turns_at.update({number: turns})
@@ -207,21 +209,21 @@ async def test_a_thousand_listeners_cost_one_frame_and_leave_the_loop_its_turns(
 
 
 async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_the_stream_is(
-    store: EventStore, hubs: Fanout
+    store: EventStore, fanout: Fanout
 ) -> None:
     before = tasks()
     one, other = Ear(), Ear()
-    hub = await one.join(hubs)
-    await other.join(hubs)
-    hubs.leave(hub, one)
+    stream_fanout = await one.join(fanout)
+    await other.join(fanout)
+    fanout.leave(stream_fanout, one)
     await fill(store.broker, STREAM, 2, durable=True)
     await until(lambda: other.heard == texts(1, 2))
-    hubs.unlisten(STREAM, other)
-    hubs.unlisten(STREAM, other)
+    fanout.unlisten(STREAM, other)
+    fanout.unlisten(STREAM, other)
     await until(lambda: tasks() == before)
-    again = await one.join(hubs)
-    assert (again is not hub, again.offset, one.heard) == (True, 2, [])
-    hubs.leave(again, one)
+    again = await one.join(fanout)
+    assert (again is not stream_fanout, again.offset, one.heard) == (True, 2, [])
+    fanout.leave(again, one)
     await until(lambda: tasks() == before)
     # Nobody reads the stream any more: it may be forgotten.
     await store.broker.expire(STREAM, 0)
@@ -230,46 +232,46 @@ async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_t
 
 
 async def test_a_start_that_fails_leaves_nothing_behind_and_the_next_one_works(
-    store: EventStore, hubs: Fanout, tmp_path: Path
+    store: EventStore, fanout: Fanout, tmp_path: Path
 ) -> None:
     before = tasks()
     ears = [Ear() for _ in range(3)]
     with put_away(tmp_path, "streams") as put:
         put()
         for _ in range(2):
-            ended = await asyncio.gather(*(ear.join(hubs) for ear in ears), return_exceptions=True)
+            ended = await asyncio.gather(*(ear.join(fanout) for ear in ears), return_exceptions=True)
             assert [type(error) for error in ended] == [OSError] * 3
             assert tasks() == before
-    hub = await ears[0].join(hubs)
-    assert list(hub.listeners) == [ears[0]]
+    stream_fanout = await ears[0].join(fanout)
+    assert list(stream_fanout.listeners) == [ears[0]]
     await store.broker.append(STREAM, event(1))
     await until(lambda: ears[0].heard == ["1"])
 
 
-async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(store: EventStore, hubs: Fanout) -> None:
+async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(store: EventStore, fanout: Fanout) -> None:
     before = tasks()
     impatient, patient = Ear(), Ear()
-    joining = [asyncio.create_task(ear.join(hubs)) for ear in (impatient, patient)]
+    joining = [asyncio.create_task(ear.join(fanout)) for ear in (impatient, patient)]
     await asyncio.sleep(0)
     joining[0].cancel()
-    hub = await joining[1]
-    assert list(hub.listeners) == [patient]
+    stream_fanout = await joining[1]
+    assert list(stream_fanout.listeners) == [patient]
     await store.broker.append(STREAM, event(1))
     await until(lambda: patient.heard == ["1"])
-    hubs.leave(hub, patient)
-    alone = asyncio.create_task(impatient.join(hubs))
+    fanout.leave(stream_fanout, patient)
+    alone = asyncio.create_task(impatient.join(fanout))
     await asyncio.sleep(0)
     alone.cancel()
     await until(lambda: tasks() == before)
 
 
-async def all_lost(store: EventStore, hubs: Fanout) -> list[Ear]:
-    """Listeners whose hub has fallen behind what is kept, of whom half are members; they have not left it yet."""
+async def all_lost(store: EventStore, fanout: Fanout) -> list[Ear]:
+    """Listeners whose fanout has fallen behind what is kept, of whom half are members; they have not left it yet."""
     ears = [Ear() for _ in range(2 * MANY)]
-    hub = await hubs.open(STREAM, written, ears[0])
+    stream_fanout = await fanout.open(STREAM, written, ears[0])
     for ear in ears[1:]:
-        await hubs.open(STREAM, written, ear)
-    hub.members.update(dict.fromkeys(ears[::2], 0))
+        await fanout.open(STREAM, written, ear)
+    stream_fanout.members.update(dict.fromkeys(ears[::2], 0))
     await fill(store.broker, STREAM, 600, durable=True)
     await until(lambda: any(ear.losses for ear in ears))
     return ears
@@ -283,20 +285,20 @@ async def test_every_listener_is_told_once_that_events_are_lost(tmp_path: Path) 
 
 async def test_who_comes_after_events_are_lost_hears_what_comes_though_others_still_linger(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, keep=50) as store:
-        hubs = Fanout(store.broker, str.encode)
-        await all_lost(store, hubs)
+        fanout = Fanout(store.broker, str.encode)
+        await all_lost(store, fanout)
         newcomer = Ear()
-        await newcomer.join(hubs)
+        await newcomer.join(fanout)
         await store.broker.append(STREAM, event(601))
         await until(lambda: newcomer.heard == ["601"])
 
 
 async def test_a_log_that_cannot_be_read_is_told_to_every_listener_rather_than_silence(
-    store: EventStore, hubs: Fanout, tmp_path: Path
+    store: EventStore, fanout: Fanout, tmp_path: Path
 ) -> None:
     with put_away(tmp_path, "events") as put:
         member, watcher = Ear({"1": put}), Ear()
-        await member.join(hubs)
-        await hubs.open(STREAM, written, watcher)
+        await member.join(fanout)
+        await fanout.open(STREAM, written, watcher)
         await fill(store.broker, STREAM, 600, durable=True)  # more than stand in memory
         await until(lambda: member.losses == watcher.losses == 1)

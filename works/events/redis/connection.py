@@ -21,7 +21,7 @@ def make_pool(url: str) -> ConnectionPool:
     # may swallow a cancellation, and sends in a task of its own, a moment later.
     always = {"protocol": 2, "decode_responses": True, "socket_timeout": None}
     pool = ConnectionPool.from_url(url, **always)
-    pool.connection_kwargs |= always  # whatever the URL says
+    pool.connection_kwargs |= always  # also where the URL sets another
     return pool
 
 

@@ -19,8 +19,8 @@ the Redis server, in seconds. Keys, all of them beginning with ``sluice:``
 import hashlib
 import secrets
 
-# Seconds that a volatile stream, or one without events, is kept when nobody says how long and nobody uses it: as long
-# as results are kept by default, which is what the events of such a stream speak of.
+# Seconds that an unused volatile stream, or one without events, is kept unless it expires: as long as results are kept
+# by default, as the events of such streams are about results.
 _UNCLAIMED = 86_400.0
 
 _COMMON = """

@@ -75,7 +75,7 @@ class RedisEventStore:
         await self._connection.close()
 
     async def _refresh(self) -> None:
-        """What this process has entered and what it reads is forgotten only when it no longer says so."""
+        """Keeps what this process has entered and what it reads from expiring."""
         while True:
             await asyncio.sleep(self._interval)
             self._subscriptions.refresh()
