@@ -154,8 +154,8 @@ async def test_a_ban_made_after_redis_was_stopped_amid_the_recovery_reaches_the_
                     await other.deny("eve", in_an_hour())
                     await until(lambda: "eve" in kicked)
                 assert (bans.until("mallory") > time.time(), bans.until("eve") > time.time()) == (True, True)
-            # What the follower knew is in force again for every server.
-            await until_loaded(Bans(patient.broker), "mallory")
+                # What the follower knew is in force again for every server.
+                await until_loaded(Bans(patient.broker), "mallory")
 
 
 async def test_bans_that_could_not_be_made_again_at_once_are_made_again_later(redis: Redis, tmp_path: Path) -> None:
