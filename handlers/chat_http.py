@@ -21,8 +21,8 @@ class Announcement(StrictModel):
 
 
 class Publication(Announcement):
-    """``sender`` (``from`` on the wire) is who says it: no user need have that name. ``client_id`` makes a repetition
-    the same message."""
+    """``sender`` (``from`` on the wire) need not be the name of a user. Messages with the same ``client_id`` are
+    stored once."""
 
     room: str | None = Field(None, min_length=1, max_length=100, pattern=_ROOM)
     to: str | None = Field(None, min_length=1, max_length=200)
@@ -42,31 +42,33 @@ class BackEndHandler(BaseHandler):
 class Publish(BackEndHandler):
     async def post(self) -> None:
         admin = await self.authorize("admin")
-        said = self.body(Publication)
-        if (said.room is None) == (said.to is None):
+        publication = self.body(Publication)
+        if (publication.room is None) == (publication.to is None):
             raise Refused(BAD_REQUEST, faults="say either room or to")
-        place = room(said.room) if said.room else direct(said.sender, str(said.to))
+        place = room(publication.room) if publication.room else direct(publication.sender, str(publication.to))
         try:
-            offset = await self.services.chat.post(place, said.sender, said.text, [], said.client_id)
+            offset = await self.services.chat.post(
+                place, publication.sender, publication.text, [], publication.client_id
+            )
         except OSError as error:
             raise Refused(UNAVAILABLE, what="it could not be stored", error=error) from None
-        log.info("published", stream=place.stream, sender=said.sender, by=admin.name, address=self.address)
-        self.write({"stream": place.wire_name(said.sender), "offset": offset})
+        log.info("published", stream=place.stream, sender=publication.sender, by=admin.name, address=self.address)
+        self.write({"stream": place.wire_name(publication.sender), "offset": offset})
 
 
 class BroadcastToAll(BackEndHandler):
     async def post(self) -> None:
         admin = await self.authorize("admin")
-        said = self.body(Announcement)
+        announcement = self.body(Announcement)
         try:
-            await self.services.chat.announce(admin.name, said.text)
+            await self.services.chat.announce(admin.name, announcement.text)
         except OSError as error:
             raise Refused(UNAVAILABLE, what="nobody could be told", error=error) from None
         log.info("broadcast", by=admin.name, address=self.address)
         self.set_status(204)
 
 
-class WhoIsThere(BackEndHandler):
+class ReadPresence(BackEndHandler):
     async def get(self) -> None:
         await self.authorize("admin")
         name = self.get_query_argument("room", "")
@@ -76,4 +78,4 @@ class WhoIsThere(BackEndHandler):
             raise Refused(UNAVAILABLE, what="it cannot be known", error=error) from None
 
 
-routes = [(r"/chat/publish", Publish), (r"/chat/broadcast", BroadcastToAll), (r"/chat/presence", WhoIsThere)]
+routes = [(r"/chat/publish", Publish), (r"/chat/broadcast", BroadcastToAll), (r"/chat/presence", ReadPresence)]

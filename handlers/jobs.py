@@ -1,4 +1,4 @@
-"""/ws/jobs: jobs started, watched, cancelled, answered and retried; docs/jobs.md has the protocol (sluice.v2).
+"""/ws/jobs: starts, watches, cancels, answers and retries jobs (sluice.v2). docs/jobs.md has the protocol.
 
 A watched job's story comes by its hub, encoded once however many watch it: first what this connection has not seen of
 it, then what happens. A connection that is lost loses nothing: it says the last offset it saw.
