@@ -17,6 +17,8 @@ import jwt
 import psutil
 import pytest
 import websockets
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.client import Client
 from tests.support.pictures import small
@@ -102,6 +104,43 @@ async def test_without_a_key_the_server_makes_one_and_prints_the_way_in(start: C
         assert client.hello["user"] == "eve"
     listening = {one.laddr.ip for one in psutil.Process(server.process.pid).net_connections() if one.status == "LISTEN"}
     assert listening == {"127.0.0.1"}
+
+
+async def way_in(server: Server) -> str:
+    """What was printed when the server was ready, a line or two with the word token."""
+    await until(lambda: "token" in "".join(server.log))
+    printed = "".join(server.log)
+    return printed[printed.index("Sluice is ready: ") :]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost"])
+async def test_with_a_secret_the_link_is_printed_where_only_this_machine_can_use_it(
+    start: Callable[..., Server], address: str
+) -> None:
+    server = start(address=address, jwt_audience="pictures", jwt_issuer="here")
+    link = re.search(r"/\?token=(\S+)", await way_in(server))
+    assert link
+    answer = httpx.get(f"{server.url}/?token={link[1]}")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/")
+    claims = jwt.decode(link[1], SECRET, ["HS256"], audience="pictures", issuer="here")
+    assert set(claims["scope"].split()) == {"images", "chat", "video", "jobs", "admin"}
+
+
+async def test_a_server_that_others_reach_prints_how_to_get_a_token_and_none(start: Callable[..., Server]) -> None:
+    printed = await way_in(start(address="0.0.0.0"))
+    assert "eyJ" not in printed
+    assert re.search(r"python server\.py token --sub NAME --scope '[a-z ]+'", printed)
+
+
+async def test_a_server_that_cannot_issue_tokens_says_where_they_come_from(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "key.pem").write_bytes(pem)
+    printed = await way_in(start(secret=None, jwt_public_key=str(tmp_path / "key.pem")))
+    assert "eyJ" not in printed
+    assert "where the private key is" in printed
 
 
 def test_each_start_on_port_0_takes_a_free_port(start: Callable[..., Server], server: Server) -> None:

@@ -54,13 +54,14 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         in_time = self._ready.wait(GUARD)
-        found = re.search(r"ready: http://([\d.]+):(\d+)/", "".join(self.log))
+        found = re.search(r"ready: http://(\S+):(\d+)/", "".join(self.log))
         if not in_time or not found:
             self.process.kill()
             raise AssertionError("the server did not start:\n" + "".join(self.log))
         self.port = int(found[2])
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.ws = f"ws://127.0.0.1:{self.port}"
+        host = "[::1]" if found[1] == "[::1]" else "127.0.0.1"
+        self.url = f"http://{host}:{self.port}"
+        self.ws = f"ws://{host}:{self.port}"
 
     def _read(self) -> None:
         assert self.process.stdout
