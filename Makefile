@@ -4,8 +4,8 @@ BIN := .venv/bin
 # What the tests run, and the Debian packages that bring it.
 PROGRAMS := chromium redis-server ffmpeg sshd nginx
 DEBIAN := chromium fonts-dejavu-core redis-server ffmpeg openssh-server nginx-light
-# Two files of tests at a time: they mostly wait for the servers that they start.
-PARALLEL ?= -n 2 --dist loadfile
+# Three files of tests at a time: they mostly wait for the servers that they start.
+PARALLEL ?= -n 3 --dist loadfile
 
 .PHONY: install extras run test test-chaos test-all style types types-js bench clean
 

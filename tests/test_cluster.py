@@ -70,6 +70,7 @@ async def test_a_tall_picture_comes_back_whole_from_two_workers(cluster: Dask, s
     assert not [each for each in psutil.Process(server.process.pid).children() if "works.queue" in str(each.cmdline())]
 
 
+@pytest.mark.chaos
 async def test_readyz_says_that_no_worker_can_be_reached_and_when_one_can_again(
     cluster: Dask, start: Callable[..., Server]
 ) -> None:
@@ -95,6 +96,7 @@ def spent(process: psutil.Process) -> float:
     return 0.0
 
 
+@pytest.mark.chaos
 async def test_when_a_server_is_killed_the_workers_end_its_slices(cluster: Dask, start: Callable[..., Server]) -> None:
     server = start(queue=cluster.url)
     await ready(server)
@@ -110,6 +112,7 @@ async def test_when_a_server_is_killed_the_workers_end_its_slices(cluster: Dask,
     await until(lambda: not alive(child), most)
 
 
+@pytest.mark.chaos
 async def test_two_servers_share_one_cluster(cluster: Dask, tmp_path: Path) -> None:
     async with on_dask(cluster, 4) as one, on_dask(cluster, 4) as other:
         queues = [one, other]

@@ -19,7 +19,7 @@ from tests.support.running import until
 from tests.support.s3 import S3
 
 # Guards against hanging: a slice may wait for parts that start on a busy machine, and then for its turn.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 _PATIENCE_MS = 120_000
 
 # Notes what the page shows of its connection, and each slice as often as it is shown as done.

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.chromium import console
@@ -69,6 +70,7 @@ async def hide(page: Page, is_hidden: bool) -> None:
     await page.evaluate(script, is_hidden)
 
 
+@pytest.mark.chaos
 async def test_a_camera_that_goes_away_is_told_and_comes_back(start: Start, camera: Camera) -> None:
     async with watching(start(sources=sources(gate=camera.url)), "gate") as page:
         await more_shown(page, "gate", 2)
@@ -98,6 +100,7 @@ async def test_the_delay_needs_no_clocks_that_agree(start: Start, camera: Camera
         assert float(value) / (1000 if unit == "ms" else 1) < 1800
 
 
+@pytest.mark.chaos
 async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, long_clip: Path, clip: Path) -> None:
     """One plays, one is paused, one has ended; on the next server all of it is as it was."""
     places = sources(yard=long_clip, dock=long_clip, quay=clip)
@@ -157,6 +160,7 @@ async def test_a_page_that_paints_slowly_is_never_behind(start: Start, long_clip
         await page.wait_for_function("() => Number(document.querySelector('#dropped').textContent) >= 40")
 
 
+@pytest.mark.chaos
 async def test_a_hundred_frames_leave_nothing_behind(start: Start, long_clip: Path) -> None:
     async with watching(start(sources=sources(yard=long_clip)), "yard") as page:
         await page.evaluate(COUNT)
@@ -220,6 +224,7 @@ async def test_as_many_are_watched_as_the_server_allows(start: Start, long_clip:
         await more_shown(page, "one", 2)
 
 
+@pytest.mark.chaos
 async def test_what_failed_for_a_while_is_tried_again(start: Start, camera: Camera) -> None:
     server = start(sources=json.dumps({"gate": {"url": camera.url, "viewers": 1}}))
     async with watching(server, "gate", user="bob") as bob:

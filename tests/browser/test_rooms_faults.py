@@ -22,6 +22,7 @@ def server(start: Start) -> Server:
     return start()
 
 
+@pytest.mark.chaos
 async def test_what_was_not_acknowledged_is_sent_again_once_when_the_server_was_killed(start: Start) -> None:
     server = start()
     async with room(server, "alice") as alice, room(server, "bob") as bob:
@@ -104,6 +105,7 @@ async def test_a_token_without_the_scope_is_told_what_is_missing(server: Server)
         await expect(page.locator("#entry")).to_be_hidden()
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("fragment", ["#room/harbour", "#direct/alice"])
 async def test_a_server_that_has_lost_its_log_is_begun_with_anew(start: Start, fragment: str) -> None:
     server = start()

@@ -94,6 +94,7 @@ async def test_the_150_characters_go_through(nginx: Nginx, behind: Server) -> No
         assert (told["uuid"], httpx.get(told["url"]).status_code) == ("u", 200)
 
 
+@pytest.mark.chaos
 async def test_pings_go_through_both_ways(nginx: Nginx, behind: Server) -> None:
     seen: list[str] = []
     wire = logging.Logger("wire", logging.DEBUG)
@@ -194,6 +195,7 @@ async def test_an_upload_reaches_the_server_while_it_is_still_being_sent(nginx: 
     assert httpx.get(f"{nginx.url}/upload/{told['id']}.draft").status_code == 404
 
 
+@pytest.mark.chaos
 async def test_a_server_that_is_killed_is_passed_over_and_sockets_outlive_a_reload(tmp_path: Path) -> None:
     servers = []
     for number in (1, 2):

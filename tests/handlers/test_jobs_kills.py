@@ -70,6 +70,7 @@ async def test_after_a_kill_the_job_is_interrupted_and_a_watcher_goes_on_without
             assert 0 <= STEPS - len(only) - len(lines) <= 1
 
 
+@pytest.mark.chaos
 async def test_another_server_finds_a_job_whose_server_was_killed(redis: Redis, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "other")]
     for folder in folders:
@@ -111,6 +112,7 @@ async def test_a_server_that_slept_past_its_lease_tells_no_more_of_its_job(
             await starter.watch(await starter.start("counting", steps=1))
 
 
+@pytest.mark.chaos
 async def test_a_job_of_another_server_is_cancelled_and_answered_from_this_one(redis: Redis, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "other")]
     for folder in folders:
@@ -149,6 +151,7 @@ async def test_on_sigterm_jobs_are_told_and_end_interrupted(start: Start, tmp_pa
     assert file.read_text() == "cleared away"
 
 
+@pytest.mark.chaos
 async def test_a_job_that_is_deaf_does_not_keep_the_server_from_ending(start: Start) -> None:
     for seconds in (2, 10, 30):  # a third of it is for the last event, which a busy machine may take for itself
         if await _is_told_as_cut_off(start, drain_timeout=seconds):
@@ -174,6 +177,7 @@ async def _is_told_as_cut_off(start: Start, **settings: object) -> bool:
     return told
 
 
+@pytest.mark.chaos
 async def test_scratch_folders_of_a_killed_server_are_cleared_away(start: Start, tmp_path: Path) -> None:
     server = start(job_modules=KINDS, job_lease=LEASE)
     async with await Watcher.enter(server) as watcher:

@@ -40,6 +40,7 @@ async def test_people_on_two_servers_share_rooms_presence_and_conversations(two:
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.chaos
 async def test_who_loses_a_server_goes_on_with_the_other(two: Two) -> None:
     """Nothing acknowledged is lost, nothing comes twice, and what was not acknowledged can be said again."""
     async with await Chatter.enter(two[0], "alice") as alice, await Chatter.enter(two[1], "bob") as bob:
@@ -72,6 +73,7 @@ async def test_a_session_of_slices_is_resumed_on_the_other_server(two: Two) -> N
         assert [end["seq"] for end in await client.ends(2)] == [2, 3]
 
 
+@pytest.mark.chaos
 async def test_who_resumes_while_redis_is_away_is_asked_to_come_back(two: Two, redis: Redis) -> None:
     """1012, after which clients try again: any other code below 4500 is final, and the page would give up."""
     async with await Client.connect(two[0]) as alice, await Client.connect(two[1]) as again:
@@ -81,6 +83,7 @@ async def test_who_resumes_while_redis_is_away_is_asked_to_come_back(two: Two, r
     assert "Traceback" not in "".join(two[1].log)
 
 
+@pytest.mark.chaos
 async def test_a_server_whose_redis_is_gone_for_good_ends_when_it_is_told_to(two: Two, redis: Redis) -> None:
     """What it would still say, as what became of a slice, waits for Redis as long as the server runs.
 
@@ -106,6 +109,7 @@ async def test_a_kick_reaches_both(two: Two) -> None:
         assert await mallory.closed() == 4403
 
 
+@pytest.mark.chaos
 async def test_while_redis_is_away_the_error_is_temporary_and_then_all_goes_on(two: Two, redis: Redis) -> None:
     async with await Chatter.enter(two[0], "alice") as alice, await Chatter.enter(two[1], "bob") as bob:
         await alice.join("harbour")

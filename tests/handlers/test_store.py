@@ -147,6 +147,7 @@ async def test_a_child_speaks_to_the_store_within_the_memory_it_has(start: Start
     assert max(threads) == 2
 
 
+@pytest.mark.chaos
 async def test_while_the_store_hangs_all_else_goes_on_and_then_results_are_made_again(start: Start, own: S3) -> None:
     server = on(start, own, store_timeout=1, slice_timeout=60, drain_timeout=1)
     url = await result(server)
@@ -171,6 +172,7 @@ async def test_while_the_store_hangs_all_else_goes_on_and_then_results_are_made_
         await until(lambda: httpx.get(f"{server.url}/readyz", timeout=60).status_code == 200)
 
 
+@pytest.mark.chaos
 async def test_when_the_store_is_back_the_same_clients_go_on(start: Start, own: S3) -> None:
     server = on(start, own)
     async with await Client.connect(server) as client:

@@ -81,6 +81,7 @@ async def test_ffmpeg_that_publishes_can_be_killed_and_started_again(
         assert server.metric("sluice_video_captures") == 1
 
 
+@pytest.mark.chaos
 async def test_a_camera_that_never_sends_holds_up_nobody(start: Start, camera: Camera, deaf: Deaf, clip: Path) -> None:
     server = start(sources=sources(deaf=deaf.url, gate=camera.url, yard=clip), video_watchdog=10, video_retry=1)
     async with await Viewer.enter(server) as viewer:
@@ -96,6 +97,7 @@ async def test_a_camera_that_never_sends_holds_up_nobody(start: Start, camera: C
         await viewer.frame("g")
 
 
+@pytest.mark.chaos
 async def test_a_camera_that_falls_silent_is_taken_up_again(start: Start, camera: Camera) -> None:
     server = start(sources=sources(gate=camera.url), video_watchdog=5)
     async with await Viewer.enter(server) as viewer:
@@ -110,6 +112,7 @@ async def test_a_camera_that_falls_silent_is_taken_up_again(start: Start, camera
         assert camera.opened >= 2
 
 
+@pytest.mark.chaos
 async def test_a_capture_that_is_killed_harms_no_other(start: Start, camera: Camera, clip: Path) -> None:
     server = start(sources=sources(gate=camera.url, yard=clip))
     async with await Viewer.enter(server) as viewer:
@@ -155,6 +158,7 @@ async def test_a_seek_is_answered_when_it_is_done_and_not_before(start: Start, c
         assert await viewer.numbers(1) == [100]
 
 
+@pytest.mark.chaos
 async def test_a_file_that_keeps_ending_its_process_is_given_up(start: Start, clip: Path) -> None:
     server = start(sources=sources(yard=clip))
     async with await Viewer.enter(server) as viewer:

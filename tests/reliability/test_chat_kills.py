@@ -20,6 +20,8 @@ import websockets
 from tests.support.chats import Chatter
 from tests.support.running import GUARD, Server, until
 
+pytestmark = pytest.mark.chaos
+
 Start = Callable[..., Server]
 Heard = list[tuple[int, str]]
 

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from tests.reliability.talks import Talk
 from tests.support.running import GUARD, Server
 
+pytestmark = pytest.mark.chaos
+
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

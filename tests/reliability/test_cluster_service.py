@@ -24,7 +24,7 @@ from tests.support.pictures import decoded, small
 from tests.support.running import until
 from tests.support.watchers import KINDS, Watcher, events_in
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 # What the cluster has when its three workers have no thread free: one each, and a half for each ahead.
 HAD = 5

@@ -85,6 +85,7 @@ async def refused_for_now(client: Client, id: str) -> None:
     assert "/" not in end["message"], "a client need not know our folders"
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_place_that_cannot_be_written_is_told_and_survived(disk: Path, start: Start, fault: str) -> None:
     break_it, mend, said = FAULTS[fault]
@@ -160,6 +161,7 @@ STARTS: dict[str, tuple[Callable[[Path, Path], Any], Callable[[Path, Path, Any],
 }
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("case", STARTS)
 def test_a_file_of_events_that_cannot_be_used_ends_the_start_with_its_reason(disk: Path, case: str) -> None:
     """Nobody is let in: who is denied cannot be known. Mended, the same start works."""

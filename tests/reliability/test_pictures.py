@@ -62,6 +62,7 @@ async def bounded(server: Server, payloads: Iterator[tuple[str, bytes]]) -> Ends
     return ends
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_every_file_of_a_corpus_made_to_break_decoders_has_one_end(start: Start, corpus: Path) -> None:
     files = sorted(path for path in corpus.rglob("*") if path.is_file() and path.stat().st_size)

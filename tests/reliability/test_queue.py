@@ -38,6 +38,7 @@ async def kill_children(server: Server, count: int, every: float, chance: random
     return killed
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
 async def test_children_killed_at_random_lose_no_slice(start: Start, kills: int) -> None:
@@ -163,6 +164,7 @@ class Flood:
                 self.counts["accepted"] += 1
 
 
+@pytest.mark.chaos
 async def test_a_server_killed_amid_a_batch_tells_honestly_what_it_lost(start: Start) -> None:
     """The client resumes, is told that the session is gone, sends again what has no end, and has all in the end. Fails
     when a volatile stream outlives a crash (tables._prepare): its last events may never have reached the file."""

@@ -175,6 +175,7 @@ async def held_by_the_system(deaf: socket) -> int:
     return seen[-1]
 
 
+@pytest.mark.chaos
 async def test_a_reader_with_a_full_outbox_does_not_keep_the_server_from_its_end(start: Start) -> None:
     """Unless there is always room for control frames (handlers/core/rfc6455.py), the close raises and the drain ends
     there: everybody else is dropped, exit status 1. So do pings: such a reader would never be found silent."""
@@ -186,6 +187,7 @@ async def test_a_reader_with_a_full_outbox_does_not_keep_the_server_from_its_end
         assert await asyncio.to_thread(server.ended) == 0
 
 
+@pytest.mark.chaos
 async def test_silent_peers_are_pinged_once_and_closed_and_one_that_answers_stays(start: Start) -> None:
     """A ping after ping_interval, the close pong_timeout later. Without pings the silent ones stay until they leave.
     Tornado's close says 1000, which is a goodbye: a laptop that wakes up would not come back for its results."""

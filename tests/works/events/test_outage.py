@@ -56,6 +56,7 @@ async def reading(broker: Broker, stream: str) -> AsyncIterator[list[Event]]:
         await asyncio.wait([task])
 
 
+@pytest.mark.chaos
 @away
 async def test_through_an_outage_nothing_is_lost_and_nothing_doubled(redis: Redis, tmp_path: Path, how: str) -> None:
     failures: list[str] = []
@@ -146,6 +147,7 @@ async def test_a_short_restart_is_seen_by_nobody(redis: Redis, tmp_path: Path) -
         await until(lambda: seen == numbered(1, 100))
 
 
+@pytest.mark.chaos
 @away
 async def test_who_asks_while_redis_is_away_is_told_in_time_and_all_goes_on_after(
     redis: Redis, tmp_path: Path, how: str
@@ -252,6 +254,7 @@ async def test_forgotten_scripts_are_brought_again(redis: Redis, tmp_path: Path)
         assert await store.broker.append("s", event(301)) == 301
 
 
+@pytest.mark.chaos
 async def test_when_its_memory_is_full_durable_appends_are_refused_and_others_wait(
     redis: Redis, tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ async def test_a_connection_that_is_lost_in_mid_command_leaves_a_doubt(fleet: Fl
 STUBBORN = {"a command that hangs": "", "a command that ignores TERM": "trap '''' TERM; "}
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("case", STUBBORN)
 async def test_a_command_that_outlasts_its_time_is_ended_on_the_host(fleet: Fleet, case: str) -> None:
     with sshd(fleet, "a"):
@@ -227,6 +228,7 @@ async def test_a_cancel_says_what_is_not_known(fleet: Fleet) -> None:
     assert context.result["not_known"] == ["a"]
 
 
+@pytest.mark.chaos
 async def test_at_the_deadline_of_a_plan_what_runs_is_ended_and_the_rest_has_not_started(fleet: Fleet) -> None:
     with sshd(fleet, *"abc"):
         step = f"{{name: work, command: '{say(fleet)}; sleep 600; sleep 600', timeout: 900}}"

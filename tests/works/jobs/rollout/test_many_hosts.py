@@ -9,6 +9,8 @@ import pytest
 from tests.support.rollouts import carry_out, plan, prepare
 from tests.support.sshd import Fleet, silent, sshd, strange
 
+pytestmark = pytest.mark.chaos
+
 
 async def hang(process: object) -> None:
     await asyncio.sleep(3600)
