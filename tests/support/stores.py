@@ -1,4 +1,4 @@
-"""MediaStores of every kind, and what the tests do to them behind their backs."""
+"""Stores of results of every kind, and what tests do to them from outside."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""A MediaStore in a bucket: every put is one object, whole or not there, with the headers it is to be fetched with."""
+"""A ResultStore in a bucket: every put is one object, whole or not there, with the headers it is to be fetched with."""
 
 import errno
 import stat

@@ -1,4 +1,4 @@
-"""The promise of a WorkQueue, over LocalQueue in both isolations and over Dask: order, turns, one end of each task."""
+"""The promise of a WorkQueue, over both pools of decoders and over Dask: order, turns, one end of each task."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The promise of a MediaStore, over every implementation: whole files or none, random names, bounds that hold."""
+"""The promise of a ResultStore, over every implementation: whole files or none, random names, bounds that hold."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""A MediaStore on a folder: what is written is hidden until it is whole, from whatever disk it comes."""
+"""A ResultStore in a folder: what is written is hidden until it is whole, from whatever disk it comes."""
 
 import os
 import tempfile
