@@ -18,21 +18,21 @@ import config
 from handlers.core.disconnects import RECONNECT_CODES
 from handlers.core.websocket import SUBPROTOCOL
 
-# Seconds between attempts to connect, and for which they are made.
-_PAUSE, _PATIENCE = 1.0, 300.0
+# Seconds between attempts to connect, and after which no more are made.
+_RETRY_INTERVAL, _RETRY_TIMEOUT = 1.0, 300.0
 # Seconds between pings, and for a pong: a server that has lost its power closes no connection.
 _PING = 30.0
 # Bytes of a message: a snapshot of the largest job has fewer.
-_MOST = 32 << 20
+_MAX_MESSAGE = 32 << 20
 _STATUS = {"succeeded": 0}
 
 
 class ServerRefused(Exception):
-    """The server has said no, or cannot be reached."""
+    """The server has refused the request, or cannot be reached."""
 
 
 class Screen:
-    """Lines that stay, and on a terminal a bar below them that is drawn anew."""
+    """Prints lines, and on a terminal keeps a progress bar below them."""
 
     def __init__(self, out: TextIO) -> None:
         self._out, self._has_bar = out, out.isatty()
@@ -44,7 +44,7 @@ class Screen:
         self._out.flush()
 
     def note(self, line: str) -> None:
-        """Of us and not of the job: it stays out of what is written to a file."""
+        """Prints a line of this program and not of the job, to standard error."""
         if self._bar:
             self._out.write("\r\x1b[K")
             self._out.flush()
@@ -99,23 +99,23 @@ class Screen:
 
 
 class JobClient:
-    """The server's socket for jobs, opened anew when it is lost. Raises ServerRefused for what is no server's URL."""
+    """The server's socket for jobs, which reconnects. Raises ServerRefused for a URL of the wrong form."""
 
     def __init__(self, url: str, token: str, screen: Screen) -> None:
         self._url, self._token, self._screen = _socket_of(url), token, screen
         self._socket: tornado.websocket.WebSocketClientConnection | None = None
 
     async def connect(self) -> None:
-        """Raises ServerRefused, at once when the server says no, else when it cannot be reached for a while."""
+        """Raises ServerRefused, at once when the server refuses, else when it cannot be reached for _RETRY_TIMEOUT."""
         headers = {"Authorization": f"Bearer {self._token}"}
         request = tornado.httpclient.HTTPRequest(self._url, headers=headers, connect_timeout=10, request_timeout=20)
-        end, told = asyncio.get_running_loop().time() + _PATIENCE, False
+        end, noted = asyncio.get_running_loop().time() + _RETRY_TIMEOUT, False
         while True:
             try:
                 self._socket = await tornado.websocket.websocket_connect(
                     request,
                     subprotocols=[SUBPROTOCOL],
-                    max_message_size=_MOST,
+                    max_message_size=_MAX_MESSAGE,
                     ping_interval=_PING,
                     ping_timeout=_PING,
                 )
@@ -129,13 +129,13 @@ class JobClient:
                 fault = str(error)
             if asyncio.get_running_loop().time() > end:
                 raise ServerRefused(f"{self._url} cannot be reached: {fault}")
-            if not told:
-                self._screen.note(f"{self._url} cannot be reached: {fault}; trying again for {_PATIENCE:g} s")
-            told = True
-            await asyncio.sleep(_PAUSE)
+            if not noted:
+                self._screen.note(f"{self._url} cannot be reached: {fault}; trying again for {_RETRY_TIMEOUT:g} s")
+            noted = True
+            await asyncio.sleep(_RETRY_INTERVAL)
 
     async def receive(self) -> dict[str, Any] | None:
-        """The next message; None when the connection is lost and may be had again. Raises ServerRefused."""
+        """The next message; None when the connection is lost and reconnecting may help. Raises ServerRefused."""
         assert self._socket
         text = await self._socket.read_message()
         if text is not None:
@@ -151,8 +151,8 @@ class JobClient:
             return None
         raise ServerRefused(f"the server has ended the connection: {code} {self._socket.close_reason or ''}")
 
-    async def ask(self, type: str, answer: str, **members: Any) -> dict[str, Any]:
-        """Asked again when the connection is lost, so it must be something that may be."""
+    async def request(self, type: str, answer: str, **members: Any) -> dict[str, Any]:
+        """Sends a request and returns its answer. Must be idempotent: it is sent again when the connection is lost."""
         while True:
             if self._socket is None:
                 await self.connect()
@@ -165,13 +165,13 @@ class JobClient:
             self._socket = None
 
     async def watch(self, id: str, after: int) -> AsyncIterator[dict[str, Any]]:
-        """Every event after that offset, once, up to the last."""
+        """The messages with all events after that offset, each once, up to the last."""
         epoch = None
         while True:
-            begun = await self.ask("watch", "watching", id=id, after=after, epoch=epoch)
-            if not begun["recovered"]:
+            watching = await self.request("watch", "watching", id=id, after=after, epoch=epoch)
+            if not watching["recovered"]:
                 raise ServerRefused("what came since is no longer kept; watch it from the beginning")
-            epoch = begun["epoch"]
+            epoch = watching["epoch"]
             while message := await self.receive():
                 if message["type"] == "events" and message["id"] == id:
                     after = message["offset"]
@@ -192,13 +192,13 @@ def _socket_of(url: str) -> str:
     return f"{scheme}://{parts.netloc}{parts.path}/ws/jobs"
 
 
-async def watch(desk: JobClient, id: str, after: int, screen: Screen) -> int:
+async def watch(client: JobClient, id: str, after: int, screen: Screen) -> int:
     """The exit status: 0 for a job that succeeded."""
-    async for told in desk.watch(id, after):
-        for event in told["events"]:
-            if "ended" in told:
-                screen.end(told["ended"], event)
-                return _STATUS.get(told["ended"], 1)
+    async for message in client.watch(id, after):
+        for event in message["events"]:
+            if "ended" in message:
+                screen.end(message["ended"], event)
+                return _STATUS.get(message["ended"], 1)
             screen.event(id, event)
     return 1
 
@@ -236,28 +236,28 @@ def value_of(text: str) -> Any:
         return text
 
 
-async def do(given: argparse.Namespace, desk: JobClient, screen: Screen) -> int:
+async def run(given: argparse.Namespace, client: JobClient, screen: Screen) -> int:
     if given.command == "start":
         pairs = [pair.partition("=") for pair in given.params]
-        asked = {"job": given.job, "params": {name: value_of(value) for name, _, value in pairs}}
+        members = {"job": given.job, "params": {name: value_of(value) for name, _, value in pairs}}
         client_id = given.client_id or secrets.token_hex(8)
-        given.id = (await desk.ask("start", "accepted", client_id=client_id, **asked))["id"]
+        given.id = (await client.request("start", "accepted", client_id=client_id, **members))["id"]
         screen.show(given.id)
-        return 0 if given.detach else await watch(desk, given.id, 0, screen)
+        return 0 if given.detach else await watch(client, given.id, 0, screen)
     if given.command == "retry":
-        given.id = (await desk.ask("retry", "accepted", client_id=secrets.token_hex(8), id=given.id, only=given.only))[
-            "id"
-        ]
+        given.id = (
+            await client.request("retry", "accepted", client_id=secrets.token_hex(8), id=given.id, only=given.only)
+        )["id"]
         screen.show(given.id)
-        return await watch(desk, given.id, 0, screen)
+        return await watch(client, given.id, 0, screen)
     if given.command == "watch":
-        return await watch(desk, given.id, given.after, screen)
+        return await watch(client, given.id, given.after, screen)
     if given.command == "cancel":
-        screen.show((await desk.ask("cancel", "cancelling", id=given.id))["state"])
+        screen.show((await client.request("cancel", "cancelling", id=given.id))["state"])
     elif given.command == "answer":
-        await desk.ask("answer", "answered", id=given.id, approval=given.approval, ok=given.ok == "yes")
+        await client.request("answer", "answered", id=given.id, approval=given.approval, ok=given.ok == "yes")
     else:
-        for job in (await desk.ask("jobs", "jobs", filter="all" if given.all else "mine"))["jobs"]:
+        for job in (await client.request("jobs", "jobs", filter="all" if given.all else "mine"))["jobs"]:
             done = job["progress"].get("done", 0)
             screen.show(f"{job['id']}  {job['state']:12} {job['job']:12} {job['user']}  {done} done  {job['stage']}")
     return 0
@@ -268,7 +268,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     screen = Screen(sys.stdout)
     try:
-        return asyncio.run(do(given, JobClient(given.url, given.token or config.client_token(), screen), screen))
+        return asyncio.run(run(given, JobClient(given.url, given.token or config.client_token(), screen), screen))
     except ServerRefused as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 2

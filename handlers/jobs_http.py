@@ -1,4 +1,4 @@
-"""/jobs over HTTP: the same as the socket, by the same rules, for programs that rather ask again than listen."""
+"""/jobs over HTTP: the same as the socket, by the same rules, for programs that poll."""
 
 import json
 from collections.abc import Awaitable
@@ -10,27 +10,27 @@ from handlers.core.http import BaseHandler
 from handlers.core.refusals import BAD_REQUEST, UNAVAILABLE, Refused
 from works.errors import WorkError
 from works.events.broker import PositionLost
-from works.jobs import requests as asks
+from works.jobs import requests
 from works.jobs.history import as_message, job_stream
 from works.jobs.service import Requester
 
 B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")
 
-# Events in one answer: of 256 KiB at the most, though few have so much.
+# Events in one answer; one has at most 256 KiB, and few have so much.
 _PAGE = 100
 
 
 class JobsHandler(BaseHandler):
-    """The ground of these: who asks, what, and errors as JSON."""
+    """What these endpoints share: the requester, the parsing of requests, and errors as JSON."""
 
-    who: Requester
+    requester: Requester
 
     async def prepare(self) -> None:
         user = await self.authorize("jobs")
-        self.who = Requester(user.name, user.scopes, self.base_url)
+        self.requester = Requester(user.name, user.scopes, self.base_url)
 
-    def asked(self, schema: type[B], members: str | bytes | dict[str, Any]) -> B:
+    def parse(self, schema: type[B], members: str | bytes | dict[str, Any]) -> B:
         """Raises Refused, naming each field that is wrong."""
         try:
             if isinstance(members, dict):
@@ -42,7 +42,8 @@ class JobsHandler(BaseHandler):
             shown = "; ".join(f"{each['field'] or 'the body'}: {each['message']}" for each in errors[:5])
             raise Refused(BAD_REQUEST, more={"errors": errors}, faults=shown[:500]) from None
 
-    async def tried(self, work: Awaitable[T]) -> T:
+    async def attempt(self, work: Awaitable[T]) -> T:
+        """The result of the work. Raises Refused for its errors."""
         try:
             return await work
         except WorkError as error:
@@ -58,55 +59,58 @@ class JobsHandler(BaseHandler):
 
 class JobListHandler(JobsHandler):
     async def get(self) -> None:
-        """The kinds of jobs, and a page of those there are."""
-        given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        listed = await self.tried(self.services.jobs.list(self.who, self.asked(asks.ListRequest, given)))
-        self.answer(200, {**listed, "kinds": await self.services.jobs.catalog.kinds_for(self.who.scopes)})
+        """The kinds of jobs, and a page of the jobs."""
+        query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        listed = await self.attempt(self.services.jobs.list(self.requester, self.parse(requests.ListRequest, query)))
+        self.answer(200, {**listed, "kinds": await self.services.jobs.catalog.kinds_for(self.requester.scopes)})
 
     async def post(self) -> None:
-        ask = self.asked(asks.StartRequest, self.request.body)
-        id, new = await self.tried(self.services.jobs.start(self.who, ask))
+        request = self.parse(requests.StartRequest, self.request.body)
+        id, new = await self.attempt(self.services.jobs.start(self.requester, request))
         self.set_header("Location", f"{self.base_url}/jobs/{id}")
         self.answer(201 if new else 200, {"id": id, "repeated": not new})
 
 
 class JobHandler(JobsHandler):
     async def get(self, id: str) -> None:
-        """What the story amounts to, and the events of it after an offset: a page of them, to be asked on from."""
+        """The job's state, and a page of its events after an offset; the next page is after the answer's ``after``."""
         after = self._number("after")
-        story = await self.tried(self.services.jobs.read_history(self.who, id))
-        snapshot, head = story.snapshot(), story.offset
-        events = [] if after is None else await self.tried(self.services.jobs.events.read(job_stream(id), after, _PAGE))
+        history = await self.attempt(self.services.jobs.read_history(self.requester, id))
+        snapshot, head = history.snapshot(), history.offset
+        events = (
+            [] if after is None else await self.attempt(self.services.jobs.events.read(job_stream(id), after, _PAGE))
+        )
         last = events[-1].offset if events else head if after is None else after
         texts = ",".join(as_message(id, event) for event in events)
         self.set_header("Content-Type", "application/json")
-        known = json.dumps({"job": snapshot, "offset": head, "after": last}, separators=(",", ":"))
-        self.finish(f'{known[:-1]},"events":[{texts}]}}')
+        members = json.dumps({"job": snapshot, "offset": head, "after": last}, separators=(",", ":"))
+        self.finish(f'{members[:-1]},"events":[{texts}]}}')
 
     def _number(self, name: str) -> int | None:
-        given = self.get_query_argument(name, None)
-        if given is not None and not (given.isascii() and given.isdigit() and len(given) < 16):
+        """The query's number of that name, or None. Raises Refused."""
+        text = self.get_query_argument(name, None)
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) < 16):
             raise Refused(BAD_REQUEST, faults=f"{name}: must be a number from 0")
-        return None if given is None else int(given)
+        return None if text is None else int(text)
 
 
 class CancelJobHandler(JobsHandler):
     async def post(self, id: str) -> None:
-        self.answer(200, {"state": await self.tried(self.services.jobs.cancel(self.who, id))})
+        self.answer(200, {"state": await self.attempt(self.services.jobs.cancel(self.requester, id))})
 
 
 class RetryJobHandler(JobsHandler):
     async def post(self, id: str) -> None:
-        ask = self.asked(asks.RetryRequest, self.request.body)
-        made, new = await self.tried(self.services.jobs.retry(self.who, id, ask))
-        self.set_header("Location", f"{self.base_url}/jobs/{made}")
-        self.answer(201 if new else 200, {"id": made, "repeated": not new})
+        request = self.parse(requests.RetryRequest, self.request.body)
+        new_id, new = await self.attempt(self.services.jobs.retry(self.requester, id, request))
+        self.set_header("Location", f"{self.base_url}/jobs/{new_id}")
+        self.answer(201 if new else 200, {"id": new_id, "repeated": not new})
 
 
 class AnswerJobHandler(JobsHandler):
     async def post(self, id: str) -> None:
-        ask = self.asked(asks.AnswerRequest, self.request.body)
-        await self.tried(self.services.jobs.answer(self.who, id, ask))
+        request = self.parse(requests.AnswerRequest, self.request.body)
+        await self.attempt(self.services.jobs.answer(self.requester, id, request))
         self.set_status(204)
 
 

@@ -7,7 +7,7 @@ import tornado.web
 
 from handlers.core.auth import TokenError
 from handlers.core.http import COOKIE, BaseHandler
-from handlers.core.refusals import NOTHING_HERE, TOKEN_REFUSED, Refused
+from handlers.core.refusals import NOTHING_HERE, Refused
 
 STATIC = Path(__file__).parent.parent / "static"
 # The console loads its own files only; results and pictures that were dropped are shown from here and from blobs.
@@ -44,7 +44,7 @@ class Console(BaseHandler):
         try:
             user = await self.context.verifier.verify(token, self.address)
         except TokenError as error:
-            raise Refused(TOKEN_REFUSED, why=error.message) from None
+            raise Refused(error.refusal, **error.values) from None
         max_age = int(user.expires_at - time.time())
         secure = self.base_url.startswith("https:")
         self.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=secure, max_age=max_age)

@@ -16,6 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from handlers.core.refusals import (
+    TOKEN_BAD,
+    TOKEN_EXPIRED,
+    TOKEN_MISSING,
+    TOKEN_OF_OTHER_ADDRESS,
+    TOKEN_TOO_LONG,
+    Refusal,
+)
 from handlers.core.settings import TokenSettings
 
 Scope = Literal["images", "chat", "video", "jobs", "admin"]
@@ -48,12 +56,17 @@ class User:
 
 
 class TokenError(Exception):
-    """A token refused; ``reason`` is one of missing, expired, bad, ip_mismatch."""
+    """A token that is not accepted: the refusal, and the values of the places in its message."""
 
-    def __init__(self, reason: Literal["missing", "expired", "bad", "ip_mismatch"], message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
+    def __init__(self, refusal: Refusal, **values: Any) -> None:
+        self.refusal, self.values = refusal, values
+        self.message = refusal.message.format(**values)
+        super().__init__(self.message)
+
+    @property
+    def reason(self) -> str:
+        """One of missing, expired, bad, ip_mismatch."""
+        return self.refusal.cause
 
 
 class Keys(Protocol):
@@ -149,9 +162,9 @@ class Verifier:
     async def verify(self, token: str, address: str) -> User:
         """The User of a token sent from ``address``. Raises TokenError."""
         if not token:
-            raise TokenError("missing", "a token is needed: Authorization: Bearer, or subprotocol bearer.<JWT>")
+            raise TokenError(TOKEN_MISSING)
         if len(token) > MAX_LENGTH:
-            raise TokenError("bad", f"the token is longer than {MAX_LENGTH:,} characters")
+            raise TokenError(TOKEN_TOO_LONG, most=MAX_LENGTH)
         try:
             key, algorithm = await self._keys.find(token)
             claims = jwt.decode(
@@ -169,11 +182,11 @@ class Verifier:
             )
             user = _user(claims)
         except jwt.ExpiredSignatureError:
-            raise TokenError("expired", "the token has run out") from None
+            raise TokenError(TOKEN_EXPIRED) from None
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise TokenError("bad", f"the token is not accepted: {_describe(error)}") from None
+            raise TokenError(TOKEN_BAD, why=_describe(error)) from None
         if user.ip is not None and user.ip != address:
-            raise TokenError("ip_mismatch", "the token is for another address")
+            raise TokenError(TOKEN_OF_OTHER_ADDRESS)
         return user
 
 

@@ -19,7 +19,6 @@ from handlers.core.refusals import (
     NOTHING_HERE,
     ORIGIN_MISSING,
     SCOPE_MISSING,
-    TOKEN_REFUSED,
     Refusal,
     Refused,
 )
@@ -133,7 +132,7 @@ class BaseHandler(tornado.web.RequestHandler):
         try:
             user = await self.context.verifier.verify(self.token, self.address)
         except TokenError as error:
-            raise self.refuse(TOKEN_REFUSED, error.reason, why=error.message) from None
+            raise self.refuse(error.refusal, **error.values) from None
         if until := self.services.bans.until(user.name):
             raise self.refuse(BANNED, until=time.ctime(until))
         if not {scope, *others} & user.scopes:
@@ -151,9 +150,9 @@ class BaseHandler(tornado.web.RequestHandler):
         ours = host == self.request.host and (scheme, self.scheme) != ("http", "https")
         return ours or origin in self.context.http.allow_origins
 
-    def refuse(self, refusal: Refusal, cause: str = "", **values: Any) -> Refused:
+    def refuse(self, refusal: Refusal, **values: Any) -> Refused:
         """Counts and logs the refusal with its places filled, and returns it to be raised."""
-        return self.record_refusal(Refused(refusal, cause=cause, **values))
+        return self.record_refusal(Refused(refusal, **values))
 
     def record_refusal(self, refused: Refused) -> Refused:
         """Counts and logs it, and returns it to be raised."""

@@ -22,11 +22,12 @@ def table(head: str) -> list[tuple[str, ...]]:
 
 def test_every_close_is_documented_with_its_reason_and_whether_to_reconnect() -> None:
     known = [(str(each.code), each.reason, "no" if each.final else "yes") for each in DISCONNECTS]
-    assert table("| code | reason | reconnect? |") == known
+    assert [row[:3] for row in table("| code | reason | reconnect? | when |")] == known
 
 
 def test_every_refusal_is_documented_with_its_status_and_its_code() -> None:
-    assert table("| status | code | message |") == [(str(each.status), each.code, each.message) for each in REFUSALS]
+    known = [(str(each.status), each.code, each.message) for each in REFUSALS]
+    assert [row[:3] for row in table("| status | code | message | when |")] == known
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
@@ -43,6 +44,12 @@ def test_the_code_alone_says_whether_to_reconnect() -> None:
 def test_a_reason_fits_into_a_close_frame(each: Disconnect) -> None:
     """RFC 6455, 5.5: at most 125 bytes, of which the code takes two. Numbers and names are short."""
     assert len(re.sub(r"\{[^}]*\}", "x" * 30, each.reason).encode()) <= 123
+
+
+def test_the_labels_of_the_metric_are_those_that_dashboards_know() -> None:
+    assert {each.cause for each in DISCONNECTS if each.cause} == {"inbox", "rate", "slow_reader"}
+    tokens = {"bad", "expired", "ip_mismatch", "missing"}
+    assert {each.cause for each in REFUSALS if each.cause} == tokens | {"denied", "restarting", "too_many_connections"}
 
 
 def test_no_other_file_has_close_codes() -> None:
