@@ -23,7 +23,7 @@ export function showEnd(history) {
   const kept = Array.isArray(files) ? /** @type {File[]} */ (files.filter(isFile)) : [];
   section.replaceChildren(
     element("h3", {}, HEADINGS[state]),
-    ...words(history, end).map((text) => element("p", { dir: "auto" }, text)),
+    ...paragraphs(history, end).map((text) => element("p", { dir: "auto" }, text)),
     ...(Array.isArray(errors) ? [listOf(errors.map(faultOf))] : []),
     ...pictures(kept),
     ...(kept.length ? [listOf(kept.map(linkTo), "job-files")] : []),
@@ -32,18 +32,18 @@ export function showEnd(history) {
 }
 
 /** @param {JobHistory} history @param {Record<string, any>} end */
-function words(history, end) {
-  const said = end.message ? [`${end.message}${end.code && end.code !== history.state ? ` (${end.code})` : ""}`] : [];
-  if (history.state === "interrupted") said.push("What it had begun was not brought to its end. What is told here is what was known until then.");
+function paragraphs(history, end) {
+  const texts = end.message ? [`${end.message}${end.code && end.code !== history.state ? ` (${end.code})` : ""}`] : [];
+  if (history.state === "interrupted") texts.push("What it had begun was not brought to its end. What is told here is what was known until then.");
   const unknown = end.unknown_count ?? 0;
   if (unknown) {
     const names = (end.unknown ?? []).join(", ");
     const more = unknown - (end.unknown ?? []).length;
     const of = unknown === 1 ? "one target that had begun" : `${unknown.toLocaleString()} targets that had begun`;
-    said.push(`Of ${of} it is not known how it ended: ${names}${more > 0 ? ` and ${more.toLocaleString()} more` : ""}.`);
+    texts.push(`Of ${of} it is not known how it ended: ${names}${more > 0 ? ` and ${more.toLocaleString()} more` : ""}.`);
   }
-  if (end.lines_cut) said.push(`The log is cut: ${end.lines_cut.toLocaleString()} lines of it were not kept.`);
-  return said;
+  if (end.lines_cut) texts.push(`The log is cut: ${end.lines_cut.toLocaleString()} lines of it were not kept.`);
+  return texts;
 }
 
 /** @param {any} file @returns {file is File} */

@@ -43,7 +43,7 @@ export class JobList {
       if (jobs.state === "open") this.refresh();
       this.#draw();
     });
-    jobs.addEventListener("job", (event) => this.#heard(/** @type {CustomEvent} */ (event).detail));
+    jobs.addEventListener("job", (event) => this.#onJob(/** @type {CustomEvent} */ (event).detail));
   }
 
   /** @param {string} open The id of the job that is shown beside it. */
@@ -105,7 +105,7 @@ export class JobList {
   }
 
   /** What is watched is known sooner. @param {import("../../client/job-history.js").JobHistory} history */
-  #heard(history) {
+  #onJob(history) {
     const known = this.#jobs.get(history.id);
     if (!known) return;
     const { state, progress, stage } = history;

@@ -40,7 +40,7 @@ export class Monitor {
   figures = new Figures();
   #canvas = element("canvas", { width: 16, height: 9 });
   #veil = element("p", { className: "veil" });
-  #said = "";
+  #text = "";
 
   /** @param {Live} live @param {Source} source */
   constructor(live, { name, kind }) {
@@ -101,10 +101,10 @@ export class Monitor {
     this.picture.dataset.state = this.state;
     const isShort = this.state === "waiting" && Date.now() - this.figures.at < PATIENCE;
     const isWell = isShort || ["playing", "paused"].includes(this.state);
-    const said = isWell && !this.watch.trouble ? "" : `${this.label}|${this.detail}|${this.#countdown}`;
-    if (said === this.#said) return;
-    this.#said = said;
-    const [label, ...lines] = said.split("|").filter(Boolean);
+    const text = isWell && !this.watch.trouble ? "" : `${this.label}|${this.detail}|${this.#countdown}`;
+    if (text === this.#text) return;
+    this.#text = text;
+    const [label, ...lines] = text.split("|").filter(Boolean);
     this.#veil.replaceChildren(...(label ? [element("b", {}, label), ...lines.map((line) => element("span", {}, line))] : []));
   }
 

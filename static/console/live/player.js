@@ -165,19 +165,19 @@ export class Player {
     const { monitor } = this;
     if (!monitor) return;
     const { watch, figures, found } = monitor;
-    say("stage-label", monitor.label);
-    say("stage-detail", monitor.detail);
+    setText("stage-label", monitor.label);
+    setText("stage-detail", monitor.detail);
     byId("stage-state").dataset.state = monitor.state;
     const isOver = ["ended", "stopped", "failed"].includes(watch.state);
-    say("play", watch.state === "failed" ? "Try again" : watch.state === "ended" ? "Replay" : isOver || watch.isPaused ? "Play" : "Pause");
+    setText("play", watch.state === "failed" ? "Try again" : watch.state === "ended" ? "Replay" : isOver || watch.isPaused ? "Play" : "Pause");
     /** @type {HTMLButtonElement} */ (byId("stop")).disabled = watch.state === "stopped";
     byId("bar").hidden = byId("time").hidden = byId("speed-of").hidden = monitor.kind === "live";
     this.#drawBar(watch);
-    say("fps", figures.fps.toLocaleString(undefined, { maximumFractionDigits: 1 }));
-    say("delay", figures.delayed);
-    say("dropped", watch.dropped.toLocaleString());
-    say("size", figures.width ? `${figures.width} by ${figures.height}` : "–");
-    say("found-now", foundIn(found));
+    setText("fps", figures.fps.toLocaleString(undefined, { maximumFractionDigits: 1 }));
+    setText("delay", figures.delayed);
+    setText("dropped", watch.dropped.toLocaleString());
+    setText("size", figures.width ? `${figures.width} by ${figures.height}` : "–");
+    setText("found-now", foundIn(found));
   }
 
   /** @param {import("../../client/watch.js").Watch} watch */
@@ -186,13 +186,13 @@ export class Player {
     this.#bar.max = String(duration ?? 1);
     if (!this.#isDragging) this.#bar.value = String(position);
     this.#bar.setAttribute("aria-valuetext", duration === null ? clock(position) : `${clock(position)} of ${clock(duration)}`);
-    say("time", duration === null ? clock(position) : `${clock(position)} / ${clock(duration)}`);
+    setText("time", duration === null ? clock(position) : `${clock(position)} / ${clock(duration)}`);
     this.#speed.value = String(factor);
   }
 }
 
 /** Changes a text only when it differs, so that nothing is read aloud again. @param {string} id @param {string} text */
-function say(id, text) {
+function setText(id, text) {
   if (byId(id).textContent !== text) byId(id).textContent = text;
 }
 
