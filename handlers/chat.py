@@ -118,12 +118,12 @@ class ChatWebSocket(BaseWebSocketHandler):
     async def _listen(self, stream: str, write: Callable[[Event], str]) -> StreamFanout:
         """The fanout of the stream, to which this connection then listens."""
         if stream not in self._fanouts:
-            self._fanouts[stream] = await self.services.chat.hubs.open(stream, write, self)
+            self._fanouts[stream] = await self.services.chat.fanout.open(stream, write, self)
         return self._fanouts[stream]
 
     def _unlisten(self, stream: str) -> None:
         if fanout := self._fanouts.pop(stream, None):
-            self.services.chat.hubs.leave(fanout, self)
+            self.services.chat.fanout.leave(fanout, self)
 
     def within_rate(self) -> bool:
         """Warns when half of the burst is used up: people paste, and should not be disconnected for it."""

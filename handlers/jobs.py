@@ -203,12 +203,12 @@ class JobsWebSocket(BaseWebSocketHandler):
     async def _start_watching(self, message: WatchJob, watching: Watching) -> None:
         jobs, id, stream = self.services.jobs, message.id, job_stream(message.id)
         first = await jobs.may_see(self._requester, id)
-        fanout = watching.fanout = await jobs.hubs.open(stream, partial(as_message, id), watching)
+        fanout = watching.fanout = await jobs.fanout.open(stream, partial(as_message, id), watching)
         limit = jobs.settings.job_watchers
         if len(fanout.listeners) > limit:
             raise Busy(f"{limit} connections watch this job already (job_watchers)", _RETRY_AFTER)
         after = message.after
-        recovered = after is not None and await jobs.events.recovers(stream, message.epoch or fanout.epoch, after)
+        recovered = after is not None and await jobs.broker.recovers(stream, message.epoch or fanout.epoch, after)
         answer: dict[str, Any] = {"type": "watching", "id": id, "epoch": fanout.epoch, "recovered": recovered}
         answer |= {"job": first.job, "user": first.user, "at": first.at}
         if after is not None and recovered:
@@ -236,7 +236,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         if self._watched.get(watching.id) is watching:
             del self._watched[watching.id]
         if watching.fanout:
-            self.services.jobs.hubs.leave(watching.fanout, watching)
+            self.services.jobs.fanout.leave(watching.fanout, watching)
             watching.fanout = None
         if watching.starting and watching.starting is not asyncio.current_task():
             self._requests.discard(watching.starting)  # now: the next request may come before the task has ended

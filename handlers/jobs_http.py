@@ -78,7 +78,7 @@ class JobHandler(JobsHandler):
         history = await self.attempt(self.services.jobs.read_history(self.requester, id))
         snapshot, head = history.snapshot(), history.offset
         events = (
-            [] if after is None else await self.attempt(self.services.jobs.events.read(job_stream(id), after, _PAGE))
+            [] if after is None else await self.attempt(self.services.jobs.broker.read(job_stream(id), after, _PAGE))
         )
         last = events[-1].offset if events else head if after is None else after
         texts = ",".join(as_message(id, event) for event in events)

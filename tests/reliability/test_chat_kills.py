@@ -4,7 +4,7 @@ Senders repeat what was not acknowledged, under the same client_id; readers come
 know. In the end each message stands once in its place, at the offset that was acknowledged, and was heard once and in
 order; what is unread is counted right. 200 kills, 0 lost, 0 doubled. Seen to fail when append acknowledges before it
 is written (sqlite.append without ``await done``: lost), when the client_id is not used (Chat.post with id=None:
-doubled), when a hub's replay begins one early or one late (repeat, gap), and without the marks that post sets first.
+doubled), when a fanout's replay begins one early or one late (repeat, gap), and without the marks that post sets first.
 """
 
 import asyncio

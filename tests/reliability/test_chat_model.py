@@ -2,8 +2,8 @@
 
 No gap, no repeat, the right order, the right offsets acknowledged, the right numbers unread when somebody connects and
 when something changes, the right people present. Hypothesis chooses the steps, the same in each run. Seen to fail with
-a hub's replay one event early or late, marks that move backward, Inbox._catch_up from 0, post without its id, its marks
-or its tell, and with any one thing left out of what on_leave does: a join that goes on, hubs that are kept, a mark.
+replay one event early or late, marks that move backward, Inbox._catch_up from 0, post without its id, its marks
+or its tell, and with any one thing left out of what on_leave does: a join that goes on, fanouts that are kept, a mark.
 """
 
 import asyncio

@@ -96,7 +96,7 @@ async def groups(jobs: JobService, id: str, after: int = 0) -> list[dict[str, An
     found: list[dict[str, Any]] = []
     async with (
         asyncio.timeout(60),
-        aclosing(aiter(jobs.events.subscribe(job_stream(id), after))) as batches,  # type: ignore[type-var]
+        aclosing(aiter(jobs.broker.subscribe(job_stream(id), after))) as batches,  # type: ignore[type-var]
     ):
         async for batch in batches:
             found += [{"offset": event.offset, **json.loads(event.data)} for event in batch]
@@ -122,7 +122,7 @@ async def wait_for_event(jobs: JobService, id: str, type: str) -> dict[str, Any]
     """The first event of that type, waited for."""
     async with (
         asyncio.timeout(60),
-        aclosing(aiter(jobs.events.subscribe(job_stream(id), 0))) as batches,  # type: ignore[type-var]
+        aclosing(aiter(jobs.broker.subscribe(job_stream(id), 0))) as batches,  # type: ignore[type-var]
     ):
         async for batch in batches:
             for event in batch:

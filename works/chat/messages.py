@@ -27,7 +27,7 @@ class Chat:
     """``frame`` encodes a text as a message of the wire."""
 
     def __init__(self, broker: Broker, marks: Marks, presence: Presence, frame: Callable[[str], bytes]) -> None:
-        self.hubs = Fanout(broker, frame)
+        self.fanout = Fanout(broker, frame)
         self.broker, self.presence, self._marks = broker, presence, marks
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving: dict[tuple[Place, str], asyncio.Task[None]] = {}

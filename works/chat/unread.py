@@ -52,7 +52,7 @@ class Inbox:
         self._may_enter, self._most_rooms = may_enter, most_rooms
         await self._chat.presence.enter(self._user_stream, self._user, self._connection)
         await self._chat.broker.expire(self._user_stream, None)
-        own = await self._chat.hubs.open(self._user_stream, lambda event: event.data, self)
+        own = await self._chat.fanout.open(self._user_stream, lambda event: event.data, self)
         own.members[self] = own.offset
         marks = await self._chat.marks(self._user)
         counted = {place.wire_name(self._user): mark.unread for place, mark in marks.items() if self._may_see(place)}
@@ -70,9 +70,9 @@ class Inbox:
         """Counts unread messages of a room from now on; the count sent last included the offset ``counted``."""
         if place.stream in self._fanouts or len(self._fanouts) >= self._most_rooms or not self._may_enter(place.room):
             return
-        fanout = await self._chat.hubs.open(place.stream, place.as_message, self)
+        fanout = await self._chat.fanout.open(place.stream, place.as_message, self)
         if place.room in self._joined:
-            return self._chat.hubs.leave(fanout, self)  # joined meanwhile: its messages are delivered, not counted
+            return self._chat.fanout.leave(fanout, self)  # joined meanwhile: its messages are delivered, not counted
         self._fanouts[place.stream] = fanout
         if fanout.offset != counted:
             self._mark_changed(place)
@@ -129,7 +129,7 @@ class Inbox:
     def _counted_too_early(self, place: Place, marks: dict[Place, Mark]) -> bool:
         """Whether the mark was read before a message that was sent meanwhile: its count would be too low."""
         is_joined = place.room in self._joined and place in marks
-        return is_joined and marks[place].head < self._chat.hubs.offset(place.stream)
+        return is_joined and marks[place].head < self._chat.fanout.offset(place.stream)
 
     def _may_see(self, place: Place) -> bool:
         """Unread messages of a room that the user may no longer enter are not counted."""
@@ -159,10 +159,10 @@ class Inbox:
     def unwatch(self, place: Place) -> None:
         """Stops counting a room: its messages are delivered, or the user has left it."""
         if fanout := self._fanouts.pop(place.stream, None):
-            self._chat.hubs.leave(fanout, self)
+            self._chat.fanout.leave(fanout, self)
 
     def close(self) -> None:
         for fanout in self._fanouts.values():
-            self._chat.hubs.leave(fanout, self)
-        self._chat.hubs.unlisten(self._user_stream, self)
+            self._chat.fanout.leave(fanout, self)
+        self._chat.fanout.unlisten(self._user_stream, self)
         self._chat.later(self._chat.disconnect(self._user, self._connection))

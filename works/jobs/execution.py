@@ -41,13 +41,13 @@ class JobExecution:
         only: frozenset[str] | None,
         base_url: str,
         resources: JobResources,
-        events: Broker,
+        broker: Broker,
         queue: WorkQueue,
     ) -> None:
         self.id, self.user, self.kind = history.id, history.user, kind
         self.history = history
-        self._resources, self._events = resources, events
-        self._writer = HistoryWriter(events, job_stream(history.id), resources.settings, self.lose)
+        self._resources, self._broker = resources, broker
+        self._writer = HistoryWriter(broker, job_stream(history.id), resources.settings, self.lose)
         self.context = ExecutionContext(history.id, history.user, only, resources, queue, self._writer, base_url)
         self._stop: asyncio.Future[tuple[Stop, str]] = asyncio.get_running_loop().create_future()
         self._stop_timeout = resources.settings.job_cancel_timeout
@@ -78,7 +78,7 @@ class JobExecution:
     async def _follow(self) -> None:
         """Follows the stream, for requests of others in it."""
         try:
-            async for events in self._events.subscribe(job_stream(self.id), self.history.offset):
+            async for events in self._broker.subscribe(job_stream(self.id), self.history.offset):
                 for event in events:
                     self.history.add(event)
                     if is_request(event):
@@ -135,7 +135,7 @@ class JobExecution:
         stream = job_stream(self.id)
         while True:
             with suppress(OSError):
-                while events := await self._events.read(stream, self.history.offset, 32):
+                while events := await self._broker.read(stream, self.history.offset, 32):
                     for event in events:
                         self.history.add(event)
                 return

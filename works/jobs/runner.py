@@ -50,7 +50,7 @@ _STOPPING = "the server is stopping"
 class Runner:
     def __init__(
         self,
-        events: Broker,
+        broker: Broker,
         marks: Marks,
         leases: Leases,
         queue: WorkQueue,
@@ -58,7 +58,7 @@ class Runner:
         histories: HistoryCache,
     ) -> None:
         self._marks = marks
-        self._events, self._queue, self._resources, self._histories = events, queue, resources, histories
+        self._broker, self._queue, self._resources, self._histories = broker, queue, resources, histories
         self._leases = LeaseKeeper(leases, resources.settings.job_lease, self._lose)
         self._running: dict[str, JobExecution] = {}
         self._watchers: set[asyncio.Task[None]] = set()
@@ -84,7 +84,7 @@ class Runner:
                 return False
             history = await self._write_start(id, user, started)
             only = None if started["only"] is None else frozenset(started["only"])
-            running = JobExecution(kind, params, history, only, base_url, self._resources, self._events, self._queue)
+            running = JobExecution(kind, params, history, only, base_url, self._resources, self._broker, self._queue)
             self._running[id] = running
             if self._draining:
                 running.stop("interrupted", _STOPPING)
@@ -115,7 +115,7 @@ class Runner:
         stream = job_stream(id)
         for reader in (RUNNING, ALL, user_reader(user)):
             await self._marks.set(stream, reader, 0)
-        await self._events.append(stream, group([dumps(shortened_start(started))]), id="started", unless=(END,))
+        await self._broker.append(stream, group([dumps(shortened_start(started))]), id="started", unless=(END,))
         history = await self._histories.read_start(id)
         if history is None:
             raise OSError("the job's story cannot be read")
@@ -133,7 +133,7 @@ class Runner:
 
     async def _expire_history(self, id: str) -> None:
         """The job has ended: its history expires after ``job_ttl``."""
-        await self._events.expire(job_stream(id), self._resources.settings.job_ttl)
+        await self._broker.expire(job_stream(id), self._resources.settings.job_ttl)
         await self._marks.remove(job_stream(id), RUNNING)
 
     def _lose(self, id: str) -> None:
@@ -179,12 +179,12 @@ class Runner:
         """To be called with the lease, so that no process runs the job."""
         history = await self._histories.read(id)
         if history is None:  # it was never begun, or its history has expired
-            await self._events.expire(job_stream(id), 0)
+            await self._broker.expire(job_stream(id), 0)
             return await self._marks.remove(job_stream(id), RUNNING)
         if not history.ended:
             why = "the server that ran it has stopped without a word; what was running then is not known"
             event = history.end_members(type="interrupted", code="interrupted", message=why)
-            await self._events.append(job_stream(id), group([dumps(event)], ended="interrupted"), id=END)
+            await self._broker.append(job_stream(id), group([dumps(event)], ended="interrupted"), id=END)
             log.warning("job interrupted", job=id, kind=history.job, user=history.user)
         await self._expire_history(id)
         await asyncio.to_thread(shutil.rmtree, self._folder / id, ignore_errors=True)
@@ -210,7 +210,7 @@ class Runner:
         for running in self._running.values():
             running.stop("interrupted", _STOPPING, timeout=deadline * _SHARE)
         stop = group([dumps({"type": "cancelling", "by": None, "reason": _STOPPING})], request="stop")
-        appends = [self._events.append(job_stream(id), stop, id="cancel", unless=(END,)) for id in self._running]
+        appends = [self._broker.append(job_stream(id), stop, id="cancel", unless=(END,)) for id in self._running]
         try:
             async with asyncio.timeout(deadline):
                 await asyncio.gather(*appends, return_exceptions=True)

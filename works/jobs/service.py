@@ -63,7 +63,7 @@ class JobService:
 
     def __init__(
         self,
-        events: Broker,
+        broker: Broker,
         marks: Marks,
         leases: Leases,
         queue: WorkQueue,
@@ -71,11 +71,11 @@ class JobService:
         frame: Callable[[str], bytes],
     ) -> None:
         self.settings = resources.settings
-        self.hubs = Fanout(events, frame)
-        self.histories = HistoryCache(events)
+        self.fanout = Fanout(broker, frame)
+        self.histories = HistoryCache(broker)
         self.catalog = JobCatalog(resources)
-        self.runner = Runner(events, marks, leases, queue, resources, self.histories)
-        self.events = events
+        self.runner = Runner(broker, marks, leases, queue, resources, self.histories)
+        self.broker = broker
         self._marks = marks
 
     async def start(self, who: Requester, request: StartRequest) -> tuple[str, bool]:
@@ -103,9 +103,9 @@ class JobService:
     async def _register(self, user: str, client_id: str) -> str:
         """The id of the job of this ``client_id``: a new one, or that of an earlier request."""
         starts = starts_stream(user)
-        offset = await self.events.append(starts, dumps({"job": new_id()}), id=client_id)
-        await self.events.expire(starts, self.settings.job_ttl)
-        for event in await self.events.read(starts, offset - 1, 1):
+        offset = await self.broker.append(starts, dumps({"job": new_id()}), id=client_id)
+        await self.broker.expire(starts, self.settings.job_ttl)
+        for event in await self.broker.read(starts, offset - 1, 1):
             if event.offset == offset:
                 return str(json.loads(event.data)["job"])
         raise OSError("what was written to the log cannot be read")
@@ -119,7 +119,7 @@ class JobService:
                 self.histories.forget(id)
                 for reader in (ALL, user_reader(user)):
                     await self._marks.remove(job_stream(id), reader)
-                await self.events.expire(job_stream(id), 0)
+                await self.broker.expire(job_stream(id), 0)
 
     async def _list_ids(self, reader: str) -> list[str]:
         """Newest first."""
@@ -162,7 +162,7 @@ class JobService:
         if not history.ended:
             event = dumps({"type": "cancelling", "by": who.name, "reason": ""})
             try:
-                await self.events.append(job_stream(id), group([event], request="cancel"), id="cancel", unless=(END,))
+                await self.broker.append(job_stream(id), group([event], request="cancel"), id="cancel", unless=(END,))
                 log.info("job cancelled", job=id, kind=history.job, user=history.user, by=who.name)
                 return "cancelling"
             except Fenced:
@@ -183,10 +183,10 @@ class JobService:
         }
         answered = group([dumps(answer)], request="answer")
         try:
-            offset = await self.events.append(job_stream(id), answered, id=f"answer {request.approval}", unless=(END,))
+            offset = await self.broker.append(job_stream(id), answered, id=f"answer {request.approval}", unless=(END,))
         except Fenced:
             raise WorkError("not_found", "approval: the job has ended") from None
-        for event in await self.events.read(job_stream(id), offset - 1, 1):
+        for event in await self.broker.read(job_stream(id), offset - 1, 1):
             if event.data != answered:
                 raise WorkError("not_found", "approval: somebody else has answered it")
         log.info(

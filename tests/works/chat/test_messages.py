@@ -285,8 +285,8 @@ async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_befo
     async with opened(kind, tmp_path) as store:
         chat, harbour, ear = Late(store.broker, store.marks, store.presence, str.encode), room("harbour"), Ear()
         await store.marks.set(harbour.stream, "bob", 0)
-        hub = await chat.hubs.open(harbour.stream, harbour.as_message, ear)
-        hub.members[ear] = hub.offset
+        fanout = await chat.fanout.open(harbour.stream, harbour.as_message, ear)
+        fanout.members[ear] = fanout.offset
         unread: list[tuple[int, dict[str, int]]] = []
 
         async def deliver(text: str) -> None:
@@ -314,7 +314,7 @@ async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_befo
         finally:
             running.cancel()
             inbox.close()
-            chat.hubs.leave(hub, ear)
+            chat.fanout.leave(fanout, ear)
             await chat.settle()
 
 
@@ -322,7 +322,7 @@ async def test_who_reads_a_room_too_slowly_to_have_it_all_is_told(tmp_path: Path
     async with opened("sqlite", tmp_path, keep=300) as store:
         chat, harbour, ear = chat_on(store), room("harbour"), Ear()
         await fill(store.broker, harbour.stream, 350, durable=True)
-        hub = await chat.hubs.open(harbour.stream, lambda event: event.data, ear)
+        fanout = await chat.fanout.open(harbour.stream, lambda event: event.data, ear)
         with pytest.raises(OSError, match="no longer kept"):
-            assert [text async for text in hub.replay(0)] == []
-        chat.hubs.leave(hub, ear)
+            assert [text async for text in fanout.replay(0)] == []
+        chat.fanout.leave(fanout, ear)

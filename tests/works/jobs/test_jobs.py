@@ -41,7 +41,7 @@ async def test_nothing_comes_behind_the_end(tmp_path: Path, kind: str) -> None:
         id = await start(jobs, "counting", steps=1)
         await end(jobs, id)
         with pytest.raises(Fenced):
-            await jobs.events.append(job_stream(id), "{}", unless=(END,))
+            await jobs.broker.append(job_stream(id), "{}", unless=(END,))
         assert await jobs.cancel(ALICE, id) == "succeeded"
         assert (await end(jobs, id))["type"] == "succeeded"
 

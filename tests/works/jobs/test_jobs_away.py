@@ -92,10 +92,10 @@ async def test_a_job_that_another_server_has_ended_is_stopped_here_and_tells_no_
         id = await start(jobs, "waiting", file=str(tmp_path / "file"))
         await wait_for_event(jobs, id, "target")
         last = (await jobs.read_history(ALICE, id)).end_members(type="interrupted")
-        offset = await jobs.events.append(job_stream(id), group([dumps(last)], ended="interrupted"), id=END)
+        offset = await jobs.broker.append(job_stream(id), group([dumps(last)], ended="interrupted"), id=END)
         await until((tmp_path / "file").exists)
         await until(lambda: not jobs.runner._running)
-        assert (await jobs.events.position(job_stream(id))).offset == offset
+        assert (await jobs.broker.position(job_stream(id))).offset == offset
 
 
 async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_path: Path) -> None:
