@@ -2,11 +2,14 @@
 
 import argparse
 import asyncio
+import os
 import resource
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NoReturn
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -259,5 +262,17 @@ def main(arguments: Sequence[str]) -> int:
         return 2
 
 
+def leave(status: int) -> NoReturn:
+    """Ends the process, also while a daemon thread is in a call to OpenCV.
+
+    The usual end runs the destructors of C++, which abort a process with such a thread (SIGABRT instead of ``status``).
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -269,6 +269,16 @@ async def test_what_takes_too_long_does_not_keep_a_server_from_stopping(start: C
     await until(lambda: gone(processes))
 
 
+async def test_a_thread_in_opencv_does_not_keep_a_server_from_stopping(start: Callable[..., Server]) -> None:
+    """It has half a minute of work left, and nothing can interrupt it."""
+    server = start(workers=1, isolation="thread", drain_timeout=0.2)
+    client = await Client.connect(server)
+    await client.plug()
+    status, said = await asyncio.gather(asyncio.to_thread(server.stop), last_words(client))
+    assert status == 0
+    assert [end["code"] for end in said if end["type"] == "error"] == ["cancelled"]
+
+
 async def test_a_server_that_is_killed_leaves_no_process_behind(start: Callable[..., Server]) -> None:
     server = start(workers=2)
     async with await Client.connect(server) as client:

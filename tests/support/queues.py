@@ -39,6 +39,10 @@ class Seen(BaseQueue):
     def deaths(self, reason: str) -> float:
         return self.figures.registry.get_sample_value("sluice_child_deaths_total", {"reason": reason}) or 0
 
+    def worked(self) -> float:
+        """How many have been worked to their end, wanted or not."""
+        return self.figures.registry.get_sample_value("sluice_work_seconds_count") or 0
+
     def running(self) -> float:
         return self.figures.registry.get_sample_value("sluice_running") or 0
 

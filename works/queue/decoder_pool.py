@@ -146,7 +146,10 @@ class ThreadPool(BaseQueue):
         return len(self._threads)
 
     def _stop(self, entry: Entry) -> None:
-        """OpenCV in a thread cannot be stopped."""
+        """Its id is free again; OpenCV in a thread cannot be stopped."""
+        key = entry.task.session, entry.task.id
+        if self._running.get(key) is entry:
+            del self._running[key]
 
     def _wake(self) -> None:
         """Hands tasks to the threads that are free; when the queue is closing, nothing, by which they end."""
@@ -163,13 +166,14 @@ class ThreadPool(BaseQueue):
         self._metrics.wait.observe(entry.started - entry.accepted)
 
     def _expire(self, entry: Entry) -> None:
+        self._stop(entry)
         late = f"not done within {self._config.timeout:g} s (slice_timeout)"
         self._fail(entry, WorkError("timeout", late))
 
     def _end(self, entry: Entry, outcome: Result | WorkError) -> None:
         if entry.deadline:
             entry.deadline.cancel()
-        del self._running[entry.task.session, entry.task.id]
+        self._stop(entry)
         if isinstance(outcome, WorkError):
             self._fail(entry, outcome)
         else:

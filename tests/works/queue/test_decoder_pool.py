@@ -3,13 +3,15 @@
 import asyncio
 import os
 import resource
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.support.pictures import encoded
-from tests.support.queues import begun, children, endless, error_of, forkserver, kill_all, moderate, opened, task
+from tests.support.queues import begun, children, endless, error_of, forkserver, held, kill_all, moderate, opened, task
 from tests.support.running import alive, until
 from works.errors import WorkError
 from works.imaging.settings import ImageLimits
@@ -65,9 +67,30 @@ async def test_a_slice_that_takes_too_long_is_timeout_and_its_child_is_replaced(
                 result = await queue.submit(task("1"))
 
 
-async def test_a_slice_that_takes_too_long_in_a_thread_is_timeout_too(tmp_path: Path) -> None:
-    async with opened(tmp_path, "thread", timeout=0.001) as queue:
-        assert (await error_of(queue.submit(moderate("1")))).code == "timeout"
+async def test_worker_threads_are_daemons_with_names(tmp_path: Path) -> None:
+    async with opened(tmp_path, "thread", workers=2) as queue:
+        await queue.submit(task("0"))
+        threads = {thread.name: thread.daemon for thread in threading.enumerate()}
+        assert threads.items() >= {("sluice-worker-0", True), ("sluice-worker-1", True)}
+
+
+@pytest.mark.parametrize("end", ["timeout", "cancelled"])
+async def test_a_thread_cannot_be_stopped_but_its_slice_ends_at_once_and_nothing_of_it_is_kept(
+    tmp_path: Path, end: str
+) -> None:
+    async with opened(tmp_path, "thread", workers=2, timeout=0.2 if end == "timeout" else 100) as queue:
+        with held(queue):
+            stuck = queue.submit(task("1"))
+            await begun(queue)
+            if end == "cancelled":
+                queue.cancel("s", id="1")
+            assert (await error_of(stuck)).code == end
+        result = None
+        while not result:
+            with suppress(WorkError):  # a busy machine may take longer than the timeout
+                result = await queue.submit(task("1"))
+        await until(lambda: queue.worked() >= 2)
+        await until(lambda: [file.name for file in queue.media.folder.iterdir()] == [result.name])
 
 
 async def test_a_cancelled_slice_that_is_stuck_has_its_child_killed(tmp_path: Path) -> None:
