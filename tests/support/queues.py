@@ -92,16 +92,14 @@ class OnDask(ClusterQueue, Seen):
         answer: float = 60,
         **settings: Any,
     ) -> None:
-        from works.queue import dask
         from works.queue.dask import DaskCluster
 
-        dask._ANSWER = answer
         cluster.media.mkdir(exist_ok=True)
         self.media = FolderResults(cluster.media)
         self.figures = Metrics()
         how = ClusterSettings(queue=cluster.url, **({"queue_patience": 600} | settings))
         super().__init__(
-            lambda: DaskCluster.connect(ClusterAddress(how)),
+            lambda: DaskCluster.connect(ClusterAddress(how), answer),
             how,
             timeout,
             self.media,

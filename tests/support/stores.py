@@ -11,6 +11,7 @@ from tests.support.s3 import S3
 from works.storage.address import StoreOptions
 from works.storage.open import open_results
 from works.storage.results import ResultStore
+from works.storage.results_bucket import BucketResults
 from works.storage.results_folder import FolderResults
 
 
@@ -51,12 +52,12 @@ def folder_stand(folder: Path) -> Stand:
     )
 
 
-def s3_stand(s3: S3) -> Stand:
-    """Under a prefix of its own."""
+def s3_stand(s3: S3, **bounds: int) -> Stand:
+    """Under a prefix of its own; ``bounds`` are those of a sweep."""
     prefix = secrets.token_hex(4)
     options = StoreOptions(30.0, None, s3.values)
     return Stand(
-        open_results(f"s3://bucket/{prefix}", options),
+        BucketResults(f"s3://bucket/{prefix}", options, **bounds),
         s3.age,
         lambda: [key.removeprefix(f"{prefix}/") for key in s3.keys(f"{prefix}/")],
         lambda name: s3.put(f"{prefix}/{name}"),

@@ -26,8 +26,8 @@ from works.queue.cluster_worker import WorkerDecoders
 
 log = structlog.get_logger()
 
-# Seconds that a scheduler has to answer, and that a connection has to close.
-_ANSWER, _CLOSE = 5.0, 2.0
+# Seconds that a connection has to close.
+_CLOSE = 2.0
 # Seconds before a worker that has lost its scheduler looks for it anew, and the most between two tries.
 _BACKOFF = (0.1, 5.0)
 _PLUGIN = "sluice"
@@ -112,15 +112,18 @@ def _decoders_of(worker: Worker) -> WorkerDecoders:
 
 class DaskCluster:
     """A Cluster, by one Client on this loop. A Client connects anew by itself, but forgets what it was asked: so
-    this one is given up as soon as it has lost its scheduler, and ClusterQueue makes another."""
+    this one is given up as soon as it has lost its scheduler, and ClusterQueue makes another.
 
-    def __init__(self, client: Client) -> None:
+    ``answer_timeout``: seconds that the scheduler has for each answer.
+    """
+
+    def __init__(self, client: Client, answer_timeout: float) -> None:
         self.lost = asyncio.Event()
-        self._client = client
+        self._client, self._answer_timeout = client, answer_timeout
         self._prefix = f"sluice-{os.urandom(8).hex()}"
 
     @classmethod
-    async def connect(cls, address: ClusterAddress) -> "DaskCluster":
+    async def connect(cls, address: ClusterAddress, answer_timeout: float = 5.0) -> "DaskCluster":
         """Raises OSError, or ValueError for an address that is refused."""
         configure()
         url = await address.resolve()
@@ -128,7 +131,7 @@ class DaskCluster:
             url,
             asynchronous=True,
             security=security_of(address),
-            timeout=_ANSWER,
+            timeout=answer_timeout,
             set_as_default=False,
             direct_to_workers=True,
             name="sluice",
@@ -138,11 +141,11 @@ class DaskCluster:
         except BaseException:
             await _close(client)
             raise
-        return cls(client)
+        return cls(client, answer_timeout)
 
     async def threads(self) -> int:
         try:
-            async with asyncio.timeout(_ANSWER):
+            async with asyncio.timeout(self._answer_timeout):
                 return sum((await self._client.nthreads()).values())
         except (OSError, AttributeError) as error:  # AttributeError: it has closed in the meantime
             raise ClusterLost(f"the scheduler does not answer: {error}") from None
@@ -174,7 +177,7 @@ class DaskCluster:
     async def stop(self, keys: Iterable[str]) -> None:
         wanted = {(self._prefix, key) for key in keys}
         try:
-            async with asyncio.timeout(_ANSWER):
+            async with asyncio.timeout(self._answer_timeout):
                 at_work = await self._client.processing()
                 for worker, its in at_work.items():
                     if found := [_name(key) for key in wanted.intersection(map(tuple, its))]:

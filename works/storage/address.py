@@ -104,11 +104,13 @@ class StoreOptions:
 
     ``timeout``: seconds that one request may take; with what is tried again, an answer takes at most twice that.
     ``public_endpoint``: by which address clients reach it, where that is another than ours.
+    ``retries``: times that a request is made again, which bridges a restart.
     """
 
     timeout: float = 4.0
     public_endpoint: str | None = None
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    retries: int = 4
 
     @classmethod
     def gather(cls, url: str, settings: StoreSettings, environment: Mapping[str, str]) -> "StoreOptions":

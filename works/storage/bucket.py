@@ -21,8 +21,6 @@ from works.storage.address import KNOWN, StoredObject, StoreOptions, address_of
 
 # A file is sent in parts of so many bytes, each a request, so many at once.
 _PART, _PARTS_AT_ONCE = 8 << 20, 2
-# Times that a request is made again, which bridges a restart; the timeout bounds it besides.
-_RETRIES = 4
 _STORES: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _ENDPOINTS = {"s3": "aws_endpoint_url_s3", "gs": "google_base_url", "az": "azure_storage_endpoint"}
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
@@ -72,7 +70,7 @@ class Bucket:
             prefix=prefix or None,
             config=values,
             client_options={"timeout": timeout, "connect_timeout": timeout / 2, "allow_http": plain},
-            retry_config={"max_retries": _RETRIES, "retry_timeout": timeout},
+            retry_config={"max_retries": self._options.retries, "retry_timeout": timeout},
         )
 
     def put(self, key: str, data: bytes | Path, headers: dict[str, str], *, only: str | None = None) -> None:

@@ -11,14 +11,14 @@ from works.storage.address import StoredObject, StoreOptions, address_of
 from works.storage.bucket import Bucket
 from works.storage.results import NAME, headers_of, new_name
 
-# Names that are asked for at once, and how many times in one sweep; the next goes on from there.
-_PAGE, _PAGES = 1000, 100
 # Steps of time in which the bytes of a pass are counted: what is too much is known to a 1,000th of the lifetime.
 _STEPS = 1000
 
 
 class BucketResults:
-    def __init__(self, url: str, options: StoreOptions) -> None:
+    """``page``, ``pages``: how many names a sweep asks for at once, and how many times; the next goes on from there."""
+
+    def __init__(self, url: str, options: StoreOptions, *, page: int = 1000, pages: int = 100) -> None:
         address = address_of(url)
         if address and not address.prefix:
             raise ValueError(
@@ -26,6 +26,7 @@ class BucketResults:
             )
         self.place = Bucket(url, options)
         self._options = options
+        self._page, self._pages = page, pages
         self._pass = _Pass()
 
     @property
@@ -63,9 +64,9 @@ class BucketResults:
 
     def sweep(self, max_age: float, max_bytes: int) -> int:
         """Of a store of many names a part at a time: which are the oldest is known when all have been looked at."""
-        gone, left = 0, _PAGES
+        gone, left = 0, self._pages
         while left > 0:
-            for page in self.place.pages(self._pass.after, _PAGE):
+            for page in self.place.pages(self._pass.after, self._page):
                 left -= 1
                 old = self._pass.take([each for each in page if NAME.fullmatch(each.key)], max_age)
                 self.place.delete(old)

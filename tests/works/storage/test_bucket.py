@@ -9,8 +9,6 @@ import pytest
 
 from tests.support.s3 import KEY, S3, SECRET, s3_in
 from tests.support.stores import s3_stand
-from works.storage import bucket as objects
-from works.storage import results_bucket as media_objects
 from works.storage.address import StoreOptions, address_of
 from works.storage.bucket import Bucket
 from works.storage.open import open_results
@@ -23,15 +21,15 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    """A server of this test's own, to be done with as it likes; what it does not do is tried once more."""
-    monkeypatch.setattr(objects, "_RETRIES", 1)
+def own(tmp_path: Path) -> Iterator[S3]:
+    """A server of this test's own, to be done with as it likes."""
     with s3_in(tmp_path) as running:
         yield running
 
 
 def store_of(s3: S3, timeout: float = PATIENT, url: str = "s3://bucket/results") -> BucketResults:
-    store = open_results(url, StoreOptions(timeout, None, s3.values))
+    """What it does not do is tried once more."""
+    store = open_results(url, StoreOptions(timeout, None, s3.values, retries=1))
     assert isinstance(store, BucketResults)
     return store
 
@@ -175,11 +173,9 @@ def test_settings_weigh_more_than_the_providers_variables_and_nothing_else_is_ta
     assert "f" not in repr(StoreOptions(1.0, None, {KEY: "f"})).replace("float", "")
 
 
-def test_a_sweep_looks_at_so_many_names_and_the_next_goes_on(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_looks_at_so_many_names_and_the_next_goes_on(s3: S3) -> None:
     """Two names at a time, twice a sweep: three sweeps see all ten. Which are too many is known after them."""
-    monkeypatch.setattr(media_objects, "_PAGE", 2)
-    monkeypatch.setattr(media_objects, "_PAGES", 2)
-    stand = s3_stand(s3)
+    stand = s3_stand(s3, page=2, pages=2)
     names = [stand.aged(bytes(10), 1000 * number) for number in range(10)]
     assert [stand.store.sweep(8500, 1000) for _ in range(3)].count(0) == 2
     assert [stand.there(name) for name in names] == [True] * 9 + [False], "what is too old goes when it is seen"
