@@ -10,6 +10,7 @@ import websockets
 from hypothesis import HealthCheck, settings
 
 from tests.browser.chromium import BROWSER
+from tests.support.here import LocalServer
 from tests.support.redis import Redis, redis_in
 from tests.support.running import GUARD, Server
 from tests.support.s3 import S3, s3_in
@@ -56,6 +57,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
+def start_here(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers as ``start`` does, in threads of this process: see LocalServer for who may use it."""
+    started: list[LocalServer] = []
+
+    def starter(**settings: object) -> Server:
+        started.append(LocalServer(tmp_path, **settings))
+        return started[-1]
+
+    yield starter
+    for running in started:
+        running.stop()
+
+
+@pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     """A Redis of this test's own, which keeps its data."""
     with redis_in(tmp_path) as running:
@@ -72,6 +87,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[None]:
     """For tests that use tests.browser.chromium."""
+    await BROWSER.start()
     yield
     await BROWSER.close()
 

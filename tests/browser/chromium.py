@@ -29,15 +29,20 @@ FLAGS = [
 
 
 class Chromium:
-    """The browser of this process. It is launched when the first context is asked for, and again if it has crashed."""
+    """The browser of this process, for tests that use the fixture ``chromium``.
+
+    It is launched when the first context is asked for, and again if it has crashed.
+    """
 
     def __init__(self) -> None:
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
 
+    async def start(self) -> None:
+        self._playwright = await async_playwright().start()
+
     async def launched(self) -> Browser:
-        if self._playwright is None:
-            self._playwright = await async_playwright().start()
+        assert self._playwright, "this test does not use the fixture chromium"
         if self._browser is None or not self._browser.is_connected():
             chromium = self._playwright.chromium
             self._browser = await chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS, timeout=PATIENCE)

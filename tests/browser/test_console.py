@@ -69,8 +69,8 @@ async def sent(server: Server, count: int) -> None:
     await until(lambda: server.metric("sluice_queue_depth") == count)
 
 
-async def test_a_dropped_picture_is_worked_from_the_top(start: Start) -> None:
-    server = start(workers=1)
+async def test_a_dropped_picture_is_worked_from_the_top(start_here: Start) -> None:
+    server = start_here(isolation="process", workers=1)
     async with await Client.connect(server) as other, console(server) as page:
         await other.plug()
         await drop(page, picture())
@@ -82,8 +82,8 @@ async def test_a_dropped_picture_is_worked_from_the_top(start: Start) -> None:
         await page.wait_for_function(ALL_SEEN)
 
 
-async def test_scrolling_while_it_works_changes_the_order(start: Start) -> None:
-    server = start(workers=1)
+async def test_scrolling_while_it_works_changes_the_order(start_here: Start) -> None:
+    server = start_here(isolation="process", workers=1)
     async with await Client.connect(server) as other, console(server) as page:
         await other.plug()
         await choose(page, picture())
@@ -97,8 +97,8 @@ async def test_scrolling_while_it_works_changes_the_order(start: Start) -> None:
         assert worked[0] == IN_FLIGHT - 1, f"the nearest to the end, which was in view, was not the first: {worked}"
 
 
-async def test_cancelling_stops_the_work_and_retrying_goes_on(start: Start) -> None:
-    server = start(workers=1)
+async def test_cancelling_stops_the_work_and_retrying_goes_on(start_here: Start) -> None:
+    server = start_here(isolation="process", workers=1)
     async with await Client.connect(server) as other, console(server) as page:
         await other.plug()
         await other.slice("second plug", small(), **PLUG)
@@ -116,8 +116,8 @@ async def test_cancelling_stops_the_work_and_retrying_goes_on(start: Start) -> N
         await all_done(page)
 
 
-async def test_a_lost_connection_goes_on_where_it_was(start: Start) -> None:
-    server = start(session_grace=600)
+async def test_a_lost_connection_goes_on_where_it_was(start_here: Start) -> None:
+    server = start_here(session_grace=600)
     async with Proxy(server) as proxy, console(server, proxy.url) as page:
         await slow(page)
         await choose(page, picture())
@@ -129,8 +129,8 @@ async def test_a_lost_connection_goes_on_where_it_was(start: Start) -> None:
     assert server.metric("sluice_slices_total", outcome="done") == 20
 
 
-async def test_what_fails_is_listed_with_its_reason(start: Start) -> None:
-    server = start(max_pixels=100_000)
+async def test_what_fails_is_listed_with_its_reason(start_here: Start) -> None:
+    server = start_here(max_pixels=100_000)
     async with console(server) as page:
         await choose(page, picture(1000))
         await page.wait_for_selector(":nth-match(#failures li, 2)")

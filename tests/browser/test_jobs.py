@@ -22,9 +22,9 @@ AT_END = """() => {
 
 
 @pytest.fixture
-def server(start: Start) -> Server:
+def server(start_here: Start) -> Server:
     """One to each test: they kill it, or count what was started."""
-    return start(job_modules=KINDS)
+    return start_here(job_modules=KINDS)
 
 
 async def test_who_closes_the_page_and_comes_back_finds_the_log_whole(server: Server, tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ async def shown(page: Page) -> int:
     return await page.locator("#job-lines li").count()
 
 
-async def test_a_log_that_was_cut_says_so(start: Start) -> None:
-    server = start(job_modules=KINDS, job_log_bytes=20_000)
+async def test_a_log_that_was_cut_says_so(start_here: Start) -> None:
+    server = start_here(job_modules=KINDS, job_log_bytes=20_000)
     async with jobs(server) as page:
         await begin(page, "loud", lines=1000)
         await state(page, "succeeded")

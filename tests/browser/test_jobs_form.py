@@ -235,8 +235,8 @@ async def started(server: Server, token: str) -> None:
             pass
 
 
-async def test_a_job_beyond_the_bound_is_told_and_can_be_tried_again(start: Start) -> None:
-    server = start(job_modules=KINDS, jobs_running_per_user=1)
+async def test_a_job_beyond_the_bound_is_told_and_can_be_tried_again(start_here: Start) -> None:
+    server = start_here(job_modules=KINDS, jobs_running_per_user=1)
     async with jobs(server) as page:
         first = await begin(page, "waiting")
         await page.click("#job-kinds a:text-is('counting')")

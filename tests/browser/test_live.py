@@ -126,8 +126,8 @@ async def test_stopping_frees_it_and_playing_begins_anew(long_yard: Server) -> N
         assert (await more_shown(page, "yard", 1, before))[0] < 2 * FPS
 
 
-async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url))
+async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url))
     async with watching(server, "gate") as alice, watching(server, "gate", user="bob") as bob:
         await more_shown(alice, "gate", 2)
         await expect(alice.locator("#bar")).to_be_hidden()
@@ -143,10 +143,10 @@ async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start: 
         assert camera.opened == 1
 
 
-async def test_what_is_wished_of_the_frames_is_what_comes(start: Start, tmp_path: Path) -> None:
+async def test_what_is_wished_of_the_frames_is_what_comes(start_here: Start, tmp_path: Path) -> None:
     film = make_film(tmp_path / "wide.mp4", "coffee.png", 1280)
     asked: list[dict[str, Any]] = []
-    async with watching(start(sources=sources(wide=film))) as page:
+    async with watching(start_here(sources=sources(wide=film))) as page:
         page.on("websocket", lambda socket: socket.on("framesent", lambda text: _keep(asked, text)))
         await page.reload()
         await page.evaluate("location.hash = '#live/wide'")
@@ -204,12 +204,12 @@ WITHOUT_COLOUR = """() => {
 }"""
 
 
-async def test_what_an_action_finds_is_told(start: Start, tmp_path: Path) -> None:
+async def test_what_an_action_finds_is_told(start_here: Start, tmp_path: Path) -> None:
     folder = tmp_path / "stills"
     folder.mkdir()
     (folder / "one.jpg").write_bytes(encoded(tall(400), ".jpg", 95))
     async with watching(
-        start(sources=json.dumps({"hall": {"url": str(folder), "picture_seconds": 3600}})), "hall"
+        start_here(sources=json.dumps({"hall": {"url": str(folder), "picture_seconds": 3600}})), "hall"
     ) as page:
         await expect(page.locator("#size")).to_contain_text(" by ")  # its one picture was painted
         await page.select_option("#frame-action", "faces")
@@ -262,13 +262,13 @@ async def test_it_works_by_keyboard_and_by_ear(long_yard: Server) -> None:
         await expect(page.locator("#play")).to_have_text("Play")
 
 
-async def test_it_fits_the_screen_light_and_dark(start: Start, tmp_path: Path) -> None:
+async def test_it_fits_the_screen_light_and_dark(start_here: Start, tmp_path: Path) -> None:
     SCREENSHOTS.mkdir(exist_ok=True)
     (tmp_path / "notes.mp4").write_text("this is text")
     camera = Camera(make_film(tmp_path / "gate.mp4", "coffee.png")).start()
     film = make_film(tmp_path / "yard.mp4", "astronaut.png")
     places = sources(yard=film, gate=camera.url, quay="http://127.0.0.1:9/", notes=tmp_path / "notes.mp4")
-    async with watching(start(sources=places)) as page:
+    async with watching(start_here(sources=places)) as page:
         await more_shown(page, "gate", 2)
         await _photographs(page, "live")
         await page.click("[aria-label='Enlarge yard']")

@@ -71,8 +71,8 @@ async def hide(page: Page, is_hidden: bool) -> None:
 
 
 @pytest.mark.chaos
-async def test_a_camera_that_goes_away_is_told_and_comes_back(start: Start, camera: Camera) -> None:
-    async with watching(start(sources=sources(gate=camera.url)), "gate") as page:
+async def test_a_camera_that_goes_away_is_told_and_comes_back(start_here: Start, camera: Camera) -> None:
+    async with watching(start_here(sources=sources(gate=camera.url)), "gate") as page:
         await more_shown(page, "gate", 2)
         camera.lose()
         await state(page, "reconnecting")
@@ -89,8 +89,8 @@ async def test_a_camera_that_goes_away_is_told_and_comes_back(start: Start, came
         await more_shown(page, "gate", 2)
 
 
-async def test_the_delay_needs_no_clocks_that_agree(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url))
+async def test_the_delay_needs_no_clocks_that_agree(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url))
     async with console(server, token=server.token("alice", "images video")) as page:
         shift = "(seconds) => { const now = Date.now; Date.now = () => now.call(Date) + 1000 * seconds; }"
         await page.evaluate(shift, 3600)
@@ -132,8 +132,8 @@ async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, lo
         assert await shown(page, "quay") == at_the_end
 
 
-async def test_a_page_that_paints_slowly_is_never_behind(start: Start, long_clip: Path) -> None:
-    server = start(sources=sources(yard=long_clip))
+async def test_a_page_that_paints_slowly_is_never_behind(start_here: Start, long_clip: Path) -> None:
+    server = start_here(sources=sources(yard=long_clip))
     came = 0
 
     def count(data: str | bytes) -> None:
@@ -161,8 +161,8 @@ async def test_a_page_that_paints_slowly_is_never_behind(start: Start, long_clip
 
 
 @pytest.mark.chaos
-async def test_a_hundred_frames_leave_nothing_behind(start: Start, long_clip: Path) -> None:
-    async with watching(start(sources=sources(yard=long_clip)), "yard") as page:
+async def test_a_hundred_frames_leave_nothing_behind(start_here: Start, long_clip: Path) -> None:
+    async with watching(start_here(sources=sources(yard=long_clip)), "yard") as page:
         await page.evaluate(COUNT)
         for _ in range(2):
             await page.click("#shoot")
@@ -175,8 +175,8 @@ async def test_a_hundred_frames_leave_nothing_behind(start: Start, long_clip: Pa
         await page.wait_for_function("() => window.held.urls === 0")
 
 
-async def test_only_what_is_on_the_screen_is_watched(start: Start, long_clip: Path) -> None:
-    server = start(sources=json.dumps({letter: str(long_clip) for letter in "abcdefghij"}))
+async def test_only_what_is_on_the_screen_is_watched(start_here: Start, long_clip: Path) -> None:
+    server = start_here(sources=json.dumps({letter: str(long_clip) for letter in "abcdefghij"}))
 
     def watched(count: int) -> bool:
         return server.metric("sluice_video_watches") == count
@@ -210,8 +210,8 @@ async def test_only_what_is_on_the_screen_is_watched(start: Start, long_clip: Pa
         await until(lambda: watched(0))
 
 
-async def test_as_many_are_watched_as_the_server_allows(start: Start, long_clip: Path) -> None:
-    server = start(sources=sources(one=long_clip, two=long_clip, three=long_clip), video_watches=2)
+async def test_as_many_are_watched_as_the_server_allows(start_here: Start, long_clip: Path) -> None:
+    server = start_here(sources=sources(one=long_clip, two=long_clip, three=long_clip), video_watches=2)
     async with watching(server) as page:
         third = page.locator("#wall li:nth-child(3)")
         await expect(third.locator(".state")).to_have_text("not watched")
@@ -225,8 +225,8 @@ async def test_as_many_are_watched_as_the_server_allows(start: Start, long_clip:
 
 
 @pytest.mark.chaos
-async def test_what_failed_for_a_while_is_tried_again(start: Start, camera: Camera) -> None:
-    server = start(sources=json.dumps({"gate": {"url": camera.url, "viewers": 1}}))
+async def test_what_failed_for_a_while_is_tried_again(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=json.dumps({"gate": {"url": camera.url, "viewers": 1}}))
     async with watching(server, "gate", user="bob") as bob:
         await more_shown(bob, "gate", 2)
         async with watching(server, "gate") as alice:
@@ -238,9 +238,9 @@ async def test_what_failed_for_a_while_is_tried_again(start: Start, camera: Came
             await more_shown(alice, "gate", 2)
 
 
-async def test_what_cannot_be_watched_is_told(start: Start, clip: Path, tmp_path: Path) -> None:
+async def test_what_cannot_be_watched_is_told(start_here: Start, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.mp4").write_text("this is text")
-    async with watching(start(sources=sources(notes=tmp_path / "notes.mp4", yard=clip)), "notes") as page:
+    async with watching(start_here(sources=sources(notes=tmp_path / "notes.mp4", yard=clip)), "notes") as page:
         await state(page, "failed")
         await expect(page.locator("#stage .veil")).to_have_text("failednotes: this is no video that can be read")
         await page.evaluate("() => { location.hash = '#live/cellar'; }")
@@ -248,8 +248,8 @@ async def test_what_cannot_be_watched_is_told(start: Start, clip: Path, tmp_path
         await more_shown(page, "yard", 2, before=0)
 
 
-async def test_without_sources_and_without_the_scope_it_is_told(start: Start) -> None:
-    server = start()
+async def test_without_sources_and_without_the_scope_it_is_told(start_here: Start) -> None:
+    server = start_here()
     async with watching(server) as page:
         await expect(page.locator("#no-sources")).to_contain_text("nothing to watch")
     async with console(server) as page:

@@ -38,9 +38,9 @@ PLACE = """(text) => [...document.querySelectorAll("#messages > li .text")]
 
 
 @pytest.fixture
-def server(start: Start) -> Server:
+def server(start_here: Start) -> Server:
     """One to each test: rooms outlive their members."""
-    return start()
+    return start_here()
 
 
 async def test_two_browsers_talk(server: Server) -> None:
@@ -112,8 +112,8 @@ async def test_what_is_attached_can_be_heard_and_removed(server: Server) -> None
         await expect(alice.locator("#attached li")).to_have_count(0)
 
 
-async def test_history_comes_in_at_the_top_and_the_view_stays(start: Start) -> None:
-    server = start(chat_rate=1000)
+async def test_history_comes_in_at_the_top_and_the_view_stays(start_here: Start) -> None:
+    server = start_here(chat_rate=1000)
     async with await Chatter.enter(server, "carol") as carol:
         await carol.join("harbour")
         for number in range(1, 201):

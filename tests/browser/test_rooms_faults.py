@@ -17,9 +17,9 @@ EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
 @pytest.fixture
-def server(start: Start) -> Server:
+def server(start_here: Start) -> Server:
     """One to each test: rooms outlive their members."""
-    return start()
+    return start_here()
 
 
 @pytest.mark.chaos
@@ -60,8 +60,8 @@ async def test_a_message_whose_acknowledgement_was_lost_is_stored_once(server: S
             await expect(texts(page)).to_have_text(["once", "again"])
 
 
-async def test_what_is_refused_is_told_and_can_be_tried_again(start: Start) -> None:
-    server = start(chat_text=10)
+async def test_what_is_refused_is_told_and_can_be_tried_again(start_here: Start) -> None:
+    server = start_here(chat_text=10)
     async with room(server, "bob") as bob:
         await joined(bob)
         # The page holds a person to the limit; this one goes round it.

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import websockets
 
-from config import Settings
+from config import SETTINGS
 from tests.support.client import Client
 from tests.support.films import film
 from tests.support.nginx import SHIPPED, Nginx, nginx_before
@@ -28,7 +28,7 @@ HELD = {"trusted_proxies": "127.0.0.1", "accel_redirect": "/_files/"}
 
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("behind"), ping_interval=10, pong_timeout=10, **HELD)
+    running = Server(tmp_path_factory.mktemp("behind"), ping_interval=7, pong_timeout=7, **HELD)
     yield running
     running.stop()
 
@@ -60,17 +60,22 @@ def test_the_shipped_configuration_is_a_good_one(nginx: Nginx) -> None:
     assert "[warn]" not in said.replace('the "user" directive makes sense only', "")
 
 
+def default(name: str) -> Any:
+    """Of this setting."""
+    return SETTINGS[name][1].default
+
+
 def test_it_waits_longer_than_the_server_does(nginx: Nginx) -> None:
     """Else nginx would end sockets that are well, or bodies that the server would still take."""
-    text, settings = SHIPPED.read_text(), Settings.model_fields
+    text = SHIPPED.read_text()
     (waits,) = {int(found) for found in re.findall(r"^    proxy_(?:read|send)_timeout (\d+)s;", text, re.MULTILINE)}
-    assert waits > settings["ping_interval"].default + settings["pong_timeout"].default
+    assert waits > default("ping_interval") + default("pong_timeout")
     (taken,) = re.findall(r"client_max_body_size (\d+)m;", text)
-    assert int(taken) << 20 > max(settings["upload_bytes"].default, settings["max_slice_bytes"].default)
+    assert int(taken) << 20 > max(default("upload_bytes"), default("max_slice_bytes"))
     (kept,) = re.findall(r"^    keepalive_timeout (\d+)s;", text, re.MULTILINE)
-    assert int(kept) < settings["header_timeout"].default
+    assert int(kept) < default("header_timeout")
     (upload,) = re.findall(r"location = /upload \{[^}]*proxy_read_timeout (\d+)s;", text)
-    assert int(upload) >= settings["upload_timeout"].default
+    assert int(upload) >= default("upload_timeout")
 
 
 async def test_slices_go_through_and_results_are_fetched_by_the_name_that_was_asked(
@@ -101,7 +106,7 @@ async def test_pings_go_through_both_ways(nginx: Nginx, behind: Server) -> None:
     wire.addHandler(logging.NullHandler())
     wire.addFilter(lambda record: bool(seen.append(record.getMessage())) or True)
     async with await through(nginx, behind, logger=wire) as client:
-        # Unanswered for ten seconds, the first would have ended it.
+        # One in seven seconds: unanswered for as long, the first would have ended it.
         await until(lambda: sum("< PING" in line for line in seen) >= 2)
         await (await client.socket.ping())
         await client.slice("a", small())
@@ -149,9 +154,9 @@ def test_nobody_gets_from_outside_to_where_the_files_are(nginx: Nginx, behind: S
         assert str(behind.folder) not in answer.text
 
 
-def test_who_comes_to_the_server_itself_is_sent_the_file_by_it(start: Callable[..., Server]) -> None:
+def test_who_comes_to_the_server_itself_is_sent_the_file_by_it(start_here: Callable[..., Server]) -> None:
     """Only a proxy that is trusted is handed a file's name: nobody else would know what to do with it."""
-    server = start(trusted_proxies="127.0.0.5", accel_redirect="/_files/")
+    server = start_here(trusted_proxies="127.0.0.5", accel_redirect="/_files/")
     name = stored(server, ".jpg", b"hello")
     answer = httpx.get(f"{server.url}/media/{name}", headers={"X-Forwarded-For": "127.0.0.5"})
     assert (answer.content, "X-Accel-Redirect" in answer.headers) == (b"hello", False)
@@ -229,5 +234,5 @@ async def test_a_server_that_is_killed_is_passed_over_and_sockets_outlive_a_relo
 
 def test_the_settings_named_in_it_are_there() -> None:
     flags = set(re.findall(r"--([a-z][a-z-]+)", SHIPPED.read_text()))
-    assert flags <= {name.replace("_", "-") for name in Settings.model_fields}
+    assert flags <= {name.replace("_", "-") for name in SETTINGS}
     assert (ROOT / "deploy").is_dir()

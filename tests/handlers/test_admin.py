@@ -56,8 +56,8 @@ async def test_a_denied_user_stays_out_over_http_and_across_a_crash(start: Start
             pass
 
 
-async def test_a_denial_can_be_lifted(start: Start) -> None:
-    server = start()
+async def test_a_denial_can_be_lifted(start_here: Start) -> None:
+    server = start_here()
     await kick(server, user="mallory", deny_s=3600)
     await kick(server, user="mallory", deny_s=0)
     async with await Client.connect(server, "mallory"):

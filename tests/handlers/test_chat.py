@@ -12,9 +12,9 @@ from tests.support.running import Server
 
 
 @pytest.fixture
-def server(start: Start) -> Server:
+def server(start_here: Start) -> Server:
     """One to each test: rooms outlive their members."""
-    return start()
+    return start_here()
 
 
 async def test_what_is_said_in_a_room_reaches_all_who_joined_in_order(server: Server) -> None:
@@ -245,8 +245,8 @@ async def test_what_cannot_be_done_is_told(server: Server, message: dict[str, ob
         assert error.get("client_id") == (message.get("client_id") if kind == "send" else None) or code == "bad_message"
 
 
-async def test_a_thousand_joins_are_bounded(start: Start) -> None:
-    server = start(chat_rate=5000, chat_rooms=10)
+async def test_a_thousand_joins_are_bounded(start_here: Start) -> None:
+    server = start_here(chat_rate=5000, chat_rooms=10)
     async with await Chatter.enter(server, "alice") as alice:
         for number in range(1000):
             await alice.send("join", room=f"room-{number}")
@@ -257,8 +257,8 @@ async def test_a_thousand_joins_are_bounded(start: Start) -> None:
         }
 
 
-async def test_who_talks_too_much_is_warned_and_then_closed(start: Start) -> None:
-    server = start(chat_rate=5)
+async def test_who_talks_too_much_is_warned_and_then_closed(start_here: Start) -> None:
+    server = start_here(chat_rate=5)
     async with await Chatter.enter(server, "alice") as alice:
         alice.flood("typing", 5000, to="bob")  # however slow the machine, that is more than five a second
         assert "chat_rate" in (await alice.wait_for("warning"))["message"]

@@ -10,8 +10,8 @@ from tests.support.running import Server
 LONG = "\U0001f40c" * 4000
 
 
-async def test_a_page_of_long_messages_is_shorter_and_never_too_much_for_its_reader(start: Start) -> None:
-    server = start(chat_rate=1000, outbox=300_000)
+async def test_a_page_of_long_messages_is_shorter_and_never_too_much_for_its_reader(start_here: Start) -> None:
+    server = start_here(chat_rate=1000, outbox=300_000)
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
         for number in range(1, 11):
@@ -29,9 +29,9 @@ async def test_a_page_of_long_messages_is_shorter_and_never_too_much_for_its_rea
 
 
 async def test_so_many_questions_wait_for_a_log_that_is_away_and_more_are_refused_at_once(
-    start: Start, redis: Redis
+    redis: Redis, start_here: Start
 ) -> None:
-    server = start(chat_rate=5000, events=url_in(redis.folder.parent))
+    server = start_here(chat_rate=5000, events=url_in(redis.folder.parent))
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
         redis.pause()

@@ -10,8 +10,8 @@ from tests.support.running import Server
 
 
 @pytest.fixture
-def server(start: Start) -> Server:
-    return start()
+def server(start_here: Start) -> Server:
+    return start_here()
 
 
 async def ask(server: Server, path: str, body: dict[str, Any] | None = None, scope: str = "admin") -> httpx.Response:

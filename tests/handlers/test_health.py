@@ -49,8 +49,8 @@ async def test_all_three_answer_while_every_worker_is_busy(start: Callable[..., 
     await until(lambda: server.metric("sluice_running") == 0)
 
 
-async def test_the_metrics_count_what_happens(start: Callable[..., Server]) -> None:
-    server = start()
+async def test_the_metrics_count_what_happens(start_here: Callable[..., Server]) -> None:
+    server = start_here()
     async with await Client.connect(server) as client:
         assert server.metric("sluice_connections") == 1
         await client.slice("a", small())
@@ -71,8 +71,8 @@ async def test_the_metrics_count_what_happens(start: Callable[..., Server]) -> N
     assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
 
 
-async def test_metrics_are_for_the_allowed_networks_and_for_admins(start: Callable[..., Server]) -> None:
-    server = start(metrics_allow="10.0.0.0/8", trusted_proxies="127.0.0.1")
+async def test_metrics_are_for_the_allowed_networks_and_for_admins(start_here: Callable[..., Server]) -> None:
+    server = start_here(metrics_allow="10.0.0.0/8", trusted_proxies="127.0.0.1")
 
     def status(**headers: str) -> int:
         return httpx.get(

@@ -67,8 +67,8 @@ async def test_a_picture_may_come_as_base64_in_a_text_message(server: Server) ->
         assert decoded(result["payload"]).shape == (64, 128, 3)
 
 
-async def test_data_come_back_with_boxes_in_the_slice_and_on_the_page(start: Callable[..., Server]) -> None:
-    page, server = letter(), start()  # in whose folder nobody else's results come
+async def test_data_come_back_with_boxes_in_the_slice_and_on_the_page(start_here: Callable[..., Server]) -> None:
+    page, server = letter(), start_here()  # in whose folder nobody else's results come
     async with await Client.connect(server) as client:
         before = server.results()
         await client.slice("a", encoded(page, ".png"), 5000, action="codes", respond="data", zoom=0.5)

@@ -85,8 +85,8 @@ async def test_a_resumed_session_takes_new_slices_and_knows_its_old_ones(server:
         assert [(end["seq"], end["id"]) for end in await client.ends(1)] == [(2, "b")]
 
 
-async def test_a_long_story_is_replayed_no_faster_than_it_is_read(start: Callable[..., Server]) -> None:
-    server = start(outbox=1 << 20, stall_timeout=200)
+async def test_a_long_story_is_replayed_no_faster_than_it_is_read(start_here: Callable[..., Server]) -> None:
+    server = start_here(outbox=1 << 20, stall_timeout=200)
     client = await Client.connect(server)
     for number in range(30):
         await client.slice(str(number), encoded(photograph()), number, respond="bytes", format="png", zoom=0.9)

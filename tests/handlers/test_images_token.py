@@ -60,8 +60,8 @@ async def test_a_token_that_is_refused_leaves_the_first_one_in_place(server: Ser
         assert (await client.wait_for("result"))["id"] == "a"
 
 
-async def test_a_token_for_another_address_is_refused_at_renewal_too(start: Callable[..., Server]) -> None:
-    server = start(trusted_proxies="127.0.0.1")
+async def test_a_token_for_another_address_is_refused_at_renewal_too(start_here: Callable[..., Server]) -> None:
+    server = start_here(trusted_proxies="127.0.0.1")
     async with await Client.connect(server, headers={"X-Forwarded-For": "192.0.2.7"}) as client:
         await client.send("token", token=server.token(ip="127.0.0.1"))
         assert (await client.receive())["code"] == "forbidden"

@@ -209,8 +209,8 @@ async def test_watches_given_up_before_they_began_leave_room_for_requests(jobs: 
         assert answer["type"] == "jobs", answer
 
 
-async def test_watches_and_watchers_are_bounded(start: Start) -> None:
-    server = start(job_modules=KINDS, job_watches=1, job_watchers=2)
+async def test_watches_and_watchers_are_bounded(start_here: Start) -> None:
+    server = start_here(job_modules=KINDS, job_watches=1, job_watchers=2)
     async with (
         await Watcher.enter(server) as one,
         await Watcher.enter(server) as two,

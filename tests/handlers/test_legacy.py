@@ -103,8 +103,8 @@ async def test_the_uuid_comes_back_as_it_was(server: Server, uuid: str | float) 
         assert (await answer(page))["uuid"] == uuid
 
 
-async def test_another_response_type_gives_the_data_of_the_action(start: Callable[..., Server]) -> None:
-    server = start()
+async def test_another_response_type_gives_the_data_of_the_action(start_here: Callable[..., Server]) -> None:
+    server = start_here()
     async with await greeted(server) as page:
         await page.send(message(rType="codes", responseType="json"))
         assert await answer(page) == {"codes": [], "uuid": "a"}

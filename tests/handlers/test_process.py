@@ -175,8 +175,8 @@ def test_a_length_that_is_no_number_is_a_bad_request(server: Server, length: str
     assert raw(server, head(server, f"Content-Length: {length}", "Connection: close")).startswith(b"HTTP/1.1 4")
 
 
-def test_a_page_of_an_allowed_origin_may_post(start: Callable[..., Server]) -> None:
-    server = start(allow_origins="https://a.example")
+def test_a_page_of_an_allowed_origin_may_post(start_here: Callable[..., Server]) -> None:
+    server = start_here(allow_origins="https://a.example")
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     answer = httpx.options(f"{server.url}/process", headers={"Origin": "https://a.example", **asked})
     assert answer.status_code == 204

@@ -58,12 +58,12 @@ def last_states(events: list[dict[str, Any]]) -> dict[str, str]:
 
 
 async def test_the_plans_and_folders_that_there_are_are_offered_and_no_longer_when_they_are_gone(
-    start: Start, fleet: Fleet
+    start_here: Start, fleet: Fleet
 ) -> None:
     text = plan("{name: one, command: 'true'}", top="params: {version: {choices: ['1']}}")
     plans = prepare(fleet, text).resources.rollout.plans_path
     assert plans
-    server = start(plans=str(plans), folders=f"films={fleet.folder},art={fleet.folder}")
+    server = start_here(plans=str(plans), folders=f"films={fleet.folder},art={fleet.folder}")
 
     async def offered(kind: str, field: str) -> tuple[list[str], str]:
         async with await connect(server) as client:
@@ -80,10 +80,12 @@ async def test_the_plans_and_folders_that_there_are_are_offered_and_no_longer_wh
     assert (await offered("rollout", "plan"))[0] == []
 
 
-async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(start: Start, fleet: Fleet) -> None:
+async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(
+    start_here: Start, fleet: Fleet
+) -> None:
     flag = fleet.folder / "mended"
     work = f'printf "\\033[31mhello $host\\n"; test $host != b || test -e {flag}'
-    server = served(start, fleet, plan(f"{{name: work, command: '{work}'}}", top="budget: 1"))
+    server = served(start_here, fleet, plan(f"{{name: work, command: '{work}'}}", top="budget: 1"))
     async with await connect(server) as client:
         schema = client.hello["jobs"]["rollout"]["params"]
         assert set(schema["properties"]) == {"plan", "params", "hosts", "dry_run"}
@@ -104,8 +106,8 @@ async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(
         assert last_states(await story(client, again)) == {"a": "skipped", "b": "changed", "c": "skipped"}
 
 
-async def test_parameters_that_do_not_fit_are_told_all_at_once(start: Start, fleet: Fleet) -> None:
-    server = served(start, fleet, plan("{name: work, command: 'true'}", top="params: {mode: {choices: [fast]}}"))
+async def test_parameters_that_do_not_fit_are_told_all_at_once(start_here: Start, fleet: Fleet) -> None:
+    server = served(start_here, fleet, plan("{name: work, command: 'true'}", top="params: {mode: {choices: [fast]}}"))
     async with await connect(server) as client:
         await client.send("start", job="rollout", params={"plann": "x", "dry_run": "perhaps"}, client_id="one")
         error = await client.wait_for("error", client_id="one")
@@ -115,9 +117,9 @@ async def test_parameters_that_do_not_fit_are_told_all_at_once(start: Start, fle
         assert {each["field"] for each in end["result"]["errors"]} == {"params.mode", "params.x"}
 
 
-async def test_a_cancel_over_the_socket_ends_what_runs_on_the_hosts(start: Start, fleet: Fleet) -> None:
+async def test_a_cancel_over_the_socket_ends_what_runs_on_the_hosts(start_here: Start, fleet: Fleet) -> None:
     work = f"echo $$ > {fleet.folder}/pid-$host; sleep 600; sleep 600"
-    server = served(start, fleet, plan(f"{{name: work, command: '{work}', timeout: 900}}", stage="forks: 2"))
+    server = served(start_here, fleet, plan(f"{{name: work, command: '{work}', timeout: 900}}", stage="forks: 2"))
 
     def pids() -> list[int]:
         return [int(path.read_text()) for path in fleet.folder.glob("pid-*") if path.read_text().endswith("\n")]
@@ -133,8 +135,8 @@ async def test_a_cancel_over_the_socket_ends_what_runs_on_the_hosts(start: Start
         await until(lambda: all(map(gone, pids())))
 
 
-async def test_a_person_who_watches_says_yes(start: Start, fleet: Fleet) -> None:
-    server = served(start, fleet, plan("{name: work, command: 'true'}", stage="approve: stage"))
+async def test_a_person_who_watches_says_yes(start_here: Start, fleet: Fleet) -> None:
+    server = served(start_here, fleet, plan("{name: work, command: 'true'}", stage="approve: stage"))
     async with await connect(server) as client:
         id = await begin(client)
         asked: list[dict[str, Any]] = []

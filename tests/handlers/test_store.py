@@ -74,15 +74,15 @@ async def test_a_result_is_fetched_from_the_store_by_an_address_of_short_life(st
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_the_console_may_show_what_comes_from_the_store(start: Start, s3: S3) -> None:
-    policy = httpx.get(f"{on(start, s3).url}/").headers["Content-Security-Policy"]
+async def test_the_console_may_show_what_comes_from_the_store(start_here: Start, s3: S3) -> None:
+    policy = httpx.get(f"{on(start_here, s3).url}/").headers["Content-Security-Policy"]
     assert f"img-src 'self' blob: data: {s3.url};" in policy
     assert f"media-src 'self' {s3.url};" in policy
 
 
-async def test_a_result_may_come_through_the_server_in_ranges_and_whole(start: Start, s3: S3) -> None:
+async def test_a_result_may_come_through_the_server_in_ranges_and_whole(start_here: Start, s3: S3) -> None:
     """4 MiB, more than is fetched at once."""
-    server = on(start, s3, store_serve="stream")
+    server = on(start_here, s3, store_serve="stream")
     name, film = "d" * 32 + ".webm", os.urandom(4 << 20)
     s3.put(f"results/{name}", film)
     url = f"{server.url}/media/{name}"
@@ -99,8 +99,8 @@ async def test_a_result_may_come_through_the_server_in_ranges_and_whole(start: S
     assert decoded(httpx.get(await result(server)).content).shape == (64, 128, 3)
 
 
-async def test_bytes_and_single_pictures_are_answered_as_ever(start: Start, s3: S3) -> None:
-    server = on(start, s3)
+async def test_bytes_and_single_pictures_are_answered_as_ever(start_here: Start, s3: S3) -> None:
+    server = on(start_here, s3)
     async with await Client.connect(server) as client:
         await client.slice("a", small(), respond="bytes")
         assert decoded((await client.wait_for("result"))["payload"]).shape == (64, 128, 3)
@@ -108,8 +108,8 @@ async def test_bytes_and_single_pictures_are_answered_as_ever(start: Start, s3: 
     assert decoded(answer.content).shape == (64, 128, 3)
 
 
-async def test_uploads_go_to_the_same_bucket_beside_the_results(start: Start, s3: S3) -> None:
-    server = on(start, s3)
+async def test_uploads_go_to_the_same_bucket_beside_the_results(start_here: Start, s3: S3) -> None:
+    server = on(start_here, s3)
     headers = bearer(server, "chat")
     told = httpx.post(f"{server.url}/upload", content=encoded(photograph()), headers=headers, timeout=30).json()
     fetched = httpx.get(told["url"], follow_redirects=True)
@@ -186,8 +186,8 @@ async def test_when_the_store_is_back_the_same_clients_go_on(start: Start, own: 
         assert decoded(httpx.get(url, follow_redirects=True).content).shape == (64, 128, 3)
 
 
-async def test_a_key_that_may_not_write_is_said_by_readyz_and_to_who_sends(start: Start, own: S3) -> None:
-    server = on(start, own)
+async def test_a_key_that_may_not_write_is_said_by_readyz_and_to_who_sends(start_here: Start, own: S3) -> None:
+    server = on(start_here, own)
     own.refuse(403, "AccessDenied")
 
     def faults() -> list[str]:

@@ -170,9 +170,9 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(server: S
     assert b"33,554,432" in said
 
 
-def test_a_body_that_gets_too_large_is_refused_then(start: Start) -> None:
+def test_a_body_that_gets_too_large_is_refused_then(start_here: Start) -> None:
     """Chunked, so that nothing is said before. Without the check of each piece it would be taken."""
-    server = start(upload_bytes=MIB)
+    server = start_here(upload_bytes=MIB)
     said = raw(server, head(server, "Transfer-Encoding: chunked"), *[chunk(bytes(MIB // 2))] * 4)
     assert said.startswith(b"HTTP/1.1 413 ")
     assert b'"code": "too_large"' in said
@@ -218,8 +218,8 @@ async def test_a_body_that_stops_midway_leaves_nothing(start: Start, ending: str
     assert "Traceback" not in "".join(server.log)
 
 
-async def test_a_body_that_does_not_go_on_is_not_waited_for(start: Start) -> None:
-    server = start(upload_timeout=0.5)
+async def test_a_body_that_does_not_go_on_is_not_waited_for(start_here: Start) -> None:
+    server = start_here(upload_timeout=0.5)
     assert raw(server, head(server, "Content-Length: 900000") + bytes(300_000)) == b""
     await until(lambda: not uploads(server))
 
@@ -231,8 +231,8 @@ async def test_a_body_that_does_not_go_on_is_not_waited_for(start: Start) -> Non
     await until(is_taken)
 
 
-async def test_what_cannot_be_worked_now_says_when_and_is_not_kept(start: Start) -> None:
-    server = start(queue_bytes=len(small()))
+async def test_what_cannot_be_worked_now_says_when_and_is_not_kept(start_here: Start) -> None:
+    server = start_here(queue_bytes=len(small()))
     answer = post(server, encoded(photograph()))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
     assert int(answer.headers["Retry-After"]) >= 1
@@ -252,8 +252,8 @@ async def test_uploads_outlive_a_restart_and_a_kill_and_are_swept_when_nobody_re
     assert httpx.get(url).status_code == 404
 
 
-def test_a_page_of_an_allowed_origin_may_post(start: Start) -> None:
-    server = start(allow_origins="https://a.example")
+def test_a_page_of_an_allowed_origin_may_post(start_here: Start) -> None:
+    server = start_here(allow_origins="https://a.example")
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     answer = httpx.options(f"{server.url}/upload", headers={"Origin": "https://a.example", **asked})
     assert answer.status_code == 204

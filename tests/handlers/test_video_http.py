@@ -45,8 +45,8 @@ def files(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 
 @pytest.fixture
-def server(start: Start, camera: Camera, clip: Path) -> Server:
-    return start(sources=sources(gate=camera.url, yard=clip), connections_per_user=2, video_captures=4)
+def server(start_here: Start, camera: Camera, clip: Path) -> Server:
+    return start_here(sources=sources(gate=camera.url, yard=clip), connections_per_user=2, video_captures=4)
 
 
 async def test_a_snapshot_is_a_picture_and_says_how_old_it_is(server: Server, camera: Camera) -> None:

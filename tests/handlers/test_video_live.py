@@ -61,8 +61,8 @@ async def _frames(viewers: list[Viewer], count: int) -> list[list[dict[str, obje
     return await asyncio.gather(*map(some, viewers))
 
 
-async def test_many_viewers_are_one_capture_and_one_encoding(start: Start, camera: Camera) -> None:
-    await one_of_everything(start(sources=sources(gate=camera.url)), camera, 8)
+async def test_many_viewers_are_one_capture_and_one_encoding(start_here: Start, camera: Camera) -> None:
+    await one_of_everything(start_here(sources=sources(gate=camera.url)), camera, 8)
 
 
 @pytest.mark.slow
@@ -70,8 +70,8 @@ async def test_fifty_viewers_are_one_capture_and_one_encoding(start: Start, came
     await one_of_everything(start(sources=sources(gate=camera.url)), camera, 50)
 
 
-async def test_each_size_is_encoded_once_and_no_size_beyond_the_pictures_own(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url))
+async def test_each_size_is_encoded_once_and_no_size_beyond_the_pictures_own(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
         for width in (None, 320, 640, 1920):
             await viewer.watch("gate", f"w{width}", **({"width": width} if width else {}))
@@ -85,8 +85,8 @@ async def test_each_size_is_encoded_once_and_no_size_beyond_the_pictures_own(sta
     assert counted(server, "encoded") <= 2 * counted(server, "captured")
 
 
-async def test_beyond_so_many_sizes_the_nearest_is_given(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url), video_sizes=2)
+async def test_beyond_so_many_sizes_the_nearest_is_given(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url), video_sizes=2)
     async with await Viewer.enter(server) as viewer:
         assert (await viewer.watch("gate", "a", width=100))["width"] == 100
         assert (await viewer.watch("gate", "b", width=200))["width"] == 200
@@ -98,8 +98,10 @@ async def test_beyond_so_many_sizes_the_nearest_is_given(start: Start, camera: C
         assert (await viewer.watch("gate", "e", width=300))["width"] == 300
 
 
-async def test_pause_on_a_live_source_means_send_me_none_and_the_others_go_on(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url))
+async def test_pause_on_a_live_source_means_send_me_none_and_the_others_go_on(
+    start_here: Start, camera: Camera
+) -> None:
+    server = start_here(sources=sources(gate=camera.url))
     async with await Viewer.enter(server, "bob") as bob, await Viewer.enter(server) as alice:
         await alice.watch("gate")
         await alice.frame()
@@ -116,8 +118,8 @@ async def test_pause_on_a_live_source_means_send_me_none_and_the_others_go_on(st
         assert camera.opened == 1
 
 
-async def test_who_wants_fewer_frames_has_fewer_evenly(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url))
+async def test_who_wants_fewer_frames_has_fewer_evenly(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate", "all")
         began = time.monotonic()
@@ -130,9 +132,9 @@ async def test_who_wants_fewer_frames_has_fewer_evenly(start: Start, camera: Cam
         assert few[-1]["dropped"] <= (await viewer.frame("all"))["dropped"]
 
 
-async def test_a_viewer_that_stops_reading_costs_the_others_nothing(start: Start, loud: Camera) -> None:
+async def test_a_viewer_that_stops_reading_costs_the_others_nothing(start_here: Start, loud: Camera) -> None:
     """Until it reads again: then it has the newest frame at once, and is told how many it has lost."""
-    server = start(sources=sources(gate=loud.url), stall_timeout=600, ping_interval=600)
+    server = start_here(sources=sources(gate=loud.url), stall_timeout=600, ping_interval=600)
     async with await Viewer.enter(server, "bob") as bob:
         await bob.watch("gate")
         slow = await Viewer.enter(server, sock=narrow(server), max_queue=1)
@@ -155,8 +157,8 @@ async def test_a_viewer_that_stops_reading_costs_the_others_nothing(start: Start
         await slow.socket.wait_closed()
 
 
-async def test_a_viewer_that_never_reads_again_is_closed(start: Start, loud: Camera) -> None:
-    server = start(sources=sources(gate=loud.url), stall_timeout=1)
+async def test_a_viewer_that_never_reads_again_is_closed(start_here: Start, loud: Camera) -> None:
+    server = start_here(sources=sources(gate=loud.url), stall_timeout=1)
     slow = await Viewer.enter(server, sock=narrow(server), max_queue=1)
     slow.socket.transport.pause_reading()
     await slow.send("watch", watch="w", source="gate")
@@ -166,8 +168,8 @@ async def test_a_viewer_that_never_reads_again_is_closed(start: Start, loud: Cam
     await slow.socket.wait_closed()
 
 
-async def test_a_capture_outlives_its_last_viewer_by_the_grace(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url), video_grace=3600)
+async def test_a_capture_outlives_its_last_viewer_by_the_grace(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url), video_grace=3600)
     for _ in range(3):
         async with await Viewer.enter(server) as viewer:
             await viewer.watch("gate")
@@ -191,10 +193,10 @@ async def test_after_the_grace_it_is_closed(start: Start, camera: Camera) -> Non
 
 
 async def test_an_idle_capture_makes_room_for_one_that_is_wanted(
-    start: Start, camera: Camera, make_camera: Make, clip: Path
+    start_here: Start, camera: Camera, make_camera: Make, clip: Path
 ) -> None:
     other = make_camera(clip)
-    server = start(sources=sources(gate=camera.url, yard=other.url), video_captures=1, video_grace=3600)
+    server = start_here(sources=sources(gate=camera.url, yard=other.url), video_captures=1, video_grace=3600)
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate", "a")
         refusal = await viewer.watch("yard", "b")
@@ -206,9 +208,9 @@ async def test_an_idle_capture_makes_room_for_one_that_is_wanted(
 
 
 async def test_the_frames_of_an_action_go_through_the_queue_of_the_slices_and_have_what_it_finds(
-    start: Start, camera: Camera
+    start_here: Start, camera: Camera
 ) -> None:
-    server = start(sources=sources(gate=camera.url))
+    server = start_here(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate", "plain")
         plain = await viewer.frame("plain")

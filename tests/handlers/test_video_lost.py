@@ -32,8 +32,10 @@ def captures(server: Server) -> list[psutil.Process]:
     return []
 
 
-async def test_a_lost_camera_is_told_and_its_viewers_are_kept_until_it_is_back(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url), video_retry=0.5)
+async def test_a_lost_camera_is_told_and_its_viewers_are_kept_until_it_is_back(
+    start_here: Start, camera: Camera
+) -> None:
+    server = start_here(sources=sources(gate=camera.url), video_retry=0.5)
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate")
         before = await viewer.frame()
@@ -82,8 +84,10 @@ async def test_ffmpeg_that_publishes_can_be_killed_and_started_again(
 
 
 @pytest.mark.chaos
-async def test_a_camera_that_never_sends_holds_up_nobody(start: Start, camera: Camera, deaf: Deaf, clip: Path) -> None:
-    server = start(sources=sources(deaf=deaf.url, gate=camera.url, yard=clip), video_watchdog=10, video_retry=1)
+async def test_a_camera_that_never_sends_holds_up_nobody(
+    start_here: Start, camera: Camera, deaf: Deaf, clip: Path
+) -> None:
+    server = start_here(sources=sources(deaf=deaf.url, gate=camera.url, yard=clip), video_watchdog=10, video_retry=1)
     async with await Viewer.enter(server) as viewer:
         for number in range(4):
             await viewer.watch("deaf", f"d{number}")
@@ -197,8 +201,8 @@ async def test_a_server_that_is_told_to_stop_ends_its_captures(start: Start, cam
     assert await viewer.closed() == 1012
 
 
-async def test_a_snapshot_of_what_sends_nothing_ends_in_time(start: Start, deaf: Deaf) -> None:
-    server = start(sources=sources(deaf=deaf.url), video_watchdog=1, video_grace=0.01)
+async def test_a_snapshot_of_what_sends_nothing_ends_in_time(start_here: Start, deaf: Deaf) -> None:
+    server = start_here(sources=sources(deaf=deaf.url), video_watchdog=1, video_grace=0.01)
     headers = {"Authorization": f"Bearer {server.token(scope='video')}"}
     async with httpx.AsyncClient(timeout=60) as http:
         answer = await http.get(f"{server.url}/video/deaf/snapshot.jpg", headers=headers)

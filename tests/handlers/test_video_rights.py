@@ -15,9 +15,9 @@ from tests.support.streams import Camera
 from tests.support.watching import Start, Viewer, sources
 
 
-async def test_a_source_is_only_there_for_those_who_may_watch_it(start: Start, clip: Path) -> None:
+async def test_a_source_is_only_there_for_those_who_may_watch_it(start_here: Start, clip: Path) -> None:
     named = {"yard": clip, "safe": {"url": str(clip), "users": ["bo*"]}, "vault": {"url": str(clip), "scope": "guard"}}
-    server = start(sources=sources(**named))
+    server = start_here(sources=sources(**named))
 
     async def sees(name: str, scope: str) -> set[str]:
         async with await Viewer.enter(server, name, scope) as viewer:
@@ -36,8 +36,8 @@ async def test_a_source_is_only_there_for_those_who_may_watch_it(start: Start, c
     assert await sees("alice", "video guard") == {"yard", "vault"}
 
 
-async def test_two_hundred_watches_on_one_socket_are_sixteen(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url))
+async def test_two_hundred_watches_on_one_socket_are_sixteen(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
         for number in range(200):
             await viewer.send("watch", watch=f"w{number}", source="gate")
@@ -51,8 +51,8 @@ async def test_two_hundred_watches_on_one_socket_are_sixteen(start: Start, camer
     assert camera.opened == 1
 
 
-async def test_a_source_has_so_many_viewers_and_may_have_fewer(start: Start, camera: Camera, clip: Path) -> None:
-    server = start(sources=sources(gate=camera.url, yard={"url": str(clip), "viewers": 1}), video_viewers=2)
+async def test_a_source_has_so_many_viewers_and_may_have_fewer(start_here: Start, camera: Camera, clip: Path) -> None:
+    server = start_here(sources=sources(gate=camera.url, yard={"url": str(clip), "viewers": 1}), video_viewers=2)
     async with await Viewer.enter(server) as viewer:
         assert (await viewer.watch("yard", "y1", paused=True))["type"] == "watching"
         refusal = await viewer.watch("yard", "y2", paused=True)
@@ -63,8 +63,10 @@ async def test_a_source_has_so_many_viewers_and_may_have_fewer(start: Start, cam
         assert (await viewer.watch("yard", "y2", paused=True))["type"] == "watching"
 
 
-async def test_a_user_watches_a_source_so_often_however_many_sockets_they_use(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url, quay=camera.url), video_viewers=3, video_viewers_per_user=2)
+async def test_a_user_watches_a_source_so_often_however_many_sockets_they_use(
+    start_here: Start, camera: Camera
+) -> None:
+    server = start_here(sources=sources(gate=camera.url, quay=camera.url), video_viewers=3, video_viewers_per_user=2)
     async with await Viewer.enter(server) as one, await Viewer.enter(server) as two:
         assert (await one.watch("gate"))["type"] == "watching"
         assert (await two.watch("gate"))["type"] == "watching"
@@ -81,8 +83,8 @@ async def test_a_user_watches_a_source_so_often_however_many_sockets_they_use(st
         assert (await two.watch("gate", "more"))["type"] == "watching"
 
 
-async def test_a_user_has_so_many_recordings_open_however_many_sockets_they_use(start: Start, clip: Path) -> None:
-    server = start(sources=sources(yard=clip), video_captures=4, video_captures_per_user=2)
+async def test_a_user_has_so_many_recordings_open_however_many_sockets_they_use(start_here: Start, clip: Path) -> None:
+    server = start_here(sources=sources(yard=clip), video_captures=4, video_captures_per_user=2)
     async with await Viewer.enter(server) as one, await Viewer.enter(server) as two:
         assert (await one.watch("yard", paused=True))["type"] == "watching"
         assert (await two.watch("yard", paused=True))["type"] == "watching"
@@ -99,8 +101,8 @@ async def test_a_user_has_so_many_recordings_open_however_many_sockets_they_use(
         assert (await two.watch("yard", "more", paused=True))["type"] == "watching"
 
 
-async def test_so_many_actions_are_at_work_on_a_source(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url), video_actions=1)
+async def test_so_many_actions_are_at_work_on_a_source(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url), video_actions=1)
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate", "a", action="edges")
         await viewer.watch("gate", "b", action="edges")
@@ -116,8 +118,8 @@ def short(server: Server, seconds: int = 2) -> str:
     return issue(SECRET, "alice", "video", seconds)
 
 
-async def test_a_token_that_runs_out_closes_the_socket_and_frees_its_watches(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url), video_grace=0.01)
+async def test_a_token_that_runs_out_closes_the_socket_and_frees_its_watches(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url), video_grace=0.01)
     viewer = await Viewer.connect(server, path="/ws/video", token=short(server), max_queue=None)
     with suppress(websockets.ConnectionClosed):
         await viewer.send("watch", watch="w", source="gate")
@@ -126,8 +128,8 @@ async def test_a_token_that_runs_out_closes_the_socket_and_frees_its_watches(sta
     assert server.metric("sluice_video_watches") == 0
 
 
-async def test_a_token_that_runs_out_ends_the_stream(start: Start, camera: Camera) -> None:
-    server = start(sources=sources(gate=camera.url))
+async def test_a_token_that_runs_out_ends_the_stream(start_here: Start, camera: Camera) -> None:
+    server = start_here(sources=sources(gate=camera.url))
     headers = {"Authorization": f"Bearer {short(server)}"}
     async with (
         httpx.AsyncClient(timeout=60) as http,
@@ -138,8 +140,8 @@ async def test_a_token_that_runs_out_ends_the_stream(start: Start, camera: Camer
     await until(lambda: server.metric("sluice_video_watches") == 0)
 
 
-async def test_a_new_token_that_may_not_watch_ends_the_watch(start: Start, clip: Path) -> None:
-    server = start(sources=sources(vault={"url": str(clip), "scope": "guard"}, yard=clip))
+async def test_a_new_token_that_may_not_watch_ends_the_watch(start_here: Start, clip: Path) -> None:
+    server = start_here(sources=sources(vault={"url": str(clip), "scope": "guard"}, yard=clip))
     async with await Viewer.enter(server, scope="video guard") as viewer:
         await viewer.watch("vault", "v", paused=True)
         await viewer.watch("yard", "y", paused=True)
@@ -152,11 +154,11 @@ async def test_a_new_token_that_may_not_watch_ends_the_watch(start: Start, clip:
         assert (await viewer.refusal("play", watch="v"))["code"] == "not_found"
 
 
-async def test_a_new_token_that_may_not_watch_ends_what_is_still_opening(start: Start, clip: Path) -> None:
+async def test_a_new_token_that_may_not_watch_ends_what_is_still_opening(start_here: Start, clip: Path) -> None:
     """The film is at an address that sends nothing of it before the token is another."""
     with socket.create_server(("127.0.0.1", 0)) as web:
         vault = {"url": f"http://127.0.0.1:{web.getsockname()[1]}/clip.mp4", "kind": "file", "scope": "guard"}
-        server = start(sources=sources(vault=vault), video_watchdog=60)
+        server = start_here(sources=sources(vault=vault), video_watchdog=60)
         async with await Viewer.enter(server, scope="video guard") as viewer:
             await viewer.send("watch", watch="v", source="vault", paused=True)
             end, _ = await asyncio.to_thread(web.accept)

@@ -20,9 +20,9 @@ LONG = "x" * 200_000
 
 
 @pytest.mark.timeout(900)
-async def test_who_leaves_and_comes_back_in_one_breath_is_still_told_what_is_unread(start: Start) -> None:
+async def test_who_leaves_and_comes_back_in_one_breath_is_still_told_what_is_unread(start_here: Start) -> None:
     """Another program reads the file all the while, so that each message tries anew to fold it."""
-    server = start(chat_rate=100_000, chat_text=len(LONG), connections_per_user=100)
+    server = start_here(chat_rate=100_000, chat_text=len(LONG), connections_per_user=100)
     async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:
         with closing(sqlite3.connect(server.folder / "var" / "sluice.db", timeout=GUARD)) as database:
             database.execute("BEGIN")
@@ -39,9 +39,9 @@ async def test_who_leaves_and_comes_back_in_one_breath_is_still_told_what_is_unr
             database.execute("ROLLBACK")
 
 
-async def test_what_is_unread_is_counted_up_to_the_offset_that_is_told(start: Start) -> None:
+async def test_what_is_unread_is_counted_up_to_the_offset_that_is_told(start_here: Start) -> None:
     """What comes after that offset is counted by whoever has joined."""
-    server = start(chat_rate=100_000, connections_per_user=100)
+    server = start_here(chat_rate=100_000, connections_per_user=100)
     async with await Chatter.enter(server, "bob") as bob:
         await bob.join("harbour")
         async with await Chatter.enter(server, "alice") as alice:

@@ -263,9 +263,9 @@ BLIND = """async (url) => {
 
 
 @pytest.mark.usefixtures("chromium")
-async def test_a_page_of_another_origin_gets_nothing_in_a_real_browser(start: Start) -> None:
+async def test_a_page_of_another_origin_gets_nothing_in_a_real_browser(start_here: Start) -> None:
     """It has a good token, and on 127.0.0.1 the browser sends the console's cookie along: still nothing."""
-    server = start()
+    server = start_here()
     async with visitor(server) as page, elsewhere("127.0.0.1") as near, elsewhere("localhost") as far:
         for origin in (near, far):
             await page.goto(origin)
@@ -281,10 +281,10 @@ async def test_a_page_of_another_origin_gets_nothing_in_a_real_browser(start: St
 
 
 @pytest.mark.usefixtures("chromium")
-async def test_a_page_of_an_allowed_origin_is_let_in_by_its_token(start: Start) -> None:
+async def test_a_page_of_an_allowed_origin_is_let_in_by_its_token(start_here: Start) -> None:
     """Its own token opens what it may use. The cookie is the console's: pages of another site do not even send it."""
     async with elsewhere("127.0.0.1") as near, elsewhere("localhost") as far:
-        server = start(allow_origins=f"{near},{far}")
+        server = start_here(allow_origins=f"{near},{far}")
         async with visitor(server) as page:
             for origin in (near, far):
                 await page.goto(origin)

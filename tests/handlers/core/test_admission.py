@@ -79,8 +79,8 @@ async def test_pages_of_other_origins_are_refused(server: Server, origin: str) -
     assert "allow_origins" in error["message"]
 
 
-async def test_pages_of_our_own_and_of_allowed_origins_may_connect(start: Callable[..., Server]) -> None:
-    server = start(allow_origins="https://a.example, https://b.example:8443")
+async def test_pages_of_our_own_and_of_allowed_origins_may_connect(start_here: Callable[..., Server]) -> None:
+    server = start_here(allow_origins="https://a.example, https://b.example:8443")
     for origin in (server.url, "https://a.example", "https://b.example:8443"):
         async with await knock(server, bearer(server.token()) | {"Origin": origin}):
             pass
@@ -112,8 +112,8 @@ async def test_the_cookie_of_the_console_opens_a_socket_for_its_own_pages_only(s
     assert (await refusal(server, cookie | {"Origin": "http://evil.example"}))[0] == 403
 
 
-async def test_a_users_connections_are_capped_until_one_closes(start: Callable[..., Server]) -> None:
-    server = start(connections_per_user=2)
+async def test_a_users_connections_are_capped_until_one_closes(start_here: Callable[..., Server]) -> None:
+    server = start_here(connections_per_user=2)
     first, second = await Client.connect(server, "alice"), await Client.connect(server, "alice")
     status, error = await refusal(server, bearer(server.token("alice")))
     assert (status, error["code"]) == (429, "busy")
@@ -127,8 +127,8 @@ async def test_a_users_connections_are_capped_until_one_closes(start: Callable[.
         assert server.metric("sluice_connections") == 2
 
 
-async def test_an_addresss_connections_are_capped_whoever_the_users_are(start: Callable[..., Server]) -> None:
-    server = start(connections_per_address=2, trusted_proxies="127.0.0.1")
+async def test_an_addresss_connections_are_capped_whoever_the_users_are(start_here: Callable[..., Server]) -> None:
+    server = start_here(connections_per_address=2, trusted_proxies="127.0.0.1")
     async with await Client.connect(server, "alice"), await Client.connect(server, "bob"):
         status, error = await refusal(server, bearer(server.token("carol")))
         assert status == 429
@@ -161,9 +161,9 @@ NOBODY, PROXY, TWO_PROXIES = "10.0.0.0/8", "127.0.0.0/8", "127.0.0.1 192.0.2.0/2
     ],
 )
 async def test_what_is_forwarded_is_believed_from_trusted_proxies_only(
-    start: Callable[..., Server], trusted: str, scheme: str, addresses: dict[str, str]
+    start_here: Callable[..., Server], trusted: str, scheme: str, addresses: dict[str, str]
 ) -> None:
-    server = start(trusted_proxies=trusted)
+    server = start_here(trusted_proxies=trusted)
     for forwarded, address in addresses.items():
         headers = {"X-Forwarded-For": forwarded, "X-Forwarded-Proto": "https"}
         async with await Client.connect(server, token=server.token(ip=address), headers=headers) as client:
@@ -179,10 +179,10 @@ async def test_what_is_forwarded_is_believed_from_trusted_proxies_only(
     [("https", "https", True), ("https", "http", False), ("http", "http", True), ("http", "https", True)],
 )
 async def test_over_tls_a_page_of_the_same_host_that_came_in_the_clear_is_foreign(
-    start: Callable[..., Server], told: str, page: str, let_in: bool
+    start_here: Callable[..., Server], told: str, page: str, let_in: bool
 ) -> None:
     """A proxy that has ended the TLS may not say so, and its pages are ours all the same."""
-    server = start(trusted_proxies="127.0.0.1")
+    server = start_here(trusted_proxies="127.0.0.1")
     headers = bearer(server.token()) | {"X-Forwarded-Proto": told, "Origin": f"{page}://127.0.0.1:{server.port}"}
     if let_in:
         await (await knock(server, headers)).close()

@@ -215,10 +215,10 @@ async def test_a_publisher_that_is_gone_is_no_fault_of_the_token() -> None:
 
 
 async def test_a_server_takes_tokens_signed_with_a_published_key(
-    publisher: Publisher, start: Callable[..., Server]
+    publisher: Publisher, start_here: Callable[..., Server]
 ) -> None:
     publisher.publish(k="ES256")
-    server = start(secret=None, jwks_url=publisher.url)
+    server = start_here(secret=None, jwks_url=publisher.url)
     async with await let_in(server, token("ES256", "k")) as client:
         assert client.hello["user"] == "alice"
     with pytest.raises(websockets.InvalidStatus):

@@ -113,6 +113,7 @@ async def test_uploads_in_an_object_store_are_worked_as_those_on_a_disk(s3: S3, 
         assert (await job.do("film", upload=moving))["frames"] == 5
 
 
+@pytest.mark.usefixtures("chromium")
 async def test_a_film_is_uploaded_worked_and_played_by_a_browser(start: Start, tmp_path: Path) -> None:
     server = start()
     async with await connect(server) as client:
@@ -159,8 +160,8 @@ async def test_a_film_that_is_cancelled_leaves_nothing_on_the_disk(start: Start,
     assert len(server.children()) >= 1, "the decoders are there; no helper process is"
 
 
-async def test_the_folders_of_the_settings_are_the_only_ones(start: Start) -> None:
-    server = start()
+async def test_the_folders_of_the_settings_are_the_only_ones(start_here: Start) -> None:
+    server = start_here()
     async with await connect(server) as client:
         end = await end_of(client, await begin(client, "batch", folder="media"))
         assert (end["type"], end["code"]) == ("failed", "not_found")
