@@ -274,7 +274,12 @@ class ChatWebSocket(BaseWebSocketHandler):
             work.close()
             raise Busy(f"{_MAX_WAITING} requests of this connection wait already", 1000)
         self._requests += 1
-        self.spawn(self._run(work, echoed))
+
+        def end(task: "asyncio.Task[None]") -> None:
+            self._requests -= 1
+            work.close()  # the connection may have closed before its turn
+
+        self.spawn(self._run(work, echoed)).add_done_callback(end)
 
     async def _run(self, work: Coroutine[Any, Any, None], echoed: dict[str, str]) -> None:
         try:
@@ -282,9 +287,6 @@ class ChatWebSocket(BaseWebSocketHandler):
                 await work
         except OSError:
             self.reply_error(WorkError("internal", "the log cannot be reached; try again", temporary=True), echoed)
-        finally:
-            self._requests -= 1
-            work.close()  # the connection may have closed before its turn
 
     def _joined_room(self, name: str | None) -> Place:
         """Raises WorkError for a room that is not joined."""

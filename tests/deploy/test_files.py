@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from config import Settings
+from config import SETTINGS, settings_of
 from tests.support.running import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -25,7 +25,7 @@ def manifest() -> dict[str, Any]:
 def test_every_setting_named_is_there(path: Path) -> None:
     """Flags, and variables in whatever a comment says."""
     text = path.read_text()
-    names = set(Settings.model_fields)
+    names = set(SETTINGS)
     told = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)}
     assert told - names <= {"scheduler", "from_literal", "from_file", "now"}
     assert {name.lower() for name in re.findall(r"SLUICE_([A-Z]\w+)", text)} <= names
@@ -50,7 +50,7 @@ def test_systemd_takes_the_unit(path: Path, tmp_path: Path) -> None:
 def test_a_unit_has_time_to_drain_and_no_more_rights_than_it_needs(path: Path) -> None:
     text = path.read_text()
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)", text, re.MULTILINE)
-    assert int(seconds) > Settings.model_fields["drain_timeout"].default + 2
+    assert int(seconds) > SETTINGS["drain_timeout"][1].default + 2
     for wanted in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateDevices=yes", "EnvironmentFile=/etc/sluice/"):
         assert f"\n{wanted}" in text
     assert "\nUser=sluice" in text or "\nDynamicUser=yes" in text
@@ -64,7 +64,7 @@ def test_a_pod_has_time_to_drain_and_is_asked_the_right_questions() -> None:
     probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("readiness", "liveness")}
     assert probes == {"readiness": "/readyz", "liveness": "/healthz"}
     waits = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod["terminationGracePeriodSeconds"] > waits + Settings.model_fields["drain_timeout"].default + 10
+    assert pod["terminationGracePeriodSeconds"] > waits + SETTINGS["drain_timeout"][1].default + 10
     assert container["envFrom"] == [{"secretRef": {"name": "sluice"}}]
     assert container["securityContext"]["readOnlyRootFilesystem"]
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
@@ -106,13 +106,9 @@ def test_the_workers_of_the_manifest_are_those_of_its_servers() -> None:
     assert {f"--media={flags[1]['media']}", f"--store-region={flags[1]['store-region']}"} <= set(server["args"])
 
 
-def test_its_arguments_and_secrets_are_settings_that_a_server_starts_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_arguments_and_secrets_are_settings_that_a_server_starts_with() -> None:
     (container,) = manifest()["Deployment"]["spec"]["template"]["spec"]["containers"]
     flags = dict(argument.removeprefix("--").split("=", 1) for argument in container["args"])
-    settings = Settings(
-        _env_file=None,
-        jwt_secret="x" * 32,
-        events="redis://redis/0",
-        **{name.replace("-", "_"): value for name, value in flags.items()},
-    )  # type: ignore[call-arg]
-    assert settings.uploads_url == "s3://bucket/uploads/results"
+    given = {"jwt_secret": "x" * 32, "events": "redis://redis/0"}
+    settings = settings_of(**given, **{name.replace("-", "_"): value for name, value in flags.items()})
+    assert settings.uploads.url(settings.results) == "s3://bucket/uploads/results"
