@@ -144,7 +144,9 @@ def _from_file() -> dict[str, Any]:
 def _from_environment() -> dict[str, Any]:
     variables = {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name != _TOKEN}
     links = [
-        name for name, value in variables.items() if _SERVICE_LINK.fullmatch(name) or _SERVICE_ADDRESS.fullmatch(value)
+        name
+        for name, value in variables.items()
+        if _SERVICE_LINK.fullmatch(name) or (name.endswith("PORT") and _SERVICE_ADDRESS.fullmatch(value))
     ]
     if links:
         name = f"{PREFIX}PORT" if f"{PREFIX}PORT" in links else min(links)

@@ -15,8 +15,8 @@ from benchmarks.client import Rate
 from works.imaging.codec import decode, encode, target_size
 from works.imaging.image_header import read_header
 
-# As works/queue/decoder.py sets them for its children: without these glibc gives a picture's memory back after each
-# slice, and the codec alone would not be the limit.
+# As works/queue/decoder_child.py sets them for its children: without these glibc gives a picture's memory back after
+# each slice, and the codec alone would not be the limit.
 _ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 
 _work: list[bytes] = []

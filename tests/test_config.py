@@ -198,6 +198,13 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_explained(
     assert "enableServiceLinks: false" in line
 
 
+@pytest.mark.parametrize("url", ["tcp://10.0.0.5:8786", "tcp://127.0.0.1:8786", "tls://[::1]:8786"])
+def test_an_address_of_the_same_form_is_a_good_value_of_a_setting(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("SLUICE_QUEUE", url)
+    monkeypatch.setenv("SLUICE_JWT_SECRET", "x" * 32)
+    assert config.load({"media": "file:media"}).cluster.queue == url
+
+
 def test_each_setting_is_declared_once() -> None:
     assert sorted(config.SETTINGS) == sorted({path[-1] for path, _ in config.fields_of(config.Settings)})
     assert len(config.SETTINGS) == len(list(config.fields_of(config.Settings)))

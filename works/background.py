@@ -62,6 +62,10 @@ class BackgroundTasks:
             try:
                 await run()
                 log.error("failed", task=name, reason="it has ended by itself")
+            except asyncio.CancelledError:
+                if (current := asyncio.current_task()) and current.cancelling():
+                    raise
+                log.exception("failed", task=name)  # something that it waited for was cancelled
             except Exception:
                 log.exception("failed", task=name)
             finally:

@@ -23,7 +23,7 @@ class Bans:
     """``pause``, ``longest_pause``: seconds until ``follow`` tries again what has failed, at first and at most. They
     double with each failure; a random part of them, at least half, is waited."""
 
-    def __init__(self, broker: Broker, *, pause: float = 0.5, longest_pause: float = 15.0) -> None:
+    def __init__(self, broker: Broker, *, pause: float = 0.5, longest_pause: float = 2.0) -> None:
         self._broker = broker
         self._pause, self._longest_pause = pause, longest_pause
         # User -> until when, in seconds since 1970.
@@ -52,13 +52,13 @@ class Bans:
         clock = asyncio.get_running_loop().time
         pause, failing_since = self._pause, None
         while True:
-            started = clock()
             try:
                 if not (self._is_restored and await self._broker.recovers(_STREAM, self._epoch, self._offset)):
                     await self._catch_up(kick)
                 if failing_since is not None:
                     log.info("bans followed again", after_s=round(clock() - failing_since, 1))
                     failing_since = None
+                pause = self._pause
                 await self._read_on(kick)
             except PositionLost:
                 pass  # ``_catch_up`` reads what there is
@@ -66,8 +66,6 @@ class Bans:
                 if failing_since is None:
                     failing_since = clock()
                     log.warning("bans not followed", reason=str(error))
-            if clock() - started > self._longest_pause:
-                pause = self._pause
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, self._longest_pause)
 

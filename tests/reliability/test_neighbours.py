@@ -1,8 +1,8 @@
 """Two users, one of whom knows every id of the other: with those nothing is read, resumed, cancelled, moved or slowed.
 
 A row for each message type and each endpoint; a new one without a row fails. Seen to fail with the user left out of a
-stream's name, the session out of Pending.rerank, Pending.remove or BaseQueue._running_of, the turns out of
-Pending.take, the name out of the renewal of a token, and with /admin/kick open to the scope images.
+stream's name, the session out of PendingTasks.rerank, its remove or BaseQueue._running_of, the turns out of
+PendingTasks.take, the name out of the renewal of a token, and with /admin/kick open to the scope images.
 """
 
 import asyncio

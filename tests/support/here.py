@@ -42,22 +42,23 @@ def settings_in(folder: Path, **values: Any) -> Settings:
 @asynccontextmanager
 async def running(settings: Settings, *routes: tuple[str, type[Any]]) -> AsyncIterator[tuple[int, Services]]:
     """A server in this event loop: its port and its services. It has all of our routes and these."""
-    services = await server.open_services(settings)
-    connections = Connections(settings.sockets, services.metrics)
-    application = server.make_application(settings, services, connections)
-    application.add_handlers(".*", list(routes))
-    http = server.make_server(settings, application)
     (listening,) = server.listen(settings)
-    http.add_sockets([listening])
-    server.start_background(services, connections)
-    try:
-        yield listening.getsockname()[1], services
-    finally:
-        http.stop()
-        await services.drain(0)
-        connections.disconnect_all(ENDED)
-        await http.close_all_connections()
-        await services.close()
+    with listening:
+        services = await server.open_services(settings)
+        connections = Connections(settings.sockets, services.metrics)
+        application = server.make_application(settings, services, connections)
+        application.add_handlers(".*", list(routes))
+        http = server.make_server(settings, application)
+        http.add_sockets([listening])
+        server.start_background(services, connections)
+        try:
+            yield listening.getsockname()[1], services
+        finally:
+            http.stop()
+            await services.drain(0)
+            connections.disconnect_all(ENDED)
+            await http.close_all_connections()
+            await services.close()
 
 
 @asynccontextmanager
@@ -103,6 +104,8 @@ class LocalServer(Server):
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert number == signal.SIGTERM, "it is no process"
+        if not self._thread.is_alive():
+            return 0
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(GUARD)
         assert not self._thread.is_alive()

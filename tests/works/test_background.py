@@ -21,7 +21,7 @@ async def tasks() -> AsyncIterator[BackgroundTasks]:
 class Failing:
     """A task that fails so many times, each time with the next of the errors, and then runs."""
 
-    def __init__(self, *errors: Exception | None) -> None:
+    def __init__(self, *errors: BaseException | None) -> None:
         self.errors = list(errors)
         self.runs = 0
 
@@ -35,9 +35,9 @@ class Failing:
         await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("error", [OSError("away"), ValueError("a fault of ours"), None])
+@pytest.mark.parametrize("error", [OSError("away"), ValueError("a fault of ours"), asyncio.CancelledError(), None])
 async def test_a_task_that_ends_is_started_again_and_is_down_until_it_runs(
-    tasks: BackgroundTasks, error: Exception | None
+    tasks: BackgroundTasks, error: BaseException | None
 ) -> None:
     task = Failing(error, error, error)
     tasks.start("bans", task.run)

@@ -1,4 +1,4 @@
-"""A Run is one task at work: tried again when its child dies, ended by its deadline or when nobody wants it."""
+"""The attempts at one task: tried again when its child dies, ended by its deadline or when nobody wants it."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Decoder(Protocol):
     def start(self) -> None: ...
 
     async def process(self, task: Task) -> Result:
-        """Raises WorkError, or Crashed when nothing can be said but that it died over the task."""
+        """Raises WorkError, or DecoderCrashed when nothing can be said but that it died over the task."""
 
     def kill(self) -> None: ...
 

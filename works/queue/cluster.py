@@ -1,7 +1,8 @@
 """The WorkQueue whose workers are on other machines, whatever brings the tasks there.
 
-What waits stays here, in the heaps of Pending; the cluster is given no more than its threads can work soon, so that a
-viewport that moves and a session that comes still matter. What was given to a cluster that is lost waits here again.
+What waits stays here, in the heaps of PendingTasks; the cluster is given no more than its threads can work soon, so
+that a viewport that moves and a session that comes still matter. What was given to a cluster that is lost waits here
+again.
 """
 
 import asyncio
@@ -49,7 +50,7 @@ class Cluster(Protocol):
         """How many slices it can work at once now. Raises ClusterLost."""
 
     async def work(self, key: str, header: bytes, payload: bytes, *, background: bool) -> tuple[bytes, bytes]:
-        """The worker's answer. Raises ClusterLost, or Crashed when the slice ended its worker time and again."""
+        """The worker's answer. Raises ClusterLost, or DecoderCrashed when the slice ended its worker time and again."""
 
     async def stop(self, keys: Iterable[str]) -> None:
         """Has the workers end those of these slices that they are working now. Raises ClusterLost."""
@@ -254,6 +255,10 @@ class ClusterQueue(BaseQueue):
     async def _stop_all(self) -> None:
         """Again until they have ended: one of them may be begun only after it was asked to stop."""
         while self._stopping and (cluster := self._reachable()):
-            with suppress(ClusterLost):
+            try:
                 await cluster.stop(tuple(self._stopping))
+            except ClusterLost:
+                pass
+            except Exception:
+                log.exception("not stopped")  # tried again
             await asyncio.sleep(STOP_GRACE)

@@ -10,9 +10,11 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
+from works.background import BackgroundTasks
 from works.errors import WorkError
 from works.imaging.pipeline import process
 from works.imaging.task import Result
@@ -39,8 +41,10 @@ class ProcessPool(BaseQueue):
         results: ResultStore,
         bounds: QueueBounds,
         metrics: Metrics,
+        background: BackgroundTasks | None = None,
     ) -> None:
         super().__init__(results, bounds, metrics)
+        self._background = background or BackgroundTasks()
         self._timeout = config.timeout
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -48,9 +52,9 @@ class ProcessPool(BaseQueue):
         self._decoders = [ProcessDecoder(self._forkserver) for _ in range(settings.decoders)]
 
     async def start(self) -> None:
-        for decoder in self._decoders:
+        for number, decoder in enumerate(self._decoders):
             decoder.start()
-            self._tasks.append(asyncio.create_task(self._worker(decoder)))
+            self._tasks.append(self._background.start(f"decoder {number}", partial(self._worker, decoder)))
 
     def ready(self) -> bool:
         return bool(self._tasks) and not any(task.done() for task in self._tasks)

@@ -27,8 +27,9 @@ async def open_queue(
     Raises ValueError for a cluster whose address is refused, or a package that is not there.
     """
     if cluster.is_local:
-        kind = ProcessPool if decoders.isolation == "process" else ThreadPool
-        return kind(decoders, config, results, bounds, metrics)
+        if decoders.isolation == "thread":
+            return ThreadPool(decoders, config, results, bounds, metrics)
+        return ProcessPool(decoders, config, results, bounds, metrics, background)
     address = ClusterAddress(cluster)
     try:
         from works.queue.dask import DaskCluster

@@ -70,7 +70,7 @@ class Capture:
 
     def begin(self) -> None:
         self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_log_failure)
+        self._task.add_done_callback(self._on_end)
 
     def close(self) -> None:
         self._task.cancel()
@@ -224,11 +224,11 @@ class Capture:
             watch.close()
             watch.notify({"type": "error", **error.as_dict(), "ended": True})
 
-
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    """A capture must not end by an unexpected error without a trace."""
-    if not task.cancelled() and task.exception():
-        log.error("failed", duty="video", exc_info=task.exception())
+    def _on_end(self, task: "asyncio.Task[None]") -> None:
+        """An unexpected error ends its watches: they are not to wait for frames that never come."""
+        if not task.cancelled() and task.exception():
+            log.error("failed", duty="video", exc_info=task.exception())
+            self._fail(WorkError("internal", "this source failed; the server's log says why", temporary=True))
 
 
 def _within(size: list[int] | tuple[int, int], most_width: int) -> tuple[int, int]:

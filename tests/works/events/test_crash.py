@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.event_stores import OPENERS, collect, event, every_kind, fill, is_lost, numbered, opened
+from tests.support.event_stores import OPENERS, collect, event, every_kind, fill, is_lost, numbered, opened, persist
 from tests.support.running import ROOT, full_disk
 from works.events.broker import Broker, Event, PositionLost
 from works.events.store import EventStore
@@ -203,3 +203,14 @@ async def test_more_than_memory_holds_on_a_full_disk_is_lost_and_told_and_the_lo
         offsets = [each.offset for each in await store.broker.read("flood", 0, 100_000)]
         assert offsets == list(range(1, after.offset + 401))
         assert not await is_lost(store.broker, "flood", 0)
+
+
+async def test_an_event_that_cannot_be_written_is_refused_and_holds_up_no_other(tmp_path: Path) -> None:
+    """SQLite takes no lone surrogate; what waits to be written with it is not to wait for ever."""
+    async with opened("sqlite", tmp_path) as store, asyncio.timeout(60):
+        outcomes = await asyncio.gather(
+            store.broker.append("good", event(1)), store.broker.append("bad", "\ud800"), return_exceptions=True
+        )
+        assert any(isinstance(outcome, OSError) for outcome in outcomes)
+        await persist(lambda: store.broker.append("good", event(2)))
+        await collect(store.broker, "good", 0, 1)

@@ -52,6 +52,9 @@ class CallConnection:
             await self.close()
             fault = OSError(str(error) or f"Redis has not answered for {self._answer:g} s")
             answers += [fault] * (len(calls) - len(answers))
+        except BaseException:
+            await self.close()  # the answers that are still to come must not be taken for those of later calls
+            raise
         return answers
 
     async def close(self) -> None:

@@ -148,6 +148,9 @@ class SqliteBroker:
             except OSError as error:
                 self._put_back(group, error)
                 return False
+            except Exception as error:  # tried again, the same would come of it: nobody is to wait for that
+                self._drop(group, OSError(f"not written: {error}"))
+                raise
             try:
                 if any(write.durable for write in group):
                     await self._disk.sync()
@@ -174,6 +177,14 @@ class SqliteBroker:
                 write.done.set_exception(Fenced(f"{write.name} has one of {', '.join(write.unless)}"))
             else:
                 write.done.set_result(offset)
+
+    def _drop(self, group: list[PendingWrite], error: OSError) -> None:
+        for write in group:
+            write.stream.unwritten -= 1
+            if write.done and not write.done.done():
+                write.done.set_exception(error)
+        for name in {write.name for write in group if write.done is None}:
+            self._streams.begin_again(name)  # its events were broadcast, and are not in the file
 
     def _put_back(self, group: list[PendingWrite], error: OSError) -> None:
         for write in group:
