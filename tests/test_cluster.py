@@ -126,6 +126,7 @@ def tls(folder: Path, name: str) -> dict[str, str]:
     return {"queue_ca": str(cert), "queue_cert": str(cert), "queue_key": str(key)}
 
 
+@pytest.mark.chaos
 async def test_with_tls_only_who_has_a_certificate_of_the_authority_takes_part(
     tmp_path: Path,
 ) -> None:

@@ -3,9 +3,13 @@
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from tests.browser.chromium import console, order
 from tests.browser.test_console import all_done, choose, done, picture, slow
 from tests.support.running import Server
+
+pytestmark = pytest.mark.chaos
 
 Start = Callable[..., Server]
 

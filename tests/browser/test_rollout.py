@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.async_api import expect
 
 from tests.browser.chromium import SCREENSHOTS
@@ -11,6 +12,8 @@ from tests.handlers.test_rollouts import served
 from tests.support.rollouts import plan
 from tests.support.running import Server
 from tests.support.sshd import Fleet, sshd
+
+pytestmark = pytest.mark.chaos
 
 HOSTS = [f"web{number}" for number in range(1, 21)]
 

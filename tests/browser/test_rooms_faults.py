@@ -44,6 +44,7 @@ async def test_what_was_not_acknowledged_is_sent_again_once_when_the_server_was_
         await expect(texts(alice)).to_have_text(["before", "first", "second", "after"])
 
 
+@pytest.mark.chaos
 async def test_a_message_whose_acknowledgement_was_lost_is_stored_once(server: Server) -> None:
     async with Proxy(server) as proxy, room(server, "alice", url=proxy.url) as alice, room(server, "bob") as bob:
         await joined(alice)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.async_api import expect
 
 from tests.browser.chromium import SCREENSHOTS
@@ -10,6 +11,8 @@ from tests.browser.rooms import drop, joined, room, say, texts
 from tests.support.pictures import encoded, tall
 from tests.support.redis import Redis, url_in
 from tests.support.running import Server
+
+pytestmark = pytest.mark.chaos
 
 Start = Callable[..., Server]
 

@@ -135,6 +135,7 @@ def test_on_a_terminal_there_is_a_bar(jobs: Server) -> None:
     assert b"0:00 left" in said
 
 
+@pytest.mark.chaos
 async def test_watching_outlives_the_server(start: Start) -> None:
     server = start(job_modules=KINDS)
     id = job(server, "start", "waiting", "--detach").stdout.strip()

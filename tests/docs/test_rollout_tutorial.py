@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.docs.blocks import Block, under
 from tests.docs.terminal import Command, Terminal, commands
 from tests.support.ports import free_port
+
+pytestmark = pytest.mark.chaos
 
 
 def ports_in_a_row(count: int) -> int:

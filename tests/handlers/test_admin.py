@@ -37,6 +37,7 @@ async def test_a_kicked_user_is_out_at_once_and_others_stay(start: Start) -> Non
     await until(lambda: any("kicked" in line and "mallory" in line and "root" in line for line in server.log))
 
 
+@pytest.mark.chaos
 async def test_a_denied_user_stays_out_over_http_and_across_a_crash(start: Start) -> None:
     server = start()
     assert (await kick(server, user="mallory", deny_s=3600)).status_code == 204

@@ -37,6 +37,7 @@ def events_of(folder: Path, kind: str) -> str:
     return f"sqlite:{folder}/events.db" if kind == "sqlite" else url_in(folder)
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.slow)])
 async def test_after_a_kill_the_job_is_interrupted_and_a_watcher_goes_on_without_gap_or_repeat(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest

@@ -100,6 +100,7 @@ async def test_a_server_whose_redis_is_gone_for_good_ends_when_it_is_told_to(two
     assert await asyncio.to_thread(two[0].stop) == 0
 
 
+@pytest.mark.chaos
 async def test_a_kick_reaches_both(two: Two) -> None:
     headers = {"Authorization": f"Bearer {two[0].token('root', 'admin')}"}
     async with await Client.connect(two[1], "mallory") as mallory:

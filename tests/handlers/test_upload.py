@@ -240,6 +240,7 @@ async def test_what_cannot_be_worked_now_says_when_and_is_not_kept(start_here: S
     assert post(server, small()).status_code == 201
 
 
+@pytest.mark.chaos
 async def test_uploads_outlive_a_restart_and_a_kill_and_are_swept_when_nobody_refers_to_them(start: Start) -> None:
     server = start()
     url = sent(server, film(".mp4"))["url"]

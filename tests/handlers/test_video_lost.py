@@ -32,6 +32,7 @@ def captures(server: Server) -> list[psutil.Process]:
     return []
 
 
+@pytest.mark.chaos
 async def test_a_lost_camera_is_told_and_its_viewers_are_kept_until_it_is_back(
     start_here: Start, camera: Camera
 ) -> None:
@@ -177,6 +178,7 @@ async def test_a_file_that_keeps_ending_its_process_is_given_up(start: Start, cl
         assert (await viewer.watch("yard"))["type"] == "watching"
 
 
+@pytest.mark.chaos
 async def test_captures_end_with_the_server_however_it_ends(start: Start, camera: Camera, deaf: Deaf) -> None:
     server = start(sources=sources(gate=camera.url, deaf=deaf.url))
     viewer = await Viewer.enter(server)
@@ -190,6 +192,7 @@ async def test_captures_end_with_the_server_however_it_ends(start: Start, camera
     viewer.abort()
 
 
+@pytest.mark.chaos
 async def test_a_server_that_is_told_to_stop_ends_its_captures(start: Start, camera: Camera) -> None:
     server = start(sources=sources(gate=camera.url))
     viewer = await Viewer.enter(server)

@@ -175,6 +175,7 @@ def _damage(data: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"stray-{part}", data[:20] + b"stray" * part + data[20:]
 
 
+@pytest.mark.chaos
 async def test_a_picture_that_kills_its_child_three_times_is_crashed(start: Start) -> None:
     """The child is killed from outside at every attempt: pictures that do it by themselves are mended upstream.
 

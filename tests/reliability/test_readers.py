@@ -218,6 +218,7 @@ def slow(token: str) -> list[bytes]:
     ]
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_slow_requests_are_ended_in_time_and_a_healthy_client_is_answered_meanwhile(
@@ -275,6 +276,7 @@ async def test_a_body_that_nobody_has_asked_for_is_not_kept(server: Server, path
         assert Cost.of(server).memory - before.memory < 16 * MIB
 
 
+@pytest.mark.chaos
 async def test_more_peers_than_the_usual_limit_of_open_files_are_no_hindrance(start: Start) -> None:
     """Most shells start a process with 1,024. Without more, nobody else comes in, and the loop spins at accept()."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -143,6 +143,7 @@ async def test_a_user_is_present_by_any_process(redis: Redis, tmp_path: Path) ->
         assert await one.presence.present("room") == ["bob"]
 
 
+@pytest.mark.chaos
 async def test_who_came_by_a_process_that_was_killed_is_forgotten_and_nobody_else(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path, present=1.0) as (one, other):
         await one.presence.enter("room", "alice", "phone")
@@ -154,6 +155,7 @@ async def test_who_came_by_a_process_that_was_killed_is_forgotten_and_nobody_els
         assert await other.presence.enter("room", "guest", "again")
 
 
+@pytest.mark.chaos
 async def test_who_came_by_a_process_that_ended_orderly_is_gone_at_once(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path) as store:
         async with opened("redis", tmp_path) as other:
@@ -162,6 +164,7 @@ async def test_who_came_by_a_process_that_ended_orderly_is_gone_at_once(redis: R
         assert await store.presence.present("room") == []
 
 
+@pytest.mark.chaos
 async def test_what_one_process_reads_the_other_does_not_forget(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path, present=15.0) as (one, other):
         await fill(one.broker, "s", 2, durable=True)

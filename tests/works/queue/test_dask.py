@@ -19,6 +19,8 @@ from works.imaging.task import Result
 from works.queue.cluster import Cluster
 from works.queue.order import Viewport
 
+pytestmark = pytest.mark.chaos
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Dask]:
@@ -53,7 +55,6 @@ async def busy(cluster: Dask) -> subprocess.Popen[bytes]:
     return found[0]
 
 
-@pytest.mark.chaos
 async def test_a_worker_killed_under_load_loses_nothing_and_doubles_nothing(cluster: Dask) -> None:
     for _ in range(3):
         cluster.add(2)
@@ -76,7 +77,6 @@ async def test_a_worker_killed_under_load_loses_nothing_and_doubles_nothing(clus
         assert len(files(queue) - names(results)) <= under_way
 
 
-@pytest.mark.chaos
 async def test_a_slice_that_ends_its_worker_three_times_is_crashed(cluster: Dask) -> None:
     for _ in range(4):
         cluster.add()
@@ -106,7 +106,6 @@ async def test_a_slice_whose_decoder_dies_each_time_is_crashed_and_the_worker_go
         assert worker.poll() is None
 
 
-@pytest.mark.chaos
 async def test_what_a_lost_scheduler_had_is_worked_when_it_comes_back(cluster: Dask) -> None:
     for _ in range(2):
         cluster.add()
@@ -125,7 +124,6 @@ async def test_what_a_lost_scheduler_had_is_worked_when_it_comes_back(cluster: D
         await queue.submit(task("late"))
 
 
-@pytest.mark.chaos
 async def test_a_scheduler_that_freezes_is_as_good_as_lost_until_it_answers(cluster: Dask) -> None:
     cluster.add()
     async with on_dask(cluster, answer=5.0) as queue:
@@ -140,7 +138,6 @@ async def test_a_scheduler_that_freezes_is_as_good_as_lost_until_it_answers(clus
         await until(queue.ready)
 
 
-@pytest.mark.chaos
 async def test_accepted_slices_do_not_wait_for_ever_for_a_cluster_that_is_away(cluster: Dask) -> None:
     cluster.add()
     async with on_dask(cluster, queue_patience=0.5) as queue:
@@ -153,7 +150,6 @@ async def test_accepted_slices_do_not_wait_for_ever_for_a_cluster_that_is_away(c
             assert "queue_patience" in error.message
 
 
-@pytest.mark.chaos
 async def test_a_worker_that_neither_answers_nor_ends_fails_its_slice_as_temporary(cluster: Dask) -> None:
     worker = cluster.add()
     async with on_dask(cluster) as warm, on_dask(cluster, timeout=0.1, queue_patience=0.5) as queue:
@@ -205,7 +201,6 @@ async def test_what_nobody_foresaw_does_not_end_the_search_for_the_cluster(clust
         await queue.close(0)
 
 
-@pytest.mark.chaos
 async def test_a_worker_told_to_stop_finishes_what_it_is_at(cluster: Dask) -> None:
     worker = cluster.add(drain_timeout=100)
     async with on_dask(cluster) as queue:
@@ -256,7 +251,6 @@ async def test_of_cancelled_slices_nothing_is_kept_whenever_they_are_cancelled(c
         await until(lambda: files(queue) == names(results))
 
 
-@pytest.mark.chaos
 async def test_a_cancelled_slice_that_is_stuck_has_its_decoder_killed(cluster: Dask) -> None:
     worker = cluster.add()
     async with on_dask(cluster) as queue:

@@ -17,7 +17,9 @@ from works.queue.order import Viewport
 from works.queue.settings import QueueBounds
 
 Kind = str | Clusters
-each_kind = pytest.mark.parametrize("workers_of", ["process", "thread", "dask"], indirect=True)
+each_kind = pytest.mark.parametrize(
+    "workers_of", ["process", "thread", pytest.param("dask", marks=pytest.mark.chaos)], indirect=True
+)
 
 
 def noted(queue: BaseQueue, tasks: list[Task], order: list[str]) -> "list[asyncio.Future[Result]]":

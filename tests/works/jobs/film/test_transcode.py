@@ -64,6 +64,7 @@ async def test_when_helper_processes_are_left_their_processes_are_gone(tmp_path:
     await until(lambda: not any(map(alive, held)))
 
 
+@pytest.mark.chaos
 async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) -> None:
     async with HelperProcesses(HelperSettings(studio_timeout=5)) as helpers:
         writer, reader = helpers.start("writer"), helpers.start("reader")
@@ -80,6 +81,7 @@ async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) 
             assert answer["frames"] == 2
 
 
+@pytest.mark.chaos
 async def test_a_film_larger_than_its_memory_is_an_error_and_not_the_machines_end(tmp_path: Path) -> None:
     film, small = clip(tmp_path / "large.webm", 1, size=(4096, 4096)), clip(tmp_path / "small.webm", 2)
     async with HelperProcesses(HelperSettings()) as helpers:
@@ -118,6 +120,7 @@ async def test_a_frame_of_another_size_is_fitted_into_the_film(tmp_path: Path) -
         assert frames[2][:, 110:210].mean() > 40
 
 
+@pytest.mark.chaos
 async def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
     with full_disk(200_000):
         async with HelperProcesses(HelperSettings()) as helpers:
@@ -127,6 +130,7 @@ async def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
             assert (error.code, error.temporary, "disk full" in error.message) == ("internal", True, True)
 
 
+@pytest.mark.chaos
 async def test_a_reader_that_dies_amid_a_film_leaves_what_was_read(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         clip(tmp_path / "scans/a.webm", 60)
