@@ -13,7 +13,7 @@ from works.events.broker import Broker, PositionLost
 
 log = structlog.get_logger()
 
-_STREAM = "denials"
+_STREAM = "denials"  # as bans were called once: stored streams keep their names
 _PAGE = 500
 
 Kick = Callable[[str], None]

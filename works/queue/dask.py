@@ -106,7 +106,7 @@ def _name(key: Any) -> str:
 
 def _decoders_of(worker: Worker) -> WorkerDecoders:
     plugin = worker.plugins[_PLUGIN]
-    assert isinstance(plugin, _AtWork)
+    assert isinstance(plugin, _DecodersPlugin)
     return plugin.decoders
 
 
@@ -199,7 +199,7 @@ async def _close(client: Client) -> None:
         state.cancel()
 
 
-class _AtWork(WorkerPlugin):
+class _DecodersPlugin(WorkerPlugin):
     """Has a task ended that the scheduler does not want any more, because its server is gone."""
 
     name = _PLUGIN
@@ -265,7 +265,7 @@ async def _worker(address: ClusterAddress, decoders: WorkerDecoders, listen: str
         memory_limit=0,
         dashboard=False,
         dashboard_address=_NO_PAGES,
-        plugins=(_AtWork(decoders),),
+        plugins=(_DecodersPlugin(decoders),),
     )
     try:
         yield worker

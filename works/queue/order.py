@@ -70,7 +70,7 @@ class _Turns:
     served: str = ""
 
     def add(self, session: str) -> None:
-        """Whoever was served last has just had a turn, and stands behind those that come now."""
+        """The session served last has just had a turn, and stands behind those that come now."""
         at_end = bool(self.order) and self.order[-1] == self.served
         self.order.insert(len(self.order) - at_end, session)
 
@@ -81,30 +81,30 @@ class _Turns:
 
 @dataclass(slots=True)
 class _SessionQueue:
-    """What waits of one session. The heap holds the same entries, unless it is stale."""
+    """What waits of one session. The heap holds the same entries, unless `is_stale`."""
 
     turns: _Turns
     entries: dict[str, Entry] = field(default_factory=dict)
     heap: list[tuple[Rank, Entry]] = field(default_factory=list)
     viewports: dict[str, Viewport] = field(default_factory=dict)
     bytes: int = 0
-    stale: bool = False
+    is_stale: bool = False
 
     def rank(self, entry: Entry) -> tuple[Rank, Entry]:
         viewport = self.viewports.get(entry.task.image, Viewport())
         return rank(entry.task, viewport, entry.arrival), entry
 
     def take(self) -> Entry:
-        if self.stale:
+        if self.is_stale:
             self.heap = [self.rank(entry) for entry in self.entries.values()]
             heapq.heapify(self.heap)
-            self.stale = False
+            self.is_stale = False
         return heapq.heappop(self.heap)[1]
 
-    def let_go(self) -> None:
+    def discard_heap(self) -> None:
         """Makes the heap stale, and no task lives on in it that is gone from ``entries``."""
         self.heap.clear()
-        self.stale = True
+        self.is_stale = True
 
 
 class PendingTasks:
@@ -112,42 +112,42 @@ class PendingTasks:
         self.bounds = bounds
         self.count = 0
         self.bytes = 0
-        self._lanes: dict[str, _SessionQueue] = {}
+        self._sessions: dict[str, _SessionQueue] = {}
         self._turns, self._background = _Turns(), _Turns()
 
     def add(self, entry: Entry, retry_after_ms: int) -> None:
         """Raises Busy, naming the bound and the setting that holds it; ValueError for an id that is waiting."""
         task, bounds = entry.task, self.bounds
-        lane = self._lanes.get(task.session) or _SessionQueue(self._turns)
+        waiting = self._sessions.get(task.session) or _SessionQueue(self._turns)
         size = len(task.payload)
-        if task.id in lane.entries:
+        if task.id in waiting.entries:
             raise ValueError(f"task {task.id!r} is already waiting")
-        if len(lane.entries) >= bounds.session_tasks:
+        if len(waiting.entries) >= bounds.session_tasks:
             raise Busy(f"{bounds.session_tasks} slices of this session wait already (session_tasks)", retry_after_ms)
-        if lane.bytes + size > bounds.session_bytes:
+        if waiting.bytes + size > bounds.session_bytes:
             raise Busy(f"{bounds.session_bytes:,} bytes of this session wait already (session_bytes)", retry_after_ms)
         if self.count >= bounds.queue_tasks:
             raise Busy(f"{bounds.queue_tasks:,} slices wait already (queue_tasks)", retry_after_ms)
         if self.bytes + size > bounds.queue_bytes:
             raise Busy(f"the server holds {bounds.queue_bytes:,} bytes of slices (queue_bytes)", retry_after_ms)
-        self._put(lane, entry)
+        self._put(waiting, entry)
 
     def give_back(self, entry: Entry) -> None:
         """Has a task wait again that was taken and not worked, at its old rank. It was accepted: no bound is asked."""
-        self._put(self._lanes.get(entry.task.session) or _SessionQueue(self._turns), entry)
+        self._put(self._sessions.get(entry.task.session) or _SessionQueue(self._turns), entry)
 
-    def _put(self, lane: _SessionQueue, entry: Entry) -> None:
+    def _put(self, waiting: _SessionQueue, entry: Entry) -> None:
         task, size = entry.task, len(entry.task.payload)
-        if not lane.entries:
-            lane.turns = self._background if task.background else self._turns
-            lane.turns.add(task.session)
-            self._lanes[task.session] = lane
-        lane.entries[task.id] = entry
-        lane.bytes += size
+        if not waiting.entries:
+            waiting.turns = self._background if task.background else self._turns
+            waiting.turns.add(task.session)
+            self._sessions[task.session] = waiting
+        waiting.entries[task.id] = entry
+        waiting.bytes += size
         self.count += 1
         self.bytes += size
-        if not lane.stale:
-            heapq.heappush(lane.heap, lane.rank(entry))
+        if not waiting.is_stale:
+            heapq.heappush(waiting.heap, waiting.rank(entry))
 
     def take(self) -> Entry | None:
         """The best task of the session whose turn it is; None when nothing waits."""
@@ -155,56 +155,56 @@ class PendingTasks:
         if not turns.order:
             return None
         session = turns.next()
-        lane = self._lanes[session]
-        entry = lane.take()
-        self._drop(lane, entry)
-        if lane.entries:
+        waiting = self._sessions[session]
+        entry = waiting.take()
+        self._drop(waiting, entry)
+        if waiting.entries:
             turns.order.append(session)
-        elif not lane.viewports:
-            del self._lanes[session]
+        elif not waiting.viewports:
+            del self._sessions[session]
         return entry
 
     def rerank(self, session: str, image: str, viewport: Viewport) -> None:
-        lane = self._lanes.setdefault(session, _SessionQueue(self._turns))
-        lane.viewports.pop(image, None)
-        lane.viewports[image] = viewport
-        if len(lane.viewports) > _VIEWPORTS:
-            del lane.viewports[next(iter(lane.viewports))]
-        lane.let_go()
+        waiting = self._sessions.setdefault(session, _SessionQueue(self._turns))
+        waiting.viewports.pop(image, None)
+        waiting.viewports[image] = viewport
+        if len(waiting.viewports) > _VIEWPORTS:
+            del waiting.viewports[next(iter(waiting.viewports))]
+        waiting.discard_heap()
 
     def remove(self, session: str, id: str | None = None, image: str | None = None) -> list[Entry]:
         """Takes out the task of that id, those of that image, or all of the session's."""
-        lane = self._lanes.get(session)
-        if lane is None or not lane.entries:
+        waiting = self._sessions.get(session)
+        if waiting is None or not waiting.entries:
             return []
         if id is not None:
-            gone = [lane.entries[id]] if id in lane.entries else []
+            gone = [waiting.entries[id]] if id in waiting.entries else []
         else:
-            gone = [entry for entry in lane.entries.values() if image is None or entry.task.image == image]
+            gone = [entry for entry in waiting.entries.values() if image is None or entry.task.image == image]
         for entry in gone:
-            self._drop(lane, entry)
+            self._drop(waiting, entry)
         if gone:
-            lane.let_go()
-        if not lane.entries:
-            lane.turns.order.remove(session)
-            if not lane.viewports:
-                del self._lanes[session]
+            waiting.discard_heap()
+        if not waiting.entries:
+            waiting.turns.order.remove(session)
+            if not waiting.viewports:
+                del self._sessions[session]
         return gone
 
     def forget(self, session: str) -> list[Entry]:
         gone = self.remove(session)
-        self._lanes.pop(session, None)
+        self._sessions.pop(session, None)
         return gone
 
     def clear(self) -> list[Entry]:
-        return [entry for session in list(self._lanes) for entry in self.forget(session)]
+        return [entry for session in list(self._sessions) for entry in self.forget(session)]
 
     def count_of(self, session: str) -> int:
-        lane = self._lanes.get(session)
-        return len(lane.entries) if lane else 0
+        waiting = self._sessions.get(session)
+        return len(waiting.entries) if waiting else 0
 
-    def _drop(self, lane: _SessionQueue, entry: Entry) -> None:
-        del lane.entries[entry.task.id]
-        lane.bytes -= len(entry.task.payload)
+    def _drop(self, waiting: _SessionQueue, entry: Entry) -> None:
+        del waiting.entries[entry.task.id]
+        waiting.bytes -= len(entry.task.payload)
         self.count -= 1
         self.bytes -= len(entry.task.payload)

@@ -165,7 +165,7 @@ class Upload:
         self._called = called
         self._uploads, self._store = uploads, uploads.store
         # All of a user's thumbnails take turns with other sessions as one, and share one session's bounds.
-        self._lane = f"upload/{owner}"
+        self._queue_session = f"upload/{owner}"
         self._buffer = bytearray()
         self._file: BinaryIO | None = None
         self._end: asyncio.Task[None] | None = None
@@ -216,7 +216,7 @@ class Upload:
         if kind == GIF:
             # No decoder of ours takes more than one frame; browsers show it small as well.
             return Attachment(self.id, kind.suffix, self.size, width, height), b""
-        task = Task(self._lane, self.id, data, fit=THUMBNAIL, format="webp", deliver="inline")
+        task = Task(self._queue_session, self.id, data, fit=THUMBNAIL, format="webp", deliver="inline")
         result = await self._uploads.queue.submit(task)
         return Attachment(self.id, kind.suffix, self.size, width, height, has_thumbnail=True), result.payload
 
@@ -248,7 +248,7 @@ class Upload:
     def discard(self) -> "asyncio.Task[None]":
         """The end, however it came about: only what is finished stays. The task: until all else is cleared away."""
         if self._end is None:
-            self._uploads.queue.cancel(self._lane, id=self.id)
+            self._uploads.queue.cancel(self._queue_session, id=self.id)
             self._end = asyncio.create_task(self._clear())
         return self._end
 

@@ -39,7 +39,7 @@ from tests.support.event_stores import PATIENT
 from works.events.redis.store import RedisEventStore
 
 async def main(url):
-    store = RedisEventStore(url, timeouts=replace(PATIENT, present=1.0))
+    store = RedisEventStore(url, 10_000, timeouts=replace(PATIENT, present=1.0))
     await store.presence.enter("room", "guest", "their phone")
     print("there", flush=True)
     await asyncio.Event().wait()
@@ -234,7 +234,7 @@ async def test_ids_are_kept_as_long_as_their_events(redis: Redis, tmp_path: Path
 
 
 async def test_databases_of_one_redis_are_services_apart(redis: Redis, tmp_path: Path) -> None:
-    other = RedisEventStore(url_in(tmp_path)[:-1] + "1", timeouts=PATIENT)
+    other = RedisEventStore(url_in(tmp_path)[:-1] + "1", 10_000, timeouts=PATIENT)
     async with opened("redis", tmp_path) as store:
         readings = [asyncio.create_task(collect(each.broker, "s", 0, 300)) for each in (store, other)]
         await asyncio.gather(fill(store.broker, "s", 300, durable=True), fill(other.broker, "s", 300, durable=False))
@@ -246,13 +246,13 @@ async def test_databases_of_one_redis_are_services_apart(redis: Redis, tmp_path:
 
 async def test_a_password_is_asked_for(tmp_path: Path) -> None:
     with redis_in(tmp_path, requirepass="open sesame"):
-        store = RedisEventStore(url_in(tmp_path).replace("//", "//:open%20sesame@"), timeouts=PATIENT)
+        store = RedisEventStore(url_in(tmp_path).replace("//", "//:open%20sesame@"), 10_000, timeouts=PATIENT)
         assert await store.broker.append("s", event(1)) == 1
         assert await collect(store.broker, "s", 0, 1) == numbered(1, 1)
         await store.close()
         # What Redis says is waited for, however long that takes; its callers are not kept so long.
         timeouts = replace(PATIENT, patience=0.5)
-        store = RedisEventStore(url_in(tmp_path).replace("//", "//:wrong@"), timeouts=timeouts)
+        store = RedisEventStore(url_in(tmp_path).replace("//", "//:wrong@"), 10_000, timeouts=timeouts)
         waiting = asyncio.create_task(store.broker.append("s", event(1), durable=False))
         await until(lambda: re.search("WRONGPASS|invalid", store._calls.fault))
         with pytest.raises(OSError, match=r"cannot be written: .*(WRONGPASS|invalid)"):

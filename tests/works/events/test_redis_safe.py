@@ -20,11 +20,11 @@ async def test_a_store_behind_tls_and_a_password(tmp_path: Path) -> None:
     users.write_text("user default off\nuser sluice on >a-password ~* &* +@all\n")
     with redis_in(tmp_path, aclfile=users, **tls):
         url = f"rediss://sluice:a-password@127.0.0.1:{port}/0?ssl_ca_certs="
-        store = RedisEventStore(f"{url}{shown}", timeouts=PATIENT)
+        store = RedisEventStore(f"{url}{shown}", 10_000, timeouts=PATIENT)
         assert await store.broker.append("s", "{}") == 1
         await store.close()
         wrong = f"{url}{other}", f"{url}{shown}".replace("a-password", "another")
-        stores = [RedisEventStore(each, timeouts=replace(PATIENT, patience=2.0)) for each in wrong]
+        stores = [RedisEventStore(each, 10_000, timeouts=replace(PATIENT, patience=2.0)) for each in wrong]
         refused = await asyncio.gather(*(store.broker.append("s", "{}") for store in stores), return_exceptions=True)
         for store, error in zip(stores, refused, strict=True):
             assert isinstance(error, OSError)

@@ -44,7 +44,7 @@ class RedisEventStore:
     def __init__(
         self,
         url: str,
-        keep: int = 10_000,
+        keep: int,
         timeouts: RedisTimeouts = TIMEOUTS,
         background: BackgroundTasks | None = None,
     ) -> None:

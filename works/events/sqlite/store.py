@@ -15,7 +15,7 @@ from works.events.sqlite.tables import os_errors
 class SqliteEventStore:
     """``keep``: how many events a stream holds; the oldest go first. Raises OSError when the file cannot be used."""
 
-    def __init__(self, path: Path, keep: int = 10_000, background: BackgroundTasks | None = None) -> None:
+    def __init__(self, path: Path, keep: int, background: BackgroundTasks | None = None) -> None:
         try:
             self._disk = Disk(path)
         except OSError as error:
