@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from playwright.async_api import Page
 
-from tests.browser.chromium import SCREENSHOTS, Proxy, console, order, states
+from tests.browser.chromium import SCREENS, SCREENSHOTS, Proxy, console, order, states
 from tests.support.client import PLUG, Client
 from tests.support.pictures import encoded, small, tall
 from tests.support.running import Server, until
@@ -116,6 +116,7 @@ async def test_cancelling_stops_the_work_and_retrying_goes_on(start_here: Start)
         await all_done(page)
 
 
+@pytest.mark.chaos
 async def test_a_lost_connection_goes_on_where_it_was(start_here: Start) -> None:
     server = start_here(session_grace=600)
     async with Proxy(server) as proxy, console(server, proxy.url) as page:
@@ -186,8 +187,7 @@ async def test_without_a_token_the_page_asks_for_one(server: Server) -> None:
         assert "token" not in page.url
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
 async def test_it_fits_the_screen(server: Server, width: int, scheme: str) -> None:
     SCREENSHOTS.mkdir(exist_ok=True)
     async with console(server, width=width, height=800, color_scheme=scheme) as page:

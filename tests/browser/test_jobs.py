@@ -71,6 +71,7 @@ async def test_a_connection_that_is_lost_is_taken_up_where_it_was(server: Server
         assert await lines(page) == numbered(120)
 
 
+@pytest.mark.chaos
 async def test_a_job_whose_server_is_killed_is_shown_as_interrupted(start: Start, tmp_path: Path) -> None:
     server = start(job_modules=KINDS)
     async with jobs(server) as page:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.chromium import SCREENSHOTS
+from tests.browser.chromium import SCREENS, SCREENSHOTS
 from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, last_line, lines, opened, state
 from tests.support.pictures import encoded, tall
 from tests.support.running import Server
@@ -137,8 +137,7 @@ async def test_the_list_is_of_ones_own_and_older_ones_come_in(server: Server) ->
         await expect(page.locator("#job-facts")).to_contain_text("Started by emil")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
 async def test_the_jobs_fit_the_screen(server: Server, tmp_path: Path, width: int, scheme: str) -> None:
     SCREENSHOTS.mkdir(exist_ok=True)
 

@@ -15,6 +15,8 @@ from tests.support.running import GUARD, Server, until
 from tests.support.streams import Camera
 from tests.support.watching import Viewer, sources
 
+pytestmark = pytest.mark.chaos
+
 Start = Callable[..., Server]
 
 FPS = 25
@@ -70,7 +72,6 @@ async def hide(page: Page, is_hidden: bool) -> None:
     await page.evaluate(script, is_hidden)
 
 
-@pytest.mark.chaos
 async def test_a_camera_that_goes_away_is_told_and_comes_back(start_here: Start, camera: Camera) -> None:
     async with watching(start_here(sources=sources(gate=camera.url)), "gate") as page:
         await more_shown(page, "gate", 2)
@@ -100,7 +101,6 @@ async def test_the_delay_needs_no_clocks_that_agree(start_here: Start, camera: C
         assert float(value) / (1000 if unit == "ms" else 1) < 1800
 
 
-@pytest.mark.chaos
 async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, long_clip: Path, clip: Path) -> None:
     """One plays, one is paused, one has ended; on the next server all of it is as it was."""
     places = sources(yard=long_clip, dock=long_clip, quay=clip)
@@ -160,7 +160,6 @@ async def test_a_page_that_paints_slowly_is_never_behind(start_here: Start, long
         await page.wait_for_function("() => Number(document.querySelector('#dropped').textContent) >= 40")
 
 
-@pytest.mark.chaos
 async def test_a_hundred_frames_leave_nothing_behind(start_here: Start, long_clip: Path) -> None:
     async with watching(start_here(sources=sources(yard=long_clip)), "yard") as page:
         await page.evaluate(COUNT)
@@ -224,7 +223,6 @@ async def test_as_many_are_watched_as_the_server_allows(start_here: Start, long_
         await more_shown(page, "one", 2)
 
 
-@pytest.mark.chaos
 async def test_what_failed_for_a_while_is_tried_again(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=json.dumps({"gate": {"url": camera.url, "viewers": 1}}))
     async with watching(server, "gate", user="bob") as bob:

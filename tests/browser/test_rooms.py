@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.chromium import SCREENSHOTS
+from tests.browser.chromium import SCREENS, SCREENSHOTS
 from tests.browser.rooms import drop, go, joined, paste, room, say, texts
 from tests.support.chats import Chatter
 from tests.support.pictures import encoded, tall
@@ -190,8 +190,7 @@ async def _goes_on_typing(who: Chatter) -> None:
         await asyncio.sleep(1)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
 async def test_the_rooms_fit_the_screen(server: Server, width: int, scheme: str) -> None:
     SCREENSHOTS.mkdir(exist_ok=True)
     async with room(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:

@@ -75,6 +75,7 @@ def test_what_is_no_url_of_a_server_is_told_as_such(jobs: Server, url: str) -> N
     assert done.stderr == f"sluice: --url {url!r}: must be like http://HOST:PORT or https://HOST\n"
 
 
+@pytest.mark.chaos
 def test_a_server_that_is_away_is_told_at_once_and_waited_for(start: Start) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"

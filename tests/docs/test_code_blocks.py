@@ -270,6 +270,7 @@ async def test_the_tutorial_leads_to_a_page_that_shows_the_picture(terminal: Ter
     await page.shows("[...document.images].reduce((sum, image) => sum + image.naturalHeight, 0) === 1000")
 
 
+@pytest.mark.chaos
 def test_all_parts_run_on_one_machine(tmp_path: Path) -> None:
     parts, process = ONE_MACHINE
     with Terminal(tmp_path, SLUICE_JWT_SECRET=SECRET) as terminal:

@@ -87,6 +87,7 @@ async def test_broadcast_is_heard_by_all_who_are_there_and_by_nobody_who_has_lef
         assert [await heard(each, 3) for each in (alice, bert)] == [["one", b"two", "three"]] * 2
 
 
+@pytest.mark.chaos
 async def test_a_slow_reader_of_broadcast_costs_the_others_nothing(start: Callable[..., Server]) -> None:
     """While it does not read, and after; without the bound of the outbox it would never be closed. Nor does it answer
     pings, and is not to be closed for that."""

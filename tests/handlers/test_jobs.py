@@ -227,6 +227,7 @@ async def test_watches_and_watchers_are_bounded(start_here: Start) -> None:
         await one.watch(other)
 
 
+@pytest.mark.chaos
 async def test_a_watcher_who_does_not_read_is_closed_and_the_job_goes_on(start: Start) -> None:
     server = start(job_modules=KINDS, outbox=1_000_000, job_log_bytes=32 << 20, ping_interval=600)
     async with await Watcher.enter(server) as watcher:

@@ -201,6 +201,7 @@ async def test_a_key_that_may_not_write_is_said_by_readyz_and_to_who_sends(start
     assert urlsplit(await result(server)).path.startswith("/media/")
 
 
+@pytest.mark.chaos
 def test_a_store_that_cannot_be_is_said_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for settings, words in (

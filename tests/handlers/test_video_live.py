@@ -157,6 +157,7 @@ async def test_a_viewer_that_stops_reading_costs_the_others_nothing(start_here: 
         await slow.socket.wait_closed()
 
 
+@pytest.mark.chaos
 async def test_a_viewer_that_never_reads_again_is_closed(start_here: Start, loud: Camera) -> None:
     server = start_here(sources=sources(gate=loud.url), stall_timeout=1)
     slow = await Viewer.enter(server, sock=narrow(server), max_queue=1)

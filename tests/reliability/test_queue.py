@@ -64,6 +64,7 @@ async def test_children_killed_at_random_lose_no_slice(start: Start, kills: int)
     await healthy(server)
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.slow)])
 async def test_a_flood_is_refused_at_once_and_everything_else_goes_on(start: Start, seconds: float) -> None:

@@ -46,6 +46,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(hasty: Server) -> None:
     assert "Traceback" not in "".join(hasty.log)
 
 
+@pytest.mark.chaos
 async def test_a_socket_that_answers_no_ping_is_closed(start: Callable[..., Server]) -> None:
     """One that does stays open, which is seen of one that lives through more than an interval and a time-out."""
     server = start(ping_interval=2, pong_timeout=2)

@@ -57,7 +57,7 @@ def without_change(name: str, picture: Image) -> Image:
 @pytest.mark.parametrize("name", actions.offered())
 @pytest.mark.parametrize("kind", [to_gray(PHOTO), PHOTO, DRAWN], ids=["gray", "colour", "alpha"])
 def test_each_action_takes_each_kind_of_picture_and_leaves_it_as_it_was(name: str, kind: Image) -> None:
-    sizes = SIZES[3:5] if name == "text" else [*SIZES, (512, 512)]  # reading one takes seconds
+    sizes = SIZES[4:5] if name == "text" else [*SIZES, (512, 512)]  # reading one takes seconds
     for picture in (np.ascontiguousarray(kind[-h:, -w:]) for w, h in sizes):
         result = without_change(name, picture)
         assert result.shape[:2] == picture.shape[:2]

@@ -145,6 +145,7 @@ async def test_a_process_left_in_the_background_does_not_hold_the_rollout_up(fle
         psutil.Process(left).kill()
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("noise", ["tr '\\0' x < /dev/zero", "yes A line.", "cat /dev/urandom"])
 async def test_a_hundred_megabytes_of_output_cost_a_few_kilobytes(fleet: Fleet, noise: str) -> None:
     with sshd(fleet, "a"):
