@@ -30,7 +30,7 @@ run: install
 test: style types
 	$(BIN)/python -m pytest -q -m "not slow and not chaos" $(PARALLEL)
 
-# Kills, outages, rolling restarts, clusters, floods, peers that stop, and model tests.
+# Kills, outages, rolling restarts, clusters, floods, hostile and dead peers, model tests.
 test-chaos: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m "chaos and not slow" $(PARALLEL)
 

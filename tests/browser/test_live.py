@@ -126,6 +126,7 @@ async def test_stopping_frees_it_and_playing_begins_anew(long_yard: Server) -> N
         assert (await more_shown(page, "yard", 1, before))[0] < 2 * FPS
 
 
+@pytest.mark.chaos
 async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url))
     async with watching(server, "gate") as alice, watching(server, "gate", user="bob") as bob:

@@ -189,6 +189,7 @@ async def test_work_for_a_lost_connection_ends_with_the_grace(start: Callable[..
         }
 
 
+@pytest.mark.chaos
 async def test_a_session_survives_an_orderly_restart(start: Callable[..., Server]) -> None:
     server = start(workers=1, drain_timeout=0.2)
     client = await Client.connect(server)

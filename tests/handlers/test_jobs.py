@@ -112,6 +112,7 @@ async def drop_and_resume(jobs: Server, times: int, steps: int) -> None:
     assert lines == [f"line {number}" for number in range(1, steps + 1)]
 
 
+@pytest.mark.chaos
 async def test_a_watcher_who_drops_and_resumes_a_hundred_times_sees_every_event_once(jobs: Server) -> None:
     await drop_and_resume(jobs, times=100, steps=200)
 

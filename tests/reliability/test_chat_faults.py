@@ -17,6 +17,8 @@ from tests.reliability.test_disks import disk, faults, fill
 from tests.support.chats import Chatter, Start
 from tests.support.running import GUARD, Server, until
 
+pytestmark = pytest.mark.chaos
+
 __all__ = ["disk"]
 
 # time.time() of the server, ahead or behind by the seconds in a file.
@@ -58,7 +60,6 @@ async def refused_for_now(client: Chatter, text: str, **where: str) -> None:
     assert "/" not in error["message"], "a client need not know our folders"
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("fault", [full, locked])
 async def test_while_nothing_can_be_stored_it_is_said_by_client_id_and_then_it_goes_on(
     disk: Path, start: Start, fault: Callable[[Path], "contextmanager[None]"]

@@ -19,6 +19,8 @@ from tests.support.chats import Chatter
 from tests.support.running import Server
 from works.errors import CODES
 
+pytestmark = pytest.mark.chaos
+
 numbers = count(1)
 
 GOOD: dict[str, dict[str, Any]] = {

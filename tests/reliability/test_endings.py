@@ -10,12 +10,16 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.reliability.doors import bearer, request
 from tests.reliability.harness import tried
 from tests.reliability.raw import Raw, thin
 from tests.support.client import Client
 from tests.support.pictures import decoded, encoded, photograph
 from tests.support.running import GUARD, Server, until
+
+pytestmark = pytest.mark.chaos
 
 Start = Callable[..., Server]
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

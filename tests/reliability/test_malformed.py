@@ -23,6 +23,8 @@ from tests.support.pictures import small
 from tests.support.running import Server
 from works.errors import CODES
 
+pytestmark = pytest.mark.chaos
+
 MIB = 1 << 20
 # 64 MiB of zeros in 64 KiB, as permessage-deflate packs them (RFC 7692, 7.2.1).
 PACKER = zlib.compressobj(9, zlib.DEFLATED, -15)

@@ -75,6 +75,7 @@ async def test_every_file_of_a_corpus_made_to_break_decoders_has_one_end(start: 
     assert sum(end["type"] == "result" for end in ends.values()) > 300
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("count", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
 async def test_mutations_of_real_pictures_have_one_end(start: Start, count: int) -> None:
@@ -138,6 +139,7 @@ async def test_a_bomb_is_refused_without_being_decoded(calm: Server, bomb: str) 
     assert max(child.memory_info().rss for child in server.children()) < max(memory) + (16 << 20)
 
 
+@pytest.mark.chaos
 def test_what_a_damaged_picture_shows_depends_on_nothing_but_its_own_bytes() -> None:
     """The C library fills memory that is not yet written with one byte, then with another: the results are the same.
 

@@ -20,6 +20,8 @@ from tests.support.client import Client, narrow, upgrade
 from tests.support.pictures import encoded, photograph, small
 from tests.support.running import GUARD, Server, until
 
+pytestmark = pytest.mark.chaos
+
 Start = Callable[..., Server]
 MIB = 1 << 20
 # A message of 2 KB with an answer of 6: what it is refused for is quoted, and written in escapes.
@@ -175,7 +177,6 @@ async def held_by_the_system(deaf: socket) -> int:
     return seen[-1]
 
 
-@pytest.mark.chaos
 async def test_a_reader_with_a_full_outbox_does_not_keep_the_server_from_its_end(start: Start) -> None:
     """Unless there is always room for control frames (handlers/core/rfc6455.py), the close raises and the drain ends
     there: everybody else is dropped, exit status 1. So do pings: such a reader would never be found silent."""
@@ -187,7 +188,6 @@ async def test_a_reader_with_a_full_outbox_does_not_keep_the_server_from_its_end
         assert await asyncio.to_thread(server.ended) == 0
 
 
-@pytest.mark.chaos
 async def test_silent_peers_are_pinged_once_and_closed_and_one_that_answers_stays(start: Start) -> None:
     """A ping after ping_interval, the close pong_timeout later. Without pings the silent ones stay until they leave.
     Tornado's close says 1000, which is a goodbye: a laptop that wakes up would not come back for its results."""
@@ -218,7 +218,6 @@ def slow(token: str) -> list[bytes]:
     ]
 
 
-@pytest.mark.chaos
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_slow_requests_are_ended_in_time_and_a_healthy_client_is_answered_meanwhile(
@@ -276,7 +275,6 @@ async def test_a_body_that_nobody_has_asked_for_is_not_kept(server: Server, path
         assert Cost.of(server).memory - before.memory < 16 * MIB
 
 
-@pytest.mark.chaos
 async def test_more_peers_than_the_usual_limit_of_open_files_are_no_hindrance(start: Start) -> None:
     """Most shells start a process with 1,024. Without more, nobody else comes in, and the loop spins at accept()."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

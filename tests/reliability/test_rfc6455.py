@@ -20,6 +20,8 @@ from tests.support.client import Client, upgrade
 from tests.support.pictures import small
 from tests.support.running import GUARD, Server, until
 
+pytestmark = pytest.mark.chaos
+
 Start = Callable[..., Server]
 BYE = b"\x88\x82" + KEY + b"\x03\xe8"
 GOODBYE = b"\x88\x02\x03\xe8"

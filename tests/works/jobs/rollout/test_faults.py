@@ -13,6 +13,8 @@ from tests.support.rollouts import Recorder, carry_out, plan, prepare
 from tests.support.running import until
 from tests.support.sshd import Fleet, gone, make_key, refusing, silent, sshd, strange
 
+pytestmark = pytest.mark.chaos
+
 TRUE = "{name: work, command: 'true'}"
 
 
@@ -104,7 +106,6 @@ async def test_a_connection_that_is_lost_in_mid_command_leaves_a_doubt(fleet: Fl
 STUBBORN = {"a command that hangs": "", "a command that ignores TERM": "trap '''' TERM; "}
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("case", STUBBORN)
 async def test_a_command_that_outlasts_its_time_is_ended_on_the_host(fleet: Fleet, case: str) -> None:
     with sshd(fleet, "a"):
@@ -145,7 +146,6 @@ async def test_a_process_left_in_the_background_does_not_hold_the_rollout_up(fle
         psutil.Process(left).kill()
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("noise", ["tr '\\0' x < /dev/zero", "yes A line.", "cat /dev/urandom"])
 async def test_a_hundred_megabytes_of_output_cost_a_few_kilobytes(fleet: Fleet, noise: str) -> None:
     with sshd(fleet, "a"):
@@ -169,7 +169,6 @@ async def cancelled(context: Recorder, ready: Callable[[], bool]) -> None:
     await work
 
 
-@pytest.mark.chaos
 async def test_a_cancel_ends_what_runs_and_says_how_far_each_host_was(fleet: Fleet) -> None:
     with sshd(fleet, *"abcde"):
         work = f"test $host != a || exit 0; {say(fleet)}; sleep 600; sleep 600"
@@ -230,7 +229,6 @@ async def test_a_cancel_says_what_is_not_known(fleet: Fleet) -> None:
     assert context.result["not_known"] == ["a"]
 
 
-@pytest.mark.chaos
 async def test_at_the_deadline_of_a_plan_what_runs_is_ended_and_the_rest_has_not_started(fleet: Fleet) -> None:
     with sshd(fleet, *"abc"):
         step = f"{{name: work, command: '{say(fleet)}; sleep 600; sleep 600', timeout: 900}}"
