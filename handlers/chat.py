@@ -13,7 +13,8 @@ from pydantic import Field
 
 from handlers.core.auth import Scope
 from handlers.core.disconnects import STREAM_LOST
-from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
+from handlers.core.messages import Message
+from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler
 from works.chat.places import EVERYBODY, Place, direct, parse_place, room
 from works.chat.unread import Inbox
 from works.errors import Busy, WorkError

@@ -14,8 +14,9 @@ from pydantic import Field
 from handlers.core.auth import Scope
 from handlers.core.disconnects import EVENTS_LOST, EVENTS_UNAVAILABLE, RESUMED_ELSEWHERE
 from handlers.core.framing import pack
+from handlers.core.messages import Message
 from handlers.core.slices import SliceEvent, SliceMessage, add_seq, names_file
-from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
+from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler
 from works.errors import WorkError
 from works.events.broker import PositionLost
 from works.imaging import actions

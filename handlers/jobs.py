@@ -15,7 +15,8 @@ from pydantic import Field
 
 from handlers.core.auth import Scope
 from handlers.core.disconnects import STREAM_LOST
-from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler, Message
+from handlers.core.messages import Message
+from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler
 from works.errors import Busy, WorkError
 from works.events.fanout import StreamFanout
 from works.jobs import requests

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from handlers.core.auth import Scope, User
+from handlers.core.messages import parse
 from handlers.core.refusals import Refused
 from handlers.core.slices import result_url
 from handlers.core.websocket import BaseWebSocketHandler
@@ -83,7 +84,7 @@ class BrowserWebSocket(BaseWebSocketHandler):
         try:
             if isinstance(message, bytes):
                 raise WorkError("bad_message", "this protocol has text messages only")
-            members = self._parse(message[:HEADER_LENGTH])
+            members = parse(message[:HEADER_LENGTH])
             uuid = self._uuid(members)
             header = self._header(members)
             self.spawn(self._work(uuid, self._task(header, message)))

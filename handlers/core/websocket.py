@@ -5,11 +5,10 @@ import asyncio
 import json
 import time
 from collections.abc import Coroutine
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import structlog
 import tornado.iostream
-from pydantic import ValidationError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from handlers.core.auth import Scope, TokenError, User, redact_tokens
@@ -22,34 +21,21 @@ from handlers.core.disconnects import (
     TOO_MANY_MESSAGES,
     Disconnect,
 )
-from handlers.core.framing import MAX_HEADER, FrameError, frame, unpack
+from handlers.core.framing import FrameError, frame, unpack
 from handlers.core.http import COOKIE, BaseHandler
+from handlers.core.messages import Message, Token, parse, validate
 from handlers.core.rate_limit import RateLimit
 from handlers.core.refusals import CLIENT_GONE, NOT_A_SOCKET_REQUEST, SOCKET_ORIGIN_MISSING, Refused
 from handlers.core.rfc6455 import StrictProtocol
 from works.errors import WorkError
-from works.validation import StrictModel, describe_faults
 
 log = structlog.get_logger()
 
 SUBPROTOCOL = "sluice.v2"
-# Brackets and commas in a long message. Base64 has none; 20 MiB of brackets took 4 s and 570 MB to parse.
-_MAX_MARKS = 1000
 # Seconds that a message waits for others, to be written together with them.
 _BATCH_DELAY = 0.005
 # Seconds from the warning of a token's expiry to the expiry.
 _EXPIRY_WARNING = 60.0
-
-
-class Message(StrictModel):
-    """A message from the client."""
-
-    type: str
-
-
-class Token(Message):
-    type: Literal["token"]
-    token: str
 
 
 class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
@@ -148,39 +134,15 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         echoed: dict[str, str] = {}
         try:
             text, payload = (message, memoryview(b"")) if isinstance(message, str) else unpack(message)
-            members = self._parse(text)
+            members = parse(text)
             candidates = ((name, members.get(name)) for name in self.echoed_members)
             echoed = {name: value for name, value in candidates if isinstance(value, str) and len(value) <= 100}
-            parsed = self._validate(members)
+            parsed = validate(members, self.accepts)
             getattr(self, f"on_{parsed.type}")(parsed, payload)
         except FrameError as error:
             self.reply_error(WorkError("bad_message", str(error)))
         except WorkError as error:
             self.reply_error(error, echoed)
-
-    @staticmethod
-    def _parse(text: str | bytes) -> dict[str, Any]:
-        # The JSON of a binary message is short: framing.py bounds it.
-        if isinstance(text, str) and len(text) > MAX_HEADER and sum(map(text.count, "[{,")) > _MAX_MARKS:
-            raise WorkError("bad_message", f"besides base64 a message has at most {MAX_HEADER:,} characters")
-        try:
-            members = json.loads(text)
-        except (ValueError, RecursionError):
-            raise WorkError("bad_message", "the message is not JSON") from None
-        if not isinstance(members, dict):
-            raise WorkError("bad_message", "the message must be a JSON object")
-        return members
-
-    def _validate(self, members: dict[str, Any]) -> Message:
-        known: dict[str, type[Message]] = {"token": Token, **self.accepts}
-        kind = members.get("type")
-        schema = known.get(kind) if isinstance(kind, str) else None
-        if schema is None:
-            raise WorkError("bad_message", f"type: {str(kind)[:40]!r} is none of {', '.join(sorted(known))}")
-        try:
-            return schema.model_validate(members)
-        except ValidationError as error:
-            raise WorkError("bad_message", describe_faults(error, str(kind))) from None
 
     def within_rate(self) -> bool:
         """Counts a message. False when there are too many: the socket is then closed."""
