@@ -15,7 +15,8 @@ from handlers.core.auth import Scope
 from handlers.core.disconnects import STREAM_LOST
 from handlers.core.messages import Message
 from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler
-from works.chat.places import EVERYBODY, Place, direct, parse_place, room
+from works.chat.joined_rooms import JoinedRooms
+from works.chat.places import EVERYBODY, Place, room
 from works.chat.unread import Inbox
 from works.errors import Busy, WorkError
 from works.events.broker import Event
@@ -52,6 +53,13 @@ class Send(Typing):
     client_id: str = Field(min_length=1, max_length=100)
     text: str = ""
     attachments: list[str] = Field(default=[], max_length=10)
+
+    def check_text(self, limit: int) -> None:
+        """Raises WorkError for more than ``limit`` characters, and for a message without content."""
+        if len(self.text) > limit:
+            raise WorkError("too_large", f"text: at most {limit:,} characters (chat_text)")
+        if not self.text.strip() and not self.attachments:
+            raise WorkError("bad_message", "text: there is nothing to send")
 
 
 class Read(Message):
@@ -99,22 +107,26 @@ class ChatWebSocket(BaseWebSocketHandler):
     async def opened(self) -> None:
         self._connection = secrets.token_hex(8)
         self._fanouts: dict[str, StreamFanout] = {}  # those that this connection listens to, by stream
-        self._joined: dict[str, asyncio.Task[None]] = {}  # by room, the task that joins it
         self._request_lock, self._requests = asyncio.Lock(), 0
         self._sends: asyncio.Queue[tuple[Place, Send]] = asyncio.Queue(_MAX_WAITING)
         settings, chat = self.context.chat, self.services.chat
+        self._joined = JoinedRooms(self.user.name, settings.chat_rooms, self._may_enter)
         self._inbox = Inbox(chat, self.user.name, self._connection, self.send, self.deliver, self.lost, self._joined)
         limits = {name: getattr(settings, name) for name in ("chat_text", "chat_rooms", "chat_rate")}
         self.send({"type": "hello", "user": self.user.name, "expires_at": self.user.expires_at, "limits": limits})
         try:
             broadcasts = await self._listen(EVERYBODY, _unchanged)
             broadcasts.members[self] = broadcasts.offset
-            await self._inbox.begin(lambda name: self.user.may_enter(name), settings.chat_rooms)
+            await self._inbox.begin(self._may_enter, settings.chat_rooms)
         except BaseException:
             self.closed()
             raise
         self.spawn(self._inbox.run())
         self.spawn(self._send_all())
+
+    def _may_enter(self, room: str) -> bool:
+        """By the token of now: it may be renewed."""
+        return self.user.may_enter(room)
 
     async def _listen(self, stream: str, write: Callable[[Event], str]) -> StreamFanout:
         """The fanout of the stream, to which this connection then listens."""
@@ -137,13 +149,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         return within
 
     def on_join(self, message: Join, payload: memoryview) -> None:
-        limit = self.context.chat.chat_rooms
-        if message.room in self._joined:
-            raise WorkError("bad_message", f"room: {message.room!r} is joined already")
-        if not self.user.may_enter(message.room):
-            raise WorkError("forbidden", f"the token's rooms do not include {message.room!r}")
-        if len(self._joined) >= limit:
-            raise WorkError("bad_message", f"at most {limit} rooms are joined at once (chat_rooms)")
+        self._joined.check_join(message.room)
         self._joined[message.room] = self.spawn(self._join(message, room(message.room)))
 
     async def _join(self, message: Join, place: Place) -> None:
@@ -183,7 +189,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._inbox.unwatch(place)
 
     def on_leave(self, message: InRoom, payload: memoryview) -> None:
-        place = self._joined_room(message.room)
+        place = self._joined.place(message.room)
         self._joined[message.room].cancel()
         self._leave(place)
         self.services.chat.unfollow(place, self.user.name)
@@ -202,12 +208,8 @@ class ChatWebSocket(BaseWebSocketHandler):
         self.services.chat.later(self.services.chat.leave(place, self.user.name, self._connection))
 
     def on_send(self, message: Send, payload: memoryview) -> None:
-        limit = self.context.chat.chat_text
-        place = self._addressee(message)
-        if len(message.text) > limit:
-            raise WorkError("too_large", f"text: at most {limit:,} characters (chat_text)")
-        if not message.text.strip() and not message.attachments:
-            raise WorkError("bad_message", "text: there is nothing to send")
+        place = self._joined.addressee(message.type, message.room, message.to)
+        message.check_text(self.context.chat.chat_text)
         try:
             self._sends.put_nowait((place, message))
         except asyncio.QueueFull:
@@ -235,11 +237,11 @@ class ChatWebSocket(BaseWebSocketHandler):
             self.send({"type": "ack", "client_id": message.client_id, "stream": stream, "offset": offset})
 
     def on_read(self, message: Read, payload: memoryview) -> None:
-        place = self._readable(message.stream)
+        place = self._joined.readable(message.stream)
         self._enqueue(self.services.chat.read(place, self.user.name, message.offset), stream=message.stream)
 
     def on_history(self, message: History, payload: memoryview) -> None:
-        self._enqueue(self._history(message, self._readable(message.stream)), stream=message.stream)
+        self._enqueue(self._history(message, self._joined.readable(message.stream)), stream=message.stream)
 
     async def _history(self, message: History, place: Place) -> None:
         max_bytes = self.context.sockets.outbox // 2
@@ -247,7 +249,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         await self.deliver(page)
 
     def on_presence(self, message: InRoom, payload: memoryview) -> None:
-        self._enqueue(self._presence(self._joined_room(message.room)), room=message.room)
+        self._enqueue(self._presence(self._joined.place(message.room)), room=message.room)
 
     async def _presence(self, place: Place) -> None:
         present = await self.services.chat.presence.present(place.live)
@@ -255,7 +257,7 @@ class ChatWebSocket(BaseWebSocketHandler):
 
     def on_typing(self, message: Typing, payload: memoryview) -> None:
         chat, me = self.services.chat, self.user.name
-        place = self._addressee(message)
+        place = self._joined.addressee(message.type, message.room, message.to)
         if place.room:
             work = chat.publish(place.live, {"type": "typing", "stream": place.wire_name(me), "from": me})
         else:
@@ -288,23 +290,6 @@ class ChatWebSocket(BaseWebSocketHandler):
                 await work
         except OSError:
             self.reply_error(WorkError("internal", "the log cannot be reached; try again", temporary=True), echoed)
-
-    def _joined_room(self, name: str | None) -> Place:
-        """Raises WorkError for a room that is not joined."""
-        if name not in self._joined:
-            raise WorkError("not_found", f"room: join {str(name)[:100]!r} first")
-        return room(name)
-
-    def _addressee(self, message: Typing) -> Place:
-        """The room or conversation that the message is for. Raises WorkError."""
-        if (message.room is None) == (message.to is None):
-            raise WorkError("bad_message", f"{message.type}: say either room or to")
-        return direct(self.user.name, message.to) if message.to else self._joined_room(message.room)
-
-    def _readable(self, stream: str) -> Place:
-        """The place of that stream: a joined room, or a conversation of this user. Raises WorkError."""
-        place = parse_place(stream, self.user.name)
-        return self._joined_room(place.room) if place.room else place
 
     def touched(self, stream: str) -> None:
         """A room that is being joined: ``_join`` sends its messages."""
