@@ -35,7 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests that need nothing special; caps are raised so that tests do not meet each other's."""
-    running = Server(tmp_path_factory.mktemp("server"), connections_per_user=100, connections_per_address=500)
+    running = Server(
+        tmp_path_factory.mktemp("server"), unforked=True, connections_per_user=100, connections_per_address=500
+    )
     yield running
     assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
     running.stop()

@@ -1,9 +1,8 @@
 """Servers, a scheduler and workers as processes of their own, by their commands: what a team would run."""
 
 import asyncio
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +12,13 @@ import httpx
 import psutil
 import pytest
 
+from tests.support import forking
 from tests.support.certificates import certificate
 from tests.support.client import PLUG, Client
 from tests.support.dask import Dask, dask_in
 from tests.support.pictures import encoded, photograph, small
 from tests.support.queues import on_dask, task
-from tests.support.running import GUARD, ROOT, Server, alive, until
+from tests.support.running import GUARD, Server, alive, until
 from works.queue.cluster_address import ClusterAddress, is_private
 from works.queue.dask import DaskCluster
 from works.queue.settings import ClusterSettings
@@ -175,8 +175,7 @@ async def test_nothing_but_dasks_own_port_answers_unless_the_dashboard_is_asked_
 )
 def test_a_server_and_a_worker_refuse_what_cannot_or_must_not_be(tmp_path: Path, url: str, says: str) -> None:
     for command in (["--port=0", f"--queue={url}"], ["worker", f"--scheduler={url}"]):
-        run = [sys.executable, str(ROOT / "server.py"), *command]
-        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=2 * GUARD)
+        done = forking.run(command, tmp_path, dict(os.environ))
         assert done.returncode == 2
         assert says in done.stderr
 

@@ -6,9 +6,9 @@ import re
 import signal
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,22 @@ import websockets
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.support import forking
 from tests.support.client import Client
 from tests.support.pictures import small
-from tests.support.running import ROOT, SECRET, Server, alive, until
+from tests.support.running import SECRET, Server, alive, until
+
+
+@pytest.fixture
+def start(start: Callable[..., Server]) -> Callable[..., Server]:
+    """Each ``python server.py``, as a user starts it."""
+    return partial(start, unforked=True)
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """server.py run to its end, in that folder and with these variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    command = [sys.executable, str(ROOT / "server.py"), *arguments]
-    return subprocess.run(command, cwd=folder, env=clean | variables, capture_output=True, text=True, timeout=100)
+    return forking.run([*arguments], folder, clean | variables)
 
 
 def family(server: Server) -> list[psutil.Process]:

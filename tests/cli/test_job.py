@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.support import forking
 from tests.support.ports import free_port
 from tests.support.running import ROOT, Server, until
 from tests.support.watchers import KINDS, Start, Watcher
@@ -22,8 +23,12 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
+def arguments(server: Server, *words: str) -> list[str]:
+    return ["job", "--url", server.url, *words]
+
+
 def command(server: Server, *words: str) -> list[str]:
-    return [sys.executable, str(ROOT / "server.py"), "job", "--url", server.url, *words]
+    return [sys.executable, str(ROOT / "server.py"), *arguments(server, *words)]
 
 
 def environment(server: Server) -> dict[str, str]:
@@ -31,7 +36,7 @@ def environment(server: Server) -> dict[str, str]:
 
 
 def job(server: Server, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command(server, *words), env=environment(server), capture_output=True, text=True, timeout=100)
+    return forking.run(arguments(server, *words), ROOT, environment(server))
 
 
 def running(server: Server, *words: str) -> "subprocess.Popen[str]":

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,10 +11,11 @@ import httpx
 import psutil
 import pytest
 
+from tests.support import forking
 from tests.support.client import Client
 from tests.support.films import sound
 from tests.support.pictures import decoded, encoded, photograph, small
-from tests.support.running import ROOT, Server, until
+from tests.support.running import Server, until
 from tests.support.s3 import S3, SECRET, s3_in
 
 Start = Callable[..., Server]
@@ -211,8 +210,7 @@ def test_a_store_that_cannot_be_is_said_at_the_start(tmp_path: Path, monkeypatch
         ({"media": "s3://bucket/x", "store_timeout": 5}, "less than half of slice_timeout"),
     ):
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-        command = [sys.executable, str(ROOT / "server.py"), "--port=0", *flags]
-        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        ended = forking.run(["--port=0", *flags], tmp_path, dict(os.environ))
         assert ended.returncode == 2
         assert words in ended.stderr
         assert "Traceback" not in ended.stderr

@@ -7,10 +7,10 @@ FolderMedia.put do about an OSError.
 """
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,9 +20,10 @@ import httpx
 import pytest
 
 from tests.reliability.doors import Answer, ask, bearer, log_of, request
+from tests.support import forking
 from tests.support.client import Client
 from tests.support.pictures import small
-from tests.support.running import GUARD, ROOT, Server, until
+from tests.support.running import GUARD, Server, until
 
 Start = Callable[..., Server]
 
@@ -169,8 +170,7 @@ def test_a_file_of_events_that_cannot_be_used_ends_the_start_with_its_reason(dis
     events = disk / "sluice.db"
     broken = break_it(events, disk)
     flags = ["--port=0", f"--media=file:{disk}/media", f"--events=sqlite:{events}"]
-    command = [sys.executable, str(ROOT / "server.py"), *flags]
-    ended = subprocess.run(command, cwd=disk.parent, capture_output=True, text=True, timeout=60)
+    ended = forking.run(flags, disk.parent, dict(os.environ))
     assert ended.returncode == 2
     assert str(events) in ended.stderr
     assert said in ended.stderr

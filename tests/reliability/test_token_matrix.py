@@ -9,8 +9,6 @@ server without a key is for its own machine only.
 import asyncio
 import hmac
 import json
-import subprocess
-import sys
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
@@ -23,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tests.reliability.doors import DOORS, ask, calm
+from tests.support import forking
 from tests.support.client import Client
-from tests.support.running import GUARD, ROOT, SECRET, Server
+from tests.support.running import GUARD, SECRET, Server
 
 OURS = {"jwt_audience": "sluice", "jwt_issuer": "house", "metrics_allow": "192.0.2.0/24", "log_level": "debug"}
 RSA, OTHER_RSA = rsa.generate_private_key(65537, 2048), rsa.generate_private_key(65537, 2048)
@@ -234,8 +233,7 @@ def test_a_server_with_a_weak_key_does_not_start(tmp_path: Path, case: str) -> N
     if case.endswith("(.env)"):
         (tmp_path / ".env").write_text("".join(f"{name.lower()}='{value}'\n" for name, value in settings.items()))
         environment = {}
-    command = [sys.executable, str(ROOT / "server.py"), "--port=0"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = forking.run(["--port=0"], tmp_path, environment)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

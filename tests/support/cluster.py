@@ -8,13 +8,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import httpx
 import psutil
 
 from tests.support.dask import Dask
+from tests.support.forking import ForkedProcess
 from tests.support.nginx import Nginx
 from tests.support.ports import free_port
 from tests.support.redis import Redis, url_in
@@ -43,7 +43,7 @@ class Cluster:
         self.folder = folder
         self.threads = workers
         self._ports = {f"server-{number}": free_port() for number in range(1, servers + 1)}
-        self._parts: dict[str, Server | Popen[bytes]] = {}
+        self._parts: dict[str, Server | ForkedProcess] = {}
         self._ends = ExitStack()
         media, uploads = folder / "media", folder / "uploads"
         self._shared: dict[str, object] = {"media": f"file:{media}", **PATIENT}
@@ -86,8 +86,8 @@ class Cluster:
         return {name: part for name, part in self._parts.items() if isinstance(part, Server)}
 
     @property
-    def workers(self) -> dict[str, "Popen[bytes]"]:
-        return {name: part for name, part in self._parts.items() if isinstance(part, Popen)}
+    def workers(self) -> dict[str, ForkedProcess]:
+        return {name: part for name, part in self._parts.items() if isinstance(part, ForkedProcess)}
 
     def start(self, name: str) -> None:
         """A part that is not there, where it was before. Servers and Redis answer then, others load meanwhile."""

@@ -3,16 +3,15 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
+from tests.support.forking import ForkedProcess
 from tests.support.ports import free_port
-from tests.support.running import ROOT, alive
+from tests.support.running import alive
 
 
 class Dask:
@@ -26,8 +25,8 @@ class Dask:
         self.folder.mkdir()
         self.media = folder / "media"
         self.url = f"{scheme}://127.0.0.1:{free_port()}"
-        self.scheduler: subprocess.Popen[bytes] | None = None
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.scheduler: ForkedProcess | None = None
+        self.workers: list[ForkedProcess] = []
         self._flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         if start:
             self.start()
@@ -36,34 +35,34 @@ class Dask:
         """The scheduler, on its old port; it loads in its own time."""
         self.scheduler = self._run("scheduler")
 
-    def add(self, threads: int = 1, **settings: object) -> subprocess.Popen[bytes]:
+    def add(self, threads: int = 1, **settings: object) -> ForkedProcess:
         """One more worker."""
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         self.workers.append(self._run("worker", f"--workers={threads}", f"--media=file:{self.media}", *flags))
         return self.workers[-1]
 
-    def _run(self, role: str, *flags: str) -> subprocess.Popen[bytes]:
+    def _run(self, role: str, *flags: str) -> ForkedProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-        command = [sys.executable, str(ROOT / "server.py"), role, f"--scheduler={self.url}", *self._flags, *flags]
+        arguments = [role, f"--scheduler={self.url}", *self._flags, *flags]
         with (self.folder / "log").open("a") as log:
-            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
+            return ForkedProcess(arguments, self.folder, environment, log.fileno())
 
     @property
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    def kill(self, process: subprocess.Popen[bytes] | None) -> None:
+    def kill(self, process: ForkedProcess | None) -> None:
         """With SIGKILL, and reaps it."""
         assert process
         process.kill()
         process.wait(100)
 
-    def stop(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
+    def stop(self, process: ForkedProcess, number: int = signal.SIGTERM) -> int:
         """The exit status."""
         process.send_signal(number)
         return process.wait(100)
 
-    def decoders(self, worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    def decoders(self, worker: ForkedProcess) -> list[psutil.Process]:
         """The decoder children of a worker."""
         found: list[psutil.Process] = []
         with suppress(psutil.NoSuchProcess):  # one that ends just now

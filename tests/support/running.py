@@ -1,4 +1,4 @@
-"""A real server for the tests: ``python server.py`` on a free loopback port, in a folder of its own."""
+"""A real server for the tests: a process of ``server.py`` on a free loopback port, in a folder of its own."""
 
 import asyncio
 import os
@@ -18,6 +18,7 @@ import httpx
 import psutil
 
 from handlers.core.auth import issue
+from tests.support.forking import ForkedProcess
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -29,27 +30,40 @@ PATIENT = {"slice_timeout": 60, "header_timeout": 100, "ping_interval": 600, "vi
 GUARD = 60
 
 
+def _run(arguments: list[str], folder: Path, environment: dict[str, str], output: int) -> "subprocess.Popen[bytes]":
+    """``python server.py``."""
+    command = [sys.executable, str(ROOT / "server.py"), *arguments]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+
+
 class Server:
     """Started with settings as keyword arguments; ``url`` is http://127.0.0.1:PORT. ``secret`` None: no jwt_secret.
 
-    Its port is the tests' own, also when it has ended and is to be started again on it.
+    It is forked from a process that has loaded server.py, unless it is to be ``unforked``: ``python server.py``. Its
+    port is the tests' own, also when it has ended and is to be started again on it.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, secret: str | None = SECRET, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        secret: str | None = SECRET,
+        *,
+        unforked: bool = False,
+        **settings: object,
+    ) -> None:
         self.folder = folder
         self.media = folder / "media"
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in (PATIENT | settings).items()]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
         port = free_port() if port is None else port
         self.log: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py"), f"--port={port}", *flags],
-            cwd=folder,
-            env=environment | {"PYTHONUNBUFFERED": "1"} | ({"SLUICE_JWT_SECRET": secret} if secret else {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        arguments = [f"--port={port}", *flags]
+        environment |= {"PYTHONUNBUFFERED": "1"} | ({"SLUICE_JWT_SECRET": secret} if secret else {})
+        output, written = os.pipe()
+        self.process = (_run if unforked else ForkedProcess)(arguments, folder, environment, written)
+        os.close(written)
+        self._output = os.fdopen(output)
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -64,8 +78,7 @@ class Server:
         self.ws = f"ws://{host}:{self.port}"
 
     def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
+        for line in self._output:
             self.log.append(line)
             if "ready: http" in line:
                 self._ready.set()
@@ -102,8 +115,7 @@ class Server:
         status = self.process.wait(GUARD)
         # To its last word: closed while it is read, the log would end in an error of the thread's.
         self._reader.join(GUARD)
-        assert self.process.stdout
-        self.process.stdout.close()
+        self._output.close()
         return status
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ import psutil
 import pytest
 
 from tests.support.dask import Clusters, Dask, dask_in
+from tests.support.forking import ForkedProcess
 from tests.support.queues import OnDask, endless, error_of, kill_all, moderate, on_dask, slow, task
 from tests.support.running import alive, until
 from works.errors import Busy
@@ -37,9 +37,9 @@ def names(results: list[Result]) -> set[str]:
     return {result.name for result in results}
 
 
-async def busy(cluster: Dask) -> subprocess.Popen[bytes]:
+async def busy(cluster: Dask) -> ForkedProcess:
     """The worker whose decoder has computed more than it takes to start one: the others have done nothing yet."""
-    found: list[subprocess.Popen[bytes]] = []
+    found: list[ForkedProcess] = []
 
     def computes(child: psutil.Process) -> bool:
         with suppress(psutil.NoSuchProcess):
