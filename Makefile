@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What the tests run, and the Debian packages that bring it.
-PROGRAMS := chromium redis-server ffmpeg sshd nginx
-DEBIAN := chromium fonts-dejavu-core redis-server ffmpeg openssh-server nginx-light
+PROGRAMS := chromium-headless-shell redis-server ffmpeg sshd nginx
+DEBIAN := chromium-headless-shell fonts-dejavu-core redis-server ffmpeg openssh-server nginx-light
 # Three files of tests at a time: they mostly wait for the servers that they start.
 PARALLEL ?= -n 3 --dist loadfile
 

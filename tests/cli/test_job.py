@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import forking
 from tests.support.ports import free_port
-from tests.support.running import ROOT, Server, until
+from tests.support.running import ROOT, Server, hearing_ctrl_c, until
 from tests.support.watchers import KINDS, Start, Watcher
 
 
@@ -40,12 +40,8 @@ def job(server: Server, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def running(server: Server, *words: str) -> "subprocess.Popen[str]":
-    # Who is started in the background of a script is deaf to Ctrl-C, and so would be what we start.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with hearing_ctrl_c():
         return subprocess.Popen(command(server, *words), env=environment(server), stdout=-1, stderr=-1, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_a_job_is_started_and_watched_to_its_end(jobs: Server) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.support.ports import free_port
-from tests.support.running import GUARD, ROOT
+from tests.support.running import GUARD, ROOT, hearing_ctrl_c
 
 _COPIED = ["cli", "deploy", "docs", "handlers", "Makefile", "static", "works"]
 # Ports that the documentation names; each is replaced by one of the test's.
@@ -105,7 +105,7 @@ class Terminal:
 
     def _popen(self, script: str, group: int) -> "Command":
         out = self._state / f"output-{time.monotonic_ns()}"
-        with out.open("wb") as file:
+        with out.open("wb") as file, hearing_ctrl_c():
             process = subprocess.Popen(
                 ["bash", "-c", script],
                 cwd=self.folder,

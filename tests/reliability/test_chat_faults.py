@@ -125,7 +125,7 @@ async def test_a_clock_that_jumps_changes_no_order(
     ahead = tmp_path / "ahead"
     jump_to(ahead, 0)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    server: Server = start()
+    server: Server = start(unforked=True)
     jumps = [0, 86_400, -86_400, 3600, -7 * 86_400, 30 * 86_400, 0]
     expected = [(number, f"{jump} {number}") for number, jump in enumerate(jumps, 1)]
     async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:

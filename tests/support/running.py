@@ -119,6 +119,16 @@ class Server:
         return status
 
 
+@contextmanager
+def hearing_ctrl_c() -> Iterator[None]:
+    """What is started within ends at SIGINT, also where the tests run in the background and are deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def alive(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
