@@ -145,7 +145,7 @@ async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start_h
 
 
 async def test_what_is_wished_of_the_frames_is_what_comes(start_here: Start, tmp_path: Path) -> None:
-    film = make_film(tmp_path / "wide.mp4", "coffee.png", 1280)
+    film = make_film(tmp_path / "wide.mp4", "coffee.png", 1280, 20)
     asked: list[dict[str, Any]] = []
     async with watching(start_here(sources=sources(wide=film))) as page:
         page.on("websocket", lambda socket: socket.on("framesent", lambda text: _keep(asked, text)))
@@ -266,7 +266,7 @@ async def test_it_works_by_keyboard_and_by_ear(long_yard: Server) -> None:
 async def test_it_fits_the_screen_light_and_dark(start_here: Start, tmp_path: Path) -> None:
     SCREENSHOTS.mkdir(exist_ok=True)
     (tmp_path / "notes.mp4").write_text("this is text")
-    camera = Camera(make_film(tmp_path / "gate.mp4", "coffee.png")).start()
+    camera = Camera(make_film(tmp_path / "gate.mp4", "coffee.png", seconds=10)).start()
     film = make_film(tmp_path / "yard.mp4", "astronaut.png")
     places = sources(yard=film, gate=camera.url, quay="http://127.0.0.1:9/", notes=tmp_path / "notes.mp4")
     async with watching(start_here(sources=places)) as page:
