@@ -4,8 +4,11 @@ BIN := .venv/bin
 # What the tests run, and the Debian packages that bring it.
 PROGRAMS := chromium-headless-shell redis-server ffmpeg sshd nginx
 DEBIAN := chromium-headless-shell fonts-dejavu-core redis-server ffmpeg openssh-server nginx-light
-# Three files of tests at a time: they mostly wait for the servers that they start.
-PARALLEL ?= -n 3 --dist loadfile
+# Four files of tests at a time on two cores: much of a test is waiting.
+PARALLEL ?= -n 4 --dist loadfile
+
+# Images of Python set it. Each process that a test starts would then compile its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install extras run test test-chaos test-all style types types-js bench clean
 
