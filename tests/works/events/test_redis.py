@@ -28,6 +28,8 @@ from tests.support.redis import Redis, redis_in, url_in
 from tests.support.running import ROOT, until
 from works.events.broker import Broker
 from works.events.marks import Mark
+from works.events.redis.calls import RedisCall
+from works.events.redis.connection import CallConnection, make_pool
 from works.events.redis.store import RedisEventStore
 from works.events.store import EventStore
 
@@ -130,6 +132,26 @@ async def test_marks_are_shared(redis: Redis, tmp_path: Path) -> None:
         assert await one.marks.of_reader("alice") == await other.marks.of_reader("alice") == {"s": Mark(2, 6)}
         await one.marks.remove("s", "alice")
         assert await other.marks.of_reader("alice") == {}
+
+
+async def test_a_call_that_is_given_up_leaves_no_answer_for_a_later_one(redis: Redis, tmp_path: Path) -> None:
+    connection = CallConnection(make_pool(url_in(tmp_path)), 60)
+
+    async def hold(lease: bytes, holder: bytes) -> object:
+        call = RedisCall("hold", (lease, holder, 60), asyncio.get_running_loop().create_future())
+        return (await connection.execute([call]))[0]
+
+    assert await hold(b"one", b"alice") == 1
+    redis.pause()
+    given_up = asyncio.create_task(hold(b"one", b"bob"))
+    for _ in range(5):
+        await asyncio.sleep(0)  # it is sent
+    given_up.cancel()
+    redis.go_on()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert await hold(b"two", b"alice") == 1, "the answer to bob"
+    await connection.close()
 
 
 async def test_a_user_is_present_by_any_process(redis: Redis, tmp_path: Path) -> None:

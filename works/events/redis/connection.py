@@ -32,7 +32,10 @@ def database_of(pool: ConnectionPool) -> int:
 
 class CallConnection:
     """The connection by which calls are made; it is made again after it broke. ``answer``: seconds for Redis to
-    connect, and to answer a group of calls."""
+    connect, and to answer a group of calls.
+
+    Where a call is given up, the driver disconnects: an answer that is still to come is not taken for a later call's.
+    """
 
     def __init__(self, pool: ConnectionPool, answer: float) -> None:
         self._pool, self._answer = pool, answer
@@ -52,9 +55,6 @@ class CallConnection:
             await self.close()
             fault = OSError(str(error) or f"Redis has not answered for {self._answer:g} s")
             answers += [fault] * (len(calls) - len(answers))
-        except BaseException:
-            await self.close()  # the answers that are still to come must not be taken for those of later calls
-            raise
         return answers
 
     async def close(self) -> None:
