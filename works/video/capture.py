@@ -55,6 +55,7 @@ class Capture:
         self.source, self.feeds = source, feeds
         self.watches: dict[Watch, None] = {}
         self.state = "connecting"
+        self.has_failed = False
         self.duration: float | None = None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settings, self._counts = settings, counts
@@ -217,8 +218,9 @@ class Capture:
 
     def _fail(self, error: WorkError) -> None:
         """Ends this capture without a retry."""
-        if not self.opened.done():
-            self.opened.set_exception(error)
+        self.has_failed = True
+        if self.source.kind == "file" and not self.opened.done():
+            self.opened.set_exception(error)  # who waits for it has no watch yet
             return
         for watch in list(self.watches):
             watch.close()

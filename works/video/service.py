@@ -88,6 +88,8 @@ class VideoService:
         watch = Watch(request, ready, notify, self._counts[source.name])
         capture = None
         try:
+            if (failed := self._live.get(source.name)) and failed.has_failed:
+                self._close_capture(failed)
             capture = self._live.get(source.name) or self._open_capture(source, request)
             if source.kind == "file":
                 await capture.opened

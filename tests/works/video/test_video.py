@@ -1,18 +1,22 @@
 """The parts of live video that need no socket: the setting of sources, the pace, actions on frames, and the reels."""
 
 import asyncio
+import itertools
 import json
 import socket
 import subprocess
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.streams import Camera, number_in
+from tests.support.running import until
+from tests.support.streams import Camera, make_clip, number_in
 from works.errors import Busy, WorkError
 from works.imaging.task import Result, Task
+from works.metrics import Metrics
 from works.processes.channel import LENGTHS
 from works.processes.forkserver import Forkserver
 from works.queue.order import Viewport
@@ -23,6 +27,8 @@ from works.video.frame import Frame
 from works.video.frame_rate import FrameRate
 from works.video.media_reader import VideoFile
 from works.video.placeholder import placeholder
+from works.video.service import VideoService
+from works.video.settings import VideoSettings
 from works.video.source import parse_sources
 
 PLACE = "rtsp://admin:hunter2@10.0.0.7/stream1"
@@ -300,3 +306,43 @@ async def test_an_action_that_nobody_wants_any_more_is_forgotten_by_the_queue() 
 def test_the_number_of_a_frame_is_read_off_its_pixels() -> None:
     with pytest.raises(AssertionError):
         number_in(placeholder(320, 180)[2])
+
+
+def failing_once(fork: Callable[[Forkserver], tuple[int, socket.socket]]) -> Callable[[Forkserver], Any]:
+    """A fork that fails as nobody has foreseen the first time."""
+    tries = itertools.count()
+
+    def fork_or_fail(forkserver: Forkserver) -> tuple[int, socket.socket]:
+        if next(tries) == 0:
+            raise RuntimeError("out of luck")
+        return fork(forkserver)
+
+    return fork_or_fail
+
+
+@pytest.mark.parametrize("kind", ["live", "file"])
+async def test_a_capture_that_fails_unexpectedly_ends_its_watches_and_the_next_watch_opens_another(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forkserver, "fork", failing_once(Forkserver.fork))
+    clip = make_clip(tmp_path / "clip.mp4", 50)
+    camera = Camera(clip).start()
+    settings = VideoSettings.model_validate({"sources": f"yard={camera.url if kind == 'live' else clip}"})
+    service = VideoService(settings, Queue(), Metrics())
+    source = service.find("yard", "alice", frozenset({"video"}))
+    request = service.make_request(source, "alice", width=None, quality=80, position=0)
+    told: list[dict[str, Any]] = []
+    try:
+        if kind == "file":
+            with pytest.raises(WorkError, match="this source failed"):
+                await service.watch(source, request, lambda: None, told.append)
+        else:
+            await service.watch(source, request, lambda: None, told.append)
+            await until(lambda: told)
+            assert (told[-1]["code"], told[-1]["temporary"], told[-1]["ended"]) == ("internal", True, True)
+        watch = await service.watch(source, request, lambda: None, told.append)
+        await until(lambda: watch.newest)
+        watch.close()
+    finally:
+        await service.close()
+        camera.lose()
