@@ -1,6 +1,7 @@
 """A queue on a Dask cluster of which parts die, freeze or come late: nothing is lost or doubled, and it recovers."""
 
 import asyncio
+import itertools
 import random
 import signal
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.support.running import alive, until
 from works.errors import Busy
 from works.imaging.task import Result
 from works.queue.cluster import Cluster
+from works.queue.dask import DaskCluster
 from works.queue.order import Viewport
 
 pytestmark = pytest.mark.chaos
@@ -251,7 +253,18 @@ async def test_of_cancelled_slices_nothing_is_kept_whenever_they_are_cancelled(c
         await until(lambda: files(queue) == names(results))
 
 
-async def test_a_cancelled_slice_that_is_stuck_has_its_decoder_killed(cluster: Dask) -> None:
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_a_cancelled_slice_that_is_stuck_has_its_decoder_killed(
+    cluster: Dask, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    stop, tries = DaskCluster.stop, itertools.count()
+
+    async def stop_at_last(dask: DaskCluster, keys: tuple[str, ...]) -> None:
+        if next(tries) < failures:
+            raise RuntimeError("the driver is out of sorts")
+        await stop(dask, keys)
+
+    monkeypatch.setattr(DaskCluster, "stop", stop_at_last)
     worker = cluster.add()
     async with on_dask(cluster) as queue:
         await queue.submit(task("0"))
