@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from multiprocessing.connection import Connection
+import threading
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -35,6 +36,7 @@ class ForkedProcess:
         # A daemon: one that a test leaves behind is ended with the tests, which else would wait for it.
         self._process = _CONTEXT.Process(target=_run, args=(arguments, folder, environment, *written), daemon=True)
         self._process.start()
+        self._lock = threading.Lock()
         for connection in written:
             connection.close()
         assert self._process.pid
@@ -42,10 +44,11 @@ class ForkedProcess:
 
     @property
     def returncode(self) -> int | None:
-        return self._process.exitcode
+        return self.poll()
 
     def poll(self) -> int | None:
-        return self.returncode
+        with self._lock:  # the status is read from a pipe, once; of two threads one would find 255
+            return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -56,10 +59,11 @@ class ForkedProcess:
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit status. Raises TimeoutExpired."""
-        self._process.join(timeout)
-        if self.returncode is None:
+        wait([self._process.sentinel], timeout)
+        status = self.poll()
+        if status is None:
             raise subprocess.TimeoutExpired("server.py", timeout or 0)
-        return self.returncode
+        return status
 
 
 def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":

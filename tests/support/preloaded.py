@@ -1,11 +1,11 @@
-"""Imports all that servers and workers load: forking.py has it loaded once, before they are forked."""
+"""Loads all that a server or a worker loads: forking.py imports it once, before they are forked."""
 
-import server
-import works.queue.dask
+import importlib
+
 from handlers import routes
 from works.jobs import load
 
-__all__ = ["server", "works"]
-
+for module in ("server", "works.queue.dask"):
+    importlib.import_module(module)
 routes()
 load()
