@@ -44,7 +44,7 @@ from works.services import Services
 from works.sessions import Sessions
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.open import open_results, open_upload_store
-from works.storage.uploads import Uploads
+from works.uploads import Uploads
 from works.video.service import VideoService
 from works.video.snapshots import Snapshots
 

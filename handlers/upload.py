@@ -14,7 +14,7 @@ from tornado.http1connection import HTTP1Connection
 from handlers.core.http import BaseHandler
 from handlers.core.refusals import Refused
 from works.errors import WorkError
-from works.storage.uploads import Upload
+from works.uploads import Upload
 
 # Decimal digits of a length that are parsed: so many are too long already, and Python parses no thousands of digits.
 _DIGITS = 18

@@ -18,7 +18,7 @@ from works.sessions import Sessions
 from works.storage.address import StoreThreads
 from works.storage.results import ResultStore
 from works.storage.settings import ResultSettings
-from works.storage.uploads import Uploads
+from works.uploads import Uploads
 from works.video.service import VideoService
 from works.video.snapshots import Snapshots
 

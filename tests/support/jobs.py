@@ -25,7 +25,7 @@ from works.jobs.settings import HelperSettings, JobSettings
 from works.settings import SettingsGroup
 from works.storage.address import StoreThreads
 from works.storage.results import ResultStore
-from works.storage.uploads import Uploads
+from works.uploads import Uploads
 
 G = TypeVar("G", bound=SettingsGroup)
 

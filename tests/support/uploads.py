@@ -16,8 +16,8 @@ from works.queue import WorkQueue
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.open import open_upload_store
 from works.storage.settings import UploadSettings
-from works.storage.uploads import Uploads
 from works.storage.uploads_store import Attachment
+from works.uploads import Uploads
 
 HOUR, MONTH = 3600.0, 30 * 24 * 3600.0
 

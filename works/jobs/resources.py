@@ -9,7 +9,7 @@ from works.jobs.rollout.settings import RolloutSettings
 from works.jobs.settings import HelperSettings, JobSettings
 from works.storage.address import StoreThreads
 from works.storage.results import ResultStore
-from works.storage.uploads import Uploads
+from works.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

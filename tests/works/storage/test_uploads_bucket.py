@@ -17,8 +17,8 @@ from tests.support.uploads import HOUR, MONTH, make_uploads, refused, send, unkn
 from works.errors import WorkError
 from works.storage.address import StoreOptions, StoreThreads
 from works.storage.bucket import Bucket
-from works.storage.uploads import Uploads
 from works.storage.uploads_bucket import BucketUploads
+from works.uploads import Uploads
 
 
 @pytest.fixture

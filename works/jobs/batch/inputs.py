@@ -20,8 +20,8 @@ from typing import IO
 
 from works.errors import WorkError
 from works.jobs import JobContext
-from works.storage.uploads import Uploads
 from works.storage.uploads_store import Attachment
+from works.uploads import Uploads
 
 # Files with these suffixes are taken for pictures; whether they are shows when they are decoded.
 _PICTURES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "jp2"))
