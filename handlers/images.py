@@ -12,9 +12,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from handlers.core.auth import Scope
+from handlers.core.client_message import Message
 from handlers.core.disconnects import EVENTS_LOST, EVENTS_UNAVAILABLE, RESUMED_ELSEWHERE
 from handlers.core.framing import pack
-from handlers.core.messages import Message
 from handlers.core.slices import SliceEvent, SliceMessage, add_seq, names_file
 from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler
 from works.errors import WorkError

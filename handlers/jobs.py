@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from handlers.core.auth import Scope
+from handlers.core.client_message import Message
 from handlers.core.disconnects import STREAM_LOST
-from handlers.core.messages import Message
 from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler
 from works.errors import Busy, WorkError
 from works.events.fanout import StreamFanout

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from handlers.core.auth import Scope, User
-from handlers.core.messages import parse
+from handlers.core.client_message import parse
 from handlers.core.refusals import Refused
 from handlers.core.slices import result_url
 from handlers.core.websocket import BaseWebSocketHandler

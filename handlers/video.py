@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from handlers.core.auth import Scope
+from handlers.core.client_message import Message
 from handlers.core.disconnects import READER_STALLED
 from handlers.core.framing import frame, frame_packed, pack
-from handlers.core.messages import Message
 from handlers.core.websocket import SUBPROTOCOL, BaseWebSocketHandler
 from works.errors import Busy, WorkError
 from works.imaging import actions

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from handlers.core.messages import Message
+from handlers.core.client_message import Message
 from works.errors import WorkError
 from works.imaging import actions
 from works.imaging.task import Deliver, Format, Result, Task

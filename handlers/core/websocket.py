@@ -12,6 +12,7 @@ import tornado.iostream
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from handlers.core.auth import Scope, TokenError, User, redact_tokens
+from handlers.core.client_message import Message, Token, parse, validate
 from handlers.core.disconnects import (
     BACKEND_UNAVAILABLE,
     INTERNAL_ERROR,
@@ -23,7 +24,6 @@ from handlers.core.disconnects import (
 )
 from handlers.core.framing import FrameError, frame, unpack
 from handlers.core.http import COOKIE, BaseHandler
-from handlers.core.messages import Message, Token, parse, validate
 from handlers.core.rate_limit import RateLimit
 from handlers.core.refusals import CLIENT_GONE, NOT_A_SOCKET_REQUEST, SOCKET_ORIGIN_MISSING, Refused
 from handlers.core.rfc6455 import StrictProtocol

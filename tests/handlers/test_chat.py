@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from handlers.chat import ChatWebSocket, Send
-from handlers.core.messages import validate
+from handlers.core.client_message import validate
 from tests.support.chats import Chatter, Start
 from tests.support.pictures import small
 from tests.support.running import Server

@@ -42,7 +42,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def validate(members: dict[str, Any], accepts: Mapping[str, type[Message]]) -> Message:
-    """The message by the schema of its type, or by that of ``token``. Raises WorkError."""
+    """The message, checked by the schema of its type; every socket also accepts ``token``. Raises WorkError."""
     known: dict[str, type[Message]] = {"token": Token, **accepts}
     kind = members.get("type")
     schema = known.get(kind) if isinstance(kind, str) else None
