@@ -6,6 +6,7 @@ Its watches stay meanwhile, and get placeholders.
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -40,7 +41,8 @@ class _Lost(Exception):
 class Capture:
     """``begin`` starts it, ``close`` ends it at once.
 
-    ``opened`` is done once the source is open; for a file that cannot be opened it has a WorkError.
+    ``opened`` is done once the source is open; for one that cannot be opened it has a WorkError. ``on_failed`` is
+    called when no more frames will come.
     """
 
     def __init__(
@@ -51,14 +53,14 @@ class Capture:
         forkserver: Forkserver,
         feeds: Feeds,
         counts: SourceCounters,
+        on_failed: "Callable[[Capture], None]",
     ) -> None:
         self.source, self.feeds = source, feeds
         self.watches: dict[Watch, None] = {}
         self.state = "connecting"
-        self.has_failed = False
         self.duration: float | None = None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._settings, self._counts = settings, counts
+        self._settings, self._counts, self._on_failed = settings, counts, on_failed
         self._process = CaptureProcess(forkserver)
         self._forkserver = forkserver
         self._loss: dict[str, Any] = {}  # reason and retry_ms, while the source is lost
@@ -218,13 +220,13 @@ class Capture:
 
     def _fail(self, error: WorkError) -> None:
         """Ends this capture without a retry."""
-        self.has_failed = True
-        if self.source.kind == "file" and not self.opened.done():
-            self.opened.set_exception(error)  # who waits for it has no watch yet
-            return
+        if not self.opened.done():
+            self.opened.set_exception(error)
+            self.opened.exception()  # of a file it is for who opens it; nothing waits for that of a live source
         for watch in list(self.watches):
             watch.close()
             watch.notify({"type": "error", **error.as_dict(), "ended": True})
+        self._on_failed(self)
 
     def _on_end(self, task: "asyncio.Task[None]") -> None:
         """An unexpected error ends its watches: they are not to wait for frames that never come."""

@@ -88,8 +88,6 @@ class VideoService:
         watch = Watch(request, ready, notify, self._counts[source.name])
         capture = None
         try:
-            if (failed := self._live.get(source.name)) and failed.has_failed:
-                self._close_capture(failed)
             capture = self._live.get(source.name) or self._open_capture(source, request)
             if source.kind == "file":
                 await capture.opened
@@ -127,7 +125,7 @@ class VideoService:
             raise Busy(f"{most} captures are open (video_captures)", _RETRY_AFTER)
         feeds = Feeds(self.settings, self._queue, f"video/{source.name}/{next(self._serial)}")
         counts = self._counts[source.name]
-        capture = Capture(source, request, self.settings, self._forkserver, feeds, counts)
+        capture = Capture(source, request, self.settings, self._forkserver, feeds, counts, self._close_capture)
         self._captures[capture] = owner
         if source.kind == "live":
             self._live[source.name] = capture

@@ -309,12 +309,12 @@ def test_the_number_of_a_frame_is_read_off_its_pixels() -> None:
 
 
 def failing_once(fork: Callable[[Forkserver], tuple[int, socket.socket]]) -> Callable[[Forkserver], Any]:
-    """A fork that fails as nobody has foreseen the first time."""
+    """A fork that fails the first time, with an error that is not expected."""
     tries = itertools.count()
 
     def fork_or_fail(forkserver: Forkserver) -> tuple[int, socket.socket]:
         if next(tries) == 0:
-            raise RuntimeError("out of luck")
+            raise RuntimeError("not expected")
         return fork(forkserver)
 
     return fork_or_fail
@@ -340,6 +340,8 @@ async def test_a_capture_that_fails_unexpectedly_ends_its_watches_and_the_next_w
             await service.watch(source, request, lambda: None, told.append)
             await until(lambda: told)
             assert (told[-1]["code"], told[-1]["temporary"], told[-1]["ended"]) == ("internal", True, True)
+            (listed,) = service.list_sources("alice", frozenset({"video"}))
+            assert listed["state"] == "idle"
         watch = await service.watch(source, request, lambda: None, told.append)
         await until(lambda: watch.newest)
         watch.close()
