@@ -59,6 +59,9 @@ class StaticFile(tornado.web.StaticFileHandler, BaseHandler):
 class ClientModule(BaseHandler):
     """/static/NAME.js: the short address by which pages import a module of static/client/."""
 
+    def head(self, name: str) -> None:
+        self.get(name)
+
     def get(self, name: str) -> None:
         if not (STATIC / "client" / name).is_file():
             raise Refused(NOTHING_HERE)

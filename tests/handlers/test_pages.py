@@ -48,6 +48,8 @@ def test_a_bad_token_becomes_no_cookie(server: Server, token: str) -> None:
 
 def test_the_files_of_the_console_are_served_with_their_types(server: Server) -> None:
     script = httpx.get(f"{server.url}/static/sluice.js")
+    head = httpx.head(f"{server.url}/static/sluice.js")
+    assert (head.status_code, head.headers["Etag"], head.content) == (200, script.headers["Etag"], b"")
     assert script.status_code == 200
     assert "javascript" in script.headers["Content-Type"]
     assert script.headers["Access-Control-Allow-Origin"] == "*", "pages of other origins import the module"
