@@ -154,6 +154,27 @@ async def test_a_call_that_is_given_up_leaves_no_answer_for_a_later_one(redis: R
     await connection.close()
 
 
+async def test_a_connection_that_is_given_up_while_it_is_made_is_made_anew_with_its_scripts(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """Given up at every turn of the loop that it takes."""
+    for turns in range(60):
+        redis.ask("SCRIPT", "FLUSH")
+        connection = CallConnection(make_pool(url_in(tmp_path)), 60)
+
+        async def check(connection: CallConnection = connection) -> object:
+            call = RedisCall("check", (b"x",), asyncio.get_running_loop().create_future())
+            return (await connection.execute([call]))[0]
+
+        given_up = asyncio.create_task(check())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        assert await check() == "OK"
+        await connection.close()
+
+
 async def test_a_user_is_present_by_any_process(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
         assert await one.presence.enter("room", "alice", "phone")

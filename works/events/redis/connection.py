@@ -34,7 +34,7 @@ class CallConnection:
     """The connection by which calls are made; it is made again after it broke. ``answer``: seconds for Redis to
     connect, and to answer a group of calls.
 
-    Where a call is given up, the driver disconnects: an answer that is still to come is not taken for a later call's.
+    When a call is cancelled the driver disconnects, so its late answer is never read as that of another call.
     """
 
     def __init__(self, pool: ConnectionPool, answer: float) -> None:
@@ -64,13 +64,18 @@ class CallConnection:
 
     async def _connect(self) -> AbstractConnection:
         """With the scripts, which Redis may have forgotten."""
-        self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await self._connection.connect()
-        loading = [("SCRIPT", "LOAD", script) for script in SCRIPTS.values()]
-        await self._connection.send_packed_command(self._connection.pack_commands(loading))
-        for _ in loading:
-            await self._connection.read_response()
-        return self._connection
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            loading = [("SCRIPT", "LOAD", script) for script in SCRIPTS.values()]
+            await connection.send_packed_command(connection.pack_commands(loading))
+            for _ in loading:
+                await connection.read_response()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection  # not before it has the scripts
+        return connection
 
 
 async def _read_answer(connection: AbstractConnection) -> Any:
