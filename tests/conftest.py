@@ -10,9 +10,10 @@ import websockets
 from hypothesis import HealthCheck, settings
 
 from tests.browser.chromium import BROWSER
+from tests.support import forking
 from tests.support.here import LocalServer
 from tests.support.redis import Redis, redis_in
-from tests.support.running import GUARD, Server
+from tests.support.running import GUARD, ROOT, Server
 from tests.support.s3 import S3, s3_in
 from tests.support.streams import Camera, make_clip
 
@@ -30,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forking() -> None:
+    """Before a test changes the folder or the environment."""
+    forking.load(ROOT)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import chdir, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,7 +15,14 @@ from tempfile import TemporaryFile
 import server
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.support.preloaded"])
+_PRELOADED = "tests.support.preloaded"
+_CONTEXT.set_forkserver_preload([_PRELOADED])
+
+
+def load(root: Path) -> None:
+    """Starts the process that is forked. It finds what it loads from its folder, and says nothing if it does not."""
+    with chdir(root):
+        forkserver.ensure_running()
 
 
 class ForkedProcess:
@@ -52,7 +61,8 @@ class ForkedProcess:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and its status is on its way
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -83,12 +93,13 @@ def _run(
     arguments: list[str], folder: Path, environment: dict[str, str], output: Connection, errors: Connection
 ) -> None:
     """In the child."""
+    assert _PRELOADED in sys.modules, "each server loads everything by itself: call load(), in time"
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     for stream, written in ((sys.stdout, output), (sys.stderr, errors)):
         os.dup2(written.fileno(), stream.fileno())
         written.close()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.stdout.reconfigure(line_buffering=True)
     sys.argv = ["server.py", *arguments]
     server.leave(server.main(arguments))

@@ -59,7 +59,8 @@ class Server:
         port = free_port() if port is None else port
         self.log: list[str] = []
         arguments = [f"--port={port}", *flags]
-        environment |= {"PYTHONUNBUFFERED": "1"} | ({"SLUICE_JWT_SECRET": secret} if secret else {})
+        environment |= {"PYTHONUNBUFFERED": "1"}  # a forked one does without
+        environment |= {"SLUICE_JWT_SECRET": secret} if secret else {}
         output, written = os.pipe()
         self.process = (_run if unforked else ForkedProcess)(arguments, folder, environment, written)
         os.close(written)
