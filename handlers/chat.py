@@ -124,9 +124,9 @@ class ChatWebSocket(BaseWebSocketHandler):
         self.spawn(self._inbox.run())
         self.spawn(self._send_all())
 
-    def _may_enter(self, room: str) -> bool:
-        """By the token of now: it may be renewed."""
-        return self.user.may_enter(room)
+    def _may_enter(self, name: str) -> bool:
+        """Asks the current token, which may have been renewed."""
+        return self.user.may_enter(name)
 
     async def _listen(self, stream: str, write: Callable[[Event], str]) -> StreamFanout:
         """The fanout of the stream, to which this connection then listens."""

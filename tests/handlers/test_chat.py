@@ -219,11 +219,18 @@ async def test_an_error_says_which_message_it_is_about(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice:
         await alice.send("send", room="nowhere", client_id="1", text="x")
         await alice.send("leave", room="nowhere")
+        await alice.send("presence", room="nowhere")
+        await alice.send("typing", room="nowhere")
         await alice.send("history", stream="room/nowhere")
-        for echoed in ({"client_id": "1", "room": "nowhere"}, {"room": "nowhere"}, {"stream": "room/nowhere"}):
+        await alice.send("read", stream="room/nowhere", offset=1)
+        room, stream = {"room": "nowhere"}, {"stream": "room/nowhere"}
+        for echoed in ({"client_id": "1", **room}, room, room, room, stream, stream):
             error = await alice.wait_for("error")
             assert (error["code"], error["message"]) == ("not_found", "room: join 'nowhere' first")
             assert {name: error[name] for name in ("client_id", "room", "stream") if name in error} == echoed
+        await alice.send("send", to="bob", client_id="2", text="x" * 4001)
+        error = await alice.wait_for("error")
+        assert (error["code"], error["client_id"]) == ("too_large", "2")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Two users of chat, one of whom knows every name of the other: nothing of another's is read, marked, said in, listed.
 
 Bob is in a room that Alice's token does not name, and talks with Carol. A row for each message type; a new one without
-a row fails. Seen to fail with may_enter left out of on_join, with _in left out of _known, of _place and of on_presence,
-and with broadcast open to all.
+a row fails. Seen to fail with may_enter left out of on_join, with the check of JoinedRooms left out of addressee, of
+readable and of on_presence, and with broadcast open to all.
 """
 
 import json

@@ -11,6 +11,7 @@ class JoinedRooms(dict[str, "asyncio.Task[None]"]):
     """By name of the room, the task that joins it. ``may_enter`` says whether the user may join a room."""
 
     def __init__(self, user: str, limit: int, may_enter: Callable[[str], bool]) -> None:
+        super().__init__()
         self._user, self._limit, self._may_enter = user, limit, may_enter
 
     def check_join(self, name: str) -> None:
