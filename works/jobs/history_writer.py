@@ -11,9 +11,13 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+import structlog
+
 from works.events.broker import Broker, Fenced
 from works.jobs.history import END, dumps, group
 from works.jobs.settings import JobSettings
+
+log = structlog.get_logger()
 
 # Fewest seconds between groups.
 _INTERVAL = 0.1
@@ -28,7 +32,7 @@ _RETRY_DELAY = 0.5
 
 
 class HistoryWriter:
-    """``fenced`` is called when the history has ended without this writer."""
+    """``fenced`` is called when the history has ended without this writer, or can no longer be written."""
 
     def __init__(self, log: Broker, stream: str, settings: JobSettings, fenced: Callable[[], None]) -> None:
         self._log, self._stream, self._fenced = log, stream, fenced
@@ -43,6 +47,7 @@ class HistoryWriter:
         self._has_space.set()
         self._writing = asyncio.Lock()
         self._running = asyncio.create_task(self._run())
+        self._running.add_done_callback(self._on_end)
 
     @property
     def spent(self) -> bool:
@@ -81,6 +86,12 @@ class HistoryWriter:
         self._running.cancel()
         self._pending.clear()
         self._has_space.set()
+
+    def _on_end(self, task: "asyncio.Task[None]") -> None:
+        """After an unexpected error nothing more is written, and the job must not go on as if it were."""
+        if not task.cancelled() and (error := task.exception()):
+            log.error("failed", duty="history", stream=self._stream, exc_info=error)
+            self._fenced()
 
     async def _run(self) -> None:
         while True:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import kinds_of_jobs
+from tests.support import event_stores, kinds_of_jobs
 from tests.support.event_stores import every_kind
-from tests.support.jobs import ALICE, all_events, end, groups, opened, start, wait_for_event
+from tests.support.jobs import ALICE, all_events, end, groups, opened, running_jobs, start, wait_for_event
 from works.events.broker import Event
 from works.jobs.history import JobHistory, dumps, group
 from works.jobs.requests import AnswerRequest, RetryRequest
@@ -189,3 +189,18 @@ def test_the_time_that_is_left_is_of_a_stage_and_not_of_the_next() -> None:
     assert history.progress == {"done": 6, "failed": 0, "total": 12, "eta_s": None}
     history.add(Event(3, group([dumps(progress)])))
     assert history.progress["eta_s"] == 3.5
+
+
+async def test_a_job_whose_events_can_no_longer_be_written_is_ended(tmp_path: Path) -> None:
+    async with event_stores.opened("sqlite", tmp_path) as store:
+        append, failures = store.broker.append, [RuntimeError("not expected")]
+
+        async def failing(stream: str, data: str, **options: Any) -> int:
+            if '"line"' in data and failures:
+                raise failures.pop()
+            return await append(stream, data, **options)
+
+        store.broker.append = failing  # type: ignore[method-assign]
+        async with running_jobs(store.broker, store.marks, store.leases, tmp_path, job_lease=2) as jobs:
+            id = await start(jobs, "counting", steps=10_000, pause=0.01)
+            assert (await end(jobs, id))["type"] == "interrupted"
