@@ -19,7 +19,7 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt requirements-extras.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-extras.txt Makefile
 	@for program in $(PROGRAMS); do command -v $$program >/dev/null || exec $(MAKE) --no-print-directory apt PACKAGES="$(DEBIAN)"; done
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
