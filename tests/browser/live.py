@@ -111,6 +111,16 @@ async def ended(page: Page, source: str, last: int, before: int) -> None:
     await state(page, "ended")
 
 
+async def enlarge(page: Page, source: str) -> None:
+    """Clicks that source in the list, and waits until it is the one that the controls act on.
+
+    The browser changes the address at the click, and reports it (``hashchange``) after it: until then the play button
+    and the bar still act on the source before.
+    """
+    await page.click(f"#source-list a[href='#live/{source}']")
+    await expect(page.locator("#stage-name")).to_have_text(source)
+
+
 async def round_trip(page: Page) -> None:
     """Has the server answer: what it had said before is then here, and what it had sent is painted.
 

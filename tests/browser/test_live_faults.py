@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.chromium import console
-from tests.browser.live import RECORD, at, drag, ended, more_shown, shown, state, watching
+from tests.browser.live import RECORD, at, drag, ended, enlarge, more_shown, shown, state, watching
 from tests.support.running import GUARD, Server, until
 from tests.support.streams import Camera
 from tests.support.watching import Viewer, sources
@@ -108,12 +108,12 @@ async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, lo
     async with watching(server, "quay") as page:
         before = await drag(page, 9.9)
         await ended(page, "quay", 249, before)
-        await page.click("#source-list a[href='#live/dock']")
+        await enlarge(page, "dock")
         await page.click("#play")
         await state(page, "paused")
         await drag(page, 4.0)
         await at(page, "dock", 4 * FPS)
-        await page.click("#source-list a[href='#live/yard']")
+        await enlarge(page, "yard")
         await drag(page, 60.0)
         await page.wait_for_function(f"() => window.shown.yard?.at(-1) > {60 * FPS}")
         server.stop(signal.SIGKILL)
@@ -124,10 +124,10 @@ async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, lo
         await state(page, "playing")
         await page.wait_for_function("(count) => window.shown.yard.length > count", arg=len(yard))
         assert yard[-1] - 1 <= (await shown(page, "yard"))[len(yard)] <= yard[-1] + 2 * FPS
-        await page.click("#source-list a[href='#live/dock']")
+        await enlarge(page, "dock")
         await state(page, "paused")
         assert (await shown(page, "dock"))[-1] == 4 * FPS
-        await page.click("#source-list a[href='#live/quay']")
+        await enlarge(page, "quay")
         await state(page, "ended")
         assert await shown(page, "quay") == at_the_end
 
