@@ -8,10 +8,10 @@ from playwright.async_api import expect
 
 from tests.browser.chromium import SCREENSHOTS
 from tests.browser.jobs import begin, jobs, saved_log, state
-from tests.handlers.test_rollouts import served
 from tests.support.rollouts import plan
 from tests.support.running import Server
 from tests.support.sshd import Fleet, sshd
+from tests.works.jobs.rollout.test_rollout_server import served
 
 pytestmark = pytest.mark.chaos
 
