@@ -1,7 +1,6 @@
 """The console in Chromium: a person drops a tall picture and sees it worked from where they look."""
 
 import base64
-from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -10,9 +9,8 @@ from playwright.async_api import Page
 from tests.browser.chromium import SCREENS, SCREENSHOTS, Proxy, console, order, states
 from tests.support.client import PLUG, Client
 from tests.support.pictures import encoded, small, tall
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
-Start = Callable[..., Server]
 # Slices that a page has on their way at once.
 IN_FLIGHT = 16
 

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.chromium import Proxy, console
 from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, last_line, lines, numbered, opened, saved_log, state
-from tests.support.running import Server, until
-
-Start = Callable[..., Server]
-
+from tests.support.running import Server, Start, until
 
 AT_END = """() => {
     const { scrollHeight, scrollTop, clientHeight } = document.querySelector("#job-log");

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,7 @@ from tests.browser.chromium import Proxy, console
 from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, opened, state
 from tests.browser.rooms import drop
 from tests.support.pictures import encoded, tall
-from tests.support.running import Server
-
-Start = Callable[..., Server]
+from tests.support.running import Server, Start
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The Jobs view in Chromium: many targets, many jobs, and that it all fits the screen."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,6 @@ from tests.browser.chromium import SCREENS, SCREENSHOTS
 from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, last_line, lines, opened, state
 from tests.support.pictures import encoded, tall
 from tests.support.running import Server
-
-Start = Callable[..., Server]
-
 
 # What is wider than its place, and neither scrolls nor is cut.
 TOO_WIDE = """() => [...document.querySelectorAll("#jobs-view *")]

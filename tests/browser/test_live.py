@@ -1,7 +1,7 @@
 """The Live view in Chromium: a person plays, pauses and seeks, and what the canvas shows is what was asked for."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,9 @@ from playwright.async_api import Page, expect
 from tests.browser.chromium import SCREENSHOTS
 from tests.browser.live import at, drag, ended, make_film, more_shown, round_trip, shown, state, watching
 from tests.support.pictures import encoded, tall
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 from tests.support.streams import Camera
 from tests.support.watching import sources
-
-Start = Callable[..., Server]
 
 FPS, FRAMES = 25, 250
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,12 @@ from playwright.async_api import Page, expect
 
 from tests.browser.chromium import console
 from tests.browser.live import RECORD, at, drag, ended, enlarge, more_shown, shown, state, watching
-from tests.support.running import GUARD, Server, until
+from tests.support.running import GUARD, Start, until
 from tests.support.streams import Camera
 from tests.support.watching import Viewer, sources
 
 pytestmark = pytest.mark.chaos
 
-Start = Callable[..., Server]
 
 FPS = 25
 # What is held of the page's bitmaps and addresses of blobs, of those that are made from now on.

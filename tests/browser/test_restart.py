@@ -1,17 +1,14 @@
 """A server that is killed under a page: the page comes back by itself, and every slice ends once."""
 
 import signal
-from collections.abc import Callable
 
 import pytest
 
 from tests.browser.chromium import console, order
 from tests.browser.test_console import all_done, choose, done, picture, slow
-from tests.support.running import Server
+from tests.support.running import Start
 
 pytestmark = pytest.mark.chaos
-
-Start = Callable[..., Server]
 
 
 async def test_a_page_outlives_a_server_that_is_killed(start: Start) -> None:

@@ -8,10 +8,9 @@ from playwright.async_api import expect
 
 from tests.browser.chromium import SCREENSHOTS
 from tests.browser.jobs import begin, jobs, saved_log, state
-from tests.support.rollouts import plan
+from tests.support.rollouts import plan, serve_rollouts
 from tests.support.running import Server
 from tests.support.sshd import Fleet, sshd
-from tests.works.jobs.rollout.test_rollout_server import served
 
 pytestmark = pytest.mark.chaos
 
@@ -26,7 +25,7 @@ async def test_a_rollout_over_twenty_hosts_outlives_its_page(start: Callable[...
     work = f'echo "hello $host"; until test -e {gate}; do sleep 0.1; done; echo "done $host"'
     with sshd(fleet, *HOSTS[:10]), sshd(fleet, *HOSTS[10:]):  # one listens on sixteen ports at most
         step = f"{{name: work, command: '{work}', timeout: 100}}"
-        server = served(start, fleet, plan(step, stage="forks: 20"))
+        server = serve_rollouts(start, fleet, plan(step, stage="forks: 20"))
         async with jobs(server) as page:
             id = await begin(page, "rollout", plan="update")
             await expect(page.locator("#job-lines")).to_contain_text("hello web")

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Callable
 
 import pytest
 from playwright.async_api import expect
@@ -11,9 +10,7 @@ from tests.browser.chromium import SCREENS, SCREENSHOTS
 from tests.browser.rooms import drop, go, joined, paste, room, say, texts
 from tests.support.chats import Chatter
 from tests.support.pictures import encoded, tall
-from tests.support.running import Server
-
-Start = Callable[..., Server]
+from tests.support.running import Server, Start
 
 # Scrolls to the top of the log, and says which message is there, and where. What comes in before the page has heard
 # that it was scrolled takes it back to the end.

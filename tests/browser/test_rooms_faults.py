@@ -1,7 +1,6 @@
 """The Rooms view when things go wrong: connections and servers that are lost, what is refused, what means harm."""
 
 import signal
-from collections.abc import Callable
 
 import pytest
 from playwright.async_api import expect
@@ -9,9 +8,7 @@ from playwright.async_api import expect
 from handlers.core.auth import issue
 from tests.browser.chromium import Proxy, console
 from tests.browser.rooms import go, joined, room, say, texts
-from tests.support.running import SECRET, Server, until
-
-Start = Callable[..., Server]
+from tests.support.running import SECRET, Server, Start, until
 
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 

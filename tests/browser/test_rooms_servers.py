@@ -1,6 +1,5 @@
 """Two servers on one Redis, in Chromium: who was away finds on the other server what was said and shown meanwhile."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,9 @@ from tests.browser.chromium import SCREENSHOTS
 from tests.browser.rooms import drop, joined, room, say, texts
 from tests.support.pictures import encoded, tall
 from tests.support.redis import Redis, url_in
-from tests.support.running import Server
+from tests.support.running import Start
 
 pytestmark = pytest.mark.chaos
-
-Start = Callable[..., Server]
 
 
 async def test_who_comes_back_on_another_server_finds_all_of_it(redis: Redis, start: Start, tmp_path: Path) -> None:

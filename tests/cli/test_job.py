@@ -12,8 +12,8 @@ import pytest
 
 from tests.support import forking
 from tests.support.ports import free_port
-from tests.support.running import ROOT, Server, hearing_ctrl_c, until
-from tests.support.watchers import KINDS, Start, Watcher
+from tests.support.running import ROOT, Server, Start, hearing_ctrl_c, until
+from tests.support.watchers import KINDS, Watcher
 
 
 @pytest.fixture(scope="module")

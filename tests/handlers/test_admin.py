@@ -1,7 +1,6 @@
 """/admin/kick: a revoked user is out at once and stays out, across a restart too; others are not touched."""
 
 import asyncio
-from collections.abc import Callable
 
 import httpx
 import pytest
@@ -9,9 +8,7 @@ import websockets
 
 from tests.support.client import Client
 from tests.support.pictures import small
-from tests.support.running import Server, until
-
-Start = Callable[..., Server]
+from tests.support.running import Server, Start, until
 
 
 async def kick(server: Server, scope: str = "admin", **body: object) -> httpx.Response:

@@ -8,9 +8,9 @@ import pytest
 
 from handlers.chat import ChatWebSocket, Send
 from handlers.core.client_message import validate
-from tests.support.chats import Chatter, Start
+from tests.support.chats import Chatter
 from tests.support.pictures import small
-from tests.support.running import Server
+from tests.support.running import Server, Start
 from works.errors import WorkError
 
 

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from tests.support.chats import Chatter, Start
+from tests.support.chats import Chatter
 from tests.support.redis import Redis, url_in
-from tests.support.running import Server
+from tests.support.running import Server, Start
 
 # As JSON one of these characters takes twelve bytes.
 LONG = "\U0001f40c" * 4000

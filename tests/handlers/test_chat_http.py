@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.chats import Chatter, Start
-from tests.support.running import Server
+from tests.support.chats import Chatter
+from tests.support.running import Server, Start
 
 
 @pytest.fixture

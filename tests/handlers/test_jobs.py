@@ -10,8 +10,8 @@ import pytest
 import websockets
 
 from tests.support.client import narrow
-from tests.support.running import Server, until
-from tests.support.watchers import KINDS, Start, Watcher, events_in
+from tests.support.running import Server, Start, until
+from tests.support.watchers import KINDS, Watcher, events_in
 
 
 @pytest.fixture(scope="module")

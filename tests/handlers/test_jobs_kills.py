@@ -13,8 +13,8 @@ import pytest
 import websockets
 
 from tests.support.redis import Redis, url_in
-from tests.support.running import Server, until
-from tests.support.watchers import KINDS, Start, Watcher, events_in
+from tests.support.running import Server, Start, until
+from tests.support.watchers import KINDS, Watcher, events_in
 
 # Seconds after which a job is found; a server that stands still for as long has lost its own.
 LEASE = 8.0

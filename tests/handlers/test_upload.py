@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,9 +14,8 @@ import pytest
 
 from tests.support.films import film, sound
 from tests.support.pictures import decoded, encoded, photograph, small, tall
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
-Start = Callable[..., Server]
 MIB = 1 << 20
 HTML = b"<!DOCTYPE html><script>alert(1)</script>"
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from tests.support.client import Client
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 from tests.support.streams import Camera, number_in
-from tests.support.watching import Start, Viewer, sources
+from tests.support.watching import Viewer, sources
 
 PART = re.compile(rb"--sluice\r\nContent-Type: image/jpeg\r\nContent-Length: (\d+)\r\nX-Captured-At: \d+\r\n\r\n")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import narrow
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 from tests.support.streams import Camera, make_clip, noisy, number_in
-from tests.support.watching import Start, Viewer, sources
+from tests.support.watching import Viewer, sources
 
 Make = Callable[[Path], Camera]
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.support.ports import free_port
-from tests.support.running import Server, alive, until
+from tests.support.running import Server, Start, alive, until
 from tests.support.streams import Camera, Deaf, publish
-from tests.support.watching import Start, Viewer, sources
+from tests.support.watching import Viewer, sources
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import websockets
 
 from handlers.core.auth import issue
 from tests.support.ports import free_port
-from tests.support.running import SECRET, Server, until
+from tests.support.running import SECRET, Server, Start, until
 from tests.support.streams import Camera
-from tests.support.watching import Start, Viewer, sources
+from tests.support.watching import Viewer, sources
 
 
 async def test_a_source_is_only_there_for_those_who_may_watch_it(start_here: Start, clip: Path) -> None:

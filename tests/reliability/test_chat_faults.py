@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.test_disks import disk, faults, fill
-from tests.support.chats import Chatter, Start
-from tests.support.running import GUARD, Server, until
+from tests.support.chats import Chatter
+from tests.support.running import GUARD, Server, Start, until
 
 pytestmark = pytest.mark.chaos
 

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager, closing, suppress
 
 import pytest
 
-from tests.support.chats import Chatter, Start
-from tests.support.running import GUARD
+from tests.support.chats import Chatter
+from tests.support.running import GUARD, Start
 
 # Messages of this size have the journal grow to where it is folded within a moment.
 LONG = "x" * 200_000

@@ -18,11 +18,10 @@ import pytest
 import websockets
 
 from tests.support.chats import Chatter
-from tests.support.running import GUARD, Server, until
+from tests.support.running import GUARD, Server, Start, until
 
 pytestmark = pytest.mark.chaos
 
-Start = Callable[..., Server]
 Heard = list[tuple[int, str]]
 
 ROOMS = ("harbour", "vault")

@@ -23,9 +23,7 @@ from tests.reliability.doors import Answer, ask, bearer, log_of, request
 from tests.support import forking
 from tests.support.client import Client
 from tests.support.pictures import small
-from tests.support.running import GUARD, Server, until
-
-Start = Callable[..., Server]
+from tests.support.running import GUARD, Server, Start, until
 
 
 @pytest.fixture

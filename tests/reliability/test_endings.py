@@ -8,7 +8,6 @@ no_keep_alive (no close).
 import asyncio
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -17,11 +16,10 @@ from tests.reliability.harness import tried
 from tests.reliability.raw import Raw, thin
 from tests.support.client import Client
 from tests.support.pictures import decoded, encoded, photograph
-from tests.support.running import GUARD, Server, until
+from tests.support.running import GUARD, Server, Start, until
 
 pytestmark = pytest.mark.chaos
 
-Start = Callable[..., Server]
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,10 +15,8 @@ from tests.support import forking
 from tests.support.client import Client
 from tests.support.films import sound
 from tests.support.pictures import decoded, encoded, photograph, small
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 from tests.support.s3 import S3, SECRET, s3_in
-
-Start = Callable[..., Server]
 
 
 def on(start: Start, s3: S3, **settings: object) -> Server:

@@ -16,9 +16,8 @@ from tests.browser.chromium import BROWSER
 from tests.reliability.doors import DENY, Answer, ask, bearer, request
 from tests.support.client import Client
 from tests.support.pictures import small
-from tests.support.running import Server
+from tests.support.running import Server, Start
 
-Start = Callable[..., Server]
 OWN, ALLOWED = "http://127.0.0.1", "https://pages.example"
 FOREIGN = (
     *("https://evil.example", "null", "", "http://", "http://127.0.0.1.evil.example", "http://127.0.0.1:81"),

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,14 +21,13 @@ from tests.reliability.harness import TRIES, Cost, Ends, healthy, peak_address_s
 from tests.reliability.mutations import mutations
 from tests.support.client import PLUG, Client
 from tests.support.pictures import encoded, photograph, small
-from tests.support.running import GUARD, ROOT, Server, until
+from tests.support.running import GUARD, ROOT, Server, Start, until
 from works.errors import WorkError
 from works.imaging.pipeline import process
 from works.imaging.settings import ImageLimits
 from works.imaging.task import Task
 from works.storage.results_folder import FolderResults
 
-Start = Callable[..., Server]
 PILLOW = "pillow==13.0.0"
 GROWTH = 64 << 20
 GIB = 1 << 30

@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import statistics
 import time
-from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
 
@@ -17,10 +16,9 @@ import pytest
 from tests.reliability.harness import TRIES, Cost, healthy, send_all
 from tests.support.client import Client
 from tests.support.pictures import encoded, photograph, small
-from tests.support.running import GUARD, Server, until
+from tests.support.running import GUARD, Server, Start, until
 from works.queue.attempts import ATTEMPTS
 
-Start = Callable[..., Server]
 # What the flood asks of each slice.
 FLOOD: dict[str, Any] = {"zoom": 0.5}
 

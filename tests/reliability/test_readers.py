@@ -6,7 +6,7 @@ import json
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from socket import create_connection, socket
@@ -18,11 +18,10 @@ from tests.reliability.harness import Cost, healthy, tried
 from tests.reliability.raw import CLOSE, PING, TEXT, Raw, answer, closing, frame, thin
 from tests.support.client import Client, narrow, upgrade
 from tests.support.pictures import encoded, photograph, small
-from tests.support.running import GUARD, Server, until
+from tests.support.running import GUARD, Server, Start, until
 
 pytestmark = pytest.mark.chaos
 
-Start = Callable[..., Server]
 MIB = 1 << 20
 # A message of 2 KB with an answer of 6: what it is refused for is quoted, and written in escapes.
 LONG = frame(TEXT, json.dumps({"type": "cancel", "\U0001f600" * 500: 1}, ensure_ascii=False).encode())

@@ -10,7 +10,6 @@ import json
 import signal
 import struct
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -18,11 +17,10 @@ from tests.reliability.harness import Cost, healthy, tried
 from tests.reliability.raw import BINARY, CLOSE, KEY, PING, PONG, TEXT, Raw, answer, closing, frame, thin
 from tests.support.client import Client, upgrade
 from tests.support.pictures import small
-from tests.support.running import GUARD, Server, until
+from tests.support.running import GUARD, Server, Start, until
 
 pytestmark = pytest.mark.chaos
 
-Start = Callable[..., Server]
 BYE = b"\x88\x82" + KEY + b"\x03\xe8"
 GOODBYE = b"\x88\x02\x03\xe8"
 

@@ -6,11 +6,11 @@ import signal
 import httpx
 import pytest
 
-from tests.support.chats import Chatter, Start
+from tests.support.chats import Chatter
 from tests.support.client import Client
 from tests.support.pictures import small
 from tests.support.redis import Redis, url_in
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
 Two = tuple[Server, Server]
 

@@ -16,9 +16,8 @@ from tests.reliability.harness import healthy
 from tests.reliability.raw import BINARY, CLOSE, TEXT, Raw, frame
 from tests.support.client import PLUG, TRIES, Client, admitted, shortened, upgrade
 from tests.support.pictures import small
-from tests.support.running import GUARD, SECRET, Server, until
+from tests.support.running import GUARD, SECRET, Server, Start, until
 
-Start = Callable[..., Server]
 # The close that says so.
 ENDED = (CLOSE, b"\x11\x31the token has run out")
 # Seconds by which the clocks of a timer and of a token may differ.

@@ -1,12 +1,9 @@
 """What the tests of chat share: a client of /ws/chat that knows what it was told."""
 
-from collections.abc import Callable
 from typing import Any
 
 from tests.support.client import Client
 from tests.support.running import Server
-
-Start = Callable[..., Server]
 
 
 class Chatter(Client):

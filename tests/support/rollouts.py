@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tests.support.jobs import make_resources
+from tests.support.running import Server, Start
 from tests.support.sshd import Fleet
 from works.imaging.task import Result, Task
 from works.jobs import FINAL, JobFailed
@@ -84,6 +85,13 @@ def prepare(fleet: Fleet, text: str, only: frozenset[str] | None = None, **setti
     path.write_text(fleet.yaml() + "plans:\n" + "".join(f"  {line}\n" for line in text.strip("\n").splitlines()))
     known = {"plans": str(path), "ssh_known_hosts": str(fleet.known_hosts), "ssh_key": str(fleet.key)}
     return Recorder(known | SETTINGS | settings, fleet.folder, only)
+
+
+def serve_rollouts(start: Start, fleet: Fleet, text: str) -> Server:
+    """A server with this plan, started by ``start``."""
+    settings = prepare(fleet, text).resources.rollout
+    names = ("plans", "ssh_known_hosts", "ssh_key", "ssh_connect_timeout", "rollout_kill_timeout")
+    return start(**{name: getattr(settings, name) for name in names} | {"job_cancel_timeout": 90})
 
 
 async def carry_out(context: Recorder, **params: Any) -> Recorder:

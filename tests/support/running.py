@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,10 @@ class Server:
         self._reader.join(GUARD)
         self._output.close()
         return status
+
+
+Start = Callable[..., Server]
+"""What the fixtures ``start`` and ``start_here`` give: starts a server with these settings."""
 
 
 @contextmanager

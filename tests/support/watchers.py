@@ -1,15 +1,13 @@
 """What the tests of jobs share: a client of /ws/jobs that knows what it was told."""
 
 import secrets
-from collections.abc import Callable
 from typing import Any
 
 from tests.support.client import Client
 from tests.support.jobs import KINDS
 from tests.support.running import Server
 
-Start = Callable[..., Server]
-__all__ = ["KINDS", "Start", "Watcher", "events_in"]
+__all__ = ["KINDS", "Watcher", "events_in"]
 
 
 def events_in(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

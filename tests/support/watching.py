@@ -1,14 +1,12 @@
 """What the tests of video share: a client of /ws/video that knows its frames from its other messages."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from tests.support.client import Client
 from tests.support.running import Server
 from tests.support.streams import number_in
 
-Start = Callable[..., Server]
 Message = dict[str, Any]
 
 

@@ -5,7 +5,6 @@ import io
 import os
 import secrets
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from tests.support.client import Client
 from tests.support.clips import clip, frames_of
 from tests.support.pictures import encoded, photograph
 from tests.support.recording import recording
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 from tests.support.s3 import S3
 from tests.support.zips import zipped
 from works.storage.address import StoreOptions
-
-Start = Callable[..., Server]
 
 
 async def upload(server: Server, data: bytes) -> str:

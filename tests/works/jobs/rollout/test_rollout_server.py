@@ -1,17 +1,15 @@
 """Rollouts over the real server, its socket and real hosts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.client import Client
-from tests.support.rollouts import plan, prepare
-from tests.support.running import Server, until
+from tests.support.rollouts import plan, prepare, serve_rollouts
+from tests.support.running import Server, Start, until
 from tests.support.sshd import Fleet, gone, sshd
-
-Start = Callable[..., Server]
 
 
 @pytest.fixture
@@ -21,13 +19,6 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     fleet = Fleet(folder)
     with sshd(fleet, *"abc"):
         yield fleet
-
-
-def served(start: Start, fleet: Fleet, text: str) -> Server:
-    """A server with this plan."""
-    settings = prepare(fleet, text).resources.rollout
-    names = ("plans", "ssh_known_hosts", "ssh_key", "ssh_connect_timeout", "rollout_kill_timeout")
-    return start(**{name: getattr(settings, name) for name in names} | {"job_cancel_timeout": 90})
 
 
 async def connect(server: Server) -> Client:
@@ -85,7 +76,7 @@ async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(
 ) -> None:
     flag = fleet.folder / "mended"
     work = f'printf "\\033[31mhello $host\\n"; test $host != b || test -e {flag}'
-    server = served(start_here, fleet, plan(f"{{name: work, command: '{work}'}}", top="budget: 1"))
+    server = serve_rollouts(start_here, fleet, plan(f"{{name: work, command: '{work}'}}", top="budget: 1"))
     async with await connect(server) as client:
         schema = client.hello["jobs"]["rollout"]["params"]
         assert set(schema["properties"]) == {"plan", "params", "hosts", "dry_run"}
@@ -107,7 +98,9 @@ async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(
 
 
 async def test_parameters_that_do_not_fit_are_told_all_at_once(start_here: Start, fleet: Fleet) -> None:
-    server = served(start_here, fleet, plan("{name: work, command: 'true'}", top="params: {mode: {choices: [fast]}}"))
+    server = serve_rollouts(
+        start_here, fleet, plan("{name: work, command: 'true'}", top="params: {mode: {choices: [fast]}}")
+    )
     async with await connect(server) as client:
         await client.send("start", job="rollout", params={"plann": "x", "dry_run": "perhaps"}, client_id="one")
         error = await client.wait_for("error", client_id="one")
@@ -119,7 +112,9 @@ async def test_parameters_that_do_not_fit_are_told_all_at_once(start_here: Start
 
 async def test_a_cancel_over_the_socket_ends_what_runs_on_the_hosts(start_here: Start, fleet: Fleet) -> None:
     work = f"echo $$ > {fleet.folder}/pid-$host; sleep 600; sleep 600"
-    server = served(start_here, fleet, plan(f"{{name: work, command: '{work}', timeout: 900}}", stage="forks: 2"))
+    server = serve_rollouts(
+        start_here, fleet, plan(f"{{name: work, command: '{work}', timeout: 900}}", stage="forks: 2")
+    )
 
     def pids() -> list[int]:
         return [int(path.read_text()) for path in fleet.folder.glob("pid-*") if path.read_text().endswith("\n")]
@@ -136,7 +131,7 @@ async def test_a_cancel_over_the_socket_ends_what_runs_on_the_hosts(start_here: 
 
 
 async def test_a_person_who_watches_says_yes(start_here: Start, fleet: Fleet) -> None:
-    server = served(start_here, fleet, plan("{name: work, command: 'true'}", stage="approve: stage"))
+    server = serve_rollouts(start_here, fleet, plan("{name: work, command: 'true'}", stage="approve: stage"))
     async with await connect(server) as client:
         id = await begin(client)
         asked: list[dict[str, Any]] = []
