@@ -13,7 +13,7 @@ from tests.browser.chromium import BROWSER
 from tests.support import forking
 from tests.support.here import LocalServer
 from tests.support.redis import Redis, redis_in
-from tests.support.running import GUARD, ROOT, Server
+from tests.support.running import GUARD, ROOT, Server, Start
 from tests.support.s3 import S3, s3_in
 from tests.support.streams import Camera, make_clip
 
@@ -51,7 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """Starts servers with settings of their own; they are stopped after the test."""
     started: list[Server] = []
 
@@ -66,7 +66,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def start_here(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def start_here(tmp_path: Path) -> Iterator[Start]:
     """Starts servers as ``start`` does, in threads of this process: see LocalServer for who may use it."""
     started: list[LocalServer] = []
 

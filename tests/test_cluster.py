@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tests.support.client import PLUG, Client
 from tests.support.dask import Dask, dask_in
 from tests.support.pictures import encoded, photograph, small
 from tests.support.queues import on_dask, task
-from tests.support.running import GUARD, Server, alive, until
+from tests.support.running import GUARD, Server, Start, alive, until
 from works.queue.cluster_address import ClusterAddress, is_private
 from works.queue.dask import DaskCluster
 from works.queue.settings import ClusterSettings
@@ -56,7 +56,7 @@ async def worked(client: Client, slices: dict[int, bytes], **members: Any) -> li
     return ends
 
 
-async def test_a_tall_picture_comes_back_whole_from_two_workers(cluster: Dask, start: Callable[..., Server]) -> None:
+async def test_a_tall_picture_comes_back_whole_from_two_workers(cluster: Dask, start: Start) -> None:
     server = start(queue=cluster.url)
     await ready(server)
     whole = photograph()
@@ -71,9 +71,7 @@ async def test_a_tall_picture_comes_back_whole_from_two_workers(cluster: Dask, s
 
 
 @pytest.mark.chaos
-async def test_readyz_says_that_no_worker_can_be_reached_and_when_one_can_again(
-    cluster: Dask, start: Callable[..., Server]
-) -> None:
+async def test_readyz_says_that_no_worker_can_be_reached_and_when_one_can_again(cluster: Dask, start: Start) -> None:
     server = start(queue=cluster.url)
     await ready(server)
     cluster.kill(cluster.scheduler)
@@ -97,7 +95,7 @@ def spent(process: psutil.Process) -> float:
 
 
 @pytest.mark.chaos
-async def test_when_a_server_is_killed_the_workers_end_its_slices(cluster: Dask, start: Callable[..., Server]) -> None:
+async def test_when_a_server_is_killed_the_workers_end_its_slices(cluster: Dask, start: Start) -> None:
     server = start(queue=cluster.url)
     await ready(server)
     async with await Client.connect(server) as client:
@@ -195,7 +193,7 @@ def test_a_scheduler_does_not_listen_on_all_addresses_in_plain(tmp_path: Path) -
         assert "0.0.0.0 is a public address" in cluster.log
 
 
-async def test_a_public_address_in_plain_is_tried_when_that_is_forced(start: Callable[..., Server]) -> None:
+async def test_a_public_address_in_plain_is_tried_when_that_is_forced(start: Start) -> None:
     server = start(queue="tcp://192.0.2.1:8786", queue_plain="true")
     assert httpx.get(f"{server.url}/readyz").status_code == 503
 

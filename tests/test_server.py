@@ -6,7 +6,6 @@ import re
 import signal
 import stat
 import subprocess
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,11 +22,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.support import forking
 from tests.support.client import Client
 from tests.support.pictures import small
-from tests.support.running import SECRET, Server, alive, until
+from tests.support.running import SECRET, Server, Start, alive, until
 
 
 @pytest.fixture
-def start(start: Callable[..., Server]) -> Callable[..., Server]:
+def start(start: Start) -> Start:
     """Each ``python server.py``, as a user starts it."""
     return partial(start, unforked=True)
 
@@ -93,7 +92,7 @@ def test_a_printed_token_has_the_audience_and_the_issuer_that_are_asked_for(tmp_
     assert claims["scope"] == "images"
 
 
-async def test_without_a_key_the_server_makes_one_and_prints_the_way_in(start: Callable[..., Server]) -> None:
+async def test_without_a_key_the_server_makes_one_and_prints_the_way_in(start: Start) -> None:
     server = start(secret=None)
     found = re.search(r"ready: (http://127\.0\.0\.1:\d+/\?token=\S+)", "".join(server.log))
     assert found
@@ -120,9 +119,7 @@ async def way_in(server: Server) -> str:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost"])
-async def test_with_a_secret_the_link_is_printed_where_only_this_machine_can_use_it(
-    start: Callable[..., Server], address: str
-) -> None:
+async def test_with_a_secret_the_link_is_printed_where_only_this_machine_can_use_it(start: Start, address: str) -> None:
     server = start(address=address, jwt_audience="pictures", jwt_issuer="here")
     link = re.search(r"/\?token=(\S+)", await way_in(server))
     assert link
@@ -132,15 +129,13 @@ async def test_with_a_secret_the_link_is_printed_where_only_this_machine_can_use
     assert set(claims["scope"].split()) == {"images", "chat", "video", "jobs", "admin"}
 
 
-async def test_a_server_that_others_reach_prints_how_to_get_a_token_and_none(start: Callable[..., Server]) -> None:
+async def test_a_server_that_others_reach_prints_how_to_get_a_token_and_none(start: Start) -> None:
     printed = await way_in(start(address="0.0.0.0"))
     assert "eyJ" not in printed
     assert re.search(r"python server\.py token --sub NAME --scope '[a-z ]+'", printed)
 
 
-async def test_a_server_that_cannot_issue_tokens_says_where_they_come_from(
-    start: Callable[..., Server], tmp_path: Path
-) -> None:
+async def test_a_server_that_cannot_issue_tokens_says_where_they_come_from(start: Start, tmp_path: Path) -> None:
     key = ed25519.Ed25519PrivateKey.generate().public_key()
     pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "key.pem").write_bytes(pem)
@@ -149,7 +144,7 @@ async def test_a_server_that_cannot_issue_tokens_says_where_they_come_from(
     assert "where the private key is" in printed
 
 
-def test_each_start_on_port_0_takes_a_free_port(start: Callable[..., Server], server: Server) -> None:
+def test_each_start_on_port_0_takes_a_free_port(start: Start, server: Server) -> None:
     other = start(port=0)
     assert other.port != server.port
     assert httpx.get(f"{other.url}/healthz").status_code == 200
@@ -200,7 +195,7 @@ def test_a_second_server_in_the_same_folder_is_refused(server: Server) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_secret_on_the_command_line_is_warned_of(start: Callable[..., Server]) -> None:
+def test_a_secret_on_the_command_line_is_warned_of(start: Start) -> None:
     server = start(secret=None, jwt_secret=SECRET)
     assert "warning: --jwt-secret" in "".join(server.log)
     assert SECRET not in "".join(server.log)
@@ -208,7 +203,7 @@ def test_a_secret_on_the_command_line_is_warned_of(start: Callable[..., Server])
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_server_told_to_stop_finishes_what_runs_and_fails_the_rest_as_temporary(
-    start: Callable[..., Server], number: int
+    start: Start, number: int
 ) -> None:
     server = start(workers=1, drain_timeout=60)
     await until(server.children)
@@ -238,7 +233,7 @@ async def test_a_server_told_to_stop_finishes_what_runs_and_fails_the_rest_as_te
     assert not [line for line in server.log if "Traceback" in line or "error" in line]
 
 
-async def test_while_it_drains_a_server_takes_nothing_new(start: Callable[..., Server]) -> None:
+async def test_while_it_drains_a_server_takes_nothing_new(start: Start) -> None:
     server = start(workers=1, drain_timeout=60)
     await until(server.children)
     (decoder,) = server.children()
@@ -262,7 +257,7 @@ async def test_while_it_drains_a_server_takes_nothing_new(start: Callable[..., S
         assert picture.result().status_code == 200, "what ran was finished"
 
 
-async def test_what_takes_too_long_does_not_keep_a_server_from_stopping(start: Callable[..., Server]) -> None:
+async def test_what_takes_too_long_does_not_keep_a_server_from_stopping(start: Start) -> None:
     server = start(workers=1, slice_timeout=60, drain_timeout=0.2)
     processes = family(server)
     client = await Client.connect(server)
@@ -275,7 +270,7 @@ async def test_what_takes_too_long_does_not_keep_a_server_from_stopping(start: C
     await until(lambda: gone(processes))
 
 
-async def test_a_thread_in_opencv_does_not_keep_a_server_from_stopping(start: Callable[..., Server]) -> None:
+async def test_a_thread_in_opencv_does_not_keep_a_server_from_stopping(start: Start) -> None:
     """It has half a minute of work left, and nothing can interrupt it."""
     server = start(workers=1, isolation="thread", drain_timeout=0.2)
     client = await Client.connect(server)
@@ -285,7 +280,7 @@ async def test_a_thread_in_opencv_does_not_keep_a_server_from_stopping(start: Ca
     assert [end["code"] for end in said if end["type"] == "error"] == ["cancelled"]
 
 
-async def test_a_server_that_is_killed_leaves_no_process_behind(start: Callable[..., Server]) -> None:
+async def test_a_server_that_is_killed_leaves_no_process_behind(start: Start) -> None:
     server = start(workers=2)
     async with await Client.connect(server) as client:
         await client.plug()

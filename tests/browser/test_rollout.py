@@ -1,6 +1,5 @@
 """A rollout over twenty real hosts in Chromium: begun, the page closed, opened again, and nothing of it is missing."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from playwright.async_api import expect
 from tests.browser.chromium import SCREENSHOTS
 from tests.browser.jobs import begin, jobs, saved_log, state
 from tests.support.rollouts import plan, serve_rollouts
-from tests.support.running import Server
+from tests.support.running import Start
 from tests.support.sshd import Fleet, sshd
 
 pytestmark = pytest.mark.chaos
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.chaos
 HOSTS = [f"web{number}" for number in range(1, 21)]
 
 
-async def test_a_rollout_over_twenty_hosts_outlives_its_page(start: Callable[..., Server], tmp_path: Path) -> None:
+async def test_a_rollout_over_twenty_hosts_outlives_its_page(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "hosts"
     folder.mkdir()
     fleet = Fleet(folder)

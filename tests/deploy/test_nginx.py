@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ from tests.support.client import Client
 from tests.support.films import film
 from tests.support.nginx import SHIPPED, Nginx, nginx_before
 from tests.support.pictures import decoded, encoded, photograph, small
-from tests.support.running import GUARD, ROOT, Server, until
+from tests.support.running import GUARD, ROOT, Server, Start, until
 
 HELD = {"trusted_proxies": "127.0.0.1", "accel_redirect": "/_files/"}
 
@@ -154,7 +154,7 @@ def test_nobody_gets_from_outside_to_where_the_files_are(nginx: Nginx, behind: S
         assert str(behind.folder) not in answer.text
 
 
-def test_who_comes_to_the_server_itself_is_sent_the_file_by_it(start_here: Callable[..., Server]) -> None:
+def test_who_comes_to_the_server_itself_is_sent_the_file_by_it(start_here: Start) -> None:
     """Only a proxy that is trusted is handed a file's name: nobody else would know what to do with it."""
     server = start_here(trusted_proxies="127.0.0.5", accel_redirect="/_files/")
     name = stored(server, ".jpg", b"hello")

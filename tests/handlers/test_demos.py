@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from handlers.demos import MAX_BYTES
 from tests.support import here
 from tests.support.client import narrow
 from tests.support.here import closed
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
 
 async def connect(server: Server, path: str, name: str = "alice", **options: Any) -> ClientConnection:
@@ -88,7 +87,7 @@ async def test_broadcast_is_heard_by_all_who_are_there_and_by_nobody_who_has_lef
 
 
 @pytest.mark.chaos
-async def test_a_slow_reader_of_broadcast_costs_the_others_nothing(start: Callable[..., Server]) -> None:
+async def test_a_slow_reader_of_broadcast_costs_the_others_nothing(start: Start) -> None:
     """While it does not read, and after; without the bound of the outbox it would never be closed. Nor does it answer
     pings, and is not to be closed for that."""
     server = start(ping_interval=600)

@@ -1,13 +1,12 @@
 """/healthz, /readyz and /metrics: they answer while every worker is busy, and tell what is wrong."""
 
 import shutil
-from collections.abc import Callable
 
 import httpx
 
 from tests.support.client import Client
 from tests.support.pictures import small
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
 
 async def told(server: Server, status: int, *faulty: str) -> None:
@@ -31,7 +30,7 @@ async def test_a_healthy_server_says_so(server: Server) -> None:
     await told(server, 200)
 
 
-async def test_all_three_answer_while_every_worker_is_busy(start: Callable[..., Server]) -> None:
+async def test_all_three_answer_while_every_worker_is_busy(start: Start) -> None:
     server = start(workers=2, slice_timeout=200)
     async with await Client.connect(server) as client:
         await client.plug("one")
@@ -49,7 +48,7 @@ async def test_all_three_answer_while_every_worker_is_busy(start: Callable[..., 
     await until(lambda: server.metric("sluice_running") == 0)
 
 
-async def test_the_metrics_count_what_happens(start_here: Callable[..., Server]) -> None:
+async def test_the_metrics_count_what_happens(start_here: Start) -> None:
     server = start_here()
     async with await Client.connect(server) as client:
         assert server.metric("sluice_connections") == 1
@@ -71,7 +70,7 @@ async def test_the_metrics_count_what_happens(start_here: Callable[..., Server])
     assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
 
 
-async def test_metrics_are_for_the_allowed_networks_and_for_admins(start_here: Callable[..., Server]) -> None:
+async def test_metrics_are_for_the_allowed_networks_and_for_admins(start_here: Start) -> None:
     server = start_here(metrics_allow="10.0.0.0/8", trusted_proxies="127.0.0.1")
 
     def status(**headers: str) -> int:
@@ -88,7 +87,7 @@ async def test_metrics_are_for_the_allowed_networks_and_for_admins(start_here: C
 
 
 async def test_a_media_folder_that_cannot_be_written_makes_the_server_not_ready_until_it_is_back(
-    start: Callable[..., Server],
+    start: Start,
 ) -> None:
     server = start(workers=1)
     async with await Client.connect(server) as client:

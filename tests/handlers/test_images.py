@@ -1,7 +1,6 @@
 """/ws/images: what a slice may ask for and what it is answered, over real sockets."""
 
 import base64
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -10,7 +9,7 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.pictures import decoded, encoded, photograph, small
-from tests.support.running import Server
+from tests.support.running import Server, Start
 from works.imaging.pixels import Image, as_image
 
 
@@ -67,7 +66,7 @@ async def test_a_picture_may_come_as_base64_in_a_text_message(server: Server) ->
         assert decoded(result["payload"]).shape == (64, 128, 3)
 
 
-async def test_data_come_back_with_boxes_in_the_slice_and_on_the_page(start_here: Callable[..., Server]) -> None:
+async def test_data_come_back_with_boxes_in_the_slice_and_on_the_page(start_here: Start) -> None:
     page, server = letter(), start_here()  # in whose folder nobody else's results come
     async with await Client.connect(server) as client:
         before = server.results()

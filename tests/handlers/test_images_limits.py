@@ -1,7 +1,7 @@
 """/ws/images: whoever goes over a limit is told which one, and nobody else feels it."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import psutil
@@ -10,7 +10,7 @@ import websockets
 
 from tests.support.client import PLUG, Client, narrow
 from tests.support.pictures import encoded, photograph, scan, small
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ async def test_bytes_over_session_bytes_and_queue_bytes_are_refused_at_once(tigh
         assert len(await other.ends(1)) == 1
 
 
-async def test_a_slice_that_takes_too_long_is_ended_and_the_next_one_worked(start: Callable[..., Server]) -> None:
+async def test_a_slice_that_takes_too_long_is_ended_and_the_next_one_worked(start: Start) -> None:
     server = start(workers=1, slice_timeout=2)
     async with await Client.connect(server) as client:
         await client.slice("plug", small(), **PLUG)
@@ -150,7 +150,7 @@ async def test_too_many_messages_close_the_connection_with_4429(tight: Server) -
 
 
 async def test_a_reader_that_stops_reading_is_closed_with_4508_and_costs_little_memory(
-    start: Callable[..., Server],
+    start: Start,
 ) -> None:
     # It answers no pings either, and is not to be closed for that.
     server = start(outbox=1 << 20, messages_per_second=100_000, ping_interval=600)

@@ -2,14 +2,14 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.support.client import Client, narrow
 from tests.support.pictures import encoded, photograph, small
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ async def test_a_resumed_session_takes_new_slices_and_knows_its_old_ones(server:
         assert [(end["seq"], end["id"]) for end in await client.ends(1)] == [(2, "b")]
 
 
-async def test_a_long_story_is_replayed_no_faster_than_it_is_read(start_here: Callable[..., Server]) -> None:
+async def test_a_long_story_is_replayed_no_faster_than_it_is_read(start_here: Start) -> None:
     server = start_here(outbox=1 << 20, stall_timeout=200)
     client = await Client.connect(server)
     for number in range(30):
@@ -171,7 +171,7 @@ async def test_a_clean_close_drops_what_waits(one: Server) -> None:
     assert one.metric("sluice_slices_total", outcome="cancelled") - dropped == 21
 
 
-async def test_work_for_a_lost_connection_ends_with_the_grace(start: Callable[..., Server]) -> None:
+async def test_work_for_a_lost_connection_ends_with_the_grace(start: Start) -> None:
     server = start(workers=1, session_grace=0.2, slice_timeout=60)
     client = await Client.connect(server)
     await client.plug()
@@ -190,7 +190,7 @@ async def test_work_for_a_lost_connection_ends_with_the_grace(start: Callable[..
 
 
 @pytest.mark.chaos
-async def test_a_session_survives_an_orderly_restart(start: Callable[..., Server]) -> None:
+async def test_a_session_survives_an_orderly_restart(start: Start) -> None:
     server = start(workers=1, drain_timeout=0.2)
     client = await Client.connect(server)
     for number in range(5):
@@ -214,7 +214,7 @@ async def test_a_session_survives_an_orderly_restart(start: Callable[..., Server
         assert [(end["seq"], end["type"]) for end in await client.ends(1)] == [(27, "result")]
 
 
-async def test_after_a_crash_the_client_is_told_that_its_session_is_gone(start: Callable[..., Server]) -> None:
+async def test_after_a_crash_the_client_is_told_that_its_session_is_gone(start: Start) -> None:
     server = start()
     client = await Client.connect(server)
     await client.slice("a", small())

@@ -1,7 +1,6 @@
 """/ws/images: a token that runs out is announced, can be renewed in place, and else ends the connection."""
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +8,7 @@ import websockets
 
 from tests.support.client import Client, admitted, shortened
 from tests.support.pictures import small
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
 
 async def test_a_token_that_runs_out_is_announced_and_then_closes_the_connection(server: Server) -> None:
@@ -60,7 +59,7 @@ async def test_a_token_that_is_refused_leaves_the_first_one_in_place(server: Ser
         assert (await client.wait_for("result"))["id"] == "a"
 
 
-async def test_a_token_for_another_address_is_refused_at_renewal_too(start_here: Callable[..., Server]) -> None:
+async def test_a_token_for_another_address_is_refused_at_renewal_too(start_here: Start) -> None:
     server = start_here(trusted_proxies="127.0.0.1")
     async with await Client.connect(server, headers={"X-Forwarded-For": "192.0.2.7"}) as client:
         await client.send("token", token=server.token(ip="127.0.0.1"))

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from handlers.core.auth import issue
 from tests.support.client import upgrade
 from tests.support.pictures import animated_gif, decoded, encoded, photograph, small
-from tests.support.running import SECRET, Server, until
+from tests.support.running import SECRET, Server, Start, until
 
 
 async def connect(server: Server, token: str | None = None) -> ClientConnection:
@@ -103,7 +103,7 @@ async def test_the_uuid_comes_back_as_it_was(server: Server, uuid: str | float) 
         assert (await answer(page))["uuid"] == uuid
 
 
-async def test_another_response_type_gives_the_data_of_the_action(start_here: Callable[..., Server]) -> None:
+async def test_another_response_type_gives_the_data_of_the_action(start_here: Start) -> None:
     server = start_here()
     async with await greeted(server) as page:
         await page.send(message(rType="codes", responseType="json"))
@@ -196,7 +196,7 @@ async def test_pages_of_other_origins_are_refused_before_the_upgrade(server: Ser
         assert caught.value.response.status_code == 403
 
 
-async def test_slices_are_worked_from_the_top_and_dropped_with_the_connection(start: Callable[..., Server]) -> None:
+async def test_slices_are_worked_from_the_top_and_dropped_with_the_connection(start: Start) -> None:
     server = start(workers=1, slice_timeout=60)
     await until(lambda: len(server.children()) == 1)
     (decoder,) = server.children()

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.client import PLUG
 from tests.support.pictures import animated_gif, decoded, encoded, photograph, small
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
 
 def post(
@@ -175,7 +175,7 @@ def test_a_length_that_is_no_number_is_a_bad_request(server: Server, length: str
     assert raw(server, head(server, f"Content-Length: {length}", "Connection: close")).startswith(b"HTTP/1.1 4")
 
 
-def test_a_page_of_an_allowed_origin_may_post(start_here: Callable[..., Server]) -> None:
+def test_a_page_of_an_allowed_origin_may_post(start_here: Start) -> None:
     server = start_here(allow_origins="https://a.example")
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     answer = httpx.options(f"{server.url}/process", headers={"Origin": "https://a.example", **asked})
@@ -188,7 +188,7 @@ def test_a_page_of_an_allowed_origin_may_post(start_here: Callable[..., Server])
     assert "Access-Control-Allow-Origin" not in other.headers
 
 
-async def test_what_cannot_be_worked_now_says_when(start: Callable[..., Server]) -> None:
+async def test_what_cannot_be_worked_now_says_when(start: Start) -> None:
     server = start(workers=1, queue_bytes=len(small()) + 10)
     await until(server.children)
     (decoder,) = server.children()
@@ -205,7 +205,7 @@ async def test_what_cannot_be_worked_now_says_when(start: Callable[..., Server])
         assert [each.result().status_code for each in (running, waiting)] == [200, 200]
 
 
-def test_what_takes_too_long_is_told_as_a_timeout(start: Callable[..., Server]) -> None:
+def test_what_takes_too_long_is_told_as_a_timeout(start: Start) -> None:
     answer = post(start(workers=1, slice_timeout=1), small(), **_endless())
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
 
@@ -215,7 +215,7 @@ def _endless() -> dict[str, Any]:
     return {**PLUG, "options": json.dumps(PLUG["options"])}
 
 
-async def test_a_client_that_leaves_is_not_worked_for(start: Callable[..., Server]) -> None:
+async def test_a_client_that_leaves_is_not_worked_for(start: Start) -> None:
     server = start(workers=1, slice_timeout=60)
     asked = f"/process?{urlencode(_endless())}".encode()
     line = head(server, f"Content-Length: {len(small())}").replace(b"/process", asked, 1)

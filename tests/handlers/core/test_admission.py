@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from handlers.core.auth import issue
 from tests.support.client import Client, upgrade
 from tests.support.pictures import small
-from tests.support.running import SECRET, Server, until
+from tests.support.running import SECRET, Server, Start, until
 
 
 async def knock(server: Server, headers: dict[str, str] | None = None, **options: Any) -> ClientConnection:
@@ -79,7 +79,7 @@ async def test_pages_of_other_origins_are_refused(server: Server, origin: str) -
     assert "allow_origins" in error["message"]
 
 
-async def test_pages_of_our_own_and_of_allowed_origins_may_connect(start_here: Callable[..., Server]) -> None:
+async def test_pages_of_our_own_and_of_allowed_origins_may_connect(start_here: Start) -> None:
     server = start_here(allow_origins="https://a.example, https://b.example:8443")
     for origin in (server.url, "https://a.example", "https://b.example:8443"):
         async with await knock(server, bearer(server.token()) | {"Origin": origin}):
@@ -112,7 +112,7 @@ async def test_the_cookie_of_the_console_opens_a_socket_for_its_own_pages_only(s
     assert (await refusal(server, cookie | {"Origin": "http://evil.example"}))[0] == 403
 
 
-async def test_a_users_connections_are_capped_until_one_closes(start_here: Callable[..., Server]) -> None:
+async def test_a_users_connections_are_capped_until_one_closes(start_here: Start) -> None:
     server = start_here(connections_per_user=2)
     first, second = await Client.connect(server, "alice"), await Client.connect(server, "alice")
     status, error = await refusal(server, bearer(server.token("alice")))
@@ -127,7 +127,7 @@ async def test_a_users_connections_are_capped_until_one_closes(start_here: Calla
         assert server.metric("sluice_connections") == 2
 
 
-async def test_an_addresss_connections_are_capped_whoever_the_users_are(start_here: Callable[..., Server]) -> None:
+async def test_an_addresss_connections_are_capped_whoever_the_users_are(start_here: Start) -> None:
     server = start_here(connections_per_address=2, trusted_proxies="127.0.0.1")
     async with await Client.connect(server, "alice"), await Client.connect(server, "bob"):
         status, error = await refusal(server, bearer(server.token("carol")))
@@ -161,7 +161,7 @@ NOBODY, PROXY, TWO_PROXIES = "10.0.0.0/8", "127.0.0.0/8", "127.0.0.1 192.0.2.0/2
     ],
 )
 async def test_what_is_forwarded_is_believed_from_trusted_proxies_only(
-    start_here: Callable[..., Server], trusted: str, scheme: str, addresses: dict[str, str]
+    start_here: Start, trusted: str, scheme: str, addresses: dict[str, str]
 ) -> None:
     server = start_here(trusted_proxies=trusted)
     for forwarded, address in addresses.items():
@@ -179,7 +179,7 @@ async def test_what_is_forwarded_is_believed_from_trusted_proxies_only(
     [("https", "https", True), ("https", "http", False), ("http", "http", True), ("http", "https", True)],
 )
 async def test_over_tls_a_page_of_the_same_host_that_came_in_the_clear_is_foreign(
-    start_here: Callable[..., Server], told: str, page: str, let_in: bool
+    start_here: Start, told: str, page: str, let_in: bool
 ) -> None:
     """A proxy that has ended the TLS may not say so, and its pages are ours all the same."""
     server = start_here(trusted_proxies="127.0.0.1")
@@ -202,7 +202,7 @@ async def test_a_plain_get_of_a_socket_says_what_it_is(server: Server, path: str
     assert ("sluice.v2" in answer.json()["error"]["message"]) == (path == "/ws/images")
 
 
-async def test_a_connection_that_ends_before_it_is_open_gives_its_place_back(start: Callable[..., Server]) -> None:
+async def test_a_connection_that_ends_before_it_is_open_gives_its_place_back(start: Start) -> None:
     server = start(connections_per_user=1000)
     token = server.token()
     wrong = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "12", **bearer(token)}
@@ -219,7 +219,7 @@ async def test_a_connection_that_ends_before_it_is_open_gives_its_place_back(sta
     assert not [line for line in server.log if "error" in line.lower()]
 
 
-async def test_a_token_is_never_logged_wherever_it_was_put(start: Callable[..., Server]) -> None:
+async def test_a_token_is_never_logged_wherever_it_was_put(start: Start) -> None:
     server = start(log_level="debug")
     good, bad = server.token("alice"), issue("y" * 32, "alice", "images", 60)
     for token in (good, bad):
@@ -246,7 +246,7 @@ async def test_a_token_is_never_logged_wherever_it_was_put(start: Callable[..., 
     assert SECRET not in log
 
 
-async def test_who_comes_in_and_who_does_not_is_in_the_log(start: Callable[..., Server]) -> None:
+async def test_who_comes_in_and_who_does_not_is_in_the_log(start: Start) -> None:
     server = start()
     async with await Client.connect(server, "alice"):
         pass

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,7 +20,7 @@ from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorith
 
 from handlers.core.auth import Jwks, TokenError, Verifier
 from tests.support.client import Client, upgrade
-from tests.support.running import GUARD, Server, until
+from tests.support.running import GUARD, Server, Start, until
 
 PRIVATE: dict[str, tuple[Any, Any]] = {
     "RS256": (rsa.generate_private_key(65537, 2048), RSAAlgorithm),
@@ -214,9 +214,7 @@ async def test_a_publisher_that_is_gone_is_no_fault_of_the_token() -> None:
     assert "the keys cannot be fetched" in await refusal(verifier, token("RS256", "k"))
 
 
-async def test_a_server_takes_tokens_signed_with_a_published_key(
-    publisher: Publisher, start_here: Callable[..., Server]
-) -> None:
+async def test_a_server_takes_tokens_signed_with_a_published_key(publisher: Publisher, start_here: Start) -> None:
     publisher.publish(k="ES256")
     server = start_here(secret=None, jwks_url=publisher.url)
     async with await let_in(server, token("ES256", "k")) as client:
@@ -226,7 +224,7 @@ async def test_a_server_takes_tokens_signed_with_a_published_key(
 
 
 async def test_a_client_that_leaves_while_the_keys_are_fetched_gives_its_place_back(
-    publisher: Publisher, start: Callable[..., Server]
+    publisher: Publisher, start: Start
 ) -> None:
     server = start(secret=None, jwks_url=publisher.url, connections_per_user=1)
     publisher.publish(k="ES256")

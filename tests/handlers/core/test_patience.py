@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -10,7 +10,7 @@ import websockets
 
 from tests.support.client import Client, upgrade
 from tests.support.pictures import small
-from tests.support.running import Server, until
+from tests.support.running import Server, Start, until
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(hasty: Server) -> None:
 
 
 @pytest.mark.chaos
-async def test_a_socket_that_answers_no_ping_is_closed(start: Callable[..., Server]) -> None:
+async def test_a_socket_that_answers_no_ping_is_closed(start: Start) -> None:
     """One that does stays open, which is seen of one that lives through more than an interval and a time-out."""
     server = start(ping_interval=2, pong_timeout=2)
     for _ in range(5):  # we may be too busy to answer in time, though not each time
