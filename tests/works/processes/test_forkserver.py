@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.running import until
+from tests.support.running import alive, until
 from works.processes.channel import Channel
 from works.processes.forkserver import Forkserver
 
@@ -52,15 +52,17 @@ async def test_a_child_that_is_killed_ends_its_question_and_no_other_child(forks
     (first, end), (_, other_end) = forkserver.fork(), forkserver.fork()
     channel, other = Channel(end), Channel(other_end)
     pids = [(await ask(each))["pid"] for each in (channel, other)]
-    os.kill(pids[0], signal.SIGSTOP)  # it has the question, and gives no answer
+    killed = psutil.Process(pids[0])
+    killed.suspend()  # it has the question, and gives no answer
     question = asyncio.create_task(channel.ask(b"{}", b""))
     await asyncio.sleep(0)  # one turn of the loop sends it
     forkserver.kill(first)
     with pytest.raises(ConnectionResetError):
         await question
     assert (await ask(other))["pid"] == pids[1]
+    await until(lambda: not alive(killed))  # its socket closes a moment before
     forkserver.fork()[1].close()  # a forkserver waits for ended children at its next request
-    await until(lambda: not psutil.pid_exists(pids[0]))
+    await until(lambda: not killed.is_running())
     for each in (channel, other):
         each.close()
 
@@ -92,9 +94,9 @@ async def test_a_forkserver_that_died_is_started_again_by_the_next_fork(forkserv
 
 async def test_all_children_end_with_the_forkserver(forkserver: Forkserver) -> None:
     channels = [Channel(forkserver.fork()[1]) for _ in range(3)]
-    pids = [(await ask(channel))["pid"] for channel in channels]
-    os.kill(pids[0], signal.SIGSTOP)
+    children = [psutil.Process((await ask(channel))["pid"]) for channel in channels]
+    children[0].suspend()
     forkserver.close()
-    await until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    await until(lambda: not any(map(alive, children)))
     for channel in channels:
         channel.close()
