@@ -52,7 +52,7 @@ class Publish(BackEndHandler):
             )
         except OSError as error:
             raise Refused(UNAVAILABLE, what="it could not be stored", error=error) from None
-        log.info("published", stream=place.stream, sender=publication.sender, by=admin.name, address=self.address)
+        log.info("chat.published", stream=place.stream, sender=publication.sender, by=admin.name, address=self.address)
         self.write({"stream": place.wire_name(publication.sender), "offset": offset})
 
 
@@ -64,7 +64,7 @@ class BroadcastToAll(BackEndHandler):
             await self.services.chat.announce(admin.name, announcement.text)
         except OSError as error:
             raise Refused(UNAVAILABLE, what="nobody could be told", error=error) from None
-        log.info("broadcast", by=admin.name, address=self.address)
+        log.info("chat.broadcast", by=admin.name, address=self.address)
         self.set_status(204)
 
 

@@ -61,13 +61,13 @@ class BackgroundTasks:
             well = loop.call_later(self._backoff.well_after, self._down.discard, name)
             try:
                 await run()
-                log.error("failed", task=name, reason="it has ended by itself")
+                log.error("background.ended", task=name)
             except asyncio.CancelledError:
                 if (current := asyncio.current_task()) and current.cancelling():
                     raise
-                log.exception("failed", task=name)  # something that it waited for was cancelled
+                log.exception("background.failed", task=name)  # something that it waited for was cancelled
             except Exception:
-                log.exception("failed", task=name)
+                log.exception("background.failed", task=name)
             finally:
                 well.cancel()
             self._down.add(name)

@@ -56,7 +56,7 @@ class Bans:
                 if not (self._is_restored and await self._broker.recovers(_STREAM, self._epoch, self._offset)):
                     await self._catch_up(kick)
                 if failing_since is not None:
-                    log.info("bans followed again", after_s=round(clock() - failing_since, 1))
+                    log.info("bans.recovered", after_s=round(clock() - failing_since, 1))
                     failing_since = None
                 pause = self._pause
                 await self._read_on(kick)
@@ -65,7 +65,7 @@ class Bans:
             except OSError as error:
                 if failing_since is None:
                     failing_since = clock()
-                    log.warning("bans not followed", reason=str(error))
+                    log.warning("bans.unavailable", reason=str(error))
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, self._longest_pause)
 

@@ -10,7 +10,7 @@ def log_request(handler: RequestHandler) -> None:
     """Tornado's log_function. Answers below 500 are logged at level debug."""
     write = log.debug if handler.get_status() < 500 else log.error
     write(
-        "request",
+        "http.request",
         method=handler.request.method,
         path=handler.request.path,
         status=handler.get_status(),

@@ -137,7 +137,7 @@ class BaseHandler(tornado.web.RequestHandler):
             raise self.refuse(BANNED, until=time.ctime(until))
         if not {scope, *others} & user.scopes:
             raise self.refuse(SCOPE_MISSING, scope=scope)
-        log.info("admitted", user=user.name, scope=scope, address=self.address, path=self.request.path)
+        log.info("http.authorized", user=user.name, scope=scope, address=self.address, path=self.request.path)
         return user
 
     def is_allowed_origin(self, origin: str) -> bool:
@@ -158,7 +158,7 @@ class BaseHandler(tornado.web.RequestHandler):
         """Counts and logs it, and returns it to be raised."""
         self.services.metrics.refusals.labels(refused.cause).inc()
         status = refused.status_code
-        log.info("refused", status=status, reason=refused.cause, address=self.address, path=self.request.path)
+        log.info("http.refused", status=status, reason=refused.cause, address=self.address, path=self.request.path)
         return refused
 
     def refuse_failed(self, error: WorkError) -> Refused:
@@ -188,7 +188,7 @@ class BaseHandler(tornado.web.RequestHandler):
     def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
         """Tornado's own would log the query string, and with it tokens."""
         if not isinstance(error, tornado.web.HTTPError):
-            log.error("failed", path=self.request.path, exc_info=(kind, error, trace))
+            log.error("http.failed", path=self.request.path, exc_info=(kind, error, trace))
 
 
 class NotFound(BaseHandler):

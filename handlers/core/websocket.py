@@ -197,11 +197,11 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         if isinstance(error, OSError):
             self._close_unavailable(error)
         elif error:
-            log.error("failed", path=self.request.path, exc_info=error)
+            log.error("socket.failed", path=self.request.path, exc_info=error)
             self.disconnect(INTERNAL_ERROR)
 
     def _close_unavailable(self, error: OSError) -> None:
-        log.error("failed", path=self.request.path, reason=str(error))
+        log.error("socket.backend_unavailable", path=self.request.path, reason=str(error))
         self.disconnect(BACKEND_UNAVAILABLE)
 
     def send(self, message: dict[str, Any] | str | bytes) -> "asyncio.Future[None] | None":

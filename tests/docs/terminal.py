@@ -25,8 +25,8 @@ _PORT = re.compile(r"\b(?:800[0-2]|8786|9000|6379)\b")
 _SERVICE = re.compile(r"\bserver\.py(?! (?:token|job)\b)|-m http\.server|^redis-server")
 # What the log of a service says once it can be used; the first that fits. The last one is a server's.
 _READY = {
-    "server.py scheduler": '"event": "scheduling"',
-    "server.py worker": '"event": "working"',
+    "server.py scheduler": '"event": "scheduler.started"',
+    "server.py worker": '"event": "worker.connected"',
     "http.server": "Serving HTTP on",
     "redis-server": "Ready to accept connections",
     "server.py": "Sluice is ready: http",

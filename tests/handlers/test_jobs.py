@@ -177,10 +177,10 @@ async def test_a_job_is_cancelled_answered_and_retried_by_its_user_or_an_admin_o
         await alice.groups(again)
 
     def audit() -> dict[str, str]:
-        said = [json.loads(line) for line in jobs.log if '"event": "job ' in line and waiting in line]
+        said = [json.loads(line) for line in jobs.log if '"event": "job.' in line and waiting in line]
         return {each["event"]: each.get("by", each["user"]) for each in said}
 
-    await until(lambda: audit() == {"job started": "alice", "job cancelled": "root", "job ended": "alice"})
+    await until(lambda: audit() == {"job.started": "alice", "job.cancelled": "root", "job.ended": "alice"})
 
 
 async def test_what_is_unwatched_is_heard_no_more(jobs: Server) -> None:

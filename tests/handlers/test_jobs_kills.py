@@ -106,7 +106,7 @@ async def test_a_server_that_slept_past_its_lease_tells_no_more_of_its_job(
             seen = await watcher.groups(id)
             assert seen[-1]["ended"] == "interrupted"
             one.process.send_signal(signal.SIGCONT)
-            await until(lambda: any('"job lost"' in line for line in one.log))
+            await until(lambda: any('"job.lost"' in line for line in one.log))
             begun = await watcher.watch(id)
             assert begun["offset"] == seen[-1]["offset"]
             # Who runs it no longer has room for another, and takes it.

@@ -185,7 +185,7 @@ async def test_while_the_server_ends_a_stream_is_refused_as_every_socket_is(star
         await kept.get("/healthz")
         await client.plug()
         server.process.send_signal(signal.SIGTERM)
-        await until(lambda: any("draining" in line for line in server.log))
+        await until(lambda: any("server.draining" in line for line in server.log))
         answer = await kept.get("/video/yard/stream.mjpg")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert "restarting" in answer.json()["error"]["message"]

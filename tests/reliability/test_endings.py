@@ -24,7 +24,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def draining(server: Server) -> bool:
-    return any('"draining"' in line for line in server.log)
+    return any('"server.draining"' in line for line in server.log)
 
 
 async def test_a_request_that_has_not_come_whole_is_closed_without_an_answer(start: Start) -> None:
@@ -37,7 +37,7 @@ async def test_a_request_that_has_not_come_whole_is_closed_without_an_answer(sta
             raw.send(HEALTH, text[:-1])
             assert (await raw.head()).startswith(b"HTTP/1.1 200 ")
             assert await raw.reader.readexactly(16) == b'{"status": "ok"}'
-        await until(lambda: sum('"admitted"' in line for line in server.log) == 2)
+        await until(lambda: sum('"http.authorized"' in line for line in server.log) == 2)
         assert await asyncio.to_thread(server.stop) == 0
         assert (await process.rest(), await sent.rest()) == (b"", b"")
     assert not [line for line in server.log if '"error"' in line or "Traceback" in line]

@@ -132,7 +132,7 @@ async def test_a_follower_whose_event_store_fails_tries_again_and_says_so_once(t
                 broker.is_away = False
                 await until(lambda: kicked == ["mallory"])
         said = [(each["log_level"], each["event"], each.get("reason")) for each in logs]
-        assert said == [("warning", "bans not followed", "it is away"), ("info", "bans followed again", None)]
+        assert said == [("warning", "bans.unavailable", "it is away"), ("info", "bans.recovered", None)]
 
 
 async def test_a_ban_made_after_redis_was_stopped_amid_the_recovery_reaches_the_follower(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ async def test_a_ban_made_after_redis_was_stopped_amid_the_recovery_reaches_the_
                 with capture_logs() as logs:
                     redis.kill()
                     redis.start()
-                    await until(lambda: any(each["event"] == "bans not followed" for each in logs))
+                    await until(lambda: any(each["event"] == "bans.unavailable" for each in logs))
                     await asyncio.to_thread(redis.start)
                     await other.deny("eve", in_an_hour())
                     await until(lambda: "eve" in kicked)

@@ -81,7 +81,7 @@ class StreamFanout:
         except (PositionLost, OSError):
             self._lose()
         except Exception:
-            log.exception("failed", stream=self.stream)
+            log.exception("events.fanout_failed", stream=self.stream)
             self._lose()
 
     def _lose(self) -> None:

@@ -88,7 +88,7 @@ class JobExecution:
         except (PositionLost, OSError):
             self.lose()
         except Exception:
-            log.exception("failed", job=self.id)
+            log.exception("job.watch_failed", job=self.id)
             self.lose()
 
     def _apply(self, event: Event) -> None:
@@ -121,14 +121,14 @@ class JobExecution:
         self.context.ended = True
         state, event = self._outcome()
         if state == "lost":
-            log.warning("job lost", job=self.id, kind=self.kind.name, user=self.user)
+            log.warning("job.lost", job=self.id, kind=self.kind.name, user=self.user)
             return
         self.context.add_lines_cut(event)
         await self._writer.flush()
         await self._catch_up()
         await self._writer.end(state, self.history.end_members(**event))
         self._has_ended = True
-        log.info("job ended", job=self.id, kind=self.kind.name, user=self.user, state=state, code=event.get("code"))
+        log.info("job.ended", job=self.id, kind=self.kind.name, user=self.user, state=state, code=event.get("code"))
 
     async def _catch_up(self) -> None:
         """Reads the rest of what is written; retries until that succeeds."""
@@ -147,7 +147,7 @@ class JobExecution:
         if state == "lost":
             return state, {}
         if not self._function.done():
-            log.error("job does not stop", job=self.id, kind=self.kind.name)
+            log.error("job.not_stopped", job=self.id, kind=self.kind.name)
             why += f"; it did not stop within {self._stop_timeout:g} s and was cut off: what it left is not known"
             return state, {"code": "timeout", "message": why}
         outcome, event = self._function_outcome(self._function)
@@ -164,7 +164,7 @@ class JobExecution:
         if isinstance(error, WorkError):
             return "failed", {"code": error.code, "message": error.message}
         if error is not None:
-            log.error("failed", job=self.id, kind=self.kind.name, exc_info=error)
+            log.error("job.crashed", job=self.id, kind=self.kind.name, exc_info=error)
             return "failed", {"code": "internal", "message": "the job broke; the server's log says how"}
         return "succeeded", _result(function.result())
 

@@ -90,7 +90,7 @@ class HistoryWriter:
     def _on_end(self, task: "asyncio.Task[None]") -> None:
         """After an unexpected error nothing more is written, and the job must not go on as if it were."""
         if not task.cancelled() and (error := task.exception()):
-            log.error("failed", duty="history", stream=self._stream, exc_info=error)
+            log.error("job.history_failed", stream=self._stream, exc_info=error)
             self._fenced()
 
     async def _run(self) -> None:

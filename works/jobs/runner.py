@@ -125,7 +125,7 @@ class Runner:
         await asyncio.wait({running.done})
         self._running.pop(running.id, None)
         if not running.done.cancelled() and running.done.exception():
-            log.error("failed", job=running.id, exc_info=running.done.exception())
+            log.error("job.end_failed", job=running.id, exc_info=running.done.exception())
         elif not running.was_lost:
             with suppress(OSError):  # then ``_find_lost`` finds it, sees that it has ended, and does this
                 await self._expire_history(running.id)
@@ -169,7 +169,7 @@ class Runner:
             except OSError:
                 raise
             except Exception:  # a history that cannot be read must not stop the search for others
-                log.exception("failed", job=id)
+                log.exception("job.recovery_failed", job=id)
             finally:
                 del self._starting[id]
                 done.set()
@@ -185,7 +185,7 @@ class Runner:
             why = "the server that ran it has stopped without a word; what was running then is not known"
             event = history.end_members(type="interrupted", code="interrupted", message=why)
             await self._broker.append(job_stream(id), group([dumps(event)], ended="interrupted"), id=END)
-            log.warning("job interrupted", job=id, kind=history.job, user=history.user)
+            log.warning("job.interrupted", job=id, kind=history.job, user=history.user)
         await self._expire_history(id)
         await asyncio.to_thread(shutil.rmtree, self._folder / id, ignore_errors=True)
 
@@ -216,4 +216,4 @@ class Runner:
                 await asyncio.gather(*appends, return_exceptions=True)
                 await asyncio.gather(*self._watchers)
         except TimeoutError:
-            log.warning("jobs did not end", jobs=list(self._running))
+            log.warning("job.drain_timeout", jobs=list(self._running))

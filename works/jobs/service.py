@@ -96,7 +96,7 @@ class JobService:
         started |= {"retry_of": retry_of, "only": only}
         started_now = await self.runner.begin(id, who.name, kind, params, started, who.base_url)
         if started_now:
-            log.info("job started", job=id, kind=request.job, user=who.name, retry_of=retry_of)
+            log.info("job.started", job=id, kind=request.job, user=who.name, retry_of=retry_of)
             await self._forget_oldest(who.name)
         return id, started_now
 
@@ -163,7 +163,7 @@ class JobService:
             event = dumps({"type": "cancelling", "by": who.name, "reason": ""})
             try:
                 await self.broker.append(job_stream(id), group([event], request="cancel"), id="cancel", unless=(END,))
-                log.info("job cancelled", job=id, kind=history.job, user=history.user, by=who.name)
+                log.info("job.cancelled", job=id, kind=history.job, user=history.user, by=who.name)
                 return "cancelling"
             except Fenced:
                 history = await self.read_history(who, id)
@@ -190,7 +190,7 @@ class JobService:
             if event.data != answered:
                 raise WorkError("not_found", "approval: somebody else has answered it")
         log.info(
-            "job answered",
+            "job.answered",
             job=id,
             kind=history.job,
             user=history.user,

@@ -123,7 +123,7 @@ class BaseQueue:
         try:
             self._media.delete(name)
         except OSError as error:  # it goes when its time is over
-            log.warning("not deleted", name=name, reason=error.strerror or str(error))
+            log.warning("queue.result_not_deleted", name=name, reason=error.strerror or str(error))
 
     async def _settle(self) -> None:
         """The end of ``close``: what nobody wanted is deleted."""

@@ -127,7 +127,7 @@ class ClusterQueue(BaseQueue):
             except Exception as error:  # whatever it is, the next try may do
                 if pause == _BACKOFF[0]:
                     unknown = not isinstance(error, (OSError, ValueError))
-                    log.warning("cluster away", queue=self._settings.queue, reason=str(error), exc_info=unknown)
+                    log.warning("cluster.unavailable", queue=self._settings.queue, reason=str(error), exc_info=unknown)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _BACKOFF[1])
                 continue
@@ -136,7 +136,7 @@ class ClusterQueue(BaseQueue):
                 await self._attend(self._cluster)
             except Exception as error:
                 unknown = not isinstance(error, ClusterLost)
-                log.warning("cluster lost", queue=self._settings.queue, reason=str(error), exc_info=unknown)
+                log.warning("cluster.lost", queue=self._settings.queue, reason=str(error), exc_info=unknown)
             finally:
                 cluster, self._cluster = self._cluster, None
                 self._resize(0)
@@ -153,7 +153,7 @@ class ClusterQueue(BaseQueue):
 
     def _resize(self, threads: int) -> None:
         if threads != self._threads:
-            log.info("cluster", threads=threads)
+            log.info("cluster.threads", threads=threads)
         self._threads = threads
         self._impatient(not threads)
         self._wake()
@@ -202,7 +202,7 @@ class ClusterQueue(BaseQueue):
         try:
             end = await self._end(cluster, entry)
         except Exception:
-            log.exception("cluster")
+            log.exception("cluster.slice_failed")
             end = WorkError("internal", "this slice failed; the server's log says why")
         finally:
             del self._running[entry.task.session, entry.task.id]
@@ -260,5 +260,5 @@ class ClusterQueue(BaseQueue):
             except ClusterLost:
                 pass
             except Exception:
-                log.exception("not stopped")  # tried again
+                log.exception("cluster.stop_failed")  # tried again
             await asyncio.sleep(STOP_GRACE)

@@ -71,4 +71,4 @@ class WorkerDecoders:
 
 def _died(reason: str) -> None:
     if reason != "cancelled":
-        log.warning("decoder ended", reason=reason)
+        log.warning("worker.decoder_ended", reason=reason)

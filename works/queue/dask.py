@@ -226,13 +226,13 @@ async def run_worker(
                 # Where there is no scheduler yet, Dask's worker waits for it.
                 if await _done_first(worker.start(), stopping):
                     pause = _BACKOFF[0]
-                    log.info("working", scheduler=address.url, threads=len(decoders), address=worker.address)
+                    log.info("worker.connected", scheduler=address.url, threads=len(decoders), address=worker.address)
                     if await _done_first(worker.finished(), stopping):
-                        log.warning("scheduler lost", scheduler=address.url)
+                        log.warning("worker.scheduler_lost", scheduler=address.url)
                     else:
                         await _retire(worker, decoders, drain)
         except OSError as error:
-            log.warning("scheduler away", scheduler=address.url, reason=str(error))
+            log.warning("worker.scheduler_unavailable", scheduler=address.url, reason=str(error))
         await _done_first(asyncio.sleep(pause), stopping)
         pause = min(pause * 2, _BACKOFF[1])
 
@@ -301,7 +301,7 @@ async def run_scheduler(address: ClusterAddress, listen: str, dashboard: str, st
         dashboard_address=dashboard or _NO_PAGES,
     )
     async with scheduler:
-        log.info("scheduling", address=scheduler.address)
+        log.info("scheduler.started", address=scheduler.address)
         await _done_first(scheduler.finished(), stopping)
 
 

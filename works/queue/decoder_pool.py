@@ -91,7 +91,7 @@ class ProcessPool(BaseQueue):
             try:
                 await self._work(entry, decoder)
             except Exception:
-                log.exception("worker")
+                log.exception("queue.slice_failed")
                 self._fail(entry, WorkError("internal", "this slice failed; the server's log says why"))
             finally:
                 del self._running[key]

@@ -133,7 +133,7 @@ class Capture:
             tries = 1 if self._is_open else tries + 1
             longest = min(_FIRST_RETRY_DELAY * 2 ** min(tries - 1, 20), self._settings.video_retry)
             delay = longest * random.uniform(0.5, 1.0)
-            log.info("video", source=self.source.name, lost=reason, retry_s=round(delay, 1))
+            log.info("video.source_lost", source=self.source.name, reason=reason, retry_s=round(delay, 1))
             self._set_state("reconnecting", reason=reason, retry_ms=round(delay * 1000))
             self._publish_placeholders()
             await asyncio.sleep(delay)
@@ -231,7 +231,7 @@ class Capture:
     def _on_end(self, task: "asyncio.Task[None]") -> None:
         """An unexpected error ends its watches: they are not to wait for frames that never come."""
         if not task.cancelled() and task.exception():
-            log.error("failed", duty="video", exc_info=task.exception())
+            log.error("video.capture_failed", source=self.source.name, exc_info=task.exception())
             self._fail(WorkError("internal", "this source failed; the server's log says why", temporary=True))
 
 

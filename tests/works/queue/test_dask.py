@@ -210,7 +210,7 @@ async def test_a_worker_told_to_stop_finishes_what_it_is_at(cluster: Dask) -> No
         assert await busy(cluster) is worker
         assert await asyncio.to_thread(cluster.stop, worker) == 0
         assert (await future).width
-        assert len(cluster.log.split("decoder ended")) == 1
+        assert len(cluster.log.split("worker.decoder_ended")) == 1
 
 
 async def test_a_result_overtakes_no_more_better_ones_than_the_cluster_was_given(clusters: Clusters) -> None:
