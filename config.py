@@ -1,8 +1,8 @@
-"""Settings: the groups of every room put together, and filled from flags, the environment and `.env`.
+"""Reads the settings from command-line flags, environment variables and the file `.env`.
 
-Flag `--jwt-secret` weighs more than the variable `SLUICE_JWT_SECRET`, which weighs more than the key `jwt_secret` of
-`.env`. Each setting is declared once, in the group of the room that uses it; what concerns several groups is checked
-here. Nothing else reads the environment.
+The flag `--jwt-secret` overrides the variable `SLUICE_JWT_SECRET`, which overrides the key `jwt_secret` in `.env`. Each
+setting is declared once, in the `settings.py` of the package that uses it. Checks that involve several groups of
+settings are in this file. No other file reads the environment.
 """
 
 import argparse
@@ -29,22 +29,33 @@ from works.storage.settings import ResultSettings, StoreSettings, UploadSettings
 from works.video.settings import VideoSettings
 
 PREFIX = "SLUICE_"
-# For `server.py job`, which is a client of some server.
+# The token for `server.py job`, which is a client of a running server and not a setting.
 _TOKEN = PREFIX + "TOKEN"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-# What Kubernetes sets in every pod for each Service called sluice or sluice-NAME: variables that look like ours.
+# Kubernetes sets such variables in every pod, for each Service called sluice or sluice-NAME. They look like settings.
 _SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)")
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://[\d.:\[\]a-fA-F]+:\d+")
 
 
 class ServerSettings(SettingsGroup):
-    """The server as a process: where it listens, what it logs, how it ends."""
+    """The server process: its address, its log and its shutdown."""
 
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    address: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all, once a key is set")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
-    log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else json")
-    drain_timeout: Seconds = Field(10, description="seconds to finish what runs when told to stop")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on. 0 picks a free port.")
+    address: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. 0.0.0.0 listens on all IPv4 addresses and needs a key (jwt_secret or a "
+        "public key).",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level that is logged: debug, info, warning or error."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="Format of the log: text, json, or auto (text on a terminal, JSON elsewhere)."
+    )
+    drain_timeout: Seconds = Field(
+        10,
+        description="Seconds that a shutdown waits for running work. More time loses less work.",
+    )
 
     @property
     def is_loopback(self) -> bool:
@@ -52,7 +63,7 @@ class ServerSettings(SettingsGroup):
 
 
 class Settings(SettingsGroup):
-    """Every setting, in the groups that are handed to the rooms."""
+    """All settings. Each group is passed as a whole to the package that uses it."""
 
     server: ServerSettings = ServerSettings()
     tokens: TokenSettings = TokenSettings()
@@ -78,19 +89,21 @@ class Settings(SettingsGroup):
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
         if not (self.server.is_loopback or self.tokens.has_key):
-            raise ValueError(f"address {self.server.address} is open to others: set jwt_secret (or a public key) first")
+            raise ValueError(
+                f"other machines can reach address {self.server.address}: set jwt_secret (or a public key) first"
+            )
         if 2 * self.rollout.rollout_kill_timeout > self.jobs.job_cancel_timeout:
             raise ValueError("rollout_kill_timeout must not be longer than half of job_cancel_timeout")
         is_remote = self.results.is_remote or self.uploads.is_remote
         if is_remote and 2 * self.store.store_timeout >= self.decoders.slice_timeout:
             raise ValueError(
-                "store_timeout must be less than half of slice_timeout, or slices end before it is told why"
+                "store_timeout must be less than half of slice_timeout, or slices time out before the store does"
             )
         return self
 
 
 def fields_of(group: type[SettingsGroup], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Every setting of a group and of the groups within it: where it stands, and its declaration."""
+    """Yields the path of attribute names and the declaration of every setting in a group, nested groups included."""
     for name, field in group.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup):
             yield from fields_of(field.annotation, (*path, name))
@@ -108,11 +121,14 @@ def _by_name() -> dict[str, tuple[tuple[str, ...], FieldInfo]]:
 
 
 SETTINGS = _by_name()
-"""By its name, where each setting stands in Settings, and its declaration."""
+"""Name of a setting -> its path of attribute names in Settings, and its declaration."""
 
 
 def load(flags: Mapping[str, Any]) -> Settings:
-    """Flags over environment over .env over defaults. Raises ValueError with a line for each thing to change."""
+    """Returns the settings: flags first, then the environment, then `.env`, then defaults.
+
+    Raises ValueError for invalid or unknown settings, with one line for each of them.
+    """
     given = _from_file() | _from_environment() | dict(flags)
     try:
         return Settings.model_validate(_nested(given))
@@ -121,7 +137,7 @@ def load(flags: Mapping[str, Any]) -> Settings:
 
 
 def settings_of(**values: Any) -> Settings:
-    """Settings of these values by name, and of nothing else: for programs that start a server within themselves."""
+    """Returns settings with these values and defaults for all others. For tests and programs that embed a server."""
     return Settings.model_validate(_nested(values))
 
 
@@ -151,8 +167,8 @@ def _from_environment() -> dict[str, Any]:
     if links:
         name = f"{PREFIX}PORT" if f"{PREFIX}PORT" in links else min(links)
         raise ValueError(
-            f"{name}={variables[name]}: Kubernetes sets this for a Service called sluice, and it looks like one of our "
-            "settings; set enableServiceLinks: false in the pod, or give the Service another name"
+            f"{name}={variables[name]}: Kubernetes sets this variable for a Service called sluice, and it looks like a "
+            "setting. Set enableServiceLinks: false in the pod, or rename the Service"
         )
     values = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items()}
     _check_known(values, {name.removeprefix(PREFIX).lower(): name for name in variables})
@@ -162,11 +178,11 @@ def _from_environment() -> dict[str, Any]:
 def _check_known(values: Mapping[str, Any], shown: Mapping[str, str]) -> None:
     unknown = sorted(shown[name] for name in values if name not in SETTINGS)
     if unknown:
-        raise ValueError("\n".join(f"{name}: no such setting; see --help" for name in unknown))
+        raise ValueError("\n".join(f"{name}: there is no such setting; see --help" for name in unknown))
 
 
 def _describe(error: ValidationError) -> Iterator[str]:
-    """Never the values: one of them may be a secret."""
+    """Yields one line for each invalid setting. The value is never shown, because it may be a secret."""
     for fault in error.errors(include_input=False, include_url=False):
         name = next((str(step) for step in reversed(fault["loc"]) if step in SETTINGS), "")
         shown = f"{PREFIX}{name.upper()}: " if name else ""
@@ -174,13 +190,16 @@ def _describe(error: ValidationError) -> Iterator[str]:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag for each setting, in its group; the help says its default and its variable."""
-    for name, (_, field) in SETTINGS.items():
-        parser.add_argument(
+    """Adds one flag for each setting. The help text names the default and the environment variable."""
+    groups = {
+        name: parser.add_argument_group(name.replace("_", " "), type(group).__doc__) for name, group in Settings()
+    }
+    for name, (path, field) in SETTINGS.items():
+        groups[path[0]].add_argument(
             f"--{name.replace('_', '-')}",
             default=argparse.SUPPRESS,
             metavar=name.upper() if name in ("port", "address", "workers") else "VALUE",
-            help=f"{field.description} (default: {_shown(name, field.default)}; {PREFIX}{name.upper()})",
+            help=f"{field.description} Default: {_shown(name, field.default)}. Variable: {PREFIX}{name.upper()}.",
         )
 
 
@@ -193,10 +212,10 @@ def _shown(name: str, default: Any) -> str:
 
 
 def client_token() -> str:
-    """For `server.py job`."""
+    """Returns the token for `server.py job` from the environment, or an empty string."""
     return os.environ.get(_TOKEN, "")
 
 
 def store_variables() -> dict[str, str]:
-    """What the environment says of object stores, in their providers' own names; secrets too."""
+    """Returns the variables of the object stores' providers, under their own names. They include secrets."""
     return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))}

@@ -1,4 +1,4 @@
-"""Sluice, from settings to a listening server and back to rest: the only place where its parts are put together."""
+"""Starts and stops a Sluice server. This is the only file that connects its parts."""
 
 import argparse
 import asyncio
@@ -48,17 +48,22 @@ from works.uploads import Uploads
 from works.video.service import VideoService
 from works.video.snapshots import Snapshots
 
-# Seconds that clients have to answer a close before the server ends without them.
+# Seconds that clients have to answer the closing handshake at shutdown.
 _CLOSE_TIMEOUT = 2.0
 _DAY = 24 * 3600
-# Bytes of a body where none is expected; /process asks for more, once it knows who sends it.
+# Largest request body in bytes, where an endpoint sets no limit of its own. /process and /upload set theirs after
+# authorization.
 _MAX_BODY = 64 << 10
-# Threads that wait for stores, of results and of uploads each. A store that hangs may hold up as many requests at once.
+# Threads that wait for the result store, and as many for the upload store. A store that hangs can block this many
+# requests.
 _STORE_THREADS = 16
 
 
 async def serve(settings: Settings) -> None:
-    """Runs until SIGTERM or SIGINT, then drains. Raises OSError when the port or a store cannot be had."""
+    """Runs a server until SIGTERM or SIGINT, then shuts it down gracefully.
+
+    Raises OSError when the port or a store cannot be opened.
+    """
     allow_many_sockets()
     sockets = listen(settings)
     services = await open_services(settings)
@@ -70,9 +75,9 @@ async def serve(settings: Settings) -> None:
     announce(settings, sockets[0])
     await stop.wait()
 
-    structlog.get_logger().info("draining", connections=len(connections))
+    structlog.get_logger().info("server.draining", connections=len(connections))
     server.stop()
-    # A proxy that keeps connections goes to another server with its next request, or the one after it.
+    # Ends keep-alive: a reverse proxy that reuses its connections then sends its next requests to another server.
     server.conn_params.no_keep_alive = True
     connections.refuse_new()
     await services.drain(settings.server.drain_timeout)
@@ -83,13 +88,13 @@ async def serve(settings: Settings) -> None:
 
 
 def allow_many_sockets() -> None:
-    """A socket is a descriptor, and Debian's soft limit is 1,024 of them."""
+    """Raises the limit of open files to the maximum. Each socket needs one, and Debian's soft limit is 1,024."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def listen(settings: Settings) -> list[socket.socket]:
-    """Raises OSError when the port cannot be had."""
+    """Binds the listening sockets. Raises OSError when the port is in use or not permitted."""
     address, port = settings.server.address, settings.server.port
     try:
         return bind_sockets(port, address)
@@ -98,8 +103,12 @@ def listen(settings: Settings) -> list[socket.socket]:
 
 
 async def open_services(settings: Settings) -> Services:
-    """Every service, opened and ready. Raises ValueError for a URL of an unknown kind, OSError for a place that cannot
-    be used."""
+    """Opens every service.
+
+    Raises:
+        ValueError: a URL in the settings has an unknown scheme.
+        OSError: a store or a folder cannot be opened.
+    """
     load(settings.jobs.job_modules)
     metrics = Metrics()
     results_options = store_options(settings, settings.results.media)
@@ -148,19 +157,19 @@ async def open_services(settings: Settings) -> Services:
 
 
 def store_options(settings: Settings, url: str) -> StoreOptions:
-    """How the object store of this URL is reached, if it is one's."""
+    """Returns how to connect to the object store at this URL. The options are empty for other URLs."""
     return StoreOptions.gather(url, settings.store, config.store_variables())
 
 
 def make_application(settings: Settings, services: Services, connections: Connections) -> Application:
-    """Raises ValueError or OSError for a key that cannot be used."""
+    """Creates the Tornado application. Raises ValueError or OSError when the key for tokens cannot be used."""
     return Application(
         routes(),
         default_handler_class=NotFound,
         log_function=log_request,
         websocket_ping_interval=settings.sockets.ping_interval,
         websocket_ping_timeout=settings.sockets.pong_timeout,
-        # Base64 takes 4 bytes for 3; the rest is for the message around it.
+        # Base64 makes 4 bytes of 3. The 64 KiB are for the JSON around the picture.
         websocket_max_message_size=settings.images.max_slice_bytes * 4 // 3 + (64 << 10),
         context=HandlerContext(
             http=settings.http,
@@ -187,7 +196,7 @@ def make_server(settings: Settings, application: Application) -> HTTPServer:
 
 
 def start_background(services: Services, connections: Connections) -> None:
-    """What runs as long as the server does; services.background sees to it that none of it ends in silence."""
+    """Starts the tasks that run as long as the server. services.background logs and restarts a task that ends."""
     kick = partial(connections.disconnect_user, disconnect=KICKED)
     services.start_sweeps()
     services.background.start("loop lag", partial(health.watch_loop, services.metrics))
@@ -196,22 +205,23 @@ def start_background(services: Services, connections: Connections) -> None:
 
 
 def announce(settings: Settings, listening: socket.socket) -> None:
-    """Prints the address and the way in: a link with a token where only this machine can use it, or how to get one."""
+    """Prints the URL of the console.
+
+    On a loopback address the URL contains a token for one day. Elsewhere the text says how to get a token.
+    """
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
     if not settings.tokens.are_issued_here:
-        way_in = "\nOpen it with ?token=TOKEN; tokens are issued where the private key is."
+        way_in = "\nOpen it with ?token=TOKEN. Create the token where the private key is."
     elif settings.server.is_loopback:
         way_in = f"?token={auth.issue_by(settings.tokens, 'developer', ' '.join(auth.SCOPES), _DAY)}"
     else:
-        way_in = (
-            f"\nOpen it with ?token=TOKEN; this prints one: python server.py token --sub NAME --scope '{_scopes()}'"
-        )
+        way_in = f"\nOpen it with ?token=TOKEN. Print a token: python server.py token --sub NAME --scope '{_scopes()}'"
     print(f"Sluice is ready: {url}{way_in}", flush=True)
 
 
 def _scopes() -> str:
-    """Those of a user of the console."""
+    """Returns all scopes that a user of the console needs."""
     return " ".join(scope for scope in auth.SCOPES if scope != "admin")
 
 
@@ -220,24 +230,28 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "server.py",
         usage="server.py [--SETTING VALUE ...] | server.py token --sub NAME [...] | server.py job COMMAND [...] | "
         "server.py worker --scheduler URL [...] | server.py scheduler --scheduler URL [...]",
-        description="Sluice: slices of tall pictures in over WebSocket, worked in the order they are seen.",
-        epilog="Each setting may also stand in .env, by its plain name. 'server.py token --help' issues tokens, "
-        "'server.py job --help' starts and watches jobs.",
+        description="Sluice is a WebSocket server. It processes slices of tall pictures in reading order.",
+        epilog="A setting can also be an environment variable or a line NAME=VALUE in the file .env. "
+        "Commands: token prints a token, job starts and watches jobs, worker and scheduler form a cluster. "
+        "Each has a --help of its own.",
     )
     config.add_flags(parser)
     return parser.parse_args(arguments)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The server itself."""
+    """Runs the server. Returns the exit status."""
     flags = vars(parse(arguments))
     settings = config.load(flags)
     configure_logging(settings.server.log_level, settings.server.log_format)
     for flag in {"jwt_secret", "store_secret"} & flags.keys():
         shown = flag.replace("_", "-"), flag.upper()
-        print("warning: --{} is seen by everybody on this machine; set SLUICE_{}".format(*shown), file=sys.stderr)
+        print("warning: all users of this machine can read --{}; set SLUICE_{} instead".format(*shown), file=sys.stderr)
     if "://" in flags.get("sources", "") and "@" in flags["sources"]:
-        print("warning: a password in --sources is seen by everybody here; set SLUICE_SOURCES", file=sys.stderr)
+        print(
+            "warning: all users of this machine can read the password in --sources; set SLUICE_SOURCES instead",
+            file=sys.stderr,
+        )
     asyncio.run(serve(settings))
     return 0
 
@@ -251,7 +265,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status: 2 for settings that make no sense and for what cannot be had."""
+    """Runs the server or a command. Returns the exit status, 2 for invalid settings or a resource that cannot be
+    opened.
+    """
     command, rest = (
         (COMMANDS[arguments[0]], arguments[1:]) if arguments[:1] and arguments[0] in COMMANDS else (run, arguments)
     )
@@ -263,9 +279,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process, also while a daemon thread is in a call to OpenCV.
+    """Ends the process, even while a daemon thread runs in OpenCV.
 
-    The usual end runs the destructors of C++, which abort a process with such a thread (SIGABRT instead of ``status``).
+    The usual exit runs C++ destructors. They abort the process while such a thread runs, and the exit status would be
+    that of SIGABRT.
     """
     if any(thread.daemon for thread in threading.enumerate()):
         sys.stdout.flush()

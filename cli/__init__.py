@@ -1,1 +1,1 @@
-"""The command line beside the server itself: `python server.py token | job | worker | scheduler`."""
+"""The commands of `server.py`: token, job, worker and scheduler."""

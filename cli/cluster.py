@@ -1,4 +1,4 @@
-"""What the two parts of a cluster, worker and scheduler, share on the command line."""
+"""The command-line arguments that `server.py worker` and `server.py scheduler` share."""
 
 import argparse
 import asyncio
@@ -17,9 +17,14 @@ def parser_of(role: str, description: str) -> argparse.ArgumentParser:
         dest="queue",
         default=argparse.SUPPRESS,
         metavar="URL",
-        help="the scheduler's tcp://HOST:PORT or tls://HOST:PORT, as the setting queue says it",
+        help="Scheduler of the cluster: tcp://HOST:PORT or tls://HOST:PORT. Default: the setting queue.",
     )
-    parser.add_argument("--listen", default="", metavar="ADDRESS", help="this machine's address (default: found out)")
+    parser.add_argument(
+        "--listen",
+        default="",
+        metavar="ADDRESS",
+        help="Address to listen on. Default: found from the route to the scheduler.",
+    )
     config.add_flags(parser)
     return parser
 
@@ -27,9 +32,9 @@ def parser_of(role: str, description: str) -> argparse.ArgumentParser:
 def parse(
     role: str, parser: argparse.ArgumentParser, arguments: Sequence[str], *others: str
 ) -> tuple[config.Settings, ClusterAddress, dict[str, str]]:
-    """The settings, the scheduler's address, and the values of the flags that are no settings (``others``).
+    """Returns the settings, the scheduler's address, and the values of `--listen` and of the flags in ``others``.
 
-    Raises ValueError, also for a cluster that is none.
+    Raises ValueError when a setting is invalid or no scheduler is named.
     """
     flags = vars(parser.parse_args(arguments))
     own = {name: flags.pop(name) for name in ("listen", *others)}
@@ -41,7 +46,7 @@ def parse(
 
 
 def stop_signal() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT."""
+    """Returns an event that SIGTERM and SIGINT set."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

@@ -1,4 +1,4 @@
-"""`server.py worker`: this process as one of a cluster's workers, until SIGTERM or SIGINT."""
+"""`server.py worker`: runs a worker of a cluster until SIGTERM or SIGINT."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,15 +14,20 @@ from works.storage.open import open_results
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Raises ValueError for an address that is refused, OSError for a store of results that cannot be used."""
-    parser = parser_of("worker", "Works slices for the servers of a cluster.")
+    """Runs the worker. Returns the exit status.
+
+    Raises:
+        ValueError: a setting or the address is refused.
+        OSError: the store of results cannot be opened.
+    """
+    parser = parser_of("worker", "Runs a worker of a cluster, which processes slices for the servers.")
     settings, address, own = parse("worker", parser, arguments)
     asyncio.run(_work(settings, address, own["listen"]))
     return 0
 
 
 async def _work(settings: config.Settings, address: ClusterAddress, listen: str) -> None:
-    """``listen`` is this machine's address, "" the one on the way to the scheduler."""
+    """``listen``: the address of this machine; empty uses the address of its route to the scheduler."""
     from works.queue.dask import run_worker
 
     options = StoreOptions.gather(settings.results.media, settings.store, config.store_variables())

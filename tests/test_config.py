@@ -73,11 +73,11 @@ def test_every_setting_is_in_the_help_with_its_flag_its_variable_and_its_default
     text = help_text()
     _, field = config.SETTINGS[name]
     start = text.index(f"--{name.replace('_', '-')} ", text.index("options:"))
-    (told,) = [text[start:].split(f"; SLUICE_{name.upper()})")[0]]
+    shown, _, _ = text[start:].partition(f". Variable: SLUICE_{name.upper()}.")
     assert field.description
-    assert field.description in told
-    assert "(default: " in told
-    default = told.rpartition("(default: ")[2]
+    assert field.description in shown
+    assert " Default: " in shown
+    default = shown.rpartition(" Default: ")[2]
     if field.default is None or field.default == ():
         assert default == "none"
     elif isinstance(field.default, tuple):
@@ -161,11 +161,13 @@ def test_a_pong_is_waited_for_no_longer_than_the_next_ping() -> None:
 def test_what_is_no_setting_is_refused_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_PROT", SECRET)
     monkeypatch.setenv("SLUICE_JWT_SECRETS", SECRET)
-    assert refusal() == ("SLUICE_JWT_SECRETS: no such setting; see --help\nSLUICE_PROT: no such setting; see --help")
+    assert refusal() == (
+        "SLUICE_JWT_SECRETS: there is no such setting; see --help\nSLUICE_PROT: there is no such setting; see --help"
+    )
     monkeypatch.delenv("SLUICE_PROT")
     monkeypatch.delenv("SLUICE_JWT_SECRETS")
     (folder / ".env").write_text(f"prot={SECRET}\n")
-    assert refusal() == "prot: no such setting; see --help"
+    assert refusal() == "prot: there is no such setting; see --help"
 
 
 def test_other_variables_of_the_environment_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def test_each_start_on_port_0_takes_a_free_port(start: Start, server: Server) ->
 CANNOT: dict[str, tuple[list[str], dict[str, str], str]] = {
     # Arguments, variables, what the error says.
     "no such flag": (["--prot=1"], {}, "--prot"),
-    "a short secret": ([], {"SLUICE_JWT_SECRET": "hunter2"}, "SLUICE_JWT_SECRET: must be at least 32 bytes"),
+    "a short secret": ([], {"SLUICE_JWT_SECRET": "hunter2"}, "SLUICE_JWT_SECRET: must have at least 32 bytes"),
     "an address that is not ours": (["--address=192.0.2.1"], {"SLUICE_JWT_SECRET": SECRET}, "192.0.2.1"),
     "a missing public key": (["--jwt-public-key=none.pem"], {}, "none.pem"),
     "a public key that is none": (["--jwt-public-key=-----BEGIN nothing"], {}, "sluice: "),
@@ -197,7 +197,7 @@ def test_a_second_server_in_the_same_folder_is_refused(server: Server) -> None:
 
 def test_a_secret_on_the_command_line_is_warned_of(start: Start) -> None:
     server = start(secret=None, jwt_secret=SECRET)
-    assert "warning: --jwt-secret" in "".join(server.log)
+    assert "warning: all users of this machine can read --jwt-secret" in "".join(server.log)
     assert SECRET not in "".join(server.log)
 
 
@@ -244,7 +244,7 @@ async def test_while_it_drains_a_server_takes_nothing_new(start: Start) -> None:
         picture = pool.submit(httpx.post, f"{server.url}/process", content=small(), timeout=100, headers=headers)
         await until(lambda: server.metric("sluice_running") == 1)
         server.process.send_signal(signal.SIGTERM)
-        await until(lambda: any("draining" in line for line in server.log))
+        await until(lambda: any("server.draining" in line for line in server.log))
         await client.slice("late", small())
         error = await client.wait_for("error")
         assert (error["id"], error["temporary"]) == ("late", True)

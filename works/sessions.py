@@ -118,14 +118,20 @@ class Session:
             await self._broker.append(self.stream, encode(outcome), durable=False)
         except OSError as error:
             # The broker was away for longer than it can make up for; a client that resumes gets ``recovered`` false.
-            log.error("lost", stream=self.stream, id=task.id, reason=str(error))
+            log.error("session.event_lost", stream=self.stream, id=task.id, reason=str(error))
         finally:
             del self.pending[task.id]
 
 
 class SessionSettings(SettingsGroup):
-    session_grace: Seconds = Field(30, description="seconds that work goes on after a lost connection")
-    session_ttl: Seconds = Field(600, description="seconds that a session can be resumed after the close")
+    """How long a session outlives its connection."""
+
+    session_grace: Seconds = Field(
+        30, description="Seconds that the slices of a session are still processed after its connection is lost."
+    )
+    session_ttl: Seconds = Field(
+        600, description="Seconds after the close in which a session can be resumed. At least session_grace."
+    )
 
     @model_validator(mode="after")
     def _resumable_while_working(self) -> "SessionSettings":

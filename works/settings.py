@@ -1,7 +1,7 @@
-"""What a group of settings is. Each group is declared once, in the room that it is for, and handed there whole.
+"""The base class of groups of settings. Each group is declared once, in the package that uses it.
 
-A member's name is the setting's name everywhere: `video_width` is the flag `--video-width`, the variable
-`SLUICE_VIDEO_WIDTH` and the key `video_width` of `.env`. config.py puts the groups together and fills them.
+The name of a setting is the same everywhere: `video_width` is the flag `--video-width`, the variable
+`SLUICE_VIDEO_WIDTH` and the key `video_width` in `.env`. config.py joins the groups and reads their values.
 """
 
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 class SettingsGroup(BaseModel):
-    """Settings that belong together: every member has a default, bounds and a description with its unit."""
+    """A group of settings. Every member has a default, a valid range and a description with its unit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
@@ -24,11 +24,11 @@ def _split(value: Any) -> Any:
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-"""Several words, written with commas or spaces between them."""
+"""A list of words, separated by commas or spaces."""
 
 
 def check_web_address(value: str | None) -> str | None:
-    """For a field_validator. Raises ValueError for what is no HTTP address."""
+    """Checks the URL in a pydantic field_validator. Raises ValueError when it does not start with http:// or https://."""
     if value and not value.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     return value

@@ -1,4 +1,4 @@
-"""The settings of the endpoints: who may connect and how, and what a connection may take."""
+"""The settings of HTTP endpoints and sockets: tokens, access, timeouts and limits."""
 
 import ipaddress
 import re
@@ -10,13 +10,25 @@ from works.settings import MIB, Count, Names, Seconds, SettingsGroup, check_web_
 
 
 class TokenSettings(SettingsGroup):
-    """By which key tokens are checked, and what they must claim."""
+    """Which key checks tokens, and which claims they must have."""
 
-    jwt_secret: SecretStr | None = Field(None, description="HS256 secret, at least 32 bytes")
-    jwt_public_key: str | None = Field(None, description="public key in PEM, or its file (RS256, ES256, EdDSA)")
-    jwks_url: str | None = Field(None, description="address of a JWKS document with the public keys")
-    jwt_audience: str | None = Field(None, description="the aud that tokens must have")
-    jwt_issuer: str | None = Field(None, description="the iss that tokens must have")
+    jwt_secret: SecretStr | None = Field(
+        None,
+        description="Secret that signs and checks tokens with HS256, at least 32 bytes. Set only one of the three "
+        "keys.",
+    )
+    jwt_public_key: str | None = Field(
+        None, description="Public key that checks tokens, in PEM, or the path of its file (RS256, ES256 or EdDSA)."
+    )
+    jwks_url: str | None = Field(
+        None, description="URL of a JSON Web Key Set (JWKS) with the public keys that check tokens."
+    )
+    jwt_audience: str | None = Field(
+        None, description="Value that the claim aud of every token must have. Unset: aud is not checked."
+    )
+    jwt_issuer: str | None = Field(
+        None, description="Value that the claim iss of every token must have. Unset: iss is not checked."
+    )
 
     _web_address = field_validator("jwks_url")(check_web_address)
 
@@ -24,13 +36,15 @@ class TokenSettings(SettingsGroup):
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value and len(value.get_secret_value().encode()) < 32:
-            raise ValueError("must be at least 32 bytes (RFC 7518, 3.2); try: openssl rand -hex 32")
+            raise ValueError(
+                "must have at least 32 bytes (RFC 7518, section 3.2); create one with: openssl rand -hex 32"
+            )
         return value
 
     @model_validator(mode="after")
     def _one_key(self) -> "TokenSettings":
         if sum(key is not None for key in (self.jwt_secret, self.jwt_public_key, self.jwks_url)) > 1:
-            raise ValueError("set one of jwt_secret, jwt_public_key, jwks_url")
+            raise ValueError("set only one of jwt_secret, jwt_public_key and jwks_url")
         return self
 
     @property
@@ -39,28 +53,50 @@ class TokenSettings(SettingsGroup):
 
     @property
     def are_issued_here(self) -> bool:
-        """Whether this server has what tokens are signed with; with a public key it can only check them."""
+        """Whether this server can sign tokens. With a public key it can only check them."""
         return not (self.jwt_public_key or self.jwks_url)
 
 
 class HttpSettings(SettingsGroup):
-    """Who may ask over HTTP, and how long a request may take."""
+    """Access over HTTP, URLs in answers, and timeouts of requests."""
 
-    allow_origins: Names = Field((), description="origins besides our own whose pages may connect")
-    trusted_proxies: Names = Field((), description="addresses or networks whose X-Forwarded-* are believed")
-    metrics_allow: Names = Field(
-        ("127.0.0.0/8", "::1"), description="networks that read /metrics without an admin token"
+    allow_origins: Names = Field(
+        (), description="Other origins whose pages may connect, such as https://pages.example, separated by spaces."
     )
-    public_url: str | None = Field(None, description="address in result URLs; else the one the client connected to")
+    trusted_proxies: Names = Field(
+        (),
+        description="Addresses or networks of reverse proxies. Their X-Forwarded-For and X-Forwarded-Proto are "
+        "trusted.",
+    )
+    metrics_allow: Names = Field(
+        ("127.0.0.0/8", "::1"), description="Networks that may read /metrics without an admin token."
+    )
+    public_url: str | None = Field(
+        None,
+        description="Base of the URLs in answers, such as https://sluice.example. Unset: the address the client "
+        "connected to.",
+    )
     accel_redirect: str | None = Field(
-        None, description="internal location of the nginx in front (trusted_proxies), which then sends local files"
+        None,
+        description="Internal location of an nginx in front of the server, which then sends local files. Needs "
+        "trusted_proxies.",
     )
     store_serve: Literal["redirect", "stream"] = Field(
-        "redirect", description="clients fetch from the object store, by signed addresses, or through this server"
+        "redirect",
+        description="How clients fetch files from an object store: redirect (to a signed URL) or stream (through "
+        "this server).",
     )
-    store_link_ttl: Seconds = Field(300, description="seconds that a signed address is good for")
-    header_timeout: Seconds = Field(10, description="seconds for the headers of a request")
-    body_timeout: Seconds = Field(60, description="seconds for the body of a request")
+    store_link_ttl: Seconds = Field(
+        300,
+        description="Seconds that a signed URL of the object store is valid. More helps slow clients, less limits "
+        "sharing.",
+    )
+    header_timeout: Seconds = Field(
+        10, description="Seconds to receive the headers of a request. Less frees sockets of stalled clients sooner."
+    )
+    body_timeout: Seconds = Field(
+        60, description="Seconds to receive the body of a request. More helps slow uploads to /process."
+    )
 
     _web_address = field_validator("public_url")(check_web_address)
 
@@ -76,33 +112,51 @@ class HttpSettings(SettingsGroup):
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if not re.fullmatch(r"[a-z+-]+://[^/]+", origin):
-                raise ValueError(f"{origin[:100]!r} is no origin; one is like https://pages.example, without a path")
+                raise ValueError(
+                    f"{origin[:100]!r} is not an origin; use a form like https://pages.example, without a path"
+                )
         return value
 
     @field_validator("accel_redirect")
     @classmethod
     def _location(cls, value: str | None) -> str | None:
         if value and not re.fullmatch(r"/([\w-]+/)+", value):
-            raise ValueError("must be like /_files/, as in nginx's location")
+            raise ValueError("must have the form /_files/, the same as in the location of nginx")
         return value
 
     @model_validator(mode="after")
     def _proxy_in_front(self) -> "HttpSettings":
         if self.accel_redirect and not self.trusted_proxies:
-            raise ValueError("accel_redirect needs trusted_proxies: the address of the nginx in front")
+            raise ValueError("accel_redirect needs trusted_proxies: set it to the address of nginx")
         return self
 
 
 class SocketSettings(SettingsGroup):
-    """What one socket may take, and how many there may be."""
+    """Limits of one socket, and how many sockets may be open."""
 
-    outbox: Count = Field(4 * MIB, description="bytes that may wait for a client that reads slowly")
-    stall_timeout: Seconds = Field(20, description="seconds that a client may take to read one message")
-    connections_per_user: Count = Field(8, description="open sockets of a user")
-    connections_per_address: Count = Field(64, description="open sockets of an address")
-    messages_per_second: Count = Field(1000, description="messages of a socket; bursts of twice that are let pass")
-    ping_interval: Seconds = Field(20, description="seconds between pings")
-    pong_timeout: Seconds = Field(15, description="seconds for a pong to come")
+    outbox: Count = Field(
+        4 * MIB,
+        description="Bytes that may wait for one client. More tolerates slower readers, less saves memory per "
+        "connection.",
+    )
+    stall_timeout: Seconds = Field(
+        20, description="Seconds that a client may take to read one message before it is disconnected."
+    )
+    connections_per_user: Count = Field(
+        8, description="Most open sockets of one user. Raise it for users with many tabs."
+    )
+    connections_per_address: Count = Field(
+        64, description="Most open sockets of one IP address. Raise it for many users behind one address."
+    )
+    messages_per_second: Count = Field(
+        1000, description="Messages a second that a socket may send. A burst of twice as many is accepted."
+    )
+    ping_interval: Seconds = Field(
+        20, description="Seconds between two pings of a connection. Less finds dead connections sooner."
+    )
+    pong_timeout: Seconds = Field(
+        15, description="Seconds to answer a ping before the connection is closed. At most ping_interval."
+    )
 
     @model_validator(mode="after")
     def _pong_before_next_ping(self) -> "SocketSettings":
@@ -112,8 +166,11 @@ class SocketSettings(SettingsGroup):
 
 
 class ChatSettings(SettingsGroup):
-    """What one socket of chat may do."""
+    """Limits of one chat socket."""
 
-    chat_rate: Count = Field(20, description="messages of a chat socket; bursts of twice that, with a warning")
-    chat_rooms: Count = Field(100, description="rooms that a chat socket joins")
-    chat_text: Count = Field(4000, description="characters of a chat message")
+    chat_rate: Count = Field(
+        20,
+        description="Messages a second of a chat socket. A burst of twice as many is accepted, with a warning.",
+    )
+    chat_rooms: Count = Field(100, description="Most rooms that one chat socket may join.")
+    chat_text: Count = Field(4000, description="Most characters of one chat message.")

@@ -1,4 +1,4 @@
-"""What a picture may be, before and after it is resized."""
+"""The limits of a picture, before and after it is resized."""
 
 from pydantic import Field, field_validator
 
@@ -6,11 +6,26 @@ from works.settings import MIB, Count, Names, SettingsGroup
 
 
 class ImageLimits(SettingsGroup):
-    max_slice_bytes: Count = Field(16 * MIB, description="bytes of one encoded slice")
-    max_pixels: Count = Field(50_000_000, description="pixels of a picture and of its result")
-    max_side: Count = Field(65_500, description="pixels a side; libjpeg takes no more")
-    max_frames: Count = Field(1, description="frames of a picture; only the first is worked")
-    formats: Names = Field(("jpeg", "png", "webp"), description="formats accepted")
+    """Limits of the pictures that are accepted."""
+
+    max_slice_bytes: Count = Field(
+        16 * MIB, description="Most bytes of one encoded slice. More needs more memory per slice."
+    )
+    max_pixels: Count = Field(
+        50_000_000,
+        description="Most pixels of a picture and of its result. A pixel takes about 3 bytes of memory while it "
+        "is processed.",
+    )
+    max_side: Count = Field(
+        65_500, description="Most pixels of a side of a picture. libjpeg accepts no more than the default."
+    )
+    max_frames: Count = Field(
+        1, description="Most frames of a picture. Only the first frame of an animation is processed."
+    )
+    formats: Names = Field(
+        ("jpeg", "png", "webp"),
+        description="Picture formats that are accepted, of jpeg, png and webp, separated by spaces.",
+    )
 
     @field_validator("formats")
     @classmethod

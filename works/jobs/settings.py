@@ -1,4 +1,4 @@
-"""The settings that hold for jobs of every kind. Those of one kind are declared in its own folder."""
+"""The settings of all kinds of jobs. The settings of a single kind are in its own package."""
 
 import re
 from pathlib import Path
@@ -17,44 +17,74 @@ def _entries(value: Any) -> Any:
 
 
 Folders = Annotated[tuple[str, ...], BeforeValidator(_entries)]
-"""Several NAME=PATH, written with commas between them."""
+"""A list of NAME=PATH, separated by commas."""
 
 
 class JobSettings(SettingsGroup):
-    """How many jobs run, how long they and their histories may be, and where they find files."""
+    """How many jobs run, the limits of their histories, and the folders that they read."""
 
-    job_modules: Names = Field((), description="modules of yours with further kinds of jobs, importable here")
-    job_folder: str = Field("var/jobs", description="where jobs have their scratch folders")
-    folders: Folders = Field((), description="folders that jobs may read: NAME=PATH, commas between several")
-    jobs_running: Count = Field(8, description="jobs that run on this server at once; more are answered busy")
-    jobs_running_per_user: Count = Field(4, description="of these a user's")
-    jobs_kept_per_user: Count = Field(200, description="jobs of a user whose stories are kept")
-    job_ttl: Seconds = Field(7 * 24 * 3600, description="seconds that a job's story is kept after its end")
-    job_events: Count = Field(9000, description="events of a job's story, at most session_events; it is told in fewer")
-    job_log_bytes: Count = Field(4 * MIB, description="bytes of a job's log; then it is cut, which it says")
-    job_targets: Count = Field(20_000, description="targets of a job; each is told with every look at it")
-    job_tasks: Count = Field(8, description="tasks of a job in the queue at once; more would only wait there")
-    job_watchers: Count = Field(200, description="connections that watch one job; each has its own outbox")
-    job_watches: Count = Field(20, description="jobs that one connection watches")
-    job_lease: Seconds = Field(10, description="seconds after which a job whose server is silent is lost")
-    job_cancel_timeout: Seconds = Field(30, description="seconds that a cancelled job has to clear away")
-    job_approval_timeout: Seconds = Field(24 * 3600, description="seconds that a job waits for an approval")
+    job_modules: Names = Field(
+        (), description="Python modules that register further kinds of jobs, separated by spaces."
+    )
+    job_folder: str = Field("var/jobs", description="Folder for the temporary files of jobs.")
+    folders: Folders = Field((), description="Folders that jobs may read, as NAME=PATH, separated by commas.")
+    jobs_running: Count = Field(
+        8, description="Most jobs that run on this server at the same time. Further jobs are answered busy."
+    )
+    jobs_running_per_user: Count = Field(4, description="Most jobs of one user that run at the same time.")
+    jobs_kept_per_user: Count = Field(
+        200, description="Most jobs of one user whose history is retained. The oldest ended jobs are deleted first."
+    )
+    job_ttl: Seconds = Field(7 * 24 * 3600, description="Seconds that the history of a job is retained after its end.")
+    job_events: Count = Field(
+        9000,
+        description="Most events in the history of a job, never more than session_events. Later events are merged "
+        "to stay below it.",
+    )
+    job_log_bytes: Count = Field(
+        4 * MIB, description="Most bytes of the log of a job. A longer log is cut, and says so."
+    )
+    job_targets: Count = Field(
+        20_000, description="Most targets of one job. The state of every target is part of each snapshot."
+    )
+    job_tasks: Count = Field(
+        8, description="Most slices of one job in the queue at the same time. More only wait there."
+    )
+    job_watchers: Count = Field(200, description="Most connections that watch one job. Each has an outbox of its own.")
+    job_watches: Count = Field(20, description="Most jobs that one connection watches.")
+    job_lease: Seconds = Field(
+        10,
+        description="Seconds without a sign from its server after which a job counts as lost. Less finds dead "
+        "servers sooner.",
+    )
+    job_cancel_timeout: Seconds = Field(
+        30, description="Seconds that a cancelled job has to clean up before it is stopped."
+    )
+    job_approval_timeout: Seconds = Field(
+        24 * 3600, description="Seconds that a job waits for an answer to its question before it fails."
+    )
 
     def within(self, session_events: int) -> "JobSettings":
-        """The same, with no more events of a job than a stream keeps."""
+        """Returns the same settings with ``job_events`` reduced to ``session_events``, the events that a stream
+        retains.
+        """
         return self.model_copy(update={"job_events": min(self.job_events, session_events)})
 
     @property
     def folder_paths(self) -> dict[str, Path]:
-        """Name -> path of each of ``folders``."""
+        """Name -> path of each entry in ``folders``."""
         entries = (entry.partition("=") for entry in self.folders)
         return {name.strip(): Path(path.strip()) for name, _, path in entries}
 
 
 class HelperSettings(SettingsGroup):
-    """The bounds of the helper processes of jobs (helpers.py)."""
+    """Limits of the helper processes of jobs, which read and write films and contact sheets."""
 
     studio_memory: int = Field(
-        1 << 30, ge=1 << 29, description="bytes of address space of a process that reads or writes a film, or a sheet"
+        1 << 30,
+        ge=1 << 29,
+        description="Bytes of address space of a helper process, which reads or writes a film or a contact sheet.",
     )
-    studio_timeout: Seconds = Field(60, description="seconds for such a process to answer; a frame takes some 50 ms")
+    studio_timeout: Seconds = Field(
+        60, description="Seconds for a helper process to answer one request. A frame takes about 50 ms."
+    )

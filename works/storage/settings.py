@@ -1,4 +1,4 @@
-"""The settings of files: where results and uploads are kept, for how long, and how an object store is reached."""
+"""The settings of stored files: where results and uploads are, how long they are retained, and the object store."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,11 +11,20 @@ _REMOTE = ("s3://", "gs://", "az://")
 
 
 class ResultSettings(SettingsGroup):
-    media: str = Field("file:media", description="where results are kept")
-    media_ttl: Seconds = Field(24 * 3600, description="seconds that results are kept")
-    media_bytes: Count = Field(10 << 30, description="bytes of results that are kept")
+    """Where results are stored, and for how long."""
+
+    media: str = Field(
+        "file:media",
+        description="Where results are stored: file:FOLDER, or an object store (s3://BUCKET/PREFIX, gs:// or az://).",
+    )
+    media_ttl: Seconds = Field(24 * 3600, description="Seconds that a result is retained.")
+    media_bytes: Count = Field(
+        10 << 30, description="Most bytes of all results. The oldest results beyond it are deleted."
+    )
     store_lifetime: Literal["sweep", "bucket"] = Field(
-        "sweep", description="who deletes old results in a bucket: this server, or a rule of the bucket's"
+        "sweep",
+        description="Who deletes old results in an object store: sweep (this server) or bucket (a lifecycle rule "
+        "of the bucket).",
     )
 
     @property
@@ -24,21 +33,30 @@ class ResultSettings(SettingsGroup):
 
 
 class UploadSettings(SettingsGroup):
+    """Where uploads are stored, their limits, and how long they are retained."""
+
     uploads: str | None = Field(
-        None, description="where uploads are kept; unset: in file:var/uploads, or in the bucket of media under uploads/"
+        None, description="Where uploads are stored. Unset: file:var/uploads, or uploads/ in the bucket of media."
     )
-    spool: str = Field("var/spool", description="folder for uploads on their way to an object store")
-    upload_bytes: Count = Field(32 * MIB, description="bytes of one upload")
-    upload_bytes_per_user: Count = Field(1 << 30, description="bytes of a user's uploads that are kept")
-    upload_bytes_total: Count = Field(10 << 30, description="bytes of all uploads that are kept")
-    uploads_per_user: Count = Field(4, description="uploads of a user under way at once")
-    upload_timeout: Seconds = Field(300, description="seconds for an upload to come in")
-    upload_grace: Seconds = Field(3600, description="seconds that an upload is kept which no message refers to")
-    upload_ttl: Seconds = Field(30 * 24 * 3600, description="seconds that an upload is kept which a message refers to")
+    spool: str = Field("var/spool", description="Folder for uploads that are not yet in the object store.")
+    upload_bytes: Count = Field(32 * MIB, description="Most bytes of one upload.")
+    upload_bytes_per_user: Count = Field(
+        1 << 30, description="Most bytes of all uploads of one user that are retained."
+    )
+    upload_bytes_total: Count = Field(10 << 30, description="Most bytes of all uploads of all users that are retained.")
+    uploads_per_user: Count = Field(4, description="Most uploads of one user at the same time.")
+    upload_timeout: Seconds = Field(300, description="Seconds to receive one upload. More helps slow clients.")
+    upload_grace: Seconds = Field(3600, description="Seconds that an upload is retained while no message refers to it.")
+    upload_ttl: Seconds = Field(
+        30 * 24 * 3600, description="Seconds that an upload is retained after the last message that refers to it."
+    )
 
     def url(self, results: ResultSettings) -> str:
-        """Where uploads are kept: beside results in an object store, so that one setting is enough for many servers to
-        share both."""
+        """Returns the URL of the upload store.
+
+        By default uploads are in the same bucket as results. Then one setting is enough for several servers to share
+        both.
+        """
         if self.uploads:
             return self.uploads
         if not results.is_remote:
@@ -57,15 +75,23 @@ class UploadSettings(SettingsGroup):
 
 
 class StoreSettings(SettingsGroup):
-    """How the object store of results and uploads is reached, where they are in one."""
+    """How to connect to the object store of results and uploads."""
 
-    store_endpoint: str | None = Field(None, description="address of the object store, unless its provider's own")
-    store_public_endpoint: str | None = Field(None, description="by which address clients reach it, if by another")
-    store_region: str | None = Field(None, description="region of the bucket")
-    store_key: str | None = Field(None, description="access key, or Azure account; unset: the provider's variables")
-    store_secret: SecretStr | None = Field(None, description="secret access key, or what the provider has for one")
+    store_endpoint: str | None = Field(None, description="URL of the object store. Unset: the provider's own.")
+    store_public_endpoint: str | None = Field(
+        None, description="URL of the object store as clients reach it. Unset: store_endpoint."
+    )
+    store_region: str | None = Field(
+        None, description="Region of the bucket. Unset: the provider's environment variable."
+    )
+    store_key: str | None = Field(
+        None, description="Access key, or Azure account name. Unset: the provider's environment variables."
+    )
+    store_secret: SecretStr | None = Field(
+        None, description="Secret of store_key. Unset: the provider's environment variables."
+    )
     store_timeout: Seconds = Field(
-        4, description="seconds for one request to the object store; twice that must be less than slice_timeout"
+        4, description="Seconds for one request to the object store. Must be less than half of slice_timeout."
     )
 
     _web_address = field_validator("store_endpoint", "store_public_endpoint")(check_web_address)

@@ -1,4 +1,4 @@
-"""The settings of live video: what can be watched, and what is captured, encoded and watched at most."""
+"""The settings of live video: the sources, and the limits of captures, encodings and watches."""
 
 from pydantic import Field, SecretStr
 
@@ -6,21 +6,38 @@ from works.settings import Count, Seconds, SettingsGroup
 
 
 class VideoSettings(SettingsGroup):
-    """All bounds hold for this server alone; widths are in pixels, memory in bytes."""
+    """Sources and limits of live video. Every limit is for this server alone."""
 
     sources: SecretStr | None = Field(
-        None, description="what can be watched: name=place ..., a JSON object, or a .json file; docs/video.md"
+        None,
+        description="Video sources: name=place ..., a JSON object, or the path of a .json file. See docs/video.md.",
     )
-    video_watches: Count = Field(16, description="watches of a video socket; a wall of sources has as many")
-    video_viewers: Count = Field(200, description="watches of a video source, unless it says otherwise")
-    video_viewers_per_user: Count = Field(100, description="of these a user's, so that others can watch it too")
-    video_captures: Count = Field(32, description="video captures open at once, each a process of some 50 MiB")
-    video_captures_per_user: Count = Field(16, description="recordings a user has open at once, so that others can too")
-    video_sizes: Count = Field(6, description="widths and qualities that a capture is encoded in; the nearest beyond")
-    video_actions: Count = Field(4, description="actions at work on the frames of a capture")
-    video_width: int = Field(1920, ge=16, le=16_384, description="pixels across of a video frame")
-    video_fps: float = Field(30, gt=0, le=240, description="frames a second of a watch; more are left out")
-    video_grace: Seconds = Field(10, description="seconds that a capture stays open after its last viewer")
-    video_watchdog: Seconds = Field(10, description="seconds for a capture to open or to send; then it is killed")
-    video_retry: Seconds = Field(30, description="most seconds before a lost video source is tried again")
-    video_memory: int = Field(1 << 30, ge=1 << 29, description="bytes of address space of a video capture")
+    video_watches: Count = Field(16, description="Most watches (sources on the screen) of one video socket.")
+    video_viewers: Count = Field(
+        200, description="Most watches of one source by all users. A source can set its own limit."
+    )
+    video_viewers_per_user: Count = Field(
+        100, description="Most watches of one source by one user. Less leaves more for other users."
+    )
+    video_captures: Count = Field(32, description="Most open captures. Each is a process of about 50 MiB.")
+    video_captures_per_user: Count = Field(
+        16, description="Most recordings that one user has open. Less leaves more for other users."
+    )
+    video_sizes: Count = Field(
+        6, description="Most distinct encodings (width and quality) per source. Further requests get the nearest one."
+    )
+    video_actions: Count = Field(4, description="Most different actions at the same time on the frames of one source.")
+    video_width: int = Field(1920, ge=16, le=16_384, description="Largest width of a video frame, in pixels.")
+    video_fps: float = Field(
+        30, gt=0, le=240, description="Most frames a second of one watch. More frames are left out."
+    )
+    video_grace: Seconds = Field(
+        10,
+        description="Seconds that a live source stays open after its last viewer. More lets the next viewer start "
+        "sooner.",
+    )
+    video_watchdog: Seconds = Field(
+        10, description="Seconds in which a capture must open or send a frame. Then it is killed and started again."
+    )
+    video_retry: Seconds = Field(30, description="Most seconds between two attempts to open a lost source.")
+    video_memory: int = Field(1 << 30, ge=1 << 29, description="Bytes of address space of one capture process.")

@@ -1,4 +1,4 @@
-"""The settings of the job `batch`: how much it may read and make."""
+"""The settings of the job kind `batch`: limits of its input and output."""
 
 from pydantic import Field
 
@@ -6,8 +6,18 @@ from works.settings import Count, SettingsGroup
 
 
 class BatchSettings(SettingsGroup):
-    batch_pictures: Count = Field(10_000, description="pictures of a batch, and entries of a zip")
-    batch_bytes: Count = Field(4 << 30, description="bytes of a batch's results; they wait on the disk until its end")
-    archive_bytes: Count = Field(4 << 30, description="bytes that a zip may unpack to; more is taken for a bomb")
-    archive_ratio: Count = Field(100, description="times that a picture in a zip may grow; pictures hardly do")
-    sheet_pages: int = Field(40, ge=0, description="pages of a contact sheet, of 48 pictures each")
+    """Limits of the job kind batch."""
+
+    batch_pictures: Count = Field(10_000, description="Most pictures of a batch, and most entries of a zip file.")
+    batch_bytes: Count = Field(
+        4 << 30, description="Most bytes of the results of a batch. They wait on the disk until the batch ends."
+    )
+    archive_bytes: Count = Field(
+        4 << 30, description="Most bytes that a zip file may unpack to. A larger one is refused as a zip bomb."
+    )
+    archive_ratio: Count = Field(
+        100, description="Most times that a file in a zip may grow when it is unpacked. Pictures hardly grow."
+    )
+    sheet_pages: int = Field(
+        40, ge=0, description="Most pages of a contact sheet, each of 48 pictures. 0 makes no contact sheet."
+    )

@@ -1,4 +1,4 @@
-"""The settings of the job `film`: how long and how large films may be."""
+"""The settings of the job kind `film`: limits of the length and size of films."""
 
 from pydantic import Field
 
@@ -6,6 +6,14 @@ from works.settings import Count, SettingsGroup
 
 
 class FilmSettings(SettingsGroup):
-    film_frames: Count = Field(36_000, description="frames of a film that are worked: 20 minutes of 30 a second")
-    film_pixels: Count = Field(9_000_000, description="pixels of a film's frame; 3840 x 2160 have 8.3 million")
-    film_bytes: Count = Field(2 << 30, description="bytes of a film that is made; it waits on the disk until its end")
+    """Limits of the job kind film."""
+
+    film_frames: Count = Field(
+        36_000, description="Most frames of a film that are processed. The default is 20 minutes at 30 frames a second."
+    )
+    film_pixels: Count = Field(
+        9_000_000, description="Most pixels of a frame of a film. A frame of 3840 x 2160 has 8.3 million."
+    )
+    film_bytes: Count = Field(
+        2 << 30, description="Most bytes of a film that a job writes. It waits on the disk until the job ends."
+    )

@@ -1,4 +1,4 @@
-"""The settings of the job `rollout`: its files, and what a plan may take."""
+"""The settings of the job kind `rollout`: its files, and the limits of a plan."""
 
 from pathlib import Path
 
@@ -8,20 +8,33 @@ from works.settings import Count, Seconds, SettingsGroup
 
 
 class RolloutSettings(SettingsGroup):
-    plans: str | None = Field(None, description="YAML file of the plans that rollouts may follow")
+    """Files and limits of the job kind rollout."""
+
+    plans: str | None = Field(None, description="YAML file of the plans that rollouts may run.")
     ssh_known_hosts: str | None = Field(
-        None, description="file with the host keys of rollouts; no others are spoken to"
+        None, description="File with the SSH host keys of the hosts. Rollouts connect to no other hosts."
     )
-    ssh_key: str | None = Field(None, description="file with the private key of rollouts, without a passphrase")
-    ssh_connect_timeout: Seconds = Field(10, description="seconds for a host to let us in")
-    rollout_hosts: Count = Field(1000, description="hosts of a plan; each costs a state of some 3 KiB")
-    rollout_forks: Count = Field(50, description="hosts of a stage at once; each handshake takes the loop some 10 ms")
-    rollout_deadline: Seconds = Field(24 * 3600, description="most seconds that a plan may take")
-    rollout_output: Count = Field(16 << 10, description="bytes of a host's output that go to the log")
-    rollout_tail: int = Field(2048, gt=0, le=10_000, description="last bytes of a host's output, kept with its state")
-    rollout_kill_timeout: Seconds = Field(5, description="seconds to end a command by a deadline or a cancel")
+    ssh_key: str | None = Field(None, description="File with the private SSH key of rollouts, without a passphrase.")
+    ssh_connect_timeout: Seconds = Field(10, description="Seconds to connect and log in to a host.")
+    rollout_hosts: Count = Field(1000, description="Most hosts of one plan. Each takes about 3 KiB of memory.")
+    rollout_forks: Count = Field(
+        50,
+        description="Most hosts of a stage at the same time. Each SSH handshake takes about 10 ms of the event loop.",
+    )
+    rollout_deadline: Seconds = Field(24 * 3600, description="Most seconds that a plan may allow itself.")
+    rollout_output: Count = Field(
+        16 << 10, description="Most bytes of the output of one host that are added to the log of the job."
+    )
+    rollout_tail: int = Field(
+        2048, gt=0, le=10_000, description="Last bytes of the output of one host that are stored with its state."
+    )
+    rollout_kill_timeout: Seconds = Field(
+        5,
+        description="Seconds to stop a command on a host after a deadline or a cancel. At most half of "
+        "job_cancel_timeout.",
+    )
 
     @property
     def plans_path(self) -> Path | None:
-        """The file of plans, if one is set."""
+        """The path of the file of plans, or None."""
         return Path(self.plans) if self.plans else None
