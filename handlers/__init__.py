@@ -14,5 +14,5 @@ def routes() -> list[URLSpec]:
             spec = URLSpec(*route)
             known = joined.setdefault(spec.regex.pattern, spec)
             if known is not spec:
-                raise ValueError(f"{route[0]} is claimed by {known.handler_class} and {spec.handler_class}")
+                raise ValueError(f"{route[0]} has two handlers: {known.handler_class} and {spec.handler_class}")
     return list(joined.values())

@@ -29,8 +29,8 @@ class KickUser(BaseHandler):
         try:
             await self.services.bans.deny(kick.user, time.time() + kick.deny_s)
         except OSError as error:
-            raise Refused(UNAVAILABLE, what="the denial could not be kept", error=error) from None
-        log.info("kicked", user=kick.user, deny_s=kick.deny_s, by=admin.name, address=self.address)
+            raise Refused(UNAVAILABLE, what="the ban was not stored; send the request again", error=error) from None
+        log.info("admin.user_kicked", user=kick.user, deny_s=kick.deny_s, by=admin.name, address=self.address)
         self.set_status(204)
 
 

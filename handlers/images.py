@@ -1,7 +1,7 @@
-"""/ws/images: slices in, results out, in the order the reader sees them (sluice.v2).
+"""/ws/images: the client sends slices and receives results in the order in which the reader sees them (sluice.v2).
 
-A slice becomes a Task in the WorkQueue or is answered ``busy`` at once. Its result or error is an event on the
-session's stream; the connection subscribes to that stream and sends each event, so a lost connection loses nothing.
+A slice becomes a Task in the WorkQueue, or is answered ``busy``. Its result or error is an event on the stream of the
+session. The connection subscribes to that stream and sends each event, so a lost connection loses no result.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from works.imaging import actions
 from works.queue.order import Viewport
 from works.sessions import Session
 
-# Seconds between two progress messages of a connection.
+# Minimum seconds between two progress messages of a connection.
 _PROGRESS_INTERVAL = 0.1
 
 
@@ -42,7 +42,7 @@ class CancelMessage(Message):
 
 class ResumeMessage(Message):
     type: Literal["resume"]
-    # Bounded, and so of whole characters, as names are in the log.
+    # The length limit also makes pydantic refuse lone surrogates. The log needs names without them.
     session: str = Field(max_length=100)
     epoch: str = Field(max_length=100)
     after: int = Field(ge=0)
@@ -51,8 +51,8 @@ class ResumeMessage(Message):
 class ImagesWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "images"
     description = (
-        f"It speaks {SUBPROTOCOL}: send slices of a picture, have them worked nearest to the viewport first, and "
-        "receive a URL for each. The client module is /static/sluice.js."
+        f"Send slices of a picture (protocol {SUBPROTOCOL}). The slice nearest to the viewport is processed first. "
+        "Each result has a URL. The client module is /static/sluice.js."
     )
     accepts: ClassVar[dict[str, type[Message]]] = {
         "slice": SliceMessage,
@@ -79,7 +79,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
         )
 
     def _limits(self) -> dict[str, int]:
-        """The bounds that a client should know before it sends slices."""
+        """Returns the limits that a client must know before it sends slices."""
         images, queue = self.context.images, self.context.queue
         return {
             "max_slice_bytes": images.max_slice_bytes,
@@ -90,8 +90,9 @@ class ImagesWebSocket(BaseWebSocketHandler):
         }
 
     def on_slice(self, message: SliceMessage, payload: memoryview) -> None:
+        """Submits a slice. Raises WorkError when it is refused, and Busy when too many slices are waiting."""
         if self._resuming:
-            raise WorkError("bad_message", "wait for 'resumed' before you send slices")
+            raise WorkError("bad_message", "the session is being resumed; wait for 'resumed' before you send slices")
         body = self._payload(message, payload)
         task = message.task(self.session.id, body)
         event = SliceEvent(task, self.base_url, message.respond == "bytes")
@@ -100,34 +101,38 @@ class ImagesWebSocket(BaseWebSocketHandler):
         self.send_batched({"type": "accepted", "id": message.id, "queued": queued})
 
     def _payload(self, message: SliceMessage, payload: memoryview) -> bytes | memoryview:
-        """The encoded picture, which came as payload or in base64 as ``data``. Raises WorkError."""
+        """Returns the encoded picture, from the payload or from the base64 text in ``data``. Raises WorkError."""
         body: bytes | memoryview = payload
         if message.data is not None:
             if payload:
-                raise WorkError("bad_message", "data: the picture came as payload already")
+                raise WorkError("bad_message", "data: the message already has the picture as payload; send it once")
             try:
                 body = binascii.a2b_base64(message.data, strict_mode=True)
-            except ValueError as error:  # binascii.Error is one; a character beyond ASCII is another
-                raise WorkError("bad_message", f"data: not base64 ({error})") from None
+            except ValueError as error:  # binascii.Error, or a character outside ASCII
+                raise WorkError("bad_message", f"data: not valid base64 ({error})") from None
         limit = self.context.images.max_slice_bytes
         if len(body) > limit:
-            raise WorkError("too_large", f"the slice has {len(body):,} bytes, at most {limit:,} are taken")
+            raise WorkError(
+                "too_large", f"the slice has {len(body):,} bytes; at most {limit:,} are accepted (max_slice_bytes)"
+            )
         if not body:
-            raise WorkError("bad_image", "the payload is empty")
+            raise WorkError("bad_image", "the payload is empty; send a picture")
         return body
 
     def on_viewport(self, message: ViewportMessage, payload: memoryview) -> None:
         self.session.rerank(message.image, Viewport(message.top, message.height))
 
     def on_cancel(self, message: CancelMessage, payload: memoryview) -> None:
+        """Cancels one slice, or all slices of a picture. Raises WorkError when no such slice is waiting."""
         if (message.id is None) == (message.image is None):
-            raise WorkError("bad_message", "cancel: say either id or image")
+            raise WorkError("bad_message", "cancel: set either id or image")
         if not self.session.cancel(id=message.id, image=message.image) and message.id is not None:
-            raise WorkError("not_found", f"no slice {message.id[:100]!r} waits here")
+            raise WorkError("not_found", f"id: there is no waiting slice {message.id[:100]!r}")
 
     def on_resume(self, message: ResumeMessage, payload: memoryview) -> None:
+        """Resumes a session. Raises WorkError when this connection has already sent slices."""
         if self._resuming or self.session.used:
-            raise WorkError("bad_message", "resume must come before any slice, and once")
+            raise WorkError("bad_message", "resume must be sent once, before the first slice")
         self._resuming = True
         self.spawn(self._resume(message))
 
@@ -168,7 +173,7 @@ class ImagesWebSocket(BaseWebSocketHandler):
             self.disconnect(EVENTS_UNAVAILABLE)
 
     async def _message(self, offset: int, event: str) -> str | bytes:
-        """A stored event as the message that is sent: text, or bytes with the result's file as payload."""
+        """Returns the message for a stored event: text, or bytes with the result's file as payload."""
         text = add_seq(event, offset)
         if not names_file(event):
             return text
@@ -176,12 +181,16 @@ class ImagesWebSocket(BaseWebSocketHandler):
         try:
             payload = await self.services.threads.run(self.services.results.read, header.pop("file"))
         except OSError as error:
-            failed = WorkError("not_found", "the result is no longer kept; send the slice again", temporary=True)
+            failed = WorkError("not_found", "the result is no longer retained; send the slice again", temporary=True)
             if not isinstance(error, FileNotFoundError):
-                failed = WorkError("internal", f"the result cannot be read: {error.strerror}", temporary=True)
+                failed = WorkError(
+                    "internal", f"the result cannot be read now: {error.strerror}; try again", temporary=True
+                )
             return json.dumps({"type": "error", "seq": offset, "id": header["id"], **failed.as_dict()})
         if len(payload) > self.context.sockets.outbox // 2:
-            large = WorkError("too_large", f"the result has {len(payload):,} bytes; ask for respond=url")
+            large = WorkError(
+                "too_large", f"the result has {len(payload):,} bytes, too many for a message; use respond=url"
+            )
             return json.dumps({"type": "error", "seq": offset, "id": header["id"], **large.as_dict()})
         return pack(header, payload)
 
@@ -194,7 +203,8 @@ class ImagesWebSocket(BaseWebSocketHandler):
     def closed(self) -> None:
         if self._progress_timer:
             self._progress_timer.cancel()
-        # 1000 and 1001: the client has ended the connection, or its page is gone. After other codes it may reconnect.
+        # Codes 1000 and 1001: the client has closed the connection or left the page. After other codes it may
+        # reconnect.
         final = self.close_code in (1000, 1001)
         self.services.sessions.release(self.session, self, final=final)
 

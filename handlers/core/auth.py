@@ -216,17 +216,17 @@ def _describe(error: Exception) -> str:
         case jwt.MissingRequiredClaimError():
             return f"the claim {error.claim} is missing"
         case jwt.InvalidAudienceError():
-            return "it is for another audience"
+            return "the claim aud names another audience"
         case jwt.InvalidIssuerError():
-            return "it is from another issuer"
+            return "the claim iss names another issuer"
         case jwt.InvalidSignatureError() | jwt.InvalidAlgorithmError() | jwt.InvalidKeyError():
-            return "it is not signed with our key"
+            return "it is not signed with this server's key"
         case jwt.PyJWKClientConnectionError():
-            return "the keys cannot be fetched"
+            return "the public keys cannot be fetched; try again later"
         case jwt.PyJWTError():
-            return "it is no valid JWT"
+            return "it is not a valid JWT"
         case _:
-            return str(error)[:100] if type(error) is ValueError else "it is no valid JWT"
+            return str(error)[:100] if type(error) is ValueError else "it is not a valid JWT"
 
 
 def redact_tokens(text: str) -> str:
@@ -244,7 +244,7 @@ def issue(secret: str, name: str, scope: str, ttl: float, **claims: str | None) 
 def signing_secret(settings: TokenSettings) -> str:
     """The secret that tokens are issued with. Raises ValueError where tokens are issued elsewhere."""
     if not settings.are_issued_here:
-        raise ValueError("tokens are issued by whoever holds the private key; this server only checks them")
+        raise ValueError("this server has only a public key and cannot sign tokens; sign them where the private key is")
     return settings.jwt_secret.get_secret_value() if settings.jwt_secret else development_secret(DEVELOPMENT_FOLDER)
 
 
@@ -265,5 +265,5 @@ def development_secret(folder: Path) -> str:
         part.rename(path)
     secret = path.read_text().strip()
     if len(secret) < 32:
-        raise ValueError(f"{path} holds no key of 32 bytes; delete it and start again")
+        raise ValueError(f"{path} does not contain a key of 32 bytes; delete the file and start again")
     return secret

@@ -31,11 +31,13 @@ def parse(text: str | bytes) -> dict[str, Any]:
     The JSON of a binary message, bytes, is short: framing.py bounds it.
     """
     if isinstance(text, str) and len(text) > MAX_HEADER and sum(map(text.count, "[{,")) > _MAX_MARKS:
-        raise WorkError("bad_message", f"besides base64 a message has at most {MAX_HEADER:,} characters")
+        raise WorkError(
+            "bad_message", f"message too long: at most {MAX_HEADER:,} characters besides the picture in base64"
+        )
     try:
         members = json.loads(text)
     except (ValueError, RecursionError):
-        raise WorkError("bad_message", "the message is not JSON") from None
+        raise WorkError("bad_message", "the message is not valid JSON") from None
     if not isinstance(members, dict):
         raise WorkError("bad_message", "the message must be a JSON object")
     return members
@@ -47,7 +49,7 @@ def validate(members: dict[str, Any], accepts: Mapping[str, type[Message]]) -> M
     kind = members.get("type")
     schema = known.get(kind) if isinstance(kind, str) else None
     if schema is None:
-        raise WorkError("bad_message", f"type: {str(kind)[:40]!r} is none of {', '.join(sorted(known))}")
+        raise WorkError("bad_message", f"type: {str(kind)[:40]!r} is unknown; use {', '.join(sorted(known))}")
     try:
         return schema.model_validate(members)
     except ValidationError as error:

@@ -1,6 +1,7 @@
-"""Every close that the server makes, as data: the code, the reason that the client is given, and whether it is final.
+"""Every close by the server, as data: its code, its reason, and whether the client may reconnect.
 
-Codes are those of RFC 6455 (7.4); from 4400 on they are ours. docs/protocol.md lists the same, which a test compares.
+Codes below 4400 are defined by RFC 6455, section 7.4. The others are defined here. docs/protocol.md has the same list.
+A test compares the two.
 """
 
 from dataclasses import dataclass, replace
@@ -9,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """`final`: reconnecting is of no use, the client would be closed again.
+    """One kind of close. `final`: the client must not reconnect, because the server would close the connection again.
 
-    `reason` may have places, as `{setting}`. `cause` is the label with which the metric of refusals counts it; closes
-    without one are not counted.
+    `reason` may have placeholders such as `{setting}`. `cause` is the label of this close in the metric of refusals.
+    Closes without a cause are not counted.
     """
 
     code: int
@@ -21,61 +22,61 @@ class Disconnect:
     cause: str = ""
 
     def format(self, **values: Any) -> "Disconnect":
-        """The same with its places filled. Raises KeyError for a place without a value."""
+        """Returns the same close with its placeholders filled. Raises KeyError for a placeholder without a value."""
         return replace(self, reason=self.reason.format(**values))
 
 
-# Nothing is left to do on the connection.
+# The connection has served its purpose.
 ENDED = Disconnect(1000, "", True)
-"""The handler of a pull socket has returned."""
+"""The server has nothing more to send on this socket."""
 DONE = Disconnect(1000, "done", True)
-"""The countdown has reached its end."""
+"""The countdown (`/ws/countdown`) has reached its end."""
 RESUMED_ELSEWHERE = Disconnect(1001, "the session was resumed on another connection", True)
-"""The client is connected already, by another connection."""
+"""The same client has resumed its session on a newer connection."""
 
-# The client has broken the protocol.
+# The client violated the protocol.
 PROTOCOL_ERROR = Disconnect(1002, "{rule}", True)
-"""A frame breaks RFC 6455; the reason names the rule."""
+"""A frame violates RFC 6455. The reason names the rule."""
 NOT_UTF8 = Disconnect(1007, "text must be UTF-8", True)
-"""A text message, or the reason of a close, is not UTF-8."""
-MESSAGE_TOO_BIG = Disconnect(1009, "a message has at most {most:,} bytes", True)
-"""A message is larger than any slice may be."""
-BROADCAST_TOO_BIG = Disconnect(1009, "a message to everybody has at most {most:,} bytes", True)
-"""A message to `/ws/broadcast` is too large for the outboxes of the others."""
+"""A text message or the reason of a close is not valid UTF-8."""
+MESSAGE_TOO_BIG = Disconnect(1009, "message too large: at most {most:,} bytes", True)
+"""A message is larger than the largest slice."""
+BROADCAST_TOO_BIG = Disconnect(1009, "broadcast too large: at most {most:,} bytes", True)
+"""A message to `/ws/broadcast` is too large for the outboxes of its receivers."""
 
-# The server cannot go on.
-INTERNAL_ERROR = Disconnect(1011, "internal error", True)
-"""A fault of the server, which would occur again; the log has the exception."""
-RESTARTING = Disconnect(1012, "the server is restarting", False)
-"""The server has drained and ends; the client reconnects to its successor or to another server."""
-BACKEND_UNAVAILABLE = Disconnect(1012, "what this needs cannot be reached; come back", False)
-"""The event store, the disk or another backend failed."""
-EVENTS_UNAVAILABLE = Disconnect(1012, "the events cannot be read; come back", False)
-"""The stream of the client's session cannot be read."""
+# The server cannot continue.
+INTERNAL_ERROR = Disconnect(1011, "internal server error; see the server's log", True)
+"""A fault of the server that would happen again. The log of the server has the exception."""
+RESTARTING = Disconnect(1012, "server is restarting; reconnect", False)
+"""The server has finished its work and stops. The client reconnects to the next server."""
+BACKEND_UNAVAILABLE = Disconnect(1012, "backend unavailable; reconnect later", False)
+"""The event store, the disk or another backend has failed."""
+EVENTS_UNAVAILABLE = Disconnect(1012, "session events unavailable; reconnect later", False)
+"""The events of the client's session cannot be read."""
 
-# The client may not go on.
-TOKEN_EXPIRED = Disconnect(4401, "the token has run out", True)
-"""The client did not renew the token, of which `expiring` had warned."""
-KICKED = Disconnect(4403, "an administrator has ended this connection", True)
-"""`/admin/kick` names the user."""
-TOO_MANY_MESSAGES = Disconnect(4429, "too many messages ({setting})", True, "rate")
-"""The client sends more messages a second than the setting allows."""
-TOO_MANY_UNREAD = Disconnect(4429, "{count} messages wait unread; wait for answers before you send more", True, "inbox")
-"""The queue of a pull socket is full: the client sends faster than its messages are handled."""
+# The client may not continue.
+TOKEN_EXPIRED = Disconnect(4401, "token expired; connect with a new token", True)
+"""The client did not send a new token after the message `expiring`."""
+KICKED = Disconnect(4403, "connection ended by an administrator", True)
+"""A request to `/admin/kick` named the user."""
+TOO_MANY_MESSAGES = Disconnect(4429, "too many messages a second ({setting}); send more slowly", True, "rate")
+"""The client sent more messages a second than the setting allows."""
+TOO_MANY_UNREAD = Disconnect(4429, "{count} messages are waiting; wait for answers before you send more", True, "inbox")
+"""The client sends faster than the server handles its messages (`/ws/echo`)."""
 
-# The connection is of no more use; a new one may be.
-SILENT = Disconnect(4408, "silent too long (pong_timeout)", False)
-"""The client did not answer a ping; a laptop that slept, for instance."""
-OUTBOX_FULL = Disconnect(4508, "reading too slowly (outbox)", False, "slow_reader")
-"""More bytes wait for the client than an outbox holds."""
-READER_STALLED = Disconnect(4508, "reading too slowly (stall_timeout)", False, "slow_reader")
-"""The client did not read a message in time."""
+# This connection is lost. A new connection may work.
+SILENT = Disconnect(4408, "no pong in time (pong_timeout); reconnect", False)
+"""The client did not answer a ping, for example a laptop that was asleep."""
+OUTBOX_FULL = Disconnect(4508, "client reads too slowly (outbox); reconnect", False, "slow_reader")
+"""More bytes are waiting for the client than its outbox holds."""
+READER_STALLED = Disconnect(4508, "client reads too slowly (stall_timeout); reconnect", False, "slow_reader")
+"""The client did not read one message in time."""
 EVENTS_LOST = Disconnect(4508, "{why}", False)
-"""Events that the client has not yet read are no longer kept."""
-STREAM_LOST = Disconnect(4508, "the log has begun again, or cannot be read; come back", False)
-"""A stream that the client listens to has a new epoch, or cannot be read."""
+"""Events that the client has not read yet are no longer retained."""
+STREAM_LOST = Disconnect(4508, "event stream lost; reconnect and read it from its start", False)
+"""A stream that the client follows has a new epoch (it was started again), or cannot be read."""
 
 DISCONNECTS = tuple(value for value in globals().values() if isinstance(value, Disconnect))
-"""All of them, in the order of this file."""
-# The codes after which a client may reconnect.
+"""All closes, in the order of this file."""
+# Codes after which a client may reconnect.
 RECONNECT_CODES = frozenset(each.code for each in DISCONNECTS if not each.final)

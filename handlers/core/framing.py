@@ -24,13 +24,13 @@ def pack(header: dict[str, Any] | str, payload: bytes) -> bytes:
 def unpack(message: bytes) -> tuple[bytes, memoryview]:
     """(JSON text not yet parsed, payload); the payload is a view, not a copy. Raises FrameError."""
     if len(message) < _LENGTH.size:
-        raise FrameError(f"a binary message has at least {_LENGTH.size} bytes, this has {len(message)}")
+        raise FrameError(f"a binary message must have at least {_LENGTH.size} bytes; this one has {len(message)}")
     (length,) = _LENGTH.unpack_from(message)
     if length > MAX_HEADER:
-        raise FrameError(f"the header claims {length:,} bytes, at most {MAX_HEADER:,} are taken")
+        raise FrameError(f"the header has {length:,} bytes; at most {MAX_HEADER:,} are accepted")
     start = _LENGTH.size + length
     if start > len(message):
-        raise FrameError(f"the header claims {length} bytes, {len(message) - _LENGTH.size} follow")
+        raise FrameError(f"the header should have {length} bytes, but only {len(message) - _LENGTH.size} follow")
     return message[_LENGTH.size : start], memoryview(message)[start:]
 
 

@@ -1,6 +1,6 @@
-"""Every refusal of a request over HTTP, before an upgrade too, as data: the status, the error code and the message.
+"""Every refusal of an HTTP request, as data: its status, its error code and its message.
 
-docs/protocol.md lists the same, which a test compares.
+Refusals before a WebSocket upgrade are among them. docs/protocol.md has the same list, and a test compares the two.
 """
 
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ STATUS: dict[Code, int] = {
     "not_found": 404,
     "internal": 500,
 }
-"""The status with which an error of the work is answered over HTTP."""
+"""Error code of a task -> HTTP status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`message` may have places, as `{scope}`.
+    """One kind of refusal. `message` may have placeholders such as `{scope}`.
 
-    `cause` is the label by which the metric of refusals counts it and the log names it; the code where it is empty.
+    `cause` is its label in the metric of refusals and in the log. When it is empty, the label is the code.
     """
 
     status: int
@@ -45,66 +45,77 @@ class Refusal:
 
 # The user.
 TOKEN_MISSING = Refusal(
-    401, "forbidden", "a token is needed: Authorization: Bearer, or subprotocol bearer.<JWT>", "missing"
+    401,
+    "forbidden",
+    "token missing: send Authorization: Bearer <JWT> or the subprotocol bearer.<JWT>",
+    "missing",
 )
-"""There is no token in the headers, in the subprotocols or in the cookie."""
-TOKEN_TOO_LONG = Refusal(401, "forbidden", "the token is longer than {most:,} characters", "bad")
-"""It is refused without parsing it."""
-TOKEN_EXPIRED = Refusal(401, "forbidden", "the token has run out", "expired")
-"""Its `exp` is past."""
-TOKEN_BAD = Refusal(401, "forbidden", "the token is not accepted: {why}", "bad")
-"""It is no JWT, is not signed with our key, or has not the claims that it must have."""
-TOKEN_OF_OTHER_ADDRESS = Refusal(401, "forbidden", "the token is for another address", "ip_mismatch")
-"""Its `ip` is not the address of the client."""
-SCOPE_MISSING = Refusal(403, "forbidden", "the token's scope must include {scope!r}")
+"""No token is in the headers, in the subprotocols or in the cookie."""
+TOKEN_TOO_LONG = Refusal(401, "forbidden", "token too long: at most {most:,} characters", "bad")
+"""The token is longer than any valid token, so it is not parsed."""
+TOKEN_EXPIRED = Refusal(401, "forbidden", "token expired; get a new one", "expired")
+"""The claim `exp` is in the past."""
+TOKEN_BAD = Refusal(401, "forbidden", "token rejected: {why}", "bad")
+"""The token is not a JWT, has a wrong signature, or lacks a required claim."""
+TOKEN_OF_OTHER_ADDRESS = Refusal(401, "forbidden", "token is only valid from another IP address", "ip_mismatch")
+"""The claim `ip` differs from the address of the client."""
+SCOPE_MISSING = Refusal(403, "forbidden", "scope missing: the token's scope must include {scope!r}")
 """The token is for other endpoints."""
-BANNED = Refusal(403, "forbidden", "this user is kept out until {until}", "denied")
-"""An administrator has denied the user (`/admin/kick`)."""
-ORIGIN_MISSING = Refusal(403, "forbidden", "a request that goes by cookie must say its Origin")
-"""Without it, a page of another origin could use the console's cookie."""
-SOCKET_ORIGIN_MISSING = Refusal(403, "forbidden", "a connection that goes by cookie must say its Origin")
-"""The same, before an upgrade."""
-FOREIGN_ORIGIN = Refusal(403, "forbidden", "pages of {origin} may not connect (allow_origins)")
-"""The page is neither of our own origin nor of an allowed one."""
+BANNED = Refusal(403, "forbidden", "user is banned until {until}", "denied")
+"""An administrator has banned the user (`/admin/kick`)."""
+ORIGIN_MISSING = Refusal(403, "forbidden", "Origin header missing: a request with a cookie needs it")
+"""Without the header, a page of another origin could use the console's cookie."""
+SOCKET_ORIGIN_MISSING = Refusal(403, "forbidden", "Origin header missing: a connection with a cookie needs it")
+"""The same check for a WebSocket connection."""
+FOREIGN_ORIGIN = Refusal(403, "forbidden", "origin {origin} is not allowed; add it to allow_origins")
+"""The page is neither from the server's own origin nor from an allowed one."""
 
 # The request.
 BAD_REQUEST = Refusal(400, "bad_message", "{faults}")
-"""The query or the body does not fit; the message names each member that is wrong."""
-CLIENT_GONE = Refusal(400, "bad_message", "the client did not wait")
-"""The client closed the connection before it was authorized, and does not get this answer."""
+"""The query or the body is invalid. The message names each wrong member."""
+CLIENT_GONE = Refusal(400, "bad_message", "the client closed the connection")
+"""The client closed the connection during authorization. It does not receive this answer."""
 NOT_A_SOCKET_REQUEST = Refusal(426, "bad_message", "this is a WebSocket. {description}")
-"""A request without an upgrade by a program that accepts JSON."""
-NOTHING_HERE = Refusal(404, "not_found", "there is nothing at this address")
-"""No endpoint has this path."""
+"""A program that accepts JSON sent a plain HTTP request to a socket."""
+NOTHING_HERE = Refusal(404, "not_found", "there is no endpoint at this path")
+"""The path is unknown."""
 NOT_FOUND = Refusal(404, "not_found", "{what}")
-"""The result or upload is not kept any more, or never was."""
-BODY_TOO_LARGE = Refusal(413, "too_large", "at most {most:,} bytes are taken (max_slice_bytes)")
-"""The body of `/process` is larger than a slice may be."""
+"""The result or upload is no longer retained, or never existed."""
+BODY_TOO_LARGE = Refusal(413, "too_large", "body too large: at most {most:,} bytes (max_slice_bytes)")
+"""The body of `/process` is larger than the largest slice."""
 
 # The state of the server.
 TOO_MANY_OF_USER = Refusal(
-    429, "busy", "this user has {most} open connections (connections_per_user)", "too_many_connections", 5
+    429,
+    "busy",
+    "user already has {most} open connections (connections_per_user); close one first",
+    "too_many_connections",
+    5,
 )
-"""The user must close a connection first."""
+"""The user has too many open sockets."""
 TOO_MANY_OF_ADDRESS = Refusal(
-    429, "busy", "this address has {most} open connections (connections_per_address)", "too_many_connections", 5
+    429,
+    "busy",
+    "address already has {most} open connections (connections_per_address); close one first",
+    "too_many_connections",
+    5,
 )
-"""A connection of the address must be closed first."""
-RESTARTING = Refusal(503, "busy", "the server is restarting", "restarting", 5)
-"""The server drains, and opens no new connections."""
+"""The IP address has too many open sockets."""
+RESTARTING = Refusal(503, "busy", "server is restarting; try again", "restarting", 5)
+"""The server is shutting down and accepts no new connections."""
 UNAVAILABLE = Refusal(503, "internal", "{what}: {error}", retry_after_s=5)
-"""The event store cannot be reached."""
-FILE_UNAVAILABLE = Refusal(503, "internal", "it cannot be fetched now: {error}", retry_after_s=1)
-"""The object store cannot be reached."""
+"""The event store is unavailable."""
+FILE_UNAVAILABLE = Refusal(503, "internal", "file unavailable: {error}; try again", retry_after_s=1)
+"""The object store is unavailable."""
 
 REFUSALS = tuple(value for value in globals().values() if isinstance(value, Refusal))
-"""All of them, in the order of this file."""
+"""All refusals, in the order of this file."""
 
 
 class Refused(tornado.web.HTTPError):
-    """A request refused, with the refusal's places filled; `more` are further members of the error's JSON.
+    """An HTTP request was refused. `values` fill the refusal's placeholders, `more` adds members to the error's JSON.
 
-    `cause` is the label of metrics and the log: the refusal's own, or the code.
+    `cause` is the label in metrics and in the log: that of the refusal, or its code.
     """
 
     def __init__(self, refusal: Refusal, *, more: dict[str, object] | None = None, **values: Any) -> None:
@@ -117,7 +128,7 @@ class Refused(tornado.web.HTTPError):
 
     @classmethod
     def because(cls, error: WorkError) -> "Refused":
-        """The refusal that an error of the work amounts to."""
+        """Returns the refusal for an error of a task."""
         after = -(-error.retry_after_ms // 1000) if error.retry_after_ms else None
         errors = error.as_dict().get("errors")
         refusal = Refusal(STATUS[error.code], error.code, "{message}", retry_after_s=after)

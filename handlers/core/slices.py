@@ -41,7 +41,7 @@ class SliceMessage(Message):
         """The slice's task; ``deliver`` says where its picture goes. Raises WorkError unknown_action or bad_options."""
         action = actions.find(self.action)
         if self.respond == "data" and not action.gives_data:
-            raise WorkError("bad_options", f"respond: {action.name} gives a picture, no data; ask for url or bytes")
+            raise WorkError("bad_options", f"respond: {action.name} returns a picture and no data; use url or bytes")
         return Task(
             session=session,
             id=self.id,

@@ -31,7 +31,9 @@ async def test_a_kicked_user_is_out_at_once_and_others_stay(start: Start) -> Non
         assert await alice.wait_for("result")
     async with await Client.connect(server, "mallory"):
         pass  # only ended, not denied
-    await until(lambda: any("kicked" in line and "mallory" in line and "root" in line for line in server.log))
+    await until(
+        lambda: any("admin.user_kicked" in line and "mallory" in line and "root" in line for line in server.log)
+    )
 
 
 @pytest.mark.chaos
@@ -49,7 +51,7 @@ async def test_a_denied_user_stays_out_over_http_and_across_a_crash(start: Start
         headers = {"Authorization": f"Bearer {running.token('mallory')}"}
         answer = await asyncio.to_thread(httpx.post, f"{running.url}/process", content=small(), headers=headers)
         assert answer.status_code == 403
-        assert "kept out until" in answer.json()["error"]["message"]
+        assert "banned until" in answer.json()["error"]["message"]
         async with await Client.connect(running, "alice"):
             pass
 

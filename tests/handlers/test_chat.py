@@ -247,9 +247,9 @@ async def test_an_error_says_which_message_it_is_about(server: Server) -> None:
         ({"type": "history", "stream": "direct/bob", "limit": True}, "limit"),
         ({"type": "read", "stream": "direct/bob"}, "offset"),
         ({"type": "presence", "room": "a", "roon": "b"}, "roon"),
-        ({"type": "shout"}, "none of"),
-        ({"type": ["join"]}, "none of"),
-        ({}, "none of"),
+        ({"type": "shout"}, "is unknown; use"),
+        ({"type": ["join"]}, "is unknown; use"),
+        ({}, "is unknown; use"),
     ],
 )
 def test_a_message_that_does_not_fit_its_schema_is_refused(message: dict[str, object], said: str) -> None:

@@ -57,17 +57,17 @@ TRUNCATED = encoded(photograph())[:20_000]
 
 MESSAGES: dict[str, tuple[str | bytes, str, str]] = {
     # What is sent, the error's code, a word that the message must have.
-    "text that is no JSON": ("{nope", "bad_message", "not JSON"),
+    "text that is no JSON": ("{nope", "bad_message", "not valid JSON"),
     "JSON that is no object": ("[1, 2]", "bad_message", "object"),
-    "JSON nested very deep": ("[" * 60_000, "bad_message", "not JSON"),
+    "JSON nested very deep": ("[" * 60_000, "bad_message", "not valid JSON"),
     "JSON of many small things": (f'{{"type":"viewport","x":[{"[]," * 30_000}[]]}}', "bad_message", "65,536"),
     "no type": ("{}", "bad_message", "type"),
     "a type that is an object": ('{"type": {}}', "bad_message", "type"),
     "an unknown type": ('{"type": "slize"}', "bad_message", "slize"),
     "a binary message of 3 bytes": (b"abc", "bad_message", "4 bytes"),
-    "a header that is no JSON": (binary(b"{nope", small()), "bad_message", "not JSON"),
-    "a header that is not UTF-8": (binary(b'{"type": "\xff"}', small()), "bad_message", "not JSON"),
-    "a header longer than the message": (binary(b"{}", claim=1 << 31), "bad_message", "claims"),
+    "a header that is no JSON": (binary(b"{nope", small()), "bad_message", "not valid JSON"),
+    "a header that is not UTF-8": (binary(b'{"type": "\xff"}', small()), "bad_message", "not valid JSON"),
+    "a header longer than the message": (binary(b"{}", claim=1 << 31), "bad_message", "the header has"),
     "a misspelt member": (slice(zooom=1), "bad_message", "zooom"),
     "no id": (slice(id=None), "bad_message", "id"),
     "an empty id": (slice(id=""), "bad_message", "id"),

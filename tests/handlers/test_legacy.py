@@ -113,10 +113,10 @@ async def test_another_response_type_gives_the_data_of_the_action(start_here: St
 
 BROKEN: dict[str, tuple[str | bytes, str, Any]] = {
     # What is sent, a word of the error, the uuid that comes back.
-    "a header cut in the middle": ('{"uuid": "a", "offset_top": 0, "zo', "not JSON", None),
-    "a header longer than 150": (json.dumps({"uuid": "a", "x": "y" * 150}) + "AAAA", "not JSON", None),
-    "no header": ("", "not JSON", None),
-    "only spaces": (" " * 150, "not JSON", None),
+    "a header cut in the middle": ('{"uuid": "a", "offset_top": 0, "zo', "not valid JSON", None),
+    "a header longer than 150": (json.dumps({"uuid": "a", "x": "y" * 150}) + "AAAA", "not valid JSON", None),
+    "no header": ("", "not valid JSON", None),
+    "only spaces": (" " * 150, "not valid JSON", None),
     "a header that is a list": ("[1]".ljust(150), "object", None),
     "a binary message": (message().encode(), "text messages only", None),
     "no uuid": ('{"offset_top": 0, "zoom": 1}'.ljust(150) + "AAAA", "uuid", None),
@@ -125,7 +125,7 @@ BROKEN: dict[str, tuple[str | bytes, str, Any]] = {
     "a uuid beyond all numbers": (message(uuid=float("inf")), "uuid", None),
     "a uuid that is true": (message(uuid=True), "uuid", None),
     # The 150 characters are code points; JavaScript's padEnd takes an emoji for two.
-    "an emoji that is counted twice": (message(uuid="\U0001f600")[:149] + message()[150:], "not JSON", None),
+    "an emoji that is counted twice": (message(uuid="\U0001f600")[:149] + message()[150:], "not valid JSON", None),
     "no zoom": ('{"uuid": "a", "offset_top": 0}'.ljust(150) + "AAAA", "zoom", "a"),
     "zoom 0": (message(zoom=0), "zoom", "a"),
     "zoom 0 and a uuid with a fraction": (message(zoom=0, uuid=1.5), "zoom", 1.5),

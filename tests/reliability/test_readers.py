@@ -25,7 +25,7 @@ pytestmark = pytest.mark.chaos
 MIB = 1 << 20
 # A message of 2 KB with an answer of 6: what it is refused for is quoted, and written in escapes.
 LONG = frame(TEXT, json.dumps({"type": "cancel", "\U0001f600" * 500: 1}, ensure_ascii=False).encode())
-TOO_SLOW = closing(4508, "reading too slowly (outbox)")
+TOO_SLOW = closing(4508, "client reads too slowly (outbox); reconnect")
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +196,7 @@ async def test_silent_peers_are_pinged_once_and_closed_and_one_that_answers_stay
         silent = [await stack.enter_async_context(await Raw.upgraded(server)) for _ in range(50)]
         for raw in silent:
             assert await raw.frame() == (PING, b"")
-            assert await raw.frame() == (CLOSE, b"\x11\x38silent too long (pong_timeout)")
+            assert await raw.frame() == (CLOSE, b"\x11\x38no pong in time (pong_timeout); reconnect")
             raw.send(frame(CLOSE))
             assert await raw.rest() == b""
         await until(lambda: server.metric("sluice_connections") == 1)

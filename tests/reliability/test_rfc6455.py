@@ -33,7 +33,7 @@ def refused(message: str) -> bytes:
 
 # "[]" is a message whose answer is known to the byte, and half of it is a message with another answer.
 LIST = refused("the message must be a JSON object")
-NOT_JSON = refused("the message is not JSON")
+NOT_JSON = refused("the message is not valid JSON")
 
 FRAMES: dict[str, tuple[bytes, bytes]] = {
     # What is sent, and all that comes back. 5.2: FIN, opcode, mask, length.
@@ -265,7 +265,7 @@ async def test_the_closes_of_ours_are_these_bytes_and_end_when_they_are_answered
     async with await Raw.upgraded(server) as answering, await Raw.upgraded(server) as silent:
         server.process.send_signal(signal.SIGTERM)
         for raw in (answering, silent):
-            assert await raw.frame() == (CLOSE, b"\x03\xf4the server is restarting")
+            assert await raw.frame() == (CLOSE, b"\x03\xf4server is restarting; reconnect")
         answering.send(frame(CLOSE, b"\x03\xf4"))
         assert await answering.rest() == b""
         assert await silent.rest() == b"", "it has not answered, and is not waited for"

@@ -214,10 +214,10 @@ async def test_a_bad_token_renews_nothing(secret: Server) -> None:
 STARTS: dict[str, tuple[dict[str, str], str]] = {
     "a short secret": (
         {"JWT_SECRET": "open-sesame-open-sesame-open-se"},
-        "SLUICE_JWT_SECRET: must be at least 32 bytes",
+        "SLUICE_JWT_SECRET: must have at least 32 bytes",
     ),
     "a short secret (.env)": ({"JWT_SECRET": "open-sesame-open-sesame-open-se"}, "at least 32 bytes"),
-    "a secret of one byte": ({"JWT_SECRET": "z"}, "SLUICE_JWT_SECRET: must be at least 32 bytes"),
+    "a secret of one byte": ({"JWT_SECRET": "z"}, "SLUICE_JWT_SECRET: must have at least 32 bytes"),
     "an empty secret, open to all": ({"JWT_SECRET": "", "ADDRESS": "0.0.0.0"}, "set jwt_secret"),
     "no secret, open to all": ({"ADDRESS": "0.0.0.0"}, "set jwt_secret"),
     "a private key for a public one": ({"JWT_PUBLIC_KEY": PRIVATE}, "sluice:"),

@@ -19,7 +19,7 @@ from tests.support.pictures import small
 from tests.support.running import GUARD, SECRET, Server, Start, until
 
 # The close that says so.
-ENDED = (CLOSE, b"\x11\x31the token has run out")
+ENDED = (CLOSE, b"\x11\x31token expired; connect with a new token")
 # Seconds by which the clocks of a timer and of a token may differ.
 APART = 0.5
 

@@ -87,7 +87,7 @@ async def test_the_public_key_is_no_secret_to_sign_with() -> None:
     mark = hmac.new(pem(RSA).encode(), unsigned.encode(), hashlib.sha256).digest()
     token = f"{unsigned}.{base64.urlsafe_b64encode(mark).rstrip(b'=').decode()}"
     error = await refusal(Verifier(OneKey.public(pem(RSA))), token)
-    assert (error.reason, error.message) == ("bad", "the token is not accepted: it is not signed with our key")
+    assert (error.reason, error.message) == ("bad", "token rejected: it is not signed with this server's key")
 
 
 def test_a_public_key_of_another_kind_or_too_short_is_refused_at_once() -> None:
@@ -105,38 +105,38 @@ def renamed() -> str:
 BAD: dict[str, tuple[Callable[[], str], str, str]] = {
     # The token, the reason, a word of the message.
     "none at all": (lambda: "", "missing", "Authorization: Bearer"),
-    "no JWT": (lambda: "open sesame", "bad", "no valid JWT"),
-    "two parts": (lambda: "abcdefghijk.lmnopqrstuvw", "bad", "no valid JWT"),
-    "bytes that are no JSON": (lambda: "\u00ff\u00fe.\u00ff.\u00ff", "bad", "no valid JWT"),
-    "another secret": (lambda: signed("another secret of thirty-two bytes"), "bad", "our key"),
-    "algorithm none": (lambda: forged({"alg": "none"}, claims()), "bad", "our key"),
-    "algorithm nOnE": (lambda: forged({"alg": "nOnE"}, claims()), "bad", "our key"),
-    "no signature": (lambda: signed().rpartition(".")[0] + ".", "bad", "our key"),
+    "no JWT": (lambda: "open sesame", "bad", "not a valid JWT"),
+    "two parts": (lambda: "abcdefghijk.lmnopqrstuvw", "bad", "not a valid JWT"),
+    "bytes that are no JSON": (lambda: "\u00ff\u00fe.\u00ff.\u00ff", "bad", "not a valid JWT"),
+    "another secret": (lambda: signed("another secret of thirty-two bytes"), "bad", "with this server's key"),
+    "algorithm none": (lambda: forged({"alg": "none"}, claims()), "bad", "with this server's key"),
+    "algorithm nOnE": (lambda: forged({"alg": "nOnE"}, claims()), "bad", "with this server's key"),
+    "no signature": (lambda: signed().rpartition(".")[0] + ".", "bad", "with this server's key"),
     "no algorithm": (lambda: forged({}, claims(), b"x" * 32), "bad", ""),
-    "HS512": (lambda: signed(SECRET * 2, "HS512"), "bad", "our key"),
-    "a claim changed": (renamed, "bad", "our key"),
+    "HS512": (lambda: signed(SECRET * 2, "HS512"), "bad", "with this server's key"),
+    "a claim changed": (renamed, "bad", "with this server's key"),
     "no exp": (lambda: signed(exp=None), "bad", "exp is missing"),
     "no sub": (lambda: signed(sub=None), "bad", "sub is missing"),
     "no aud": (lambda: signed(aud=None), "bad", "aud is missing"),
     "no iss": (lambda: signed(iss=None), "bad", "iss is missing"),
     "another aud": (lambda: signed(aud="other"), "bad", "another audience"),
     "another iss": (lambda: signed(iss="other"), "bad", "another issuer"),
-    "run out": (lambda: signed(exp=int(time.time()) - 60), "expired", "run out"),
-    "an exp in words": (lambda: signed(exp="soon"), "bad", "no valid JWT"),
-    "an endless exp": (lambda: signed(exp=float("inf")), "bad", "no valid JWT"),
-    "an exp that is a list": (lambda: signed(exp=[1]), "bad", "no valid JWT"),
-    "not yet": (lambda: signed(nbf=int(time.time()) + 600), "bad", "no valid JWT"),
+    "run out": (lambda: signed(exp=int(time.time()) - 60), "expired", "token expired"),
+    "an exp in words": (lambda: signed(exp="soon"), "bad", "not a valid JWT"),
+    "an endless exp": (lambda: signed(exp=float("inf")), "bad", "not a valid JWT"),
+    "an exp that is a list": (lambda: signed(exp=[1]), "bad", "not a valid JWT"),
+    "not yet": (lambda: signed(nbf=int(time.time()) + 600), "bad", "not a valid JWT"),
     "a sub that is a number": (lambda: forged_with_secret({**claims(), "sub": 7}), "bad", ""),
     "an empty sub": (lambda: signed(sub=""), "bad", "1 to 200"),
     "a long sub": (lambda: signed(sub="x" * 201), "bad", "1 to 200"),
     "a scope that is a list": (lambda: signed(scope=["images"]), "bad", "scope and ip must be strings"),
     "a scope that is an object": (lambda: signed(scope={"images": True}), "bad", "scope and ip must be strings"),
     "an ip that is a number": (lambda: signed(ip=3221225985), "bad", "scope and ip must be strings"),
-    "another ip": (lambda: signed(ip="192.0.2.2"), "ip_mismatch", "another address"),
-    "an ip with a space": (lambda: signed(ip=HERE + " "), "ip_mismatch", "another address"),
-    "claims that are a list": (lambda: forged_with_secret([1, 2]), "bad", "no valid JWT"),
-    "claims nested deep": (lambda: forged_with_secret(b"[" * 5000), "bad", "no valid JWT"),
-    "a header nested deep": (lambda: forged({}, {}).replace("e30", DEEP, 1), "bad", "no valid JWT"),
+    "another ip": (lambda: signed(ip="192.0.2.2"), "ip_mismatch", "another IP address"),
+    "an ip with a space": (lambda: signed(ip=HERE + " "), "ip_mismatch", "another IP address"),
+    "claims that are a list": (lambda: forged_with_secret([1, 2]), "bad", "not a valid JWT"),
+    "claims nested deep": (lambda: forged_with_secret(b"[" * 5000), "bad", "not a valid JWT"),
+    "a header nested deep": (lambda: forged({}, {}).replace("e30", DEEP, 1), "bad", "not a valid JWT"),
     "one character too long": (lambda: "x" * (MAX_LENGTH + 1), "bad", "8,192"),
     "5 MB": (lambda: signed(padding="x" * 5_000_000), "bad", "8,192"),
 }

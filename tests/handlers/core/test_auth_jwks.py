@@ -97,7 +97,7 @@ async def let_in(server: Server, given: str) -> Client:
         try:
             return await Client.connect(server, token=given)
         except websockets.InvalidStatus as refused:
-            if "the keys cannot be fetched" not in str(refused.response.body):
+            if "the public keys cannot be fetched" not in str(refused.response.body):
                 raise
         await asyncio.sleep(0.1)
     raise AssertionError("the publisher is never reached")
@@ -150,7 +150,7 @@ async def test_made_up_kids_do_not_beset_a_publisher_that_stumbles(publisher: Pu
     publisher.fault = "resets"
     verifier = Verifier(keys(publisher, pause=3600))
     for number in range(20):
-        assert "the keys cannot be fetched" in await refusal(verifier, token("RS256", f"made up {number}"))
+        assert "the public keys cannot be fetched" in await refusal(verifier, token("RS256", f"made up {number}"))
     assert publisher.asked == 1
 
 
@@ -204,14 +204,14 @@ async def test_a_publisher_that_stumbles_is_no_fault_of_the_token(publisher: Pub
     verifier = Verifier(keys(publisher, pause=0))
     publisher.publish(k="RS256")
     publisher.fault = fault
-    assert "the keys cannot be fetched" in await refusal(verifier, token("RS256", "k"))
+    assert "the public keys cannot be fetched" in await refusal(verifier, token("RS256", "k"))
     publisher.fault = ""
     assert await verifier.verify(token("RS256", "k"), "192.0.2.1")
 
 
 async def test_a_publisher_that_is_gone_is_no_fault_of_the_token() -> None:
     verifier = Verifier(Jwks("http://127.0.0.1:1/keys"))
-    assert "the keys cannot be fetched" in await refusal(verifier, token("RS256", "k"))
+    assert "the public keys cannot be fetched" in await refusal(verifier, token("RS256", "k"))
 
 
 async def test_a_server_takes_tokens_signed_with_a_published_key(publisher: Publisher, start_here: Start) -> None:

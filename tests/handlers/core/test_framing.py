@@ -46,13 +46,13 @@ def test_unpack_parts_header_and_payload_and_judges_neither(message: bytes, text
 @pytest.mark.parametrize(
     ("message", "complaint"),
     [
-        (b"", "a binary message has at least 4 bytes, this has 0"),
-        (b"\x00", "a binary message has at least 4 bytes, this has 1"),
-        (b"\x00\x00\x00", "a binary message has at least 4 bytes, this has 3"),
-        (b"\x00\x00\x00\x01", "the header claims 1 bytes, 0 follow"),
-        (b"\x00\x00\x00\x03{}", "the header claims 3 bytes, 2 follow"),
-        (b"\x02\x00\x00\x00{}", "the header claims 33,554,432 bytes, at most 65,536 are taken"),
-        (b"\xff\xff\xff\xff" + bytes(100), "the header claims 4,294,967,295 bytes, at most 65,536 are taken"),
+        (b"", "a binary message must have at least 4 bytes; this one has 0"),
+        (b"\x00", "a binary message must have at least 4 bytes; this one has 1"),
+        (b"\x00\x00\x00", "a binary message must have at least 4 bytes; this one has 3"),
+        (b"\x00\x00\x00\x01", "the header should have 1 bytes, but only 0 follow"),
+        (b"\x00\x00\x00\x03{}", "the header should have 3 bytes, but only 2 follow"),
+        (b"\x02\x00\x00\x00{}", "the header has 33,554,432 bytes; at most 65,536 are accepted"),
+        (b"\xff\xff\xff\xff" + bytes(100), "the header has 4,294,967,295 bytes; at most 65,536 are accepted"),
     ],
 )
 def test_a_message_shorter_than_it_says_is_refused_with_both_figures(message: bytes, complaint: str) -> None:

@@ -74,5 +74,5 @@ def message(**members: Any) -> SliceMessage:
 def test_a_slice_of_which_only_data_is_wanted_is_not_delivered_elsewhere() -> None:
     assert message(respond="data", action="codes").task("session", b"", "inline").deliver == "data"
     assert message(respond="bytes").task("session", b"", "inline").deliver == "inline"
-    with pytest.raises(WorkError, match="gives a picture, no data"):
+    with pytest.raises(WorkError, match="returns a picture and no data"):
         message(respond="data").task("session", b"")
