@@ -215,7 +215,10 @@ except errors.WorkError as error:
     print(error.code, error.message)
 """
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert told.stdout == "unknown_action text is not installed here: it needs rapidocr\n"
+    assert (
+        told.stdout
+        == "unknown_action action 'text' needs the package rapidocr, which is not installed on this server\n"
+    )
 
 
 def test_text_reads_a_page_line_by_line() -> None:
@@ -297,5 +300,5 @@ def test_two_actions_of_one_name_are_refused() -> None:
     def negative(image: Image) -> Image:
         return image
 
-    with pytest.raises(ValueError, match="two actions are called 'negative'"):
+    with pytest.raises(ValueError, match="two actions have the name 'negative'"):
         actions.action()(negative)

@@ -1,7 +1,8 @@
-"""The registry of actions: what may be done to a picture once it is decoded and resized.
+"""The registry of actions. An action changes a picture after it was decoded and resized.
 
-An action is one pure function in one file of this folder, under ``@action``: an Image in, an Image (or Found) out.
-Its name is the wire name, its keyword-only annotated parameters are the option schema, its docstring the help.
+An action is a function with the decorator ``@action`` in a file of this folder. It takes an Image and returns an Image
+or Findings, without side effects. Its name is the name on the wire. Its docstring is the help text. Its keyword-only
+parameters are the options: their annotations give the type, the range and the description of each.
 """
 
 import importlib
@@ -21,9 +22,9 @@ from works.validation import StrictModel, describe_faults
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """A picture, and what was found on it.
+    """A picture and the objects that an action found on it.
 
-    Each item has what the action says of it and ``box``: x, y, width, height in pixels of ``image``.
+    Each item has ``box`` (x, y, width and height in pixels of ``image``) and further members that the action defines.
     """
 
     image: Image
@@ -43,16 +44,16 @@ class Action:
     help: str
     gives_data: bool
     missing: str = ""
-    """What must be installed before this action can be used; empty when nothing is missing."""
+    """Name of a package that must be installed before this action can be used, or an empty string."""
 
     schema: dict[str, Any] = field(init=False, compare=False)
-    """Of the options, by name. Made once: of all actions it takes 2 ms."""
+    """Option name -> its JSON Schema. Created once, because it takes 2 ms for all actions."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schema", self.options.model_json_schema().get("properties", {}))
 
     def describe(self) -> dict[str, Any]:
-        """Help and JSON Schema of the options, as ``hello`` carries them."""
+        """Returns the help text and the JSON Schema of the options, as in the message ``hello``."""
         return {"help": self.help, "gives_data": self.gives_data, "options": self.schema}
 
 
@@ -66,7 +67,7 @@ _registry = _Registry()
 
 
 def action(*, alias: str = "", needs: str = "") -> Callable[[F], F]:
-    """Registers a function. ``needs`` names a package of the extras without which the action is not offered."""
+    """Registers a function as an action. ``needs``: a package of the extras without which the action is not offered."""
 
     def register(function: F) -> F:
         signature = inspect.signature(function, eval_str=True)
@@ -78,7 +79,7 @@ def action(*, alias: str = "", needs: str = "") -> Callable[[F], F]:
         }
         options = create_model(name, __base__=StrictModel, **fields)
         if name in _registry.actions:
-            raise ValueError(f"two actions are called {name!r}")
+            raise ValueError(f"two actions have the name {name!r}")
         _registry.actions[name] = Action(
             name=name,
             function=function,
@@ -95,22 +96,28 @@ def action(*, alias: str = "", needs: str = "") -> Callable[[F], F]:
 
 
 def offered() -> dict[str, dict[str, Any]]:
-    """Name -> description of every action that can be used here."""
+    """Returns name -> description of every action that can be used on this server."""
     return {name: known.describe() for name, known in sorted(_registry.actions.items()) if not known.missing}
 
 
 def find(name: str) -> Action:
-    """The action of that wire name or alias. Raises WorkError unknown_action."""
+    """Returns the action with this name on the wire or alias. Raises WorkError unknown_action."""
     known = _registry.actions.get(_registry.aliases.get(name, name))
     if known is None:
-        raise WorkError("unknown_action", f"no action {name[:40]!r}; there are {', '.join(offered())}")
+        raise WorkError("unknown_action", f"action {name[:40]!r} is unknown; use {', '.join(offered())}")
     if known.missing:
-        raise WorkError("unknown_action", f"{name} is not installed here: it needs {known.missing}")
+        raise WorkError(
+            "unknown_action",
+            f"action {name!r} needs the package {known.missing}, which is not installed on this server",
+        )
     return known
 
 
 def check(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options complete and typed. Raises WorkError unknown_action or bad_options, which names each bad option."""
+    """Returns all options, with defaults and with the declared types.
+
+    Raises WorkError unknown_action, or bad_options with a message that names each wrong option.
+    """
     known = find(name)
     try:
         return known.options.model_validate(options).model_dump()
@@ -119,7 +126,7 @@ def check(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply(name: str, image: Image, options: dict[str, Any]) -> Image | Findings:
-    """Does the action with options that ``check`` gave back."""
+    """Runs the action on ``image``. ``options`` must come from ``check``."""
     return find(name).function(image, **options)
 
 

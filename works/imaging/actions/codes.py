@@ -1,18 +1,21 @@
 """QR and bar codes."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from works.imaging.actions import Findings, action
 from works.imaging.pixels import Image, to_bgr, to_gray
 
+OUTLINE = "true draws a green frame around each code, false leaves the picture as it is."
+
 
 @action()
-def codes(image: Image, *, outline: bool = True) -> Findings:
-    """Reads QR codes and bar codes (EAN, UPC): text, kind and box of each."""
+def codes(image: Image, *, outline: Annotated[bool, Field(description=OUTLINE)] = True) -> Findings:
+    """Finds QR codes and bar codes (EAN, UPC). Returns the text, the kind and the box of each."""
     gray = to_gray(image)
     items = _qr_codes(gray) + _bar_codes(gray) if min(gray.shape) >= 16 else []
     if outline and items:

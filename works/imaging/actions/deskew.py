@@ -1,6 +1,7 @@
-"""Turns a crooked scan upright.
+"""Rotates a crooked scan until its lines of text are level.
 
-The angle is the one whose row sums differ most from row to row: lines of text then fall into rows (W. Postl, 1986).
+The angle is found with the projection profile (W. Postl, 1986): when lines of text are level, the sums of neighbouring
+pixel rows differ most.
 """
 
 from typing import Annotated
@@ -12,13 +13,16 @@ from pydantic import Field
 from works.imaging.actions import action
 from works.imaging.pixels import Image, as_image, size_of, to_gray
 
-# The search runs on a picture this wide: lines of text are still apart, and 40 trial turns take about 10 ms.
+# Longest side in pixels of the picture in which the angle is searched. Lines of text are still separate at this size,
+# and 40 trial rotations take about 10 ms.
 _SEARCH_WIDTH = 500
+
+LIMIT = "Largest angle that is corrected, in degrees. A larger limit corrects steeper scans."
 
 
 @action()
-def deskew(image: Image, *, limit: Annotated[float, Field(gt=0, le=45)] = 15) -> Image:
-    """Turns lines of text level, by at most `limit` degrees; the corners that come free are filled from the edge."""
+def deskew(image: Image, *, limit: Annotated[float, Field(gt=0, le=45, description=LIMIT)] = 15) -> Image:
+    """Rotates a crooked scan until its lines of text are level. Free corners get the colours of the edge."""
     width, height = size_of(image)
     if min(width, height) < 16:
         return image

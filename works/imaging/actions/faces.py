@@ -1,4 +1,4 @@
-"""Faces, found by OpenCV's frontal cascade (Viola, Jones, 2001): quick on one core, and it comes with OpenCV."""
+"""Faces, found with the frontal face cascade of OpenCV (Viola, Jones, 2001). It is fast and part of OpenCV."""
 
 from functools import cache
 from pathlib import Path
@@ -16,14 +16,18 @@ def _cascade() -> cv2.CascadeClassifier:
     return cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"))
 
 
+SHOW = "blur hides each face, box draws a green frame around it."
+SMALLEST = "Smallest width of a face in pixels. A smaller value finds smaller faces and takes longer."
+
+
 @action()
 def faces(
     image: Image,
     *,
-    show: Literal["blur", "box"] = "blur",
-    smallest: Annotated[int, Field(ge=20, le=2000)] = 30,
+    show: Annotated[Literal["blur", "box"], Field(description=SHOW)] = "blur",
+    smallest: Annotated[int, Field(ge=20, le=2000, description=SMALLEST)] = 30,
 ) -> Findings:
-    """Finds faces that look at the camera and blurs or frames them; `smallest` is the least width in pixels."""
+    """Finds faces that look at the camera, and blurs them or draws a frame around them. Returns the box of each."""
     gray = as_image(cv2.equalizeHist(to_gray(image)))
     boxes = _cascade().detectMultiScale(gray, 1.1, 5, minSize=(smallest, smallest))
     items = [{"box": [int(side) for side in box]} for box in boxes]

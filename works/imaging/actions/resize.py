@@ -1,4 +1,4 @@
-"""Nothing but the new size."""
+"""The default action: the picture is only resized, which happens before every action."""
 
 from works.imaging.actions import action
 from works.imaging.pixels import Image
@@ -6,5 +6,5 @@ from works.imaging.pixels import Image
 
 @action(alias="rl")
 def resize(image: Image) -> Image:
-    """Only resizes, by zoom or fit."""
+    """Resizes the picture."""
     return image

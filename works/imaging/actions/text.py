@@ -1,4 +1,4 @@
-"""Printed text, read by rapidocr (PP-OCR models, which its wheel carries). In the extras: it brings onnxruntime."""
+"""Printed text, read with rapidocr (PP-OCR models, part of its wheel). It is an extra because it needs onnxruntime."""
 
 from functools import cache
 from typing import Annotated, Any
@@ -9,10 +9,12 @@ from pydantic import Field
 from works.imaging.actions import Findings, action
 from works.imaging.pixels import Image, to_bgr
 
+CONFIDENCE = "Lowest confidence of a line, from 0 to 1. A larger value returns fewer lines, with fewer errors."
+
 
 @cache
 def _reader() -> Any:
-    # Loaded on first use, in the child that needs it: the models take about 1 s and 400 MB.
+    # Loaded on first use, in the decoder child that needs it: loading the models takes about 1 s and 400 MB.
     from rapidocr import RapidOCR
 
     return RapidOCR(
@@ -25,8 +27,8 @@ def _reader() -> Any:
 
 
 @action(needs="rapidocr")
-def text(image: Image, *, confidence: Annotated[float, Field(ge=0, le=1)] = 0.5) -> Findings:
-    """Reads printed text, line by line: text, confidence and box of each."""
+def text(image: Image, *, confidence: Annotated[float, Field(ge=0, le=1, description=CONFIDENCE)] = 0.5) -> Findings:
+    """Reads printed text (OCR, an extra). Returns the text, the confidence and the box of each line."""
     if min(image.shape[:2]) < 8:
         return Findings(image, "lines", [])
     read = _reader()(to_bgr(image))

@@ -204,7 +204,7 @@ async def test_the_sheet_shows_every_picture_in_order_and_in_pages(tmp_path: Pat
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"folder": "scans", "action": "explode"}, "no action 'explode'"),
+        ({"folder": "scans", "action": "explode"}, "action 'explode' is unknown"),
         ({"folder": "scans", "action": "blur", "options": {"radius": "much"}}, "radius"),
         ({}, "say one of folder, zip, uploads"),
         ({"folder": "scans", "zip": "x"}, "say one of folder, zip, uploads"),

@@ -187,7 +187,7 @@ async def test_a_film_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) ->
         ({"upload": "x", "every": 0}, "every"),
         ({"upload": "x", "every": True}, "every"),
         ({"upload": "x", "max_failed": False}, "max_failed"),
-        ({"upload": "x", "action": "explode"}, "no action 'explode'"),
+        ({"upload": "x", "action": "explode"}, "action 'explode' is unknown"),
     ],
 )
 async def test_parameters_that_make_no_sense_are_refused(tmp_path: Path, params: dict[str, object], said: str) -> None:
