@@ -10,7 +10,7 @@ PARALLEL ?= -n 4 --dist loadfile
 # Images of Python set it. Each process that a test starts would then compile its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install extras run test test-chaos test-all style types types-js bench clean
+.PHONY: install extras run test test-chaos test-all style types types-js reference bench clean
 
 install: .venv/installed
 
@@ -72,6 +72,10 @@ apt:
 			sleep 2; \
 		done; \
 	done
+
+# The generated parts of docs/reference.md and docs/actions.md, which a test compares with the code.
+reference: .venv/installed-dev
+	$(BIN)/python -m tests.docs.reference
 
 bench: .cache/bench/python/installed
 	@$(MAKE) --no-print-directory node || true

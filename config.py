@@ -195,15 +195,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         name: parser.add_argument_group(name.replace("_", " "), type(group).__doc__) for name, group in Settings()
     }
     for name, (path, field) in SETTINGS.items():
+        default = shown_default(name, field.default)
         groups[path[0]].add_argument(
             f"--{name.replace('_', '-')}",
             default=argparse.SUPPRESS,
             metavar=name.upper() if name in ("port", "address", "workers") else "VALUE",
-            help=f"{field.description} Default: {_shown(name, field.default)}. Variable: {PREFIX}{name.upper()}.",
+            help=f"{field.description} Default: {default}. Variable: {PREFIX}{name.upper()}.",
         )
 
 
-def _shown(name: str, default: Any) -> str:
+def shown_default(name: str, default: Any) -> str:
+    """Returns the default of a setting as the help shows it: ``none``, words with spaces, or 1,000 for a number."""
     if isinstance(default, tuple):
         default = " ".join(default)
     if default in (None, ""):

@@ -10,23 +10,33 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.queue_depth = self._gauge("queue_depth", "Slices accepted and not yet begun")
-        self.queue_bytes = self._gauge("queue_bytes", "Bytes of the slices accepted and not yet begun")
-        self.running = self._gauge("running", "Slices being worked")
+        self.queue_depth = self._gauge("queue_depth", "Slices that are accepted and waiting")
+        self.queue_bytes = self._gauge("queue_bytes", "Bytes of the slices that are accepted and waiting")
+        self.running = self._gauge("running", "Slices that are being processed")
         self.connections = self._gauge("connections", "Open WebSocket connections")
-        self.event_syncs = self._gauge("event_syncs", "How often the disk of the events was waited for since the start")
-        self.wait = self._histogram("wait_seconds", "From accepted to begun")
-        self.work = self._histogram("work_seconds", "From begun to done, in the child")
-        self.loop_lag = self._histogram("loop_lag_seconds", "How late the event loop runs a timer")
-        self.slices = self._counter("slices", "Slices ended, by outcome: done or the error's code", "outcome")
-        self.refusals = self._counter("refusals", "Connections and messages refused, by reason", "reason")
+        self.event_syncs = self._gauge(
+            "event_syncs", "Times that the event store waited for the disk (fsync) since the start"
+        )
+        self.wait = self._histogram("wait_seconds", "Seconds that a slice waited in the queue")
+        self.work = self._histogram("work_seconds", "Seconds that a slice was processed, in the decoder child")
+        self.loop_lag = self._histogram("loop_lag_seconds", "Seconds by which the event loop runs a timer too late")
+        self.slices = self._counter(
+            "slices", "Slices that ended, by outcome: done, or the code of the error", "outcome"
+        )
+        self.refusals = self._counter(
+            "refusals", "Connections, requests and messages that were refused, by reason", "reason"
+        )
         self.child_deaths = self._counter("child_deaths", "Decoder children that ended, by reason", "reason")
-        self.video_captures = self._gauge("video_captures", "Video captures that are open, a child process each")
+        self.video_captures = self._gauge("video_captures", "Open video captures, each of which is a child process")
         self.video_watches = self._gauge("video_watches", "Watches of all video sources")
-        self.video_captured = self._counter("video_captured", "Frames captured, by source", "source")
-        self.video_encoded = self._counter("video_encoded", "Frames encoded, by source", "source")
-        self.video_sent = self._counter("video_sent", "Frames sent, by source", "source")
-        self.video_dropped = self._counter("video_dropped", "Frames that newer ones replaced, by source", "source")
+        self.video_captured = self._counter("video_captured", "Video frames captured, by source", "source")
+        self.video_encoded = self._counter(
+            "video_encoded", "Video frames encoded, by source and once for all viewers", "source"
+        )
+        self.video_sent = self._counter("video_sent", "Video frames sent to viewers, by source", "source")
+        self.video_dropped = self._counter(
+            "video_dropped", "Video frames that a newer frame replaced before they were sent, by source", "source"
+        )
 
     def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
         """Has ``gauge`` read at the moment it is asked for, instead of being kept up to date."""
