@@ -28,7 +28,7 @@ def test_every_file_named_is_there(path: Path) -> None:
 def rows() -> dict[str, list[str]]:
     """What README names for each name of the older server."""
     text = (ROOT / "README.md").read_text()
-    section = text.partition("## Coming from the older server")[2].partition("\n## ")[0]
+    section = text.partition("## Names of the older server")[2].partition("\n## ")[0]
     cells = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
     return {theirs.strip(" `"): re.findall("`([^`]+)`", ours) for theirs, ours in cells}
 
@@ -39,7 +39,7 @@ def test_every_name_of_the_older_server_has_a_place() -> None:
 
 @pytest.mark.parametrize("theirs", OLDER)
 def test_what_a_name_of_the_older_server_has_become_is_there(theirs: str) -> None:
-    """Each name is defined in a file of its row, or is a setting; `/ws` is an address, and `--isolation` a flag."""
+    """Each name is defined in a file of its row, or is a setting. A name with a hyphen is a flag."""
     named = rows()[theirs]
     files = [ROOT / name for name in named if PATH.fullmatch(name)]
     source = "".join(path.read_text() for path in files if path.is_file())

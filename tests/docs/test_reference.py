@@ -48,3 +48,8 @@ def test_every_action_is_listed_with_a_picture_of_what_it_does_now() -> None:
         stored = cv2.imread(str(reference.DOCS / "actions" / f"{name}.jpg"))
         assert stored is not None
         assert cv2.PSNR(stored, reference.picture(name)) > 25, name
+
+
+def test_the_readme_names_every_action() -> None:
+    section = (ROOT / "README.md").read_text().partition("## Actions")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(\w+)`", section)) == set(actions.offered())
