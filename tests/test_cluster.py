@@ -75,7 +75,7 @@ async def test_readyz_says_that_no_worker_can_be_reached_and_when_one_can_again(
     server = start(queue=cluster.url)
     await ready(server)
     cluster.kill(cluster.scheduler)
-    away = "queue: no worker can be reached"
+    away = "queue: no worker is available"
     await until(lambda: away in httpx.get(f"{server.url}/readyz").json()["faults"])
     assert httpx.get(f"{server.url}/readyz").status_code == 503
     async with await Client.connect(server) as client:

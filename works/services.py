@@ -75,7 +75,7 @@ class Services:
 
     async def faults(self) -> list[str]:
         """Why work cannot be done now; empty when it can."""
-        faults = [] if self.queue.ready() else ["queue: no worker can be reached"]
+        faults = [] if self.queue.ready() else ["queue: no worker is available"]
         results = partial(self.threads.run, self.results.check)
         checks: dict[str, Check] = {"events": self.events.check, "media": results, "uploads": self.uploads.check}
         found = await asyncio.gather(*(self._fault(name, check) for name, check in checks.items()))

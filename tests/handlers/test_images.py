@@ -46,7 +46,7 @@ async def test_hello_says_who_how_long_how_much_and_what_can_be_done(server: Ser
             hello["actions"]
         )
         blur = hello["actions"]["blur"]
-        assert blur["help"].startswith("Softens")
+        assert blur["help"].startswith("Blurs")
         assert blur["options"]["radius"]["default"] == 3.0
 
 

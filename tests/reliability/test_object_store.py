@@ -203,7 +203,7 @@ def test_a_store_that_cannot_be_is_said_at_the_start(tmp_path: Path, monkeypatch
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for settings, words in (
         ({"media": "s3://bucket"}, "say a prefix too"),
-        ({"media": "s4://bucket/x"}, "the known kinds are file:FOLDER, s3://BUCKET/PREFIX"),
+        ({"media": "s4://bucket/x"}, "unknown; use file:FOLDER, s3://BUCKET/PREFIX"),
         ({"media": "az://container/x"}, "Account must be specified"),
         ({"media": "s3://bucket/x", "store_timeout": 5}, "less than half of slice_timeout"),
     ):

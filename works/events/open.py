@@ -22,13 +22,13 @@ def open_events(settings: EventSettings, background: BackgroundTasks) -> EventSt
         return SqliteEventStore(Path(path.removeprefix("//")), keep, background)
     shown = re.sub(r"//[^/]*@", "//***@", url)  # without the password
     if scheme not in ("redis", "rediss", "unix") or not path.removeprefix("//"):
-        raise ValueError(f"events {shown!r}: the known kinds are {_KNOWN}")
+        raise ValueError(f"events {shown!r}: unknown; use {_KNOWN}")
     try:
         from works.events.redis.store import RedisEventStore
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] != "redis":
             raise
-        raise ValueError(f"events {shown!r}: Redis needs a package more, got by: make extras") from None
+        raise ValueError(f"events {shown!r}: Redis needs an extra package. Install it with: make extras") from None
     try:
         return RedisEventStore(url, keep, background=background)
     except ValueError as error:

@@ -13,7 +13,7 @@ from works.imaging.task import Result, Task
 from works.storage.results import ResultStore
 
 
-def process(task: Task, media: ResultStore, limits: ImageLimits) -> Result:
+def process(task: Task, results: ResultStore, limits: ImageLimits) -> Result:
     """Works ``task``. Raises WorkError for a picture or options that cannot be worked, OSError for a full store."""
     started = time.perf_counter()
     header = read_header(task.payload)
@@ -30,7 +30,7 @@ def process(task: Task, media: ResultStore, limits: ImageLimits) -> Result:
     form, body = header.format, b""
     if task.deliver != "data":
         body, form = encode(done, task.format, header.format)
-    name = media.put(body, SUFFIX[form]) if task.deliver == "store" else ""
+    name = results.put(body, SUFFIX[form]) if task.deliver == "store" else ""
 
     width, height = size_of(done)
     return Result(

@@ -1,5 +1,5 @@
-"""Child processes: how they are started, spoken with, bounded and ended. Decoders, captures and films share it.
+"""Child processes: how they are started, limited, used and ended. Decoders, captures and films use this package.
 
-A child reads what strangers made, so it is bounded before it reads its first byte, and its parent believes nothing that
-it says without a check.
+A child reads files from untrusted users. So its limits are set before it reads the first byte, and its parent checks
+everything that it answers.
 """

@@ -1,7 +1,7 @@
-"""The server's end of the socket to a decoder child: one question at a time, one answer.
+"""The server's end of the socket to a decoder child, for one request at a time.
 
-The socket is watched for answers as long as the child lives, and a question goes out in one call where it fits: with
-asyncio's sock_recv and sock_sendall, which watch anew for each call, a slice cost the server 60 us more.
+The loop watches the socket for as long as the child lives, and a request is sent with one system call if it fits. The
+functions sock_recv and sock_sendall of asyncio watch the socket again for each call, which cost 60 us more per slice.
 """
 
 import asyncio
@@ -9,14 +9,14 @@ import socket
 import struct
 from contextlib import suppress
 
-# Before each question and answer: the bytes of its header and of its payload.
+# Precedes each request and each answer: the length of its header and of its payload, in bytes.
 LENGTHS = struct.Struct("!II")
-# Room for a question on its way, in bytes, as far as the system allows: a slice that fits is sent in one call.
+# Size of the send buffer in bytes, up to the limit of the system. A slice that fits is sent with one system call.
 _ROOM = 1 << 20
 
 
 class Channel:
-    """To be made on the running loop, of a non-blocking socket, which it closes."""
+    """Create it on the running loop with a non-blocking socket. ``close`` closes the socket."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end, self._loop = end, asyncio.get_running_loop()
@@ -26,7 +26,9 @@ class Channel:
         self._loop.add_reader(end, self._read)
 
     async def ask(self, header: bytes, payload: bytes | memoryview) -> tuple[bytes, bytes]:
-        """The header and the payload of the answer. Raises OSError when the child is gone."""
+        """Sends a request and returns the header and the payload of the answer. Raises OSError when the child has
+        ended.
+        """
         self._answer = self._loop.create_future()
         head = LENGTHS.pack(len(header), len(payload)) + header
         try:

@@ -1,4 +1,4 @@
-"""A child's own life: its limits, set before it reads its first byte, and its answers, one for each question."""
+"""The loop of a child process: it limits itself, then answers one request after another."""
 
 import json
 import os
@@ -16,17 +16,17 @@ import cv2
 from works.errors import WorkError
 from works.processes.channel import LENGTHS
 
-# A child's own alarm rings this many seconds after the server's deadline: only when the server is gone.
+# Seconds from the server's deadline to the alarm that ends the child. The alarm matters only when the server has died.
 _GRACE = 2
 ChildAnswer = Callable[[dict[str, Any], bytes], tuple[bytes, bytes]]
-"""From the members and the payload of a question to the header and the payload of its answer."""
+"""Takes the members and the payload of a request, returns the header and the payload of the answer."""
 
 
 def limit_process(memory: int) -> None:
-    """Bounds this process: `memory` bytes of address space, no core file, one thread of OpenCV.
+    """Limits this process: `memory` bytes of address space, no core file, one OpenCV thread.
 
-    Libraries write what they think of strangers' files (with addresses and passwords in them) to descriptor 2, so that
-    leads nowhere from now on; `sys.stderr` still goes to the log.
+    File descriptor 2 then leads to /dev/null, because libraries write addresses and passwords from untrusted files to
+    it. `sys.stderr` still writes to the log.
     """
     cv2.setNumThreads(1)
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
@@ -36,7 +36,7 @@ def limit_process(memory: int) -> None:
 
 
 def answer_all(end: socket.socket, answer: ChildAnswer, memory: int, timeout: float) -> None:
-    """One question after another until the server hangs up. Each may take `timeout` seconds and a few more."""
+    """Answers requests until the server closes the socket. Each may take `timeout` seconds plus a grace period."""
     limit_process(memory)
     stream = end.makefile("rb", buffering=1 << 16)
     while lengths := stream.read(LENGTHS.size):
@@ -50,7 +50,7 @@ def answer_all(end: socket.socket, answer: ChildAnswer, memory: int, timeout: fl
 
 @contextmanager
 def only_work_errors(memory: int) -> Iterator[None]:
-    """Whatever else goes wrong within, in a process of `memory` bytes, becomes a WorkError."""
+    """Turns every other exception in the block into a WorkError. ``memory``: the limit of this process, in bytes."""
     try:
         yield
     except WorkError:
@@ -58,14 +58,20 @@ def only_work_errors(memory: int) -> Iterator[None]:
     except (MemoryError, cv2.error) as error:
         raise _out_of_memory(error, memory) from None
     except OSError as error:
-        raise WorkError("internal", f"the result could not be stored: {error.strerror}", temporary=True) from None
+        raise WorkError(
+            "internal", f"the result could not be stored: {error.strerror}; send the slice again", temporary=True
+        ) from None
     except Exception:
         traceback.print_exc()
-        raise WorkError("internal", "this slice failed; the server's log says why") from None
+        raise WorkError(
+            "internal", "this slice failed because of a fault in the server; its log has the reason"
+        ) from None
 
 
 def _out_of_memory(error: BaseException, memory: int) -> WorkError:
     if isinstance(error, MemoryError) or "OutOfMemory" in str(error) or "nsufficient memory" in str(error):
-        return WorkError("too_many_pixels", f"this picture takes more than {memory >> 20:,} MiB to work; send less")
+        return WorkError(
+            "too_many_pixels", f"this picture needs more than {memory >> 20:,} MiB of memory; send a smaller one"
+        )
     traceback.print_exception(error)
-    return WorkError("internal", "this slice failed; the server's log says why")
+    return WorkError("internal", "this slice failed because of a fault in the server; its log has the reason")

@@ -1,8 +1,10 @@
-"""A process that has OpenCV loaded and forks children of itself, decoders mostly, in 5 ms each instead of 300.
+"""A forkserver: a process that has loaded OpenCV and forks child processes, each in 5 ms instead of 300 ms.
 
-Not multiprocessing's forkserver: that one imports server.py again in every child, hands down the whole environment
-(secrets too), and silently loads nothing when started from another folder. The child holds one end of a socket; its
-parent in the server holds the other and knows it by a serial number, so that no recycled process id is ever killed.
+multiprocessing has a forkserver too. It is not used here, because it imports server.py again in every child, passes the
+whole environment (with secrets) to it, and silently loads nothing when it is started from another folder.
+
+The server and a child talk over a socket pair. The server names a child by a serial number and not by its process id.
+So it never kills another process that has got the same id.
 """
 
 import contextlib
@@ -15,19 +17,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-_REQUEST = struct.Struct("!cI")  # b"F" with a socket: fork; b"K": kill; then the serial number
+_REQUEST = struct.Struct("!cI")  # command, serial number; b"F" with a descriptor: fork, b"K": kill
 _FORK, _KILL = b"F", b"K"
 _LENGTH = struct.Struct("!I")
-# Seconds for the process to end, and its children with it. Killed before that, it could not kill them.
+# Seconds for the forkserver to end its children and itself. If it is killed before, its children stay alive.
 _PATIENCE = 10.0
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONHASHSEED", "VIRTUAL_ENV")
 
 
 class Forkserver:
-    """The server's side. ``arguments`` are for the module's main; ``environment`` is added to an almost bare one.
+    """The server's handle of a forkserver. ``arguments`` are for the module's main; ``environment`` is added to a
+    minimal one.
 
-    ``configuration`` goes to it by the control socket (``receive_configuration``): all users of the machine see
-    arguments.
+    ``configuration`` is sent over the control socket (``receive_configuration``), because all users of the machine can
+    read the arguments of a process.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class Forkserver:
         return self._process.pid if self._process else None
 
     def start(self) -> socket.socket:
-        """Starts the process, in place of one that died if there was one. Returns at once; it loads in its own time."""
+        """Starts the process, or replaces one that has died. Returns immediately, before the process has loaded its
+        modules.
+        """
         self.close()
         self._control, theirs = socket.socketpair()
         self._process = subprocess.Popen(
@@ -65,7 +70,7 @@ class Forkserver:
         return self._control
 
     def fork(self) -> tuple[int, socket.socket]:
-        """Asks for a child: its serial number, and the socket to talk to it by."""
+        """Requests a new child. Returns its serial number and the server's end of its socket."""
         ours, theirs = socket.socketpair()
         self._serial += 1
         request = _REQUEST.pack(_FORK, self._serial)
@@ -79,7 +84,7 @@ class Forkserver:
         return self._serial, ours
 
     def kill(self, serial: int) -> None:
-        """Kills a child with SIGKILL, if it lives. One whose forkserver is gone ends by its own alarm."""
+        """Kills a child with SIGKILL if it is alive. A child without a forkserver is ended by its own alarm."""
         if self._control:
             with contextlib.suppress(OSError):
                 self._control.send(_REQUEST.pack(_KILL, serial))
@@ -99,14 +104,17 @@ class Forkserver:
 
 
 def receive_configuration(control: socket.socket) -> bytes:
-    """What the server sends its forkserver alone; to be called once, before ``serve``."""
+    """Receives the configuration that the server sends. Call it once, before ``serve``."""
     (length,) = _LENGTH.unpack(control.recv(_LENGTH.size, socket.MSG_WAITALL))
     return control.recv(length, socket.MSG_WAITALL)
 
 
 def serve(control: socket.socket, child: Callable[[socket.socket], None]) -> None:
-    """The forkserver's own loop: forks and kills on request, kills all when the server is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then drains
+    """Runs the forkserver: forks and kills children on request. When the server has gone, kills all children and
+    returns.
+    """
+    # Ctrl-C starts the graceful shutdown of the server, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     children: dict[int, int] = {}
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, _REQUEST.size, 1)
@@ -137,7 +145,9 @@ def _become(child: Callable[[socket.socket], None], descriptor: int) -> None:
 
 
 def _reap(children: dict[int, int]) -> None:
-    """Only here are children waited for, so a process id in ``children`` is never another's."""
+    """Removes ended children. This is the only place that waits for children, so every process id in ``children`` is
+    valid.
+    """
     for serial, pid in list(children.items()):
         if os.waitpid(pid, os.WNOHANG)[0]:
             del children[serial]

@@ -1,9 +1,10 @@
-"""The promise of a WorkQueue, whatever does the work.
+"""The interface of a WorkQueue. It is the same for decoders on this machine and in a cluster.
 
-Every accepted task ends in exactly one Result or WorkError. Sessions are served in turn; within one, the task nearest
-to its viewport comes first; background tasks are taken when no other waits. The queue is bounded in count and bytes,
-per session and in all, and says Busy at once. A task that kills its worker three times is failed as
-``crashed``: tasks are idempotent, so it is tried again before.
+Every accepted task ends in exactly one Result or WorkError. Sessions take turns. Within a session, the task nearest to
+the viewport is next. Background tasks run only when no other task is waiting. The number and the bytes of waiting tasks
+are limited, per session and in total; beyond a limit, ``submit`` raises Busy immediately.
+
+Tasks are idempotent. A task whose worker dies is tried again, and fails as ``crashed`` after three attempts.
 """
 
 import asyncio
@@ -15,28 +16,30 @@ from works.queue.order import Viewport
 
 class WorkQueue(Protocol):
     async def start(self) -> None:
-        """Makes the workers ready."""
+        """Starts the workers."""
 
     def submit(self, task: Task) -> "asyncio.Future[Result]":
-        """Accepts the task, or raises Busy. The future ends in the Result or raises WorkError.
+        """Accepts a task. The future ends with its Result, or with a WorkError.
 
-        Raises ValueError when a task of that session and id is still pending or running.
+        Raises:
+            Busy: a limit is reached. The task was not accepted.
+            ValueError: a task of the same session and id is pending or running.
         """
 
     def rerank(self, session: str, image: str, viewport: Viewport) -> None:
-        """From now on the session's tasks of that image are ordered around this viewport."""
+        """Orders the pending tasks of this session and image around a new viewport."""
 
     def cancel(self, session: str, *, id: str | None = None, image: str | None = None) -> int:
-        """Ends tasks as ``cancelled``: the one of that id, those of that image, or all; gives back how many.
+        """Cancels the task with this id, the tasks of this image, or all tasks of the session. Returns their number.
 
-        What runs is ended at once too; its worker is stopped if it does not finish soon.
+        A running task fails immediately. Its worker is killed if it does not finish soon.
         """
 
     def forget(self, session: str) -> None:
-        """Cancels all of the session's tasks and drops its viewports."""
+        """Cancels all tasks of the session and forgets its viewports."""
 
     def ready(self) -> bool:
-        """Whether work can be done now."""
+        """Returns whether tasks can be processed now."""
 
     async def close(self, deadline: float) -> None:
-        """Accepts no more, fails what is pending as temporary, and waits ``deadline`` seconds for what runs."""
+        """Accepts no more tasks, fails pending tasks as temporary, and waits ``deadline`` seconds for running tasks."""

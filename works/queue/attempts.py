@@ -1,4 +1,4 @@
-"""The attempts at one task: tried again when its child dies, ended by its deadline or when nobody wants it."""
+"""The attempts to process one task. It is tried again when its decoder dies, and ended by its deadline or a cancel."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,27 +9,27 @@ from works.imaging.task import Result, Task
 
 ATTEMPTS = 3
 """How often a task may end its decoder before it is given up."""
-# A task that is stopped after it has run this long, in seconds, has its child killed; most end sooner by themselves.
+# Seconds that a cancelled task may still run before its child is killed. Most tasks end sooner.
 STOP_GRACE = 0.25
 
 
 class DecoderCrashed(Exception):
-    """The child ended before it answered."""
+    """The decoder died before it answered."""
 
 
 class Decoder(Protocol):
-    """Does one task at a time, and can be stopped in the middle by cancelling it."""
+    """Processes one task at a time. Cancelling ``process`` stops the task."""
 
     def start(self) -> None: ...
 
     async def process(self, task: Task) -> Result:
-        """Raises WorkError, or DecoderCrashed when nothing can be said but that it died over the task."""
+        """Processes a task. Raises WorkError when the task fails, DecoderCrashed when the decoder died during it."""
 
     def kill(self) -> None: ...
 
 
 class Attempts:
-    """``timeout`` is for all attempts together, in seconds; ``died`` is told why a child had to end."""
+    """``timeout``: seconds for all attempts together. ``died`` is called with the reason when a decoder has died."""
 
     def __init__(self, task: Task, timeout: float, died: Callable[[str], None]) -> None:
         self.task = task
@@ -40,14 +40,14 @@ class Attempts:
         self._deadline: asyncio.Timeout | None = None
 
     def stop(self) -> None:
-        """Nobody wants the result any more."""
+        """Stops the task soon, because its result is no longer needed."""
         self.stopped = True
         self._until = min(self._until, self.started + STOP_GRACE)
         if self._deadline and not self._deadline.expired():
             self._deadline.reschedule(self._until)
 
     async def run(self, decoder: Decoder) -> Result:
-        """The result. Raises WorkError: the task's own, ``timeout``, ``crashed``, or ``cancelled`` once stopped."""
+        """Returns the result. Raises WorkError: that of the task, or ``timeout``, ``crashed`` or ``cancelled``."""
         for _ in range(ATTEMPTS):
             try:
                 async with asyncio.timeout_at(self._until) as self._deadline:
@@ -60,7 +60,7 @@ class Attempts:
                 self._died("cancelled" if self.stopped else "timeout")
                 if self.stopped:
                     break
-                raise WorkError("timeout", f"not done within {self._timeout:g} s (slice_timeout)") from None
+                raise WorkError("timeout", f"slice not finished within {self._timeout:g} s (slice_timeout)") from None
         if self.stopped:
             raise WorkError("cancelled", "stopped")
-        raise WorkError("crashed", f"this picture ended its decoder {ATTEMPTS} times")
+        raise WorkError("crashed", f"this picture crashed its decoder {ATTEMPTS} times; it is probably damaged")

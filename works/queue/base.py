@@ -1,7 +1,7 @@
-"""What every WorkQueue has in common: what is accepted, how it ends, and the figures of both.
+"""The common part of every WorkQueue: accepting and ending tasks, and their metrics.
 
-Who does the work is its subclass's affair: it takes from ``_pending``, keeps in ``_running`` what it has taken, and
-ends each with ``_succeed`` or ``_fail``.
+A subclass processes the tasks. It takes them from ``_pending``, keeps running ones in ``_running``, and ends each with
+``_succeed`` or ``_fail``.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from works.storage.results import ResultStore
 
 log = structlog.get_logger()
 
-# retry_after is told between these, in milliseconds.
+# Smallest and largest retry_after, in milliseconds.
 _RETRY_AFTER = (50, 30_000)
 
 _ON_REQUEST = "cancelled on request"
-_FORGOTTEN = "the connection did not come back in time; send it again"
-RESTARTING = "the server is restarting; send it again"
+_FORGOTTEN = "the client did not reconnect in time; send the slice again"
+RESTARTING = "server is restarting; send the slice again"
 
 
 class BaseQueue:
-    def __init__(self, media: ResultStore, bounds: QueueBounds, metrics: Metrics) -> None:
-        self._media, self._metrics = media, metrics
+    def __init__(self, results: ResultStore, bounds: QueueBounds, metrics: Metrics) -> None:
+        self._results, self._metrics = results, metrics
         self._pending = PendingTasks(bounds)
         self._running: dict[tuple[str, str], Entry] = {}
         self._arrivals = 0
-        self._work_seconds = 0.05  # running mean, for retry_after
+        self._work_seconds = 0.05  # running mean of seconds per task, for retry_after
         self._closing = False
         self._deletions: set[asyncio.Task[None]] = set()
         metrics.watch(metrics.queue_depth, lambda: self._pending.count)
@@ -40,23 +40,23 @@ class BaseQueue:
         metrics.watch(metrics.running, lambda: len(self._running))
 
     def at_once(self) -> int:
-        """How many tasks are worked at once, at least 1."""
+        """Returns how many tasks are processed at the same time, at least 1."""
         raise NotImplementedError
 
     def _refuse(self) -> None:
-        """Raises Busy when no task at all can be accepted now."""
+        """Raises Busy when no task can be accepted now."""
 
     def _wake(self) -> None:
-        """Something has come to wait."""
+        """Called when a task was added to ``_pending``."""
         raise NotImplementedError
 
     def _stop(self, entry: Entry) -> None:
-        """Nobody wants what comes of this running task any more."""
+        """Stops a running task whose result is no longer needed."""
         raise NotImplementedError
 
     def submit(self, task: Task) -> "asyncio.Future[Result]":
         if self._closing:
-            raise Busy("the server is restarting", 1000)
+            raise Busy("server is restarting; try again", 1000)
         self._refuse()
         if (task.session, task.id) in self._running:
             raise ValueError(f"task {task.id!r} is already running")
@@ -79,7 +79,9 @@ class BaseQueue:
         self._cancel(waiting + self._running_of(session, None, None), _FORGOTTEN, temporary=True)
 
     async def _finish(self, deadline: float) -> None:
-        """The beginning of ``close``: what waits fails, what runs has so many seconds, then fails too."""
+        """First part of ``close``: fails pending tasks, waits ``deadline`` seconds for running tasks, then fails them
+        too.
+        """
         self._closing = True
         self._cancel(self._pending.clear(), RESTARTING, temporary=True)
         running = [entry.future for entry in self._running.values()]
@@ -103,7 +105,7 @@ class BaseQueue:
         ]
 
     def _retry_after_ms(self) -> int:
-        """When the present backlog will be worked, by the running mean."""
+        """Estimates from the running mean when the backlog will be processed."""
         waiting = self._pending.count * self._work_seconds / self.at_once()
         return int(min(max(waiting * 1000, _RETRY_AFTER[0]), _RETRY_AFTER[1]))
 
@@ -121,12 +123,12 @@ class BaseQueue:
 
     def _delete(self, name: str) -> None:
         try:
-            self._media.delete(name)
-        except OSError as error:  # it goes when its time is over
+            self._results.delete(name)
+        except OSError as error:  # the sweep deletes the file when its time is over
             log.warning("queue.result_not_deleted", name=name, reason=error.strerror or str(error))
 
     async def _settle(self) -> None:
-        """The end of ``close``: what nobody wanted is deleted."""
+        """Last part of ``close``: waits until results of cancelled tasks are deleted."""
         await asyncio.gather(*self._deletions)
 
     def _fail(self, entry: Entry, error: WorkError) -> None:

@@ -1,8 +1,8 @@
-"""The WorkQueue whose workers are on other machines, whatever brings the tasks there.
+"""The WorkQueue of a cluster: its workers run on other machines.
 
-What waits stays here, in the heaps of PendingTasks; the cluster is given no more than its threads can work soon, so
-that a viewport that moves and a session that comes still matter. What was given to a cluster that is lost waits here
-again.
+Pending tasks stay in this process, in PendingTasks. The cluster gets only as many tasks as its threads can start soon,
+so a moved viewport or a new session still changes the order. When the connection to a cluster is lost, its tasks become
+pending again.
 """
 
 import asyncio
@@ -27,55 +27,60 @@ from works.storage.results import ResultStore
 
 log = structlog.get_logger()
 
-# Seconds between two looks at how many threads the cluster has: a look is one small message.
+# Seconds between two requests for the number of threads in the cluster. A request is one small message.
 _LOOK = 1.0
-# Seconds before the first try to connect again, and the most between two.
+# Seconds between two attempts to connect: the first pause and the longest.
 _BACKOFF = (0.1, 5.0)
-# Seconds that close waits for stopped slices to say what became of them.
+# Seconds that ``close`` waits for the answers of stopped tasks.
 _GOODBYE = 2.0
-# When to ask again, in milliseconds, while the cluster is away.
+# retry_after in milliseconds while the cluster is unavailable.
 _AWAY_RETRY = 1000
 
 
 class ClusterLost(OSError):
-    """The cluster is out of reach; what it was given may or may not be worked."""
+    """The connection to the cluster is lost. Its tasks may or may not have been processed."""
 
 
 class Cluster(Protocol):
-    """A connection to a cluster; once ``lost`` is set it is good for nothing more."""
+    """A connection to a cluster. When ``lost`` is set, it cannot be used any more."""
 
     lost: asyncio.Event
 
     async def threads(self) -> int:
-        """How many slices it can work at once now. Raises ClusterLost."""
+        """Returns how many slices the cluster can process at the same time. Raises ClusterLost."""
 
     async def work(self, key: str, header: bytes, payload: bytes, *, background: bool) -> tuple[bytes, bytes]:
-        """The worker's answer. Raises ClusterLost, or DecoderCrashed when the slice ended its worker time and again."""
+        """Processes a task and returns the worker's answer.
+
+        Raises:
+            ClusterLost: the connection is lost.
+            DecoderCrashed: the task has killed its worker several times.
+        """
 
     async def stop(self, keys: Iterable[str]) -> None:
-        """Has the workers end those of these slices that they are working now. Raises ClusterLost."""
+        """Makes the workers stop those of these tasks that are running. Raises ClusterLost."""
 
     async def close(self) -> None:
-        """What was given and not answered is not wanted any more."""
+        """Closes the connection. Unanswered tasks are dropped."""
 
 
 class ClusterQueue(BaseQueue):
-    """``connect`` raises OSError while there is nothing to connect to. ``timeout`` in seconds a slice."""
+    """``connect`` raises OSError while the cluster is unavailable. ``timeout``: seconds per slice."""
 
     def __init__(
         self,
         connect: Callable[[], Awaitable[Cluster]],
         settings: ClusterSettings,
         timeout: float,
-        media: ResultStore,
+        results: ResultStore,
         bounds: QueueBounds,
         metrics: Metrics,
         background: BackgroundTasks | None = None,
     ) -> None:
-        super().__init__(media, bounds, metrics)
+        super().__init__(results, bounds, metrics)
         self._background = background or BackgroundTasks()
         self._connect, self._settings = connect, settings
-        # A worker holds to its own timeout; this one is for a worker that neither answers nor is missed.
+        # A worker has its own timeout. This one is for a worker that does not answer and is not reported as lost.
         self._longest = ATTEMPTS * timeout + settings.queue_patience
         self._cluster: Cluster | None = None
         self._threads = 0
@@ -111,20 +116,20 @@ class ClusterQueue(BaseQueue):
 
     def _refuse(self) -> None:
         if not self.ready():
-            raise Busy("no worker can be reached now", _AWAY_RETRY)
+            raise Busy("no worker is available; try again later", _AWAY_RETRY)
 
     def _reachable(self) -> Cluster | None:
         return self._cluster if self._cluster and not self._cluster.lost.is_set() else None
 
-    # The connection
+    # Connection
 
     async def _keep(self) -> None:
-        """Connects, again and again; tells of it when it begins to fail and when it is mended."""
+        """Keeps the connection open: connects again after every loss, and logs when it is lost or restored."""
         pause = _BACKOFF[0]
         while True:
             try:
                 self._cluster = await self._connect()
-            except Exception as error:  # whatever it is, the next try may do
+            except Exception as error:  # any error: the next attempt may succeed
                 if pause == _BACKOFF[0]:
                     unknown = not isinstance(error, (OSError, ValueError))
                     log.warning("cluster.unavailable", queue=self._settings.queue, reason=str(error), exc_info=unknown)
@@ -159,7 +164,7 @@ class ClusterQueue(BaseQueue):
         self._wake()
 
     def _impatient(self, away: bool) -> None:
-        """Accepted slices wait for a cluster that is away, but not for ever."""
+        """Starts or stops the timer after which accepted tasks fail while the cluster is unavailable."""
         if away and not self._impatience:
             self._impatience = asyncio.get_running_loop().call_later(self._settings.queue_patience, self._give_up)
         elif not away and self._impatience:
@@ -168,19 +173,19 @@ class ClusterQueue(BaseQueue):
 
     def _give_up(self) -> None:
         self._impatience = None
-        why = f"no worker could be reached for {self._settings.queue_patience:g} s (queue_patience); send it again"
+        why = f"no worker was available for {self._settings.queue_patience:g} s (queue_patience); send the slice again"
         self._cancel(self._pending.clear() + list(self._running.values()), why, temporary=True)
 
-    # The slices
+    # Tasks
 
     def _wake(self) -> None:
-        """Once all that has come with it is in its heap too."""
+        """Schedules ``_feed`` for the next turn of the loop, so that slices that arrive together are ordered first."""
         if not self._woken:
             self._woken = True
             asyncio.get_running_loop().call_soon(self._feed)
 
     def _feed(self) -> None:
-        """Gives the cluster what is best, up to its window."""
+        """Sends the best tasks to the cluster until its window is full."""
         self._woken = False
         window = self._threads + math.ceil(self._threads * self._settings.queue_ahead)
         while (cluster := self._reachable()) and self._threads and len(self._running) < window:
@@ -190,20 +195,22 @@ class ClusterQueue(BaseQueue):
             self._running[entry.task.session, entry.task.id] = entry
             entry.started = asyncio.get_running_loop().time()
             self._sent += 1
-            # Each sending has a key of its own: the stop of an earlier one must not reach it.
+            # Each attempt has a key of its own, so that stopping an earlier attempt cannot stop this one.
             entry.key = str(self._sent)
             task = asyncio.create_task(self._follow(cluster, entry))
             self._following.add(task)
             task.add_done_callback(self._following.discard)
 
     async def _follow(self, cluster: Cluster, entry: Entry) -> None:
-        """One slice until the cluster has answered: what is cancelled too, for what is stored must be deleted."""
+        """Waits for the cluster's answer to one task. This includes cancelled tasks, because their stored results must
+        be deleted.
+        """
         end: Result | WorkError | None = None
         try:
             end = await self._end(cluster, entry)
         except Exception:
             log.exception("cluster.slice_failed")
-            end = WorkError("internal", "this slice failed; the server's log says why")
+            end = WorkError("internal", "this slice failed because of a fault in the server; its log has the reason")
         finally:
             del self._running[entry.task.session, entry.task.id]
             self._stopping.discard(entry.key)
@@ -216,7 +223,7 @@ class ClusterQueue(BaseQueue):
         self._wake()
 
     async def _end(self, cluster: Cluster, entry: Entry) -> Result | WorkError | None:
-        """None: it is not known."""
+        """Returns how the task ended, or None when that is unknown because the connection was lost."""
         task = entry.task
         try:
             async with asyncio.timeout(self._longest):
@@ -224,15 +231,19 @@ class ClusterQueue(BaseQueue):
                     *await cluster.work(entry.key, encode_task(task), bytes(task.payload), background=task.background)
                 )
         except TimeoutError:
-            return WorkError("timeout", f"no answer from the workers within {self._longest:g} s", temporary=True)
+            return WorkError(
+                "timeout",
+                f"no answer from the workers within {self._longest:g} s; send the slice again",
+                temporary=True,
+            )
         except ClusterLost:
             return None
         except DecoderCrashed:
-            return WorkError("crashed", f"this picture ended its worker {ATTEMPTS} times")
+            return WorkError("crashed", f"this picture crashed its worker {ATTEMPTS} times; it is probably damaged")
 
     def _done(self, entry: Entry, result: Result) -> None:
         now = asyncio.get_running_loop().time()
-        # What it waited at the cluster was waiting too.
+        # The time that the task waited in the cluster also counts as waiting.
         entry.started = max(entry.started, now - result.work_ms / 1000)
         self._metrics.wait.observe(entry.started - entry.accepted)
         self._succeed(entry, result)
@@ -253,12 +264,12 @@ class ClusterQueue(BaseQueue):
                 self._stopper = asyncio.create_task(self._stop_all())
 
     async def _stop_all(self) -> None:
-        """Again until they have ended: one of them may be begun only after it was asked to stop."""
+        """Stops tasks until they have ended. One request is not enough, because a task may start after it."""
         while self._stopping and (cluster := self._reachable()):
             try:
                 await cluster.stop(tuple(self._stopping))
             except ClusterLost:
                 pass
             except Exception:
-                log.exception("cluster.stop_failed")  # tried again
+                log.exception("cluster.stop_failed")  # the loop tries again
             await asyncio.sleep(STOP_GRACE)

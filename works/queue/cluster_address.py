@@ -1,6 +1,7 @@
-"""Where the scheduler of a cluster is, and whether one may speak with it unencrypted.
+"""The address of a cluster's scheduler, and whether it may be used without encryption.
 
-Whoever can speak with a scheduler runs programs on its workers, so plain TCP is for loopback and private networks.
+A client of the scheduler can run programs on its workers. So plain TCP is allowed only for loopback and private
+networks.
 """
 
 import asyncio
@@ -17,15 +18,20 @@ _URL = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^:/@\[\]]+):(\d{1,5})/?")
 
 @dataclass(frozen=True, slots=True)
 class ClusterAddress:
-    """The scheduler's address and its keys, as the settings say them and checked."""
+    """The checked address of the scheduler, and the TLS files from the settings."""
 
     settings: ClusterSettings
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a URL of an unknown kind, or files that are missing; OSError for one unreadable."""
+        """Checks the settings.
+
+        Raises:
+            ValueError: the URL has an unknown scheme, or a TLS file is not set.
+            OSError: a TLS file cannot be read.
+        """
         found = _URL.fullmatch(self.url)
         if not found or int(found[3]) > 65535:
-            raise ValueError(f"queue {self.url!r}: the known kinds are local:, tcp://HOST:PORT, tls://HOST:PORT")
+            raise ValueError(f"queue {self.url!r}: unknown; use local:, tcp://HOST:PORT or tls://HOST:PORT")
         if self.encrypted:
             for name in ("queue_ca", "queue_cert", "queue_key"):
                 file = getattr(self.settings, name)
@@ -57,7 +63,12 @@ class ClusterAddress:
         return f"{self.scheme}://[{ip}]:{port}" if ":" in ip else f"{self.scheme}://{ip}:{port}"
 
     async def resolve(self) -> str:
-        """The URL by number, which is what was checked. Raises OSError for an unknown name, ValueError if refused."""
+        """Returns the URL with the IP address that was checked.
+
+        Raises:
+            OSError: the name of the host is unknown.
+            ValueError: one of its addresses is refused.
+        """
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         ips = [str(each[4][0]) for each in found]
@@ -69,12 +80,14 @@ class ClusterAddress:
         """Raises ValueError for a public address without TLS."""
         if not (self.encrypted or self.settings.queue_plain or is_private(ip)):
             raise ValueError(
-                f"queue {self.url!r}: {ip} is a public address, and whoever can speak with a scheduler runs programs"
-                " on its workers: use tls://, or set queue_plain if another layer encrypts"
+                f"queue {self.url!r}: {ip} is a public address. A client of the scheduler can run programs on its "
+                "workers. Use tls://, or set queue_plain if another layer encrypts the connection"
             )
 
 
 def is_private(ip: str) -> bool:
-    """Loopback, link-local or of a private network; not 0.0.0.0, which is all of a machine's addresses."""
+    """Returns whether the address is loopback, link-local or private. 0.0.0.0 is not: it means every address of the
+    machine.
+    """
     address = ipaddress.ip_address(ip.partition("%")[0])
     return not address.is_unspecified and (address.is_loopback or address.is_private or address.is_link_local)

@@ -1,7 +1,7 @@
-"""The decoders of a worker on another machine, one for each slice that it works at once.
+"""The decoders of a worker in a cluster, one for each slice that it processes at the same time.
 
-The same isolation as in a server: a slice that crashes, hangs or swells its child costs that child alone. What a
-picture may be, and where results go, is the worker's own setting, never said by a message.
+The isolation is the same as in a server: a slice that crashes, hangs or uses too much memory affects only its own
+child. Limits of pictures and the result store are settings of the worker. A message cannot change them.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ log = structlog.get_logger()
 
 
 class WorkerDecoders:
-    """``decoders`` are its decoders; ``timeout`` in seconds a slice."""
+    """``timeout``: seconds per slice."""
 
-    def __init__(self, decoders: list[Decoder], media: ResultStore, timeout: float) -> None:
-        self._decoders, self._media, self._timeout = decoders, media, timeout
+    def __init__(self, decoders: list[Decoder], results: ResultStore, timeout: float) -> None:
+        self._decoders, self._results, self._timeout = decoders, results, timeout
         self._runs: dict[Hashable, Attempts] = {}
         self._free: asyncio.LifoQueue[Decoder] = asyncio.LifoQueue()
 
@@ -32,7 +32,7 @@ class WorkerDecoders:
 
     @property
     def at_work(self) -> int:
-        """How many slices it is at."""
+        """The number of slices that are being processed."""
         return len(self._runs)
 
     def start(self) -> None:
@@ -41,7 +41,7 @@ class WorkerDecoders:
             self._free.put_nowait(decoder)
 
     async def work(self, key: Hashable, header: bytes, payload: bytes) -> tuple[bytes, bytes]:
-        """The answer to a question of works.queue.serialization; an error is an answer too."""
+        """Processes one task from works.queue.serialization. Returns the encoded result or error."""
         decoder = await self._free.get()
         self._runs[key] = attempts = Attempts(decode_task(json.loads(header), payload), self._timeout, _died)
         try:
@@ -55,12 +55,12 @@ class WorkerDecoders:
     async def _end(self, attempts: Attempts, decoder: Decoder) -> Result:
         result = await attempts.run(decoder)
         if attempts.stopped and result.name:
-            await asyncio.to_thread(self._media.delete, result.name)
+            await asyncio.to_thread(self._results.delete, result.name)
             raise WorkError("cancelled", "stopped")
         return result
 
     def stop(self, key: Hashable) -> None:
-        """Nobody wants what comes of this slice: it is ended soon, and nothing of it is kept."""
+        """Stops a task whose result is no longer needed. Its result is not stored."""
         if attempts := self._runs.get(key):
             attempts.stop()
 

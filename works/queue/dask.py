@@ -1,7 +1,7 @@
-"""Dask, as far as we use it: the connection of a server to a cluster, a worker, a scheduler. Its only driver.
+"""The driver of Dask: a server's connection to a cluster, a worker, and a scheduler. No other file imports Dask.
 
-Between the three it speaks pickle, so whoever can connect runs programs: they belong to one owner, behind TLS or on a
-private network. What comes from clients is bytes to it, and what comes back from decoders too.
+Dask's messages contain pickle, so a client that can connect can run programs. All parts must belong to one owner and
+use TLS or a private network. Data from users, and answers of decoders, pass through Dask only as bytes.
 """
 
 import asyncio
@@ -26,49 +26,49 @@ from works.queue.cluster_worker import WorkerDecoders
 
 log = structlog.get_logger()
 
-# Seconds that a connection has to close.
+# Seconds that closing a connection may take.
 _CLOSE = 2.0
-# Seconds before a worker that has lost its scheduler looks for it anew, and the most between two tries.
+# Seconds between two attempts of a worker to reach its scheduler: the first pause and the longest.
 _BACKOFF = (0.1, 5.0)
 _PLUGIN = "sluice"
 
 _OURS = {
-    # A slice that ends its worker each time is given up as one that ends its decoder.
+    # A slice that kills its worker on each attempt fails, as does one that kills its decoder.
     "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
-    # No slice waits at a worker while another worker has a thread free: it waits at the scheduler, in order.
+    # A slice waits at the scheduler, in order, and not at a busy worker while another worker is free.
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.work-stealing": False,
-    # Nothing is kept that could be moved, spilled or counted: results are small and fetched at once. A decoder's
-    # memory is bounded by the decoder.
+    # Dask must not move, spill or limit results. They are small and fetched immediately. Decoders limit their own
+    # memory.
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
-    # A look at all threads every 10 ms, of which nobody reads what it saw.
+    # The profiler inspects all threads every 10 ms, and Sluice does not use its data.
     "distributed.worker.profile.enabled": False,
-    # A worker that does not even send its heartbeat (a frozen machine) is given up; the default is 5 minutes.
+    # A worker without a heartbeat, such as a frozen machine, is removed after this time. Dask's default is 5 minutes.
     "distributed.scheduler.worker-ttl": "30 s",
     "distributed.comm.timeouts.connect": "5 s",
     "distributed.comm.timeouts.tcp": "15 s",
-    # Diaries of 100,000 entries each, for debugging Dask.
+    # Logs for debugging Dask. The default is 100,000 entries.
     "distributed.admin.low-level-log-length": 1000,
-    # A slice is part of its message, up to max_slice_bytes; Dask warns from 10 MB on.
+    # A slice is part of its message, up to max_slice_bytes. Dask's default warns from 10 MB on.
     "distributed.admin.large-graph-warning-threshold": "1 GiB",
-    # Each connection would ask for a description of all workers every 2 s.
+    # By default each connection requests a description of all workers every 2 s.
     "distributed.client.scheduler-info-interval": "60 s",
     "distributed.diagnostics.nvml": False,
-    # Pages for people, on a port of their own, open to whoever reaches it: only when asked for.
+    # Web pages on a port without authorization. They are enabled only on request.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
-# Where Dask's HTTP server listens, which cannot be left out, when it has no pages.
+# Address of Dask's HTTP server when it has no pages. The server cannot be disabled.
 _NO_PAGES = "127.0.0.1:0"
 _PAGES = ["distributed.http.scheduler.prometheus", "distributed.http.scheduler.info", "distributed.http.health"]
 
 
 def configure() -> None:
-    """Sets Dask's own configuration, and takes back what its import did to the levels of other people's loggers."""
+    """Sets Dask's configuration, and resets the loggers whose levels the import of Dask has changed."""
     dask.config.set(_OURS)
     for name in ("tornado", "tornado.application", "distributed", "distributed.client", "distributed.gc", "bokeh"):
         logger = logging.getLogger(name)
@@ -78,7 +78,7 @@ def configure() -> None:
 
 
 def security_of(address: ClusterAddress) -> Security | None:
-    """All parts of a cluster show a certificate of the same authority, and ask for one."""
+    """Returns the TLS settings, or None without TLS. All parts require certificates of the same authority."""
     if not address.encrypted:
         return None
     pairs = {
@@ -90,12 +90,12 @@ def security_of(address: ClusterAddress) -> Security | None:
 
 
 async def work(name: str, header: bytes, payload: bytes) -> tuple[bytes, bytes]:
-    """What a worker does: processes one task. ``name`` is the key's, which Dask keeps to itself."""
+    """Runs in a worker: processes one task. ``name`` is the task's key as text, because Dask does not pass the key."""
     return await _decoders_of(get_worker()).work(name, header, payload)
 
 
 def stop(names: list[str], dask_worker: Worker) -> None:
-    """Ends those of these tasks that this worker is at."""
+    """Runs in a worker: stops those of these tasks that it is processing."""
     for name in names:
         _decoders_of(dask_worker).stop(name)
 
@@ -111,10 +111,10 @@ def _decoders_of(worker: Worker) -> WorkerDecoders:
 
 
 class DaskCluster:
-    """A Cluster, by one Client on this loop. A Client connects anew by itself, but forgets what it was asked: so
-    this one is given up as soon as it has lost its scheduler, and ClusterQueue makes another.
+    """A Cluster that uses one Dask Client on this loop.
 
-    ``answer_timeout``: seconds that the scheduler has for each answer.
+    A Client reconnects by itself but forgets its requests. So it is closed when it has lost its scheduler, and
+    ClusterQueue creates a new one. ``answer_timeout``: seconds that the scheduler has for each answer.
     """
 
     def __init__(self, client: Client, answer_timeout: float) -> None:
@@ -124,7 +124,12 @@ class DaskCluster:
 
     @classmethod
     async def connect(cls, address: ClusterAddress, answer_timeout: float = 5.0) -> "DaskCluster":
-        """Raises OSError, or ValueError for an address that is refused."""
+        """Connects to the scheduler.
+
+        Raises:
+            OSError: the scheduler cannot be reached.
+            ValueError: the address is refused.
+        """
         configure()
         url = await address.resolve()
         client = Client(
@@ -147,20 +152,26 @@ class DaskCluster:
         try:
             async with asyncio.timeout(self._answer_timeout):
                 return sum((await self._client.nthreads()).values())
-        except (OSError, AttributeError) as error:  # AttributeError: it has closed in the meantime
+        except (OSError, AttributeError) as error:  # AttributeError: the client was closed in the meantime
             raise ClusterLost(f"the scheduler does not answer: {error}") from None
 
     async def work(self, key: str, header: bytes, payload: bytes, *, background: bool) -> tuple[bytes, bytes]:
-        """First come, first worked: the order they are given in is the order of their ranks and of the sessions' turns.
+        """Processes a task. Tasks start in the order of the calls, which is the order of ranks and of the sessions'
+        turns.
 
-        A rank itself would put a session that has scrolled far behind all others.
+        The rank is not used as Dask's priority: it would put a session that has scrolled far behind all others.
+
+        Raises:
+            ClusterLost: the connection is lost.
+            DecoderCrashed: the task has killed its worker several times.
         """
         if self.lost.is_set():
-            raise ClusterLost("the connection broke")
+            raise ClusterLost("the connection to the scheduler is lost")
         whole = self._prefix, key
-        # Said to produce data, it waits at the scheduler until a thread is free, not at a worker behind a slow slice.
+        # A data producer waits at the scheduler until a thread is free. Other tasks are queued at a worker, behind slow
+        # slices.
         task = Task(whole, work, _name(whole), header, payload, _data_producer=True)
-        # With a token of its own the graph is not read through for one: 0.7 ms.
+        # With an explicit token, Dask does not traverse the graph to compute one, which took 0.7 ms.
         graph = LLGExpr({whole: task}, _determ_token=_name(whole))
         (future,) = self._client.get(
             graph, [whole], sync=False, retries=ATTEMPTS - 1, priority=-1 if background else 0, fifo_timeout="0 s"
@@ -191,7 +202,7 @@ class DaskCluster:
 
 
 async def _close(client: Client) -> None:
-    """In a task of its own: what Dask waits for here swallows the cancelling of whoever waits with it."""
+    """Closes the client in a task of its own, because code in Dask swallows the cancellation of its caller."""
     closing = asyncio.ensure_future(client.close(timeout=_CLOSE))
     closing.add_done_callback(lambda done: done.cancelled() or done.exception())
     await asyncio.wait({closing}, timeout=_CLOSE)
@@ -200,7 +211,7 @@ async def _close(client: Client) -> None:
 
 
 class _DecodersPlugin(WorkerPlugin):
-    """Has a task ended that the scheduler does not want any more, because its server is gone."""
+    """Stops a task that the scheduler has released because its server has gone."""
 
     name = _PLUGIN
 
@@ -208,7 +219,7 @@ class _DecodersPlugin(WorkerPlugin):
         self.decoders = decoders
 
     def transition(self, key: Any, start: str, finish: str, **more: Any) -> None:
-        # What is finished goes by "memory". Dask itself lets a released task run on to its end.
+        # A finished task goes to the state "memory" first. Dask itself lets a released task continue to its end.
         if (start, finish) == ("executing", "released"):
             self.decoders.stop(_name(key))
 
@@ -216,14 +227,16 @@ class _DecodersPlugin(WorkerPlugin):
 async def run_worker(
     address: ClusterAddress, decoders: WorkerDecoders, listen: str, drain: float, stopping: asyncio.Event
 ) -> None:
-    """Works for the scheduler until ``stopping``, whatever becomes of the scheduler, then ends what it is at within
-    ``drain`` seconds. Raises ValueError for an address that is refused."""
+    """Runs a worker until ``stopping``, and reconnects when its scheduler restarts.
+
+    At the end, running tasks have ``drain`` seconds to finish. Raises ValueError for an address that is refused.
+    """
     configure()
     pause = _BACKOFF[0]
     while not stopping.is_set():
         try:
             async with _worker(address, decoders, listen) as worker:
-                # Where there is no scheduler yet, Dask's worker waits for it.
+                # When there is no scheduler yet, Dask's worker waits for it.
                 if await _done_first(worker.start(), stopping):
                     pause = _BACKOFF[0]
                     log.info("worker.connected", scheduler=address.url, threads=len(decoders), address=worker.address)
@@ -238,13 +251,15 @@ async def run_worker(
 
 
 async def _retire(worker: Worker, decoders: WorkerDecoders, drain: float) -> None:
-    """Begins nothing more, ends what it is at, and waits until what it has is fetched. Dask's own way moves what is
-    there, and drops what runs."""
+    """Starts no more tasks, finishes the running ones, and waits until their results are fetched.
+
+    Dask's own way is not used: it moves results to other workers and drops running tasks.
+    """
     worker.status = Status.paused
-    # RuntimeError: Dask's, for a scheduler that went at the same moment.
+    # RuntimeError: raised by Dask when the scheduler ends at the same moment.
     with suppress(TimeoutError, OSError, RuntimeError):
         async with asyncio.timeout(drain):
-            # What has left its decoder is still executing, to Dask, until it is among what the worker has.
+            # For Dask a task is still executing after its decoder has finished, until the worker has stored its result.
             while worker.state.executing or decoders.at_work or worker.data:  # noqa: ASYNC110 - nor is it told when fetched
                 await asyncio.sleep(0.02)
         async with asyncio.timeout(_CLOSE):
@@ -275,7 +290,7 @@ async def _worker(address: ClusterAddress, decoders: WorkerDecoders, listen: str
 
 
 def local_address(url: str) -> str:
-    """The address of this machine on the way to that one; nothing is sent."""
+    """Returns the address of this machine on the route to the host of ``url``. Sends nothing."""
     host, _, port = url.partition("//")[2].rpartition(":")
     family = socket.AF_INET6 if "[" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -284,7 +299,12 @@ def local_address(url: str) -> str:
 
 
 async def run_scheduler(address: ClusterAddress, listen: str, dashboard: str, stopping: asyncio.Event) -> None:
-    """Until ``stopping``. Raises OSError when it cannot listen, ValueError for an address that is refused."""
+    """Runs a scheduler until ``stopping``.
+
+    Raises:
+        OSError: it cannot listen on the address.
+        ValueError: the address is refused.
+    """
     configure()
     if listen:
         address.check(listen)
@@ -306,7 +326,9 @@ async def run_scheduler(address: ClusterAddress, listen: str, dashboard: str, st
 
 
 async def _done_first(waited: Coroutine[Any, Any, Any], stopping: asyncio.Event) -> bool:
-    """Whether it is done before ``stopping`` is set; else it is cancelled. Raises what it raises."""
+    """Returns whether the coroutine has finished before ``stopping`` was set. Otherwise cancels it. Raises its
+    exception.
+    """
     tasks = asyncio.ensure_future(waited), asyncio.ensure_future(stopping.wait())
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     if tasks[0].done() and not stopping.is_set():

@@ -1,7 +1,7 @@
-"""The decoder child: the process in which strangers' pictures are decoded, and what it is started with.
+"""The decoder child: a process that decodes pictures of untrusted users, and its configuration.
 
-`python -m works.queue.decoder_child CONTROL` is the forkserver of these children. Both sides speak a length-prefixed
-JSON header and a payload; never pickle, for the child has read what strangers sent.
+`python -m works.queue.decoder_child CONTROL` runs the forkserver of these children. Server and child exchange a
+length-prefixed JSON header and a payload. They do not use pickle, because an attacker may have taken over the child.
 """
 
 import json
@@ -25,7 +25,7 @@ from works.storage.results import ResultStore
 
 @dataclass(frozen=True, slots=True)
 class ChildConfig:
-    """What every child is started with: where results go, what a picture may be, bytes of address space, seconds."""
+    """The configuration of every child: the result store, limits of pictures, memory (bytes), timeout (seconds)."""
 
     results: str
     images: ImageLimits
@@ -37,11 +37,11 @@ class ChildConfig:
     def of(
         cls, settings: DecoderSettings, images: ImageLimits, results: str, store: StoreOptions | None = None
     ) -> "ChildConfig":
-        """`results` is the URL of the store of results, `store` how it is reached if it is a bucket."""
+        """`results` is the URL of the result store. `store` has the options of its object store."""
         return cls(results, images, settings.memory, settings.slice_timeout, store or StoreOptions())
 
     def forkserver(self) -> Forkserver:
-        # OpenCV and OpenBLAS read these once, when they are loaded; a child's own limits come before them.
+        # OpenCV and OpenBLAS read these once, when they are loaded, which is before a child's own limits.
         environment = {
             "OPENCV_IO_MAX_IMAGE_PIXELS": str(self.images.max_pixels),
             "OPENCV_IO_MAX_IMAGE_WIDTH": str(self.images.max_side),
@@ -49,10 +49,11 @@ class ChildConfig:
             "OPENCV_LOG_LEVEL": "SILENT",
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
-            # Else glibc gives a picture's memory back after each slice, and faults it in again: 15 % of the CPU.
+            # Without these, glibc returns the memory of a picture after each slice and requests it again: 15 % of the
+            # CPU time.
             "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
             "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-            # An object store's driver would take a thread for each core, and each thread 64 MiB of address space.
+            # The driver of object stores starts one thread per core by default, each with 64 MiB of address space.
             "TOKIO_WORKER_THREADS": "1",
         }
         return Forkserver([], environment, __name__, configuration=self.encode())
@@ -74,7 +75,8 @@ class ChildConfig:
 
 
 def _live(end: socket.socket, config: ChildConfig) -> None:
-    # The server has made the folder. If its disk is gone, a new child must not make it again on the one below.
+    # The server has created the folder. If its disk was unmounted, a new child must not create the folder on the disk
+    # below.
     results = open_results(config.results, config.store, make=False)
 
     def answer(members: dict[str, Any], payload: bytes) -> tuple[bytes, bytes]:
@@ -92,11 +94,12 @@ def _outcome(task: Task, results: ResultStore, config: ChildConfig) -> tuple[byt
 
 
 def main(arguments: list[str]) -> None:
-    """What Forkserver starts, and hands the configuration."""
+    """The main function: Forkserver starts it and sends it the configuration."""
     control = socket.socket(fileno=int(arguments[0]))
     config = ChildConfig.decode(receive_configuration(control))
     if address_of(config.results):
-        import works.storage.results_bucket  # noqa: F401  # loaded once for all children; each opens the store itself
+        # Loaded once for all children. Each child opens the store itself.
+        import works.storage.results_bucket  # noqa: F401
     serve(control, lambda end: _live(end, config))
 
 

@@ -1,4 +1,4 @@
-"""Which WorkQueue the settings mean."""
+"""Opens the WorkQueue that the settings name."""
 
 from contextlib import suppress
 
@@ -22,9 +22,10 @@ async def open_queue(
     metrics: Metrics,
     background: BackgroundTasks,
 ) -> WorkQueue:
-    """The queue of this machine's own decoders, or of a cluster's; a cluster that is away is waited for.
+    """Returns the queue of this machine's decoders, or of a cluster. An unavailable cluster is retried in the
+    background.
 
-    Raises ValueError for a cluster whose address is refused, or a package that is not there.
+    Raises ValueError when the address of the cluster is refused, or when the packages of Dask are not installed.
     """
     if cluster.is_local:
         if decoders.isolation == "thread":
@@ -36,8 +37,8 @@ async def open_queue(
     except ModuleNotFoundError as error:
         if error.name not in ("dask", "distributed"):
             raise
-        raise ValueError(f"queue {address.url!r}: Dask needs a package more, got by: make extras") from None
-    with suppress(OSError):  # the name is not known yet
+        raise ValueError(f"queue {address.url!r}: Dask needs extra packages. Install them with: make extras") from None
+    with suppress(OSError):  # the name cannot be resolved yet; the connection tries again
         await address.resolve()
     return ClusterQueue(
         lambda: DaskCluster.connect(address), cluster, config.timeout, results, bounds, metrics, background

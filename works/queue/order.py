@@ -1,10 +1,11 @@
-"""Which waiting task is worked next: a heap by Rank for each session, and turns between the sessions. No clock, no I/O.
+"""Decides which pending task is next: a heap by Rank for each session, and turns between the sessions. No clock, no
+I/O.
 
-Within a session the nearest to the viewport comes first, then the topmost, then the first come. Sessions in the
-background have their turns when no other session waits, however long that takes.
+Within a session, the task nearest to the viewport is first, then the topmost, then the oldest. Background sessions get
+a turn only when no other session is waiting.
 
-Taking costs O(log n). A viewport that moves, or a cancel, makes its session's heap stale; the heap is built again once,
-when the next task is taken from it, however much has changed in between.
+Taking a task costs O(log n). A moved viewport or a cancel makes the heap of its session stale. A stale heap is built
+again once, when the next task is taken from it.
 """
 
 import asyncio
@@ -18,19 +19,19 @@ from works.imaging.task import Result, Task
 from works.queue.attempts import Attempts
 from works.queue.settings import QueueBounds
 
-# Pictures per session whose viewport is remembered; the one longest unmoved is forgotten first.
+# Viewports remembered per session, one for each picture. The one that has not moved for longest is forgotten first.
 _VIEWPORTS = 256
 
 
 class Viewport(NamedTuple):
-    """What the reader sees of one picture, in source pixels from its top; it may lie outside the picture."""
+    """The visible part of a picture, in source pixels from its top. It may be outside the picture."""
 
     top: float = 0
     height: float = 0
 
 
 class Rank(NamedTuple):
-    """The place of a task among those of its session; the lowest is worked first."""
+    """The order of the tasks in a session. The lowest rank is processed first."""
 
     distance: float
     offset_top: float
@@ -38,7 +39,7 @@ class Rank(NamedTuple):
 
 
 def rank(task: Task, viewport: Viewport, arrival: int) -> Rank:
-    """Distance is that between the bands of the slice and the viewport, 0 where they touch or overlap."""
+    """Returns the rank. ``distance`` is that between slice and viewport in pixels, 0 when they touch or overlap."""
     above = viewport.top - (task.offset_top + task.height)
     below = task.offset_top - (viewport.top + viewport.height)
     return Rank(max(above, below, 0), task.offset_top, arrival)
@@ -46,10 +47,10 @@ def rank(task: Task, viewport: Viewport, arrival: int) -> Rank:
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """A task on its way through the queue; times are loop seconds.
+    """A task in the queue. Times are in seconds of the loop's clock.
 
-    ``attempts`` is there while a child of this process works it, ``deadline`` while a thread does; ``key`` names it to
-    a cluster that it was given to.
+    ``attempts`` is set while a child of this process processes the task, ``deadline`` while a thread does. ``key`` is
+    its name in a cluster.
     """
 
     task: Task
@@ -64,13 +65,13 @@ class Entry:
 
 @dataclass(slots=True)
 class _Turns:
-    """The sessions that wait, in the order they will be served."""
+    """The waiting sessions, in the order in which they are served."""
 
     order: deque[str] = field(default_factory=deque)
     served: str = ""
 
     def add(self, session: str) -> None:
-        """The session served last has just had a turn, and stands behind those that come now."""
+        """Adds a session. The session that was served last stays behind new ones, because it has just had a turn."""
         at_end = bool(self.order) and self.order[-1] == self.served
         self.order.insert(len(self.order) - at_end, session)
 
@@ -81,7 +82,7 @@ class _Turns:
 
 @dataclass(slots=True)
 class _SessionQueue:
-    """What waits of one session. The heap holds the same entries, unless `is_stale`."""
+    """The pending tasks of one session. Unless `is_stale`, the heap has the same entries as ``entries``."""
 
     turns: _Turns
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class _SessionQueue:
         return heapq.heappop(self.heap)[1]
 
     def discard_heap(self) -> None:
-        """Makes the heap stale, and no task lives on in it that is gone from ``entries``."""
+        """Clears the heap and marks it as stale. Removed tasks are then no longer referenced."""
         self.heap.clear()
         self.is_stale = True
 
@@ -116,24 +117,35 @@ class PendingTasks:
         self._turns, self._background = _Turns(), _Turns()
 
     def add(self, entry: Entry, retry_after_ms: int) -> None:
-        """Raises Busy, naming the bound and the setting that holds it; ValueError for an id that is waiting."""
+        """Adds a task.
+
+        Raises:
+            Busy: a limit is reached. The message names the limit and its setting.
+            ValueError: a task with this id is already waiting.
+        """
         task, bounds = entry.task, self.bounds
         waiting = self._sessions.get(task.session) or _SessionQueue(self._turns)
         size = len(task.payload)
         if task.id in waiting.entries:
             raise ValueError(f"task {task.id!r} is already waiting")
         if len(waiting.entries) >= bounds.session_tasks:
-            raise Busy(f"{bounds.session_tasks} slices of this session wait already (session_tasks)", retry_after_ms)
+            raise Busy(
+                f"{bounds.session_tasks} slices of this session are already waiting (session_tasks)", retry_after_ms
+            )
         if waiting.bytes + size > bounds.session_bytes:
-            raise Busy(f"{bounds.session_bytes:,} bytes of this session wait already (session_bytes)", retry_after_ms)
+            raise Busy(
+                f"{bounds.session_bytes:,} bytes of this session are already waiting (session_bytes)", retry_after_ms
+            )
         if self.count >= bounds.queue_tasks:
-            raise Busy(f"{bounds.queue_tasks:,} slices wait already (queue_tasks)", retry_after_ms)
+            raise Busy(f"{bounds.queue_tasks:,} slices are already waiting (queue_tasks)", retry_after_ms)
         if self.bytes + size > bounds.queue_bytes:
-            raise Busy(f"the server holds {bounds.queue_bytes:,} bytes of slices (queue_bytes)", retry_after_ms)
+            raise Busy(f"{bounds.queue_bytes:,} bytes of slices are already waiting (queue_bytes)", retry_after_ms)
         self._put(waiting, entry)
 
     def give_back(self, entry: Entry) -> None:
-        """Has a task wait again that was taken and not worked, at its old rank. It was accepted: no bound is asked."""
+        """Puts back a task that was taken but not processed, at its old rank. No limit applies, because it was accepted
+        before.
+        """
         self._put(self._sessions.get(entry.task.session) or _SessionQueue(self._turns), entry)
 
     def _put(self, waiting: _SessionQueue, entry: Entry) -> None:
@@ -150,7 +162,7 @@ class PendingTasks:
             heapq.heappush(waiting.heap, waiting.rank(entry))
 
     def take(self) -> Entry | None:
-        """The best task of the session whose turn it is; None when nothing waits."""
+        """Returns the best task of the session whose turn it is, or None when no task is waiting."""
         turns = self._turns if self._turns.order else self._background
         if not turns.order:
             return None
@@ -173,7 +185,7 @@ class PendingTasks:
         waiting.discard_heap()
 
     def remove(self, session: str, id: str | None = None, image: str | None = None) -> list[Entry]:
-        """Takes out the task of that id, those of that image, or all of the session's."""
+        """Removes and returns the task with this id, the tasks of this image, or all tasks of the session."""
         waiting = self._sessions.get(session)
         if waiting is None or not waiting.entries:
             return []

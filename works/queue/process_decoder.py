@@ -1,4 +1,4 @@
-"""The server's handle on one decoder child."""
+"""The server's handle of one decoder child."""
 
 from works.errors import WorkError
 from works.imaging.task import Result, Task
@@ -9,7 +9,7 @@ from works.queue.serialization import decode_outcome, encode_task
 
 
 class ProcessDecoder:
-    """A Decoder: its child is forked when first needed, and again after every death."""
+    """A Decoder in a child process, which is forked on first use and after every death."""
 
     def __init__(self, forkserver: Forkserver) -> None:
         self._forkserver = forkserver
@@ -22,14 +22,21 @@ class ProcessDecoder:
             self._channel = Channel(end)
 
     async def process(self, task: Task) -> Result:
-        """Hands the task to the child and waits. Raises WorkError, or DecoderCrashed when the child died over it.
+        """Sends the task to the child and returns the result.
 
-        When this is cancelled, by a deadline or otherwise, the child is killed: it may be stuck in native code.
+        When this coroutine is cancelled, for example by a deadline, the child is killed, because it may be stuck in
+        native code.
+
+        Raises:
+            WorkError: the task has failed.
+            DecoderCrashed: the child died during the task.
         """
         try:
             self.start()
         except OSError as error:
-            raise WorkError("internal", f"no decoder can be started: {error.strerror}", temporary=True) from None
+            raise WorkError(
+                "internal", f"no decoder can be started now: {error.strerror}; send the slice again", temporary=True
+            ) from None
         answered = False
         try:
             assert self._channel

@@ -1,6 +1,7 @@
-"""A task and its end as bytes, for the way to a decoder child or to another machine: a JSON header, and a payload.
+"""Encodes tasks and their results for decoder children and other machines: a JSON header and a payload of bytes.
 
-Never pickle: a child has read what strangers sent, and what it answers must not be able to do anything.
+It does not use pickle: an attacker may have taken over the child, and unpickling its answer would run the attacker's
+code.
 """
 
 import json
@@ -14,23 +15,23 @@ _RESULT_MEMBERS = ("width", "height", "format", "name", "data", "work_ms")
 
 
 def encode_task(task: Task) -> bytes:
-    """The header; the payload is the task's own."""
+    """Returns the header of a task. The payload is the task's own."""
     return json.dumps({name: getattr(task, name) for name in _TASK_MEMBERS}).encode()
 
 
 def decode_task(members: dict[str, Any], payload: bytes) -> Task:
-    """Of a header's members: a task without session and id, which the worker need not know."""
+    """Returns the task with these header members. It has no session and no id: the worker does not need them."""
     return Task(session="", id="", payload=payload, **members)
 
 
 def encode_outcome(end: Result | WorkError) -> tuple[bytes, bytes]:
-    """Header and payload."""
+    """Returns the header and the payload of a result or an error."""
     if isinstance(end, WorkError):
         return json.dumps({"error": end.as_dict()}).encode(), b""
     return json.dumps({"result": {name: getattr(end, name) for name in _RESULT_MEMBERS}}).encode(), end.payload
 
 
 def decode_outcome(header: bytes, payload: bytes) -> Result | WorkError:
-    """Raises ValueError, TypeError or KeyError for what is no answer."""
+    """Returns the result or error. Raises ValueError, TypeError or KeyError when the bytes are not a valid answer."""
     members = json.loads(header)
     return WorkError(**members["error"]) if "error" in members else Result(**members["result"], payload=payload)

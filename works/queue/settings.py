@@ -99,5 +99,5 @@ class ClusterSettings(SettingsGroup):
     @classmethod
     def _known_queue(cls, value: str) -> str:
         if value != "local:" and not re.fullmatch(r"(tcp|tls)://[^/@]+:\d+/?", value):
-            raise ValueError("the known kinds are local:, tcp://HOST:PORT, tls://HOST:PORT")
+            raise ValueError("must be local:, tcp://HOST:PORT or tls://HOST:PORT")
         return value

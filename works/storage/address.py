@@ -95,7 +95,7 @@ def driver_for(url: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name != "obstore":
             raise
-        raise ValueError(f"{url}: object stores need a package more, got by: make extras") from None
+        raise ValueError(f"{url}: object stores need an extra package. Install it with: make extras") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Bucket:
         """Raises ValueError for a URL or options that no store has."""
         address = address_of(url)
         if address is None:
-            raise ValueError(f"{url!r}: the known kinds are {KNOWN}")
+            raise ValueError(f"{url!r}: unknown; use {KNOWN}")
         self.url, self._address, self._options = url.rstrip("/"), address, options
         try:
             self._store = self._open()

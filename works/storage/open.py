@@ -38,7 +38,7 @@ def folder_of(url: str, what: str, *, make: bool = True) -> Path:
     """The folder of a URL `file:FOLDER`, made where it is not there unless `make` is false. Raises ValueError."""
     scheme, _, path = url.partition(":")
     if scheme != "file" or not path:
-        raise ValueError(f"{what} {url!r}: the known kinds are file:FOLDER, {KNOWN}")
+        raise ValueError(f"{what} {url!r}: unknown; use file:FOLDER, {KNOWN}")
     folder = Path(path.removeprefix("//")).resolve()
     if make:
         folder.mkdir(parents=True, exist_ok=True)

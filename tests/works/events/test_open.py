@@ -13,7 +13,7 @@ from works.events.settings import EventSettings
 
 @pytest.mark.parametrize("url", ["", "sqlite", "sqlite:", "redis:", "rediss://", "redi://localhost", "/var/events.db"])
 async def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="the known kinds are sqlite:FILE, redis://"):
+    with pytest.raises(ValueError, match="unknown; use sqlite:FILE, redis://"):
         open_events(EventSettings(events=url), BackgroundTasks())
 
 

@@ -148,7 +148,7 @@ def test_the_same_store_is_opened_from_anywhere_by_its_url_or_its_pickle(
     "url", ["", "media", "file:", "s3:bucket", "http://example.org/media", "s3://b/../x", "s3:///x"]
 )
 def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="the known kinds are file:FOLDER, s3://BUCKET"):
+    with pytest.raises(ValueError, match="unknown; use file:FOLDER, s3://BUCKET"):
         open_results(url)
 
 

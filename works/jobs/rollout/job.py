@@ -40,7 +40,7 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
     except ModuleNotFoundError as error:
         if error.name not in ("asyncssh", "yaml"):
             raise
-        raise JobFailed("unavailable", "rollouts need packages more, got by: make extras") from None
+        raise JobFailed("unavailable", "Rollouts need extra packages. Install them with: make extras") from None
 
     inventory, plan, values = await _read_plan(settings, params)
     ssh = await asyncio.to_thread(_open_ssh, settings)
