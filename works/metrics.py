@@ -1,4 +1,4 @@
-"""The figures Sluice publishes, each named once. Held by one object, so that a test has its own."""
+"""The metrics of the server, each declared once. They belong to one object, so that each test can have its own."""
 
 from collections.abc import Callable
 
@@ -39,11 +39,11 @@ class Metrics:
         )
 
     def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
-        """Has ``gauge`` read at the moment it is asked for, instead of being kept up to date."""
+        """Makes ``gauge`` call ``value`` whenever it is read."""
         gauge.set_function(value)
 
     def page(self) -> bytes:
-        """All of them, in Prometheus's text format."""
+        """Returns all metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:

@@ -1,8 +1,9 @@
-"""Uploads: pictures, audio and video that users send to refer to them later, whole and recognised or not at all.
+"""Uploads: pictures, audio and video that users send to refer to them later. A file is stored only if it is complete
+and valid.
 
-Each has an owner, and only the owner can refer to it. One that nobody refers to goes after ``upload_grace``, any
-other ``upload_ttl`` after the last message that did. How many a user may send at once, and how many bytes a user and
-all users may have here, is bounded; over it, Busy.
+Only the owner of an upload can refer to it. An upload without a reference is deleted after ``upload_grace``, any other
+``upload_ttl`` after the last message that refers to it. The number of concurrent uploads per user, and the bytes per
+user and of all users, are limited. Beyond a limit, Busy is raised.
 """
 
 import asyncio
@@ -23,18 +24,18 @@ from works.storage.filetype import FILE_TYPES, GIF, FileType, detect, gif_size
 from works.storage.settings import UploadSettings
 from works.storage.uploads_store import Attachment, UploadStore, Usage
 
-# Width and height within which a thumbnail fits.
+# Largest width and height of a thumbnail, in pixels.
 THUMBNAIL = (512, 512)
-# Bytes collected before a thread is asked to write them.
+# Bytes that are collected before a thread writes them.
 _AT_ONCE = 256 << 10
-# Characters that are kept of what a user calls a file.
+# Most characters of the user's name for a file that are stored.
 _LONGEST_NAME = 200
-# Milliseconds after which to ask again: when an upload may have ended; when what nobody refers to may be swept.
+# retry_after in milliseconds: when another upload may have ended, and when a sweep may have deleted unused uploads.
 _SOON, _LATER = 1000, 60_000
 
 
 class Ledger:
-    """Who takes up how many bytes: of each upload, of each owner, of all."""
+    """Counts the bytes of each upload, of each owner, and in total."""
 
     def __init__(self) -> None:
         self.held: dict[str, Usage] = {}
@@ -66,7 +67,7 @@ class Ledger:
 
 
 class Uploads:
-    """`threads` wait for the store; pictures among the uploads are bounded by `images`."""
+    """`threads` wait for the store. `images` has the limits of uploaded pictures."""
 
     def __init__(
         self,
@@ -84,32 +85,34 @@ class Uploads:
         return self.store.place
 
     def begin(self, owner: str, length: int = 0, called: str = "") -> "Upload":
-        """An upload of, it is said, so many bytes, of a file that the owner calls so; ``discard`` must follow.
+        """Starts an upload of ``length`` bytes, as far as the client says. ``called``: the user's name for the file.
 
-        Raises Busy, or WorkError too_large.
+        The caller must call ``discard`` at the end. Raises Busy, or WorkError too_large.
         """
         most = self.settings.uploads_per_user
         if self.coming.count_of(owner) >= most:
-            raise Busy(f"{most} uploads of this user are under way (uploads_per_user)", _SOON)
+            raise Busy(f"user already has {most} uploads in progress (uploads_per_user)", _SOON)
         upload = Upload(self, owner, called[-_LONGEST_NAME:])
         self.check_room(upload, length)
         self.coming.set(upload.id, Usage(owner, 0))
         return upload
 
     def check_room(self, upload: "Upload", more: int) -> None:
-        """Raises Busy or WorkError too_large when the upload must not grow by so much."""
+        """Checks the limits for ``more`` further bytes. Raises Busy or WorkError too_large."""
         bounds, owner = self.settings, upload.owner
         if upload.size + more > bounds.upload_bytes:
-            raise WorkError("too_large", f"at most {bounds.upload_bytes:,} bytes are taken (upload_bytes)")
+            raise WorkError("too_large", f"upload too large: at most {bounds.upload_bytes:,} bytes (upload_bytes)")
         most = bounds.upload_bytes_per_user
         if self.coming.bytes_of(owner) + self.there.bytes_of(owner) + more > most:
-            raise Busy(f"this user's uploads would have more than {most:,} bytes (upload_bytes_per_user)", _LATER)
+            raise Busy(f"quota exceeded: at most {most:,} bytes of uploads per user (upload_bytes_per_user)", _LATER)
         most = bounds.upload_bytes_total
         if self.coming.total + self.there.total + more > most:
-            raise Busy(f"all uploads would have more than {most:,} bytes (upload_bytes_total)", _LATER)
+            raise Busy(f"storage full: at most {most:,} bytes of uploads in total (upload_bytes_total)", _LATER)
 
     async def find(self, owner: str, ids: Sequence[str]) -> list[Attachment]:
-        """The attachments of these ids. Raises WorkError not_found for one that is not there or not this owner's."""
+        """Returns the attachments with these ids. Raises WorkError not_found for one that does not exist or has another
+        owner.
+        """
         try:
             return await self.threads.run(self._find, owner, ids)
         except OSError as error:
@@ -123,7 +126,9 @@ class Uploads:
         return [record[1] for _, record in found if record]
 
     async def keep(self, owner: str, ids: Sequence[str]) -> None:
-        """Something refers to them: they stay for ``upload_ttl`` from now. Raises WorkError as ``find`` does."""
+        """Restarts the lifetime ``upload_ttl`` of these uploads, because a message refers to them. Raises WorkError as
+        ``find``.
+        """
         await self.find(owner, ids)
         try:
             await self.threads.run(self.store.keep, ids)
@@ -133,19 +138,21 @@ class Uploads:
             raise _unreachable(error) from None
 
     async def attach(self, owner: str, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Finds and keeps them, for a message that is about to be stored; what it says of them. Raises WorkError."""
+        """Finds and keeps uploads for a message that will be stored. Returns their members for clients. Raises
+        WorkError.
+        """
         attachments = await self.find(owner, ids)
         if any(FILE_TYPES[attachment.suffix].group == "archive" for attachment in attachments):
-            raise WorkError("bad_message", "attachments: a zip is for jobs; send what is in it")
+            raise WorkError("bad_message", "attachments: a zip cannot be attached to a message; attach the files in it")
         await self.keep(owner, ids)
         return [attachment.as_dict() for attachment in attachments]
 
     async def check(self) -> None:
-        """Raises OSError unless an upload could be stored now."""
+        """Raises OSError when an upload cannot be stored now."""
         await self.threads.run(self.store.check)
 
     async def sweep(self) -> None:
-        """Deletes what has had its time. To be called every minute or so."""
+        """Deletes expired uploads. To be called about every minute."""
         gone, new = await self.threads.run(self._sweep, dict(self.there.held))
         for id in gone:
             self.there.drop(id)
@@ -158,13 +165,15 @@ class Uploads:
 
 
 class Upload:
-    """One that is coming in: written piece by piece, finished, and in every case discarded, which ends it."""
+    """An upload that is being received. It is written in chunks and finished, and must always be discarded
+    at the end.
+    """
 
     def __init__(self, uploads: Uploads, owner: str, called: str) -> None:
         self.owner, self.id, self.size = owner, secrets.token_hex(16), 0
         self._called = called
         self._uploads, self._store = uploads, uploads.store
-        # All of a user's thumbnails take turns with other sessions as one, and share one session's bounds.
+        # All thumbnails of a user take turns with other sessions as one session, and share the limits of one.
         self._queue_session = f"upload/{owner}"
         self._buffer = bytearray()
         self._file: BinaryIO | None = None
@@ -172,7 +181,7 @@ class Upload:
         self._disk = asyncio.Lock()
 
     async def write(self, chunk: bytes) -> None:
-        """Raises WorkError, Busy among them, when it must not grow so large, or the disk is full."""
+        """Adds bytes. Raises WorkError (or its subclass Busy) when a limit is reached or the disk is full."""
         self._check_open()
         self._uploads.check_room(self, len(chunk))
         self.size += len(chunk)
@@ -183,13 +192,15 @@ class Upload:
 
     def _write(self) -> None:
         if self._file is None:
-            # Unbuffered: what failed to be written is not tried again at the close.
+            # Unbuffered, so that bytes whose write has failed are not written again at the close.
             self._file = self._store.part(self.id).open("w+b", buffering=0)
         while self._buffer:
             del self._buffer[: self._file.write(self._buffer)]
 
     async def finish(self) -> Attachment:
-        """All of it has come. Raises WorkError for what is none of the kinds, and for a picture that is damaged."""
+        """Stores the upload, of which all bytes were written. Raises WorkError for an unsupported file or a damaged
+        picture.
+        """
         if not self.size:
             raise WorkError("bad_message", "the body is empty; send a file")
         kind = await self._in_thread(self._recognise)
@@ -208,13 +219,13 @@ class Upload:
         return detect(self._file)
 
     async def _picture(self, kind: FileType) -> tuple[Attachment, bytes]:
-        """A picture goes the way of every slice, so it is refused for what they are; its thumbnail comes back."""
+        """Processes a picture like a slice, so the same limits apply. Returns the attachment and the thumbnail."""
         most = self._uploads.images.max_slice_bytes
         if self.size > most:
-            raise WorkError("too_large", f"pictures may have {most:,} bytes (max_slice_bytes)")
+            raise WorkError("too_large", f"picture too large: at most {most:,} bytes (max_slice_bytes)")
         data, (width, height) = await self._in_thread(self._measure, kind)
         if kind == GIF:
-            # No decoder of ours takes more than one frame; browsers show it small as well.
+            # The decoder accepts only one frame. Browsers scale the animation down.
             return Attachment(self.id, kind.suffix, self.size, width, height), b""
         task = Task(self._queue_session, self.id, data, fit=THUMBNAIL, format="webp", deliver="inline")
         result = await self._uploads.queue.submit(task)
@@ -228,25 +239,27 @@ class Upload:
             return data, read_header(data).upright
         width, height = gif_size(data)
         if width * height > (most := self._uploads.images.max_pixels):
-            raise WorkError("too_many_pixels", f"the picture has {width} x {height}; at most {most:,} pixels are taken")
+            raise WorkError(
+                "too_many_pixels", f"the picture is {width} x {height}; at most {most:,} pixels are accepted"
+            )
         return data, (width, height)
 
     async def _in_thread(self, work: Any, *arguments: Any) -> Any:
-        """One at a time, and none after the end. Raises WorkError for a disk that is full or gone."""
+        """Runs ``work`` in a thread, one call at a time, never after the end. Raises WorkError when the disk fails."""
         async with self._disk:
             self._check_open()
             try:
                 return await self._uploads.threads.run(work, *arguments)
             except OSError as error:
-                why = f"the upload could not be stored: {error.strerror}"
+                why = f"the upload could not be stored: {error.strerror}; try again later"
                 raise WorkError("internal", why, temporary=True) from None
 
     def _check_open(self) -> None:
         if self._end:
-            raise WorkError("cancelled", "the client did not wait")
+            raise WorkError("cancelled", "the client closed the connection")
 
     def discard(self) -> "asyncio.Task[None]":
-        """The end, however it came about: only what is finished stays. The task: until all else is cleared away."""
+        """Ends the upload and deletes everything that is not finished. The task ends when all is deleted."""
         if self._end is None:
             self._uploads.queue.cancel(self._queue_session, id=self.id)
             self._end = asyncio.create_task(self._clear())
@@ -264,8 +277,8 @@ class Upload:
 
 
 def _unknown(id: str) -> WorkError:
-    return WorkError("not_found", f"attachments: {id[:40]!r} is no upload of yours, or no longer kept")
+    return WorkError("not_found", f"attachments: {id[:40]!r} is not an upload of this user, or is no longer retained")
 
 
 def _unreachable(error: OSError) -> WorkError:
-    return WorkError("internal", f"the uploads cannot be read: {error.strerror}", temporary=True)
+    return WorkError("internal", f"uploads unavailable: {error.strerror}; try again later", temporary=True)

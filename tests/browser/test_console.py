@@ -133,7 +133,9 @@ async def test_what_fails_is_listed_with_its_reason(start_here: Start) -> None:
     async with console(server) as page:
         await choose(page, picture(1000))
         await page.wait_for_selector(":nth-match(#failures li, 2)")
-        assert "at most 100,000 pixels are worked (too_many_pixels)" in await page.inner_text("#failures li >> nth=0")
+        assert "at most 100,000 pixels are accepted (max_pixels) (too_many_pixels)" in await page.inner_text(
+            "#failures li >> nth=0"
+        )
         assert await page.locator("#failures li").count() == 2
         assert "0 of 2 slices done, 2 not" in await page.inner_text("#count")
 

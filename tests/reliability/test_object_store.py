@@ -191,9 +191,9 @@ async def test_a_key_that_may_not_write_is_said_by_readyz_and_to_who_sends(start
         return list(httpx.get(f"{server.url}/readyz", timeout=60).json()["faults"])
 
     # At first a busy store may not have answered at all.
-    await until(lambda: ["denies us (403)" in fault for fault in faults()] == [True, True])
+    await until(lambda: ["denies access (403)" in fault for fault in faults()] == [True, True])
     upload = httpx.post(f"{server.url}/upload", content=sound(".mp3"), headers=bearer(server, "chat"), timeout=60)
-    assert (upload.status_code, "denies us" in upload.json()["error"]["message"]) == (500, True)
+    assert (upload.status_code, "denies access" in upload.json()["error"]["message"]) == (500, True)
     own.refuse(0, "")
     assert urlsplit(await result(server)).path.startswith("/media/")
 
@@ -202,7 +202,7 @@ async def test_a_key_that_may_not_write_is_said_by_readyz_and_to_who_sends(start
 def test_a_store_that_cannot_be_is_said_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for settings, words in (
-        ({"media": "s3://bucket"}, "say a prefix too"),
+        ({"media": "s3://bucket"}, "add a prefix"),
         ({"media": "s4://bucket/x"}, "unknown; use file:FOLDER, s3://BUCKET/PREFIX"),
         ({"media": "az://container/x"}, "Account must be specified"),
         ({"media": "s3://bucket/x", "store_timeout": 5}, "less than half of slice_timeout"),

@@ -29,7 +29,9 @@ async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers
         await uploads.sweep()
         age(uploads, mine.id, HOUR + 1)
         await uploads.sweep()
-        assert "no upload of yours" in await unknown(uploads, "alice", mine.id), "a failed attach keeps nothing"
+        assert "is not an upload of this user" in await unknown(uploads, "alice", mine.id), (
+            "a failed attach keeps nothing"
+        )
 
 
 def test_records_of_earlier_and_later_servers_are_read_by_both() -> None:

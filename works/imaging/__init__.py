@@ -1,4 +1,5 @@
-"""What happens to one picture: its header is read, it is decoded, an action is applied, the result is encoded.
+"""Processing of one picture: read the header, decode, run the action, encode the result.
 
-`pipeline.py` is the whole way on one screen; the other files are its steps. Nothing here knows a queue or a network.
+`pipeline.py` has the whole sequence on one screen. The other files are its steps. No code here knows queues or
+networks.
 """

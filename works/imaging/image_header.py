@@ -1,7 +1,7 @@
-"""Reads the header of a JPEG, PNG or WebP file, and nothing that costs memory: no pixel is decoded here.
+"""Reads the header of a JPEG, PNG or WebP file. It decodes no pixels and allocates no large memory.
 
-Every length that the file claims is held against the bytes that are there. The magic bytes pick the format, never a
-name. Sources: ITU-T T.81 annex B (JPEG), PNG third edition 5 and 11, RFC 9649 (WebP), CIPA DC-008 (Exif).
+Every length in the file is compared with the bytes that are there. The format is found from the first bytes, never from
+a name. Sources: ITU-T T.81 annex B (JPEG), PNG third edition 5 and 11, RFC 9649 (WebP), CIPA DC-008 (Exif).
 """
 
 import struct
@@ -16,13 +16,13 @@ Buffer = bytes | memoryview
 PictureFormat = Literal["jpeg", "png", "webp"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Bytes in all that belong to nothing and are passed over before JPEG markers, fill bytes among them.
+# Most bytes that are skipped before JPEG markers because they belong to no segment, fill bytes included.
 _MOST_STRAYS = 4096
-# Segments or chunks that are looked at: some 50 ms of work. 16 MiB in PNG's usual chunks of 8 KiB are 2,048.
+# Most segments or chunks that are read, which takes some 50 ms. 16 MiB in PNG's usual chunks of 8 KiB are 2,048.
 _MOST_PARTS = 50_000
 # Frames of the lossless processes: Huffman or arithmetic coding, each alone or differential (T.81, table B.1).
 _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
-# Formats told apart only to be refused by name: (offset, bytes, name).
+# Formats that are refused by their name: (offset, first bytes, name).
 _OTHERS = (
     (0, b"GIF8", "GIF"),
     (0, b"BM", "BMP"),
@@ -40,7 +40,9 @@ _OTHERS = (
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What the file says of itself. Width and height are as stored, before ``orientation`` (Exif, 1 to 8)."""
+    """The header of a picture. Width and height in pixels are as stored, before ``orientation`` (Exif, 1 to 8) is
+    applied.
+    """
 
     format: PictureFormat
     width: int
@@ -53,12 +55,12 @@ class ImageHeader:
 
     @property
     def upright(self) -> tuple[int, int]:
-        """(width, height) as a person sees it, after ``orientation``."""
+        """(width, height) in pixels after ``orientation`` is applied."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 def read_header(data: Buffer) -> ImageHeader:
-    """The header of the picture in ``data``. Raises WorkError bad_image or unsupported_format."""
+    """Returns the header of the picture in ``data``. Raises WorkError bad_image or unsupported_format."""
     view = memoryview(data)
     start = bytes(view[:16])
     try:
@@ -71,7 +73,7 @@ def read_header(data: Buffer) -> ImageHeader:
         else:
             _refuse(start)
     except (struct.error, IndexError):
-        _bad("the header is cut short")
+        _bad("the header is incomplete")
     if header.width < 1 or header.height < 1:
         _bad(f"the header claims a size of {header.width} x {header.height}")
     return header
@@ -83,7 +85,7 @@ def _refuse(start: bytes) -> NoReturn:
             raise WorkError("unsupported_format", f"this is {name}; send jpeg, png or webp")
     if not start:
         _bad("the payload is empty")
-    _bad("these bytes are no picture; send jpeg, png or webp")
+    _bad("these bytes are not a picture; send jpeg, png or webp")
 
 
 def _bad(why: str) -> NoReturn:
@@ -104,9 +106,9 @@ def _jpeg(data: memoryview) -> ImageHeader:
 
 
 def jpeg_segments(data: Buffer) -> Iterator[tuple[int, int]]:
-    """Start and end of each segment from the second to the first scan's header. Raises WorkError bad_image.
+    """Yields start and end of each segment from the second to the header of the first scan. Raises WorkError bad_image.
 
-    Fill bytes before a marker are allowed; stray ones, which cameras and old editors leave, are passed over.
+    Fill bytes before a marker are allowed. Stray bytes, which some cameras and old editors write, are skipped.
     """
     at, marker, strays = 2, 0, _MOST_STRAYS
     for _ in range(_MOST_PARTS):
@@ -116,7 +118,7 @@ def jpeg_segments(data: Buffer) -> Iterator[tuple[int, int]]:
         while at <= last and (data[at] != 0xFF or data[at + 1] in (0x00, 0xFF)):
             at += 1
         if at > last:
-            _bad("the header is cut short, or there is something else in it")
+            _bad("the header is incomplete or contains other data")
         strays -= at - start
         marker = data[at + 1]
         if marker == 0xD9:
@@ -125,7 +127,7 @@ def jpeg_segments(data: Buffer) -> Iterator[tuple[int, int]]:
         if marker != 0x01 and not 0xD0 <= marker <= 0xD7:
             (length,) = struct.unpack_from(">H", data, at + 2)
             if length < 2 or at + 2 + length > len(data):
-                _bad(f"a JPEG segment claims {length} bytes, {len(data) - at - 2} are left")
+                _bad(f"a JPEG segment should have {length} bytes, but {len(data) - at - 2} are left")
         yield at, at + 2 + length
         at += 2 + length
 
@@ -136,7 +138,7 @@ def _png(data: memoryview) -> ImageHeader:
     last = b""
     for kind, body in _png_chunks(data):
         if not last and kind != b"IHDR":
-            _bad("the PNG does not begin with its header")
+            _bad("the PNG does not start with its header")
         if kind == b"IHDR":
             size = struct.unpack_from(">II", body)
         elif kind == b"acTL":
@@ -145,7 +147,7 @@ def _png(data: memoryview) -> ImageHeader:
             orientation = _orientation(body)
         last = kind
     if last != b"IEND":
-        _bad("the PNG is cut short")
+        _bad("the PNG is incomplete")
     return ImageHeader("png", *size, frames=frames, orientation=orientation)
 
 
@@ -157,7 +159,7 @@ def _png_chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         (length,) = struct.unpack_from(">I", data, at)
         end = at + 8 + length
         if end + 4 > len(data):
-            _bad(f"a PNG chunk claims {length} bytes, {max(len(data) - at - 12, 0)} are left")
+            _bad(f"a PNG chunk should have {length} bytes, but {max(len(data) - at - 12, 0)} are left")
         if zlib.crc32(data[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             _bad("a PNG chunk is damaged (its check sum is wrong)")
         kind = bytes(data[at + 4 : at + 8])
@@ -170,7 +172,7 @@ def _png_chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 def _webp(data: memoryview) -> ImageHeader:
     (claimed,) = struct.unpack_from("<I", data, 4)
     if claimed + 8 > len(data):
-        _bad(f"the WebP claims {claimed + 8} bytes, {len(data)} are there")
+        _bad(f"the WebP should have {claimed + 8} bytes, but has {len(data)}")
     size: tuple[int, int] | None = None
     frames, orientation = 0, 1
     at = 12
@@ -181,7 +183,7 @@ def _webp(data: memoryview) -> ImageHeader:
         (length,) = struct.unpack_from("<I", data, at + 4)
         body = data[at + 8 : at + 8 + length]
         if len(body) < length:
-            _bad(f"a WebP chunk claims {length} bytes, {len(body)} are left")
+            _bad(f"a WebP chunk should have {length} bytes, but {len(body)} are left")
         if kind == b"ANMF":
             frames += 1
         elif kind == b"EXIF":
@@ -210,7 +212,9 @@ def _webp_size(kind: bytes, body: memoryview) -> tuple[int, int] | None:
 
 
 def _orientation(tiff: memoryview) -> int:
-    """The Exif orientation, 1 where there is none: a wrong one is no reason to refuse the picture."""
+    """Returns the Exif orientation, or 1 when there is none or it is invalid. An invalid one is no reason for a
+    refusal.
+    """
     try:
         order = {b"II": "<", b"MM": ">"}[bytes(tiff[:2])]
         (start,) = struct.unpack_from(order + "I", tiff, 4)

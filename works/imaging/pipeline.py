@@ -1,4 +1,6 @@
-"""One task from bytes to Result: probe, decode, action, encode, store. It runs anywhere: child, cluster, test."""
+"""Processes one task: read the header, decode, run the action, encode, store. It runs in a child, in a cluster or in a
+test.
+"""
 
 import time
 from typing import Any
@@ -14,7 +16,12 @@ from works.storage.results import ResultStore
 
 
 def process(task: Task, results: ResultStore, limits: ImageLimits) -> Result:
-    """Works ``task``. Raises WorkError for a picture or options that cannot be worked, OSError for a full store."""
+    """Processes ``task`` and stores its result in ``results``.
+
+    Raises:
+        WorkError: the picture or an option is invalid, or a limit is exceeded.
+        OSError: the result cannot be stored.
+    """
     started = time.perf_counter()
     header = read_header(task.payload)
     check(header, limits)
@@ -45,12 +52,15 @@ def process(task: Task, results: ResultStore, limits: ImageLimits) -> Result:
 
 
 def check(header: ImageHeader, limits: ImageLimits) -> None:
-    """Raises WorkError for a picture that must not be decoded."""
+    """Checks the header against the limits. Raises WorkError for a picture that must not be decoded."""
     if header.format not in limits.formats:
-        raise WorkError("unsupported_format", f"{header.format} is not accepted here; send {', '.join(limits.formats)}")
+        raise WorkError(
+            "unsupported_format", f"{header.format} is not accepted by this server; send {', '.join(limits.formats)}"
+        )
     if header.frames > limits.max_frames:
         raise WorkError(
-            "unsupported_format", f"the picture has {header.frames} frames, at most {limits.max_frames} is accepted"
+            "unsupported_format",
+            f"the picture has {header.frames} frames; at most {limits.max_frames} is accepted (max_frames)",
         )
     check_size("the picture is", (header.width, header.height), limits)
 
@@ -59,14 +69,19 @@ def check_size(what: str, size: tuple[int, int], limits: ImageLimits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         raise WorkError(
-            "too_many_pixels", f"{what} {width} x {height}; at most {limits.max_pixels:,} pixels are worked"
+            "too_many_pixels",
+            f"{what} {width} x {height}; at most {limits.max_pixels:,} pixels are accepted (max_pixels)",
         )
     if max(size) > limits.max_side:
-        raise WorkError("too_many_pixels", f"{what} {width} x {height}; a side is at most {limits.max_side:,} pixels")
+        raise WorkError(
+            "too_many_pixels", f"{what} {width} x {height}; a side may have {limits.max_side:,} pixels (max_side)"
+        )
 
 
 def located(found: actions.Findings, header: ImageHeader, size: tuple[int, int], offset_top: float) -> dict[str, Any]:
-    """What was found, its boxes in the slice's own source pixels and, as ``page``, in those of the whole picture."""
+    """Returns the findings with their boxes in source pixels of the slice, and as ``page`` in source pixels of the
+    whole picture.
+    """
     across, down = header.upright[0] / size[0], header.upright[1] / size[1]
     items = []
     for item in found.items:

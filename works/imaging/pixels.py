@@ -1,6 +1,7 @@
-"""What an array of pixels is in this house, and the few moves that every action shares.
+"""The type of a picture in memory, and conversions that several actions need.
 
-An Image is uint8, C-contiguous, of shape (h, w) for gray, (h, w, 3) for BGR or (h, w, 4) for BGR with straight alpha.
+An Image is a C-contiguous uint8 array of shape (h, w) for grey, (h, w, 3) for BGR, or (h, w, 4) for BGR with straight
+(not premultiplied) alpha.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ Image = NDArray[np.uint8]
 
 
 def size_of(image: Image) -> tuple[int, int]:
-    """(width, height) in pixels."""
+    """Returns (width, height) in pixels."""
     return image.shape[1], image.shape[0]
 
 
@@ -22,32 +23,34 @@ def has_alpha(image: Image) -> bool:
 
 
 def as_image(pixels: object) -> Image:
-    """The same array under the house's name: OpenCV's stubs say less than its functions promise."""
+    """Returns the same array with the type Image. OpenCV's type stubs declare a wider type than its
+    functions return.
+    """
     return np.asarray(pixels, dtype=np.uint8)
 
 
 def to_gray(image: Image) -> Image:
-    """(h, w), alpha left out."""
+    """Returns a grey picture of shape (h, w), without alpha."""
     if image.ndim == 2:
         return image
     return as_image(cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if has_alpha(image) else cv2.COLOR_BGR2GRAY))
 
 
 def to_bgr(image: Image) -> Image:
-    """(h, w, 3), alpha left out."""
+    """Returns a BGR picture of shape (h, w, 3), without alpha."""
     if image.ndim == 2:
         return as_image(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
     return as_image(cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)) if has_alpha(image) else image
 
 
 def on_white(image: Image) -> Image:
-    """BGR with the transparent parts filled white, for formats without alpha."""
+    """Returns BGR with white in the transparent parts, for formats without alpha."""
     alpha = image[:, :, 3:].astype(np.uint16)
     return as_image((image[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255)
 
 
 def keep_alpha(image: Image, change: Callable[[Image], Image]) -> Image:
-    """``change`` done to the gray or colour part; an alpha channel is carried over as it was."""
+    """Applies ``change`` to the grey or colour part, and keeps the alpha channel unchanged."""
     if not has_alpha(image):
         return change(image)
     return as_image(np.dstack([to_bgr(change(to_bgr(image))), image[:, :, 3]]))

@@ -1,4 +1,4 @@
-"""A Task is one slice and what to do with it; a Result is what it ended in. Both are frozen and picklable."""
+"""A Task is one slice and what to do with it. A Result is how it ended. Both are immutable and can be pickled."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,13 +9,13 @@ Deliver = Literal["store", "inline", "data"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One slice to work.
+    """One slice to process.
 
-    ``payload`` is the encoded picture. ``offset_top`` and ``height`` place it in its picture ``image``, in source
-    pixels (height 0: not known before decoding). The size of the result is ``fit`` (a box it must fit into, never
-    enlarged) or else ``zoom``. ``deliver`` says where the result goes: into the media store, back inline, or nowhere
-    (``data``: only the action's data is wanted). ``background`` work is taken when nobody else's waits; a session's
-    tasks are all of one kind.
+    ``payload`` is the encoded picture. ``offset_top`` and ``height`` are its position in the picture ``image``, in
+    source pixels; height 0 means unknown. The size of the result is ``fit``, a box that it must fit into without being
+    enlarged, or else ``zoom``. ``deliver`` says where the result goes: "store" into the result store, "inline" back to
+    the caller, "data" nowhere, because only the findings are needed. ``background`` tasks run when no other task is
+    waiting. All tasks of a session have the same ``background``.
     """
 
     session: str
@@ -35,10 +35,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a task ended in: sizes in pixels, times in milliseconds.
+    """The result of a task. Sizes are in pixels, times in milliseconds.
 
-    ``name`` is the stored file (deliver ``store``), ``payload`` the encoded picture (``inline``), ``data`` what the
-    action found.
+    ``name`` is the stored file (deliver ``store``). ``payload`` is the encoded picture (``inline``). ``data`` has the
+    findings.
     """
 
     width: int

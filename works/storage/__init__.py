@@ -1,4 +1,4 @@
-"""Files: what was made for users (`results.py`), and what users sent to refer to it later (`uploads.py`).
+"""Stored files: results (`results.py`) and uploads of users (`uploads_store.py`).
 
-Each promise stands in one file, its implementations beside it: on a folder of this machine, or in a bucket.
+Each interface is in one file. Its implementations are next to it: one for a folder of this machine, one for a bucket.
 """

@@ -1,4 +1,6 @@
-"""What is said of an object store before it is spoken to: its URL, its options; and threads in which to wait for it."""
+"""The URL and the options of an object store, and threads in which the server waits for stores. This file needs no
+driver.
+"""
 
 import asyncio
 import re
@@ -14,8 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KNOWN = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX and az://CONTAINER/PREFIX"
-# What the providers' own programs read from the environment and the driver understands, by scheme. The rest of the
-# environment is none of a decoder child's business.
+# Environment variables of each provider that the driver understands, by scheme. A decoder child gets only these.
 _VARIABLES = {
     "s3": (
         "aws_access_key_id aws_secret_access_key aws_session_token aws_region aws_default_region aws_endpoint_url"
@@ -30,7 +31,7 @@ _VARIABLES = {
         " azure_msi_endpoint"
     ),
 }
-# The settings that say the same, whoever the provider is.
+# Settings with the same meaning for every provider, and the provider's names for them.
 _SETTINGS = {
     "s3": {"key": "aws_access_key_id", "secret": "aws_secret_access_key", "endpoint": "aws_endpoint_url_s3"},
     "gs": {"secret": "google_service_account_key", "endpoint": "google_base_url"},
@@ -42,7 +43,7 @@ _URL = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]{1,62})((?:/[A-Za-z0-
 
 
 class BucketAddress(NamedTuple):
-    """A bucket's URL in its parts; the prefix has no slash at either end, and is empty where there is none."""
+    """The parts of a bucket's URL. The prefix has no slash at its start or end, and may be empty."""
 
     scheme: str
     bucket: str
@@ -50,7 +51,7 @@ class BucketAddress(NamedTuple):
 
 
 def address_of(url: str) -> BucketAddress | None:
-    """None for what is no object store's URL."""
+    """Returns the parts of the URL, or None when it is not the URL of an object store."""
     match = _URL.fullmatch(url)
     if not match or {".", ".."} & set(match[3].split("/")):
         return None
@@ -58,7 +59,7 @@ def address_of(url: str) -> BucketAddress | None:
 
 
 class StoredObject(NamedTuple):
-    """``modified`` in seconds since 1970, by the store's clock; ``tag`` is another whenever the bytes are."""
+    """``modified`` is in seconds since 1970, by the store's clock. ``tag`` changes whenever the bytes change."""
 
     key: str
     size: int
@@ -67,29 +68,32 @@ class StoredObject(NamedTuple):
 
 
 class RemoteFiles(Protocol):
-    """Files in an object store, as the server reads them. Every method waits for the store and may raise OSError;
-    FileNotFoundError only where the file is not there."""
+    """Files in an object store, as the server reads them.
+
+    Every method blocks while it waits for the store, and may raise OSError. FileNotFoundError means only that the file
+    does not exist.
+    """
 
     @property
     def origin(self) -> str:
-        """Scheme and host of the addresses that `sign` gives."""
+        """Scheme and host of the URLs that `sign` returns."""
 
     def look(self, key: str) -> StoredObject:
-        """What is known of a file without reading it."""
+        """Returns size, time and tag of a file without reading it."""
 
     def get(self, key: str) -> tuple[bytes, str | None]:
-        """All bytes of a file, and its tag."""
+        """Returns all bytes of a file, and its tag."""
 
     def piece(self, key: str, start: int, end: int) -> bytes:
-        """The bytes from `start` up to, not with, `end`."""
+        """Returns the bytes from `start` to `end`, without the byte at `end`."""
 
     def sign(self, key: str, seconds: float) -> str:
-        """An address by which anybody may read the file for so long."""
+        """Returns a URL with which any client can read the file for this many seconds."""
 
 
 @contextmanager
 def driver_for(url: str) -> Iterator[None]:
-    """Within, what needs the driver is imported. Raises ValueError where that is not installed."""
+    """A block in which the driver is imported. Raises ValueError when the driver is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -100,11 +104,11 @@ def driver_for(url: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """How an object store is reached. ``values`` are its provider's own names and what they are set to, secrets too.
+    """How to connect to an object store. ``values`` has the provider's own names and their values, secrets included.
 
-    ``timeout``: seconds that one request may take; with what is tried again, an answer takes at most twice that.
-    ``public_endpoint``: by which address clients reach it, where that is another than ours.
-    ``retries``: times that a request is made again, which bridges a restart.
+    ``timeout``: seconds for one request. With retries, an answer takes at most twice as long. ``public_endpoint``: the
+    address that clients use, when it differs from that of the server. ``retries``: how often a request is repeated,
+    which is enough for a restart of the store.
     """
 
     timeout: float = 4.0
@@ -114,7 +118,9 @@ class StoreOptions:
 
     @classmethod
     def gather(cls, url: str, settings: StoreSettings, environment: Mapping[str, str]) -> "StoreOptions":
-        """For the store of this URL: the settings over the provider's own variables in `environment`."""
+        """Returns the options for the store of this URL. Settings override the provider's variables in
+        `environment`.
+        """
         address = address_of(url)
         if address is None:
             return cls(settings.store_timeout, settings.store_public_endpoint)
@@ -133,7 +139,7 @@ class StoreOptions:
 
 
 class StoreThreads:
-    """Threads in which the server waits for its stores: one that hangs holds up those who need it, and nobody else."""
+    """Threads in which the server waits for its stores. A store that hangs blocks only requests that need it."""
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, "sluice-store")
@@ -142,5 +148,5 @@ class StoreThreads:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
     def close(self) -> None:
-        """What waits for a thread is not done any more; what is under way ends in its own time, which is bounded."""
+        """Drops calls that are waiting for a thread. A running call ends by its own timeout."""
         self._pool.shutdown(wait=False, cancel_futures=True)

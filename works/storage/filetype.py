@@ -1,8 +1,8 @@
-"""What an uploaded file is, told by its bytes and never by its name: nine formats that browsers show or play, and zip.
+"""Recognises an uploaded file by its bytes, never by its name: nine formats that browsers show or play, and zip.
 
-A few structures are read, so that what merely begins like a format is refused; whether a picture can be decoded is
-found out where it is (works/imaging/pipeline.py). Sources: ISO 14496-12 (mp4), RFC 9559 (webm), RFC 3533 (ogg),
-RFC 9639 (flac), ISO 11172-3 and id3.org (mp3), GIF89a, PKWARE APPNOTE (zip).
+Some structures of each format are checked, so that a file that only starts like a format is refused. Whether a picture
+can be decoded is found out later, by the decoder (works/imaging/pipeline.py). Sources: ISO 14496-12 (mp4), RFC 9559
+(webm), RFC 3533 (ogg), RFC 9639 (flac), ISO 11172-3 and id3.org (mp3), GIF89a, PKWARE APPNOTE (zip).
 """
 
 import os
@@ -14,16 +14,18 @@ from typing import BinaryIO, Literal
 from works.errors import WorkError
 
 _ACCEPTED = "jpeg, png, webp and gif, mp3, ogg, wav, m4a and flac, mp4 and webm, and zip for jobs"
-# Bytes from the start in which the first structures of every format are found.
+# Bytes from the start of a file that are enough for the first structures of every format.
 _START = 4096
-# ISO boxes looked at before the index is found, and blocks of a GIF: 16 MiB in blocks of 255 bytes are 65,793.
+# Most ISO boxes that are read before the index is found, and most blocks of a GIF: 16 MiB in blocks of 255 bytes are
+# 65,793.
 _MOST_BOXES, _MOST_BLOCKS = 1000, 200_000
 _LARGEST_MOOV = 16 << 20
 _LONGEST_ZIP_END = 22 + 65_535
 _AUDIO_BRANDS = (b"M4A ", b"M4B ")
 _VIDEO_BRANDS = (b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"M4V ", b"dash", b"MSNV")
 _OGG_AUDIO = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
-# Kilobits a second of MPEG-1 and of MPEG-2 layer III, by the frame's four bits; samples a second by its two.
+# Kilobits a second of MPEG-1 and of MPEG-2 layer III by the four bits in the frame header, and samples a second by two
+# bits.
 _MP3_RATES = (
     (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -37,7 +39,7 @@ _GROUPS: dict[str, Group] = {"image": "image", "audio": "audio", "video": "video
 
 @dataclass(frozen=True, slots=True)
 class FileType:
-    """``suffix`` is that of the stored file, ``type`` what browsers are told."""
+    """``suffix`` is that of the stored file, ``type`` is the content type for browsers."""
 
     suffix: str
     type: str
@@ -58,12 +60,12 @@ FILE_TYPES = {kind.suffix: kind for kind in (JPEG, PNG, WEBP, GIF, MP3, OGG, WAV
 
 
 def detect(file: BinaryIO) -> FileType:
-    """The kind of a whole file. Raises WorkError unsupported_format."""
+    """Returns the type of a complete file. Raises WorkError unsupported_format."""
     start = file.read(_START)
     kind = _by_magic(start) or _by_structure(file, start)
     if kind is None:
         form = "a form: send the file itself as the body" if start[:2] == b"--" else "none of these"
-        raise WorkError("unsupported_format", f"{_ACCEPTED} are taken; this is {form}")
+        raise WorkError("unsupported_format", f"this server accepts {_ACCEPTED}; this is {form}")
     return kind
 
 
@@ -76,7 +78,7 @@ def _by_magic(start: bytes) -> FileType | None:
         return GIF
     if start[:4] == b"RIFF":
         return {b"WEBP": WEBP, b"WAVE": WAV}.get(start[8:12])
-    # The first block of a FLAC must be its stream info, of 34 bytes.
+    # The first block of a FLAC file must be its stream info, of 34 bytes.
     if start[:8] in (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"):
         return FLAC
     return None
@@ -86,7 +88,7 @@ def _by_structure(file: BinaryIO, start: bytes) -> FileType | None:
     if start[4:8] == b"ftyp":
         return _iso(file, start)
     if start[:4] == b"OggS":
-        # The first page begins a stream, and its packet begins with the name of the codec.
+        # The first page starts a stream, and its packet starts with the name of the codec.
         first = start[27 + start[26] :] if len(start) > 27 and start[5] & 0x02 else b""
         return OGG if first.startswith(_OGG_AUDIO) else None
     if start[:4] == b"\x1a\x45\xdf\xa3":
@@ -97,14 +99,14 @@ def _by_structure(file: BinaryIO, start: bytes) -> FileType | None:
 
 
 def _iso(file: BinaryIO, start: bytes) -> FileType | None:
-    """An mp4 of a brand that browsers play, which has its index: video when one of its tracks is."""
+    """Checks for an mp4 with a brand that browsers play, and with an index. It is video when one of its tracks is."""
     brand = start[8:12]
     if brand not in _AUDIO_BRANDS + _VIDEO_BRANDS:
         return None
     for kind, at, end in _boxes(file, file.seek(0, os.SEEK_END)):
         if kind == b"moov" and end - at <= _LARGEST_MOOV:
             file.seek(at)
-            # A handler box (8.4.3) says of its track what it is, after eight bytes that are nought.
+            # A handler box (section 8.4.3) names the type of its track, after eight zero bytes.
             index = file.read(end - at)
             video, audio = (b"hdlr" + bytes(8) + handler in index for handler in (b"vide", b"soun"))
             return MP4 if video else M4A if audio else None
@@ -112,7 +114,7 @@ def _iso(file: BinaryIO, start: bytes) -> FileType | None:
 
 
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each box of the uppermost level, up to one that is cut short."""
+    """Yields type, start and end of each top-level box, up to the first one that is incomplete."""
     at = 0
     for _ in range(_MOST_BOXES):
         file.seek(at)
@@ -130,7 +132,7 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _webm(file: BinaryIO, start: bytes) -> FileType | None:
-    """DocType (0x4282) webm, and a codec (0x86) of video or audio, whose names are those of the standard."""
+    """Checks for DocType (0x4282) webm and the name of a video or audio codec (0x86)."""
     if b"\x42\x82\x84webm" not in start[:64]:
         return None
     file.seek(0)
@@ -142,14 +144,16 @@ def _webm(file: BinaryIO, start: bytes) -> FileType | None:
 
 
 def _zip(file: BinaryIO) -> FileType | None:
-    """What begins with an entry (4.3.7) and ends with the end of the list of entries (4.3.16) and a comment."""
+    """Checks for a local entry (section 4.3.7) at the start, and the end of the central directory (4.3.16)
+    at the end.
+    """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _LONGEST_ZIP_END))
     return ZIP if b"PK\5\6" in file.read() else None
 
 
 def _is_mp3(file: BinaryIO, start: bytes) -> bool:
-    """Whether two frames follow each other, after an ID3 tag or at once: one alone is in any file by chance."""
+    """Checks for two frames in a row, after an ID3 tag or at the start. A single frame occurs in any file by chance."""
     at = 0
     if start[:3] == b"ID3" and len(start) > 10:
         at = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True))
@@ -163,7 +167,7 @@ def _is_mp3(file: BinaryIO, start: bytes) -> bool:
 
 
 def _mp3_frame(head: bytes) -> int:
-    """The length of the layer III frame with this header; 0 when it is none."""
+    """Returns the length of the layer III frame with this header in bytes, or 0 when it is not one."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return 0
     version, rate, samples = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
@@ -174,7 +178,7 @@ def _mp3_frame(head: bytes) -> int:
 
 
 def gif_size(data: bytes) -> tuple[int, int]:
-    """(width, height) of a whole GIF, however many frames it has. Raises WorkError bad_image."""
+    """Returns (width, height) in pixels of a complete GIF with any number of frames. Raises WorkError bad_image."""
     try:
         width, height, flags = struct.unpack_from("<HHB", data, 6)
         frames = 0
@@ -182,21 +186,23 @@ def gif_size(data: bytes) -> tuple[int, int]:
             if mark == 0x2C:
                 left, top, wide, high = struct.unpack_from("<HHHH", data, at + 1)
                 if left + wide > width or top + high > height:
-                    raise WorkError("bad_image", "a frame of the GIF lies outside of it")
+                    raise WorkError("bad_image", "a frame of the GIF is outside of the picture")
                 frames += 1
     except (struct.error, IndexError):
-        raise WorkError("bad_image", "the GIF is cut short") from None
+        raise WorkError("bad_image", "the GIF is incomplete") from None
     if not (width and height and frames):
         raise WorkError("bad_image", "the GIF has no picture")
     return width, height
 
 
 def _gif_blocks(data: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """Mark and start of each frame and extension. Raises WorkError, or IndexError at a sudden end."""
+    """Yields the introducer byte and the start of each frame and extension. Raises WorkError, or IndexError when data
+    end early.
+    """
     left = _MOST_BLOCKS
     while (mark := data[at]) != 0x3B:
         if mark not in (0x21, 0x2C) or left < 0:
-            raise WorkError("bad_image", "the GIF is damaged, or in too many pieces")
+            raise WorkError("bad_image", "the GIF is damaged, or has too many blocks")
         yield mark, at
         at += 11 + _table(data[at + 9]) if mark == 0x2C else 2
         while (length := data[at]) and left >= 0:
@@ -207,5 +213,5 @@ def _gif_blocks(data: bytes, at: int) -> Iterator[tuple[int, int]]:
 
 
 def _table(flags: int) -> int:
-    """Bytes of the colour table that these flags announce."""
+    """Returns the bytes of the colour table that these flags announce."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0

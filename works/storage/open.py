@@ -1,4 +1,4 @@
-"""Which store a URL means: a folder of this machine, or a bucket of an object store."""
+"""Opens the store of a URL: a folder of this machine, or a bucket of an object store."""
 
 from pathlib import Path
 
@@ -10,9 +10,11 @@ from works.storage.uploads_store import UploadStore
 
 
 def open_results(url: str, options: StoreOptions | None = None, *, make: bool = True) -> ResultStore:
-    """The store of results of a URL. `make`: its folder is made where it is not there.
+    """Returns the store of results at this URL. `make`: creates a missing folder.
 
-    Raises ValueError for an unknown scheme, OSError for a folder that cannot be made.
+    Raises:
+        ValueError: the URL has an unknown scheme.
+        OSError: the folder cannot be created.
     """
     if address_of(url):
         with driver_for(url):
@@ -22,9 +24,11 @@ def open_results(url: str, options: StoreOptions | None = None, *, make: bool = 
 
 
 def open_upload_store(url: str, options: StoreOptions, spool: Path) -> UploadStore:
-    """The store of uploads of a URL. `spool`: the folder for what is on its way to an object store.
+    """Returns the store of uploads at this URL. `spool`: the folder for uploads that are not yet in the object store.
 
-    Raises ValueError for a URL of an unknown kind, OSError for a folder that cannot be made.
+    Raises:
+        ValueError: the URL has an unknown scheme.
+        OSError: a folder cannot be created.
     """
     if address_of(url):
         with driver_for(url):
@@ -35,7 +39,9 @@ def open_upload_store(url: str, options: StoreOptions, spool: Path) -> UploadSto
 
 
 def folder_of(url: str, what: str, *, make: bool = True) -> Path:
-    """The folder of a URL `file:FOLDER`, made where it is not there unless `make` is false. Raises ValueError."""
+    """Returns the folder of a URL `file:FOLDER`. Creates it when it is missing and `make` is true. Raises
+    ValueError.
+    """
     scheme, _, path = url.partition(":")
     if scheme != "file" or not path:
         raise ValueError(f"{what} {url!r}: unknown; use file:FOLDER, {KNOWN}")

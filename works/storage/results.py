@@ -1,7 +1,8 @@
-"""The ResultStore: what was made for users, each a whole file or none, under names of 128 random bits.
+"""The interface of a ResultStore: files with the results of slices and jobs, under random names of 128 bits.
 
-Their lifetime and total size are bounded by ``sweep``. A store is chosen by URL (``file:media``, ``s3://bucket/prefix``),
-is picklable, and may be opened by any number of processes and machines at once.
+A file is stored completely or not at all. ``sweep`` limits the age and the total size of all files. The URL selects the
+store (``file:media``, ``s3://bucket/prefix``). A store can be pickled, and any number of processes and machines may
+open it.
 """
 
 import re
@@ -21,55 +22,57 @@ TYPES = {
     ".csv": "text/csv; charset=utf-8",
     ".json": "application/json",
 }
-"""By its suffix, what a file is to a browser."""
-# What a browser does not show by itself is saved, under its name.
+"""Suffix of a file -> its content type."""
+# Browsers save a file of these types, because they cannot show it.
 _SAVED = (".zip", ".csv", ".json")
 
 NAME = re.compile(rf"[0-9a-f]{{32}}\.(?:{'|'.join(suffix.removeprefix('.') for suffix in TYPES)})")
 
 
 class ResultStore(Protocol):
-    """Bytes by name. Every method waits for the store, and may raise OSError: it cannot be reached, denies, is full."""
+    """Stored files by name. Every method blocks while it waits for the store, and may raise OSError."""
 
     @property
     def url(self) -> str:
-        """By which another process opens the same store, whatever folder it was started in."""
+        """The URL with which another process opens the same store, independent of its working directory."""
 
     @property
     def place(self) -> Path | RemoteFiles:
-        """Where the files are, by their names, to be served from: a folder of this machine, or a bucket."""
+        """Where the files are: a folder of this machine, or the files of an object store."""
 
     def put(self, data: bytes, suffix: str) -> str:
-        """Stores ``data`` under a new name with ``suffix``, one of TYPES, and gives it back; an error leaves none."""
+        """Stores ``data`` and returns its new name. ``suffix`` is one of TYPES. After an error no file is left."""
 
     def put_file(self, path: Path, suffix: str) -> str:
-        """Takes a finished file in, which is then gone from where it was; after an error it is there still.
+        """Moves a finished file into the store and returns its new name. After an error the file is where it was.
 
-        Its time begins now, whatever its age. Raises OSError too for what is no plain file.
+        Its lifetime starts now, whatever its age. Raises OSError also when ``path`` is not a regular file.
         """
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises FileNotFoundError for a name that is not there or never was a name."""
+        """Returns all bytes of the file. Raises FileNotFoundError for an unknown or invalid name."""
 
     def delete(self, name: str) -> None:
-        """Forgets the file, if it is there."""
+        """Deletes the file if it exists."""
 
     def sweep(self, max_age: float, max_bytes: int) -> int:
-        """Deletes what is older than ``max_age`` seconds, then the oldest beyond ``max_bytes``; the files that went."""
+        """Deletes files older than ``max_age`` seconds, then the oldest beyond ``max_bytes``. Returns how many were
+        deleted.
+        """
 
     def check(self) -> None:
-        """Raises OSError unless a file can be written now."""
+        """Raises OSError when a file cannot be written now."""
 
 
 def new_name(suffix: str) -> str:
-    """Raises ValueError for a suffix under which nothing could be fetched."""
+    """Returns a new random name. Raises ValueError for a suffix that is not in TYPES."""
     if suffix not in TYPES:
         raise ValueError(f"suffix {suffix!r}: there are {' '.join(TYPES)}")
     return secrets.token_hex(16) + suffix
 
 
 def headers_of(name: str) -> dict[str, str]:
-    """With which a file is served, whoever does it."""
+    """Returns the headers with which a file is served, by this server, by nginx or by an object store."""
     suffix = PurePath(name).suffix
     headers = {"Content-Type": TYPES[suffix], "Cache-Control": "private, max-age=86400, immutable"}
     if suffix in _SAVED:

@@ -1,4 +1,6 @@
-"""A ResultStore in a bucket: every put is one object, whole or not there, with the headers it is to be fetched with."""
+"""A ResultStore in a bucket. Each result is one object, stored completely or not at all, with the headers to serve it
+with.
+"""
 
 import errno
 import stat
@@ -11,18 +13,20 @@ from works.storage.address import StoredObject, StoreOptions, address_of
 from works.storage.bucket import Bucket
 from works.storage.results import NAME, headers_of, new_name
 
-# Steps of time in which the bytes of a pass are counted: what is too much is known to a 1,000th of the lifetime.
+# Time steps in which a pass counts bytes. So the age limit for a full store is found to 1/1000 of the lifetime.
 _STEPS = 1000
 
 
 class BucketResults:
-    """``page``, ``pages``: how many names a sweep asks for at once, and how many times; the next goes on from there."""
+    """A ResultStore. A sweep requests at most ``pages`` lists of ``page`` names. The next sweep continues
+    from there.
+    """
 
     def __init__(self, url: str, options: StoreOptions, *, page: int = 1000, pages: int = 100) -> None:
         address = address_of(url)
         if address and not address.prefix:
             raise ValueError(
-                f"media {url!r}: say a prefix too, as in {url.rstrip('/')}/results: a bucket's rules need one"
+                f"media {url!r}: add a prefix, such as {url.rstrip('/')}/results. Lifecycle rules of a bucket need one"
             )
         self.place = Bucket(url, options)
         self._options = options
@@ -44,7 +48,7 @@ class BucketResults:
     def put_file(self, path: Path, suffix: str) -> str:
         name = new_name(suffix)
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(errno.EINVAL, "not a plain file", str(path))
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         self.place.put(name, path, headers_of(name))
         try:
             path.unlink()
@@ -63,7 +67,9 @@ class BucketResults:
         self.delete(self.put(b"?", ".png"))
 
     def sweep(self, max_age: float, max_bytes: int) -> int:
-        """Of a store of many names a part at a time: which are the oldest is known when all have been looked at."""
+        """Deletes old files, in several sweeps when the store has many names. The size limit is applied after a
+        complete pass.
+        """
         gone, left = 0, self._pages
         while left > 0:
             for page in self.place.pages(self._pass.after, self._page):
@@ -80,15 +86,15 @@ class BucketResults:
 
 
 class _Pass:
-    """One look at every name, over as many sweeps as it takes. ``after``: the last name that was looked at."""
+    """One pass over all names, in as many sweeps as needed. ``after``: the last name of the pass so far."""
 
     def __init__(self) -> None:
         self.after = ""
-        self._too_old = 0.0  # what was written before this has to go, as the last pass found too many bytes
-        self._bytes: Counter[float] = Counter()  # by when they were written
+        self._too_old = 0.0  # older files must be deleted, because the last pass found too many bytes
+        self._bytes: Counter[float] = Counter()  # time of writing, rounded up -> bytes
 
     def take(self, page: list[StoredObject], max_age: float) -> list[str]:
-        """The names on this page that must go."""
+        """Returns the names on this page that must be deleted."""
         old, before, step = [], max(time.time() - max_age, self._too_old), max_age / _STEPS or 1.0
         for each in page:
             if each.modified < before:
@@ -98,7 +104,9 @@ class _Pass:
         return old
 
     def end(self, max_bytes: int) -> bool:
-        """Whether more bytes were seen than there may be; the next pass then takes the oldest of them."""
+        """Ends the pass. Returns whether there are more bytes than allowed. The next pass then deletes the oldest
+        files.
+        """
         self.after, self._too_old, total = "", 0.0, 0
         seen, self._bytes = self._bytes, Counter()
         for until in sorted(seen, reverse=True):

@@ -1,4 +1,4 @@
-"""Results in a folder of this machine: files are written under a temporary name and renamed."""
+"""Results in a folder of this machine. A file is written under a temporary name and renamed."""
 
 import errno
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from works.storage.results import NAME, new_name
 
-# A temporary file older than this, in seconds, belongs to a writer that was killed.
+# Seconds after which a temporary file is deleted. Its writer must have been killed.
 _ABANDONED = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class FolderResults:
-    """A ResultStore."""
+    """A ResultStore in a folder."""
 
     folder: Path
 
@@ -30,7 +30,7 @@ class FolderResults:
 
     def put(self, data: bytes, suffix: str) -> str:
         name = new_name(suffix)
-        part = f"{self.folder}/.{name}.part"  # pathlib would take twice as long over it
+        part = f"{self.folder}/.{name}.part"  # pathlib takes twice as long here
         try:
             with open(part, "wb") as file:
                 file.write(data)
@@ -43,8 +43,8 @@ class FolderResults:
     def put_file(self, path: Path, suffix: str) -> str:
         name = new_name(suffix)
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(errno.EINVAL, "not a plain file", str(path))
-        # As readable as the folder is: a web server in front may be another user than us.
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        # The file gets the permissions of the folder, because a web server in front may run as another user.
         mode = 0o666 & self.folder.stat().st_mode
         path.chmod(mode)
         os.utime(path)
@@ -57,7 +57,7 @@ class FolderResults:
         return name
 
     def _copy(self, path: Path, name: str, mode: int) -> None:
-        """From another file system, where a rename does not lead."""
+        """Copies a file from another file system, where a rename is not possible."""
         part = self.folder / f".{name}.part"
         try:
             shutil.copyfile(path, part)

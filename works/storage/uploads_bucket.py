@@ -1,7 +1,9 @@
-"""A Shelf in a bucket, where nothing is renamed: ``ID.record`` says whose an upload is, ``ID.kept`` that it is kept.
+"""An UploadStore in a bucket, where objects cannot be renamed.
 
-Who keeps an upload and who sweeps it away both write ``ID.kept``, each on condition that nobody else has meanwhile: the
-store lets one of them win. Empty, it means that the upload is being deleted, and nobody keeps it any more.
+``ID.record`` names the owner of an upload. ``ID.kept`` exists when a message refers to the upload. Both a request that
+keeps an upload and a sweep that deletes it write ``ID.kept``, on the condition that it has not changed since they read
+it. So only one of them succeeds. An empty ``ID.kept`` means that the upload is being deleted and cannot be kept any
+more.
 """
 
 import errno
@@ -19,9 +21,9 @@ from works.storage.uploads_store import ABANDONED, ENTRY, ID, Attachment, Usage,
 
 _RECORD, _KEPT = "record", "kept"
 _JSON = {"Content-Type": "application/json"}
-# Records read in one sweep, and at once, to learn whose an upload is; the others' turn comes with the next.
+# Records that one sweep reads to find owners, and how many at the same time. The next sweep reads the others.
 _READ, _READ_AT_ONCE = 2000, 8
-# Times that somebody else may be first before this is taken for a fault of the store's.
+# Conflicts with other writers in a row after which the store is considered faulty.
 _TURNS = 20
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
@@ -67,7 +69,8 @@ class BucketUploads:
             if not found:
                 raise FileNotFoundError(errno.ENOENT, "it is being deleted", mark)
             try:
-                # Another each time, and so of another tag: who saw the one before must not overwrite this one.
+                # Different bytes each time, so the tag changes. A writer that has read the object before must not
+                # overwrite it.
                 self.place.put(mark, secrets.token_hex(8).encode(), _JSON, only=tag)
             except FileExistsError:
                 continue
@@ -76,7 +79,7 @@ class BucketUploads:
         raise OSError(errno.EAGAIN, f"{self.place.url}: {mark} changes all the time")
 
     def _check_record(self, id: str) -> None:
-        """A sweep may have come and gone between who looked for the upload and who keeps it."""
+        """Keeps one upload, even if a sweep has written its mark since the caller found the upload."""
         try:
             self.place.look(f"{id}.{_RECORD}")
         except FileNotFoundError:
@@ -108,21 +111,23 @@ class BucketUploads:
         return held
 
     def _condemn(self, id: str, kept: StoredObject | None) -> bool:
-        """Whether the upload may be deleted: from now on nobody can keep it. False when somebody just did."""
+        """Claims the upload for deletion. Returns False when another request has kept it in the meantime."""
         try:
             self.place.put(f"{id}.{_KEPT}", b"", _JSON, only=kept.tag if kept else "new")
         except (FileExistsError, FileNotFoundError):
-            return False  # kept by somebody, or deleted by another's sweep
+            return False  # kept by a request, or deleted by another sweep
         return True
 
     def _delete(self, id: str, files: Mapping[str, StoredObject]) -> None:
-        """The record first, so that nobody finds it; the empty mark last, so that until then nobody keeps it."""
+        """Deletes the record first, so that the upload is not found, and the empty mark last, so that it cannot be
+        kept.
+        """
         others = [each.key for key, each in files.items() if key not in (_RECORD, _KEPT)]
         for keys in ([f"{id}.{_RECORD}"], others, [f"{id}.{_KEPT}"]):
             self.place.delete(keys)
 
     def _scan(self) -> dict[str, dict[str, StoredObject]]:
-        """By id, and there by what follows the id."""
+        """Groups objects by id, and within an id by the rest of the name."""
         found: dict[str, dict[str, StoredObject]] = {}
         for page in self.place.pages():
             for each in page:

@@ -1,8 +1,8 @@
 """Uploads in a folder of this machine.
 
-`ID.draft` is the record of an upload that nothing refers to, `ID.kept` of one that something does; their age is that of
-the file. The record is written last, when all else is on the disk; files without one are left over from a writer that
-was killed.
+`ID.draft` is the record of an upload that no message refers to, `ID.kept` that of one with a reference. The time of the
+file is the start of its lifetime. The record is written last, after all other files are on the disk. Files without a
+record belong to a writer that was killed.
 """
 
 import os
@@ -19,7 +19,7 @@ _DRAFT, _KEPT = "draft", "kept"
 
 @dataclass(frozen=True, slots=True)
 class FolderUploads:
-    """An UploadStore."""
+    """An UploadStore in a folder."""
 
     folder: Path
 
@@ -49,7 +49,7 @@ class FolderUploads:
     def read(self, id: str) -> tuple[str, Attachment] | None:
         if not ID.fullmatch(id):
             return None
-        # In this order: one that becomes kept in between is found all the same.
+        # In this order, an upload that becomes kept between the two steps is still found.
         for state in (_DRAFT, _KEPT):
             try:
                 return parse_record((self.folder / f"{id}.{state}").read_bytes())
@@ -78,7 +78,7 @@ class FolderUploads:
             path, stat = record
             if now - stat.st_mtime > (grace if path.suffix == f".{_DRAFT}" else ttl):
                 try:
-                    path.unlink()  # not there any more: it has been kept meanwhile, and so are its files
+                    path.unlink()  # the draft is gone, because another request has kept the upload and its files
                     _unlink(files)
                     continue
                 except FileNotFoundError:
@@ -88,7 +88,9 @@ class FolderUploads:
         return held
 
     def _scan(self, now: float) -> dict[str, dict[str, tuple[Path, os.stat_result]]]:
-        """By id, and there by what follows the id. Parts that nobody writes any more are deleted."""
+        """Groups files by id, and within an id by the rest of the name. Deletes parts of uploads that are no longer
+        written.
+        """
         found: dict[str, dict[str, tuple[Path, os.stat_result]]] = {}
         with os.scandir(self.folder) as entries:
             for entry in entries:

@@ -1,7 +1,8 @@
-"""The promise of an UploadStore: uploaded files, each with a record of its owner and of whether something refers to it.
+"""The interface of an UploadStore: uploaded files, each with a record of its owner and of whether a message refers to
+it.
 
-Any number of processes may share a store, and a restart changes nothing. No file has a user's words in its name; what
-the user called it stands in the record.
+Any number of processes may share a store, and a restart changes nothing. File names never contain words of a user. The
+user's name for a file is in its record.
 """
 
 import json
@@ -17,15 +18,17 @@ from works.storage.filetype import FILE_TYPES
 ID = re.compile(r"[0-9a-f]{32}")
 ENTRY = re.compile(r"([0-9a-f]{32})(?:-small)?\.([a-z0-9]+)")
 _SMALL = "-small.webp"
-# Seconds after which what has no record, or was not written on, belongs to a writer that was killed.
+# Seconds after which files without a record, and parts that do not grow, are deleted. Their writer must have been
+# killed.
 ABANDONED = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An upload as messages refer to it; ``width`` and ``height`` in pixels, as seen, of pictures.
+    """An upload as messages refer to it. ``width`` and ``height`` are those of a picture in pixels, after Exif
+    orientation.
 
-    ``called`` is what its owner called it, as it was sent: told to nobody, used by the owner's jobs.
+    ``called`` is the owner's name for the file. It is not shown to other users; jobs of the owner use it.
     """
 
     id: str
@@ -45,27 +48,29 @@ class Attachment:
         return self.id + _SMALL
 
     def as_dict(self, base_url: str = "") -> dict[str, Any]:
-        """As clients are told: without a base the addresses are paths, which hold by whatever name we are reached."""
+        """Returns the members for clients. Without ``base_url`` the URLs are paths, which work at every address of the
+        server.
+        """
         kind = FILE_TYPES[self.suffix]
-        told: dict[str, Any] = {"id": self.id, "url": f"{base_url}/upload/{self.name}", "type": kind.type}
-        told |= {"kind": kind.group, "size": self.size}
+        members: dict[str, Any] = {"id": self.id, "url": f"{base_url}/upload/{self.name}", "type": kind.type}
+        members |= {"kind": kind.group, "size": self.size}
         if self.width and self.height:
-            told |= {"width": self.width, "height": self.height}
+            members |= {"width": self.width, "height": self.height}
         if self.has_thumbnail:
-            told["thumbnail"] = f"{base_url}/upload/{self.thumbnail}"
-        return told
+            members["thumbnail"] = f"{base_url}/upload/{self.thumbnail}"
+        return members
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an upload takes up: bytes in all, and of whose share."""
+    """The size of an upload in bytes, and the user whose quota it counts for."""
 
     owner: str
     bytes: int
 
 
 def headers_of(name: str) -> dict[str, str]:
-    """With which an upload is served, whoever does it."""
+    """Returns the headers with which an upload is served."""
     return {
         "Content-Type": FILE_TYPES[PurePath(name).suffix].type,
         "Content-Disposition": f'inline; filename="{name}"',
@@ -75,43 +80,49 @@ def headers_of(name: str) -> dict[str, str]:
 
 def record_of(owner: str, attachment: Attachment) -> bytes:
     attached = asdict(attachment)
-    # Beside the rest: servers of an earlier version read only what they know of the others.
+    # In a member of its own: servers of earlier versions refuse unknown members in ``attachment``.
     return json.dumps({"owner": owner, "called": attached.pop("called"), "attachment": attached}).encode()
 
 
 def parse_record(data: bytes) -> tuple[str, Attachment]:
-    """Raises ValueError for what is none."""
+    """Returns the owner and the attachment. Raises ValueError when the data are not a record."""
     record = json.loads(data)
     try:
         return str(record["owner"]), Attachment(**record["attachment"], called=str(record.get("called", "")))
     except (TypeError, KeyError) as error:
-        raise ValueError(f"no record: {error}") from None
+        raise ValueError(f"not a record: {error}") from None
 
 
 class UploadStore(Protocol):
-    """Any number of processes may use one at once. All its methods wait for it, and may raise OSError."""
+    """Stored uploads. Any number of processes may use a store. All methods block while they wait for it, and may raise
+    OSError.
+    """
 
     @property
     def place(self) -> Path | RemoteFiles:
-        """Where the files are, by their names, to be served from."""
+        """Where the files are: a folder of this machine, or the files of an object store."""
 
     def part(self, id: str) -> Path:
-        """Where the bytes of an upload are collected."""
+        """Returns the path of the file that collects the bytes of an upload."""
 
     def add(self, owner: str, attachment: Attachment, thumbnail: bytes) -> None:
-        """Makes an upload of the part: when this returns, it would survive a power cut. On an error nothing stays."""
+        """Turns the part into an upload, which then survives a power cut. After an error no files are left."""
 
     def read(self, id: str) -> tuple[str, Attachment] | None:
-        """Owner and attachment; None for what is not there, or no record, or never was an id."""
+        """Returns owner and attachment. Returns None for an id that is unknown or invalid, and for a damaged record."""
 
     def keep(self, ids: Sequence[str]) -> None:
-        """Their time begins now. Raises FileNotFoundError, its filename beginning with the id, for one that is gone."""
+        """Restarts the lifetime of these uploads. Raises FileNotFoundError for a missing one; its ``filename`` starts
+        with the id.
+        """
 
     def sweep(self, grace: float, ttl: float, known: Mapping[str, Usage]) -> dict[str, Usage]:
-        """Deletes drafts older than ``grace``, kept ones older than ``ttl`` (seconds), debris; what is there then.
+        """Deletes drafts older than ``grace`` seconds, kept uploads older than ``ttl`` seconds, and files of killed
+        writers.
 
-        ``known`` saves reading the records of those that were there before.
+        Returns all uploads that are left, by id. ``known``: the uploads of the last sweep, whose records are not read
+        again.
         """
 
     def check(self) -> None:
-        """Raises OSError unless an upload could be stored now."""
+        """Raises OSError when an upload cannot be stored now."""

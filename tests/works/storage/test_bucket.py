@@ -60,11 +60,11 @@ def assert_said(store: BucketResults, path: Path, words: str) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
-        (403, "AccessDenied", r"denies us \(403\)"),
-        (401, "InvalidAccessKeyId", r"denies us \(403\)"),
+        (403, "AccessDenied", r"denies access \(403\)"),
+        (401, "InvalidAccessKeyId", r"denies access \(403\)"),
         (507, "XMinioStorageFull", "is full"),
-        (503, "SlowDown", "answers 503"),
-        (500, "InternalError", "answers 500"),
+        (503, "SlowDown", "answered 503"),
+        (500, "InternalError", "answered 500"),
     ],
 )
 def test_a_store_that_refuses_is_said_to_and_works_again_when_it_does(
@@ -100,7 +100,7 @@ def test_a_store_that_is_gone_is_said_to_be_and_works_again_when_it_is_back(own:
 
 def test_a_bucket_that_is_not_there_is_not_taken_for_a_result_that_is_not(s3: S3, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    assert_said(store_of(s3, url="s3://another/results"), tmp_path / "file", "there is no such bucket")
+    assert_said(store_of(s3, url="s3://another/results"), tmp_path / "file", "the bucket does not exist")
 
 
 def test_a_policy_that_denies_deleting_is_said(own: S3) -> None:
@@ -108,7 +108,7 @@ def test_a_policy_that_denies_deleting_is_said(own: S3) -> None:
     store = store_of(own)
     name = store.put(b"x", ".jpg")
     own.deny("s3:DeleteObject")
-    with pytest.raises(OSError, match=r"denies us \(403\)"):
+    with pytest.raises(OSError, match=r"denies access \(403\)"):
         store.delete(name)
 
 

@@ -91,7 +91,7 @@ def test_neither_a_folder_nor_a_link_is_taken_in(stand: Stand, tmp_path: Path) -
     link.symlink_to(tmp_path / "secret")
     folder.mkdir()
     for path in (link, folder):
-        with pytest.raises(OSError, match="not a plain file"):
+        with pytest.raises(OSError, match="not a regular file"):
             stand.store.put_file(path, ".zip")
     with pytest.raises(OSError, match="No such file"):
         stand.store.put_file(tmp_path / "nothing", ".zip")
@@ -154,5 +154,5 @@ def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
 
 def test_a_bucket_without_a_prefix_is_refused(s3: S3) -> None:
     """A rule that deletes old results must not delete uploads with them."""
-    with pytest.raises(ValueError, match="say a prefix too, as in s3://bucket/results"):
+    with pytest.raises(ValueError, match="add a prefix, such as s3://bucket/results"):
         open_results("s3://bucket/")

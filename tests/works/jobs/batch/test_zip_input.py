@@ -175,7 +175,7 @@ def test_no_mutation_of_a_zip_is_a_fault_of_ours(tmp_path: Path) -> None:
 
 async def test_a_message_cannot_refer_to_a_zip(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
-        with pytest.raises(WorkError, match="a zip is for jobs"):
+        with pytest.raises(WorkError, match="a zip cannot be attached"):
             await job.resources.uploads.attach("alice", [await job.upload(zipped({"a.jpg": PICTURE}))])
 
 
