@@ -83,5 +83,5 @@ def _quiet(server: Server, crowd: Crowd) -> float:
         if not crowd.pongs:
             share = (server.cpu_seconds() - before) / (time.monotonic() - started)
     if time.monotonic() - started < 1:
-        raise RuntimeError("the first pings came before all connections were open")
+        raise RuntimeError("the first pings arrived before all connections were open")
     return share
