@@ -1,6 +1,8 @@
-"""Sluice against its peers and against the codec alone: ``make bench``, or ``python -m benchmarks --help``.
+"""Benchmarks of Sluice against other servers and against the codec alone: ``make bench``, or ``python -m benchmarks
+--help``.
 
-These machines are noisy, so every figure is a ratio of two things measured in turn, in the same run.
+The machines that run them are noisy. Therefore most figures are ratios of two contenders that are measured alternately
+in the same run.
 """
 
 import os
@@ -8,10 +10,10 @@ from statistics import median
 
 
 def quick(workers: int = 0, rounds: int = 5, seconds: float = 0.5) -> dict[str, float]:
-    """Some 12 s, with the sample picture and what the tests have installed: a guard against regressions.
+    """Takes about 12 s. It needs only the sample picture and the packages of the tests, and detects regressions.
 
-    ``slices_per_second`` and ``cpu_per_slice`` are Sluice's over the binary protocol against the codec alone's;
-    ``text_cpu_per_slice`` is that of the 150-character protocol.
+    Returns three ratios of Sluice to the codec alone. ``slices_per_second`` and ``cpu_per_slice`` are for the binary
+    protocol, ``text_cpu_per_slice`` is for the 150-character protocol.
     """
     from benchmarks import pictures
     from benchmarks.alternating import alternate, socket_contender

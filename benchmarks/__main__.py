@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: runs the measures one after the other, prints the table and writes the results."""
+"""``python -m benchmarks``: runs the measures in sequence, prints the table and writes the results."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from benchmarks import pictures, report
 from benchmarks.figures import Figure
 from benchmarks.measures import Measure, Plan
 
-# Each is a function of that name in the file of that name.
+# Each measure is a function in the file with the same name, in benchmarks/measures.
 MEASURES = (
     "throughput",
     "process",
@@ -45,7 +45,7 @@ def run(names: Sequence[str], plan: Plan) -> tuple[list[Figure], dict[str, list[
         print(f"{name} ...", end=" ", flush=True, file=sys.stderr)
         try:
             measured = measure(name)(plan)
-        except Exception as error:  # what others measured must not be lost
+        except Exception as error:  # the figures of other measures must not be lost
             print(f"failed: {error!r}", file=sys.stderr)
             figures.append(Figure(name, missing=f"it failed: {error!r}"))
             continue
@@ -56,12 +56,16 @@ def run(names: Sequence[str], plan: Plan) -> tuple[list[Figure], dict[str, list[
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser("python -m benchmarks", description="Sluice against its peers and its own limit.")
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description="Compares Sluice with other servers and with the codec alone."
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each round (default: 2)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of each round (default: 2)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", action="append", choices=MEASURES, help="may be given several times")
-    parser.add_argument("--quick", action="store_true", help="under 20 s: the codec against Sluice, nothing is written")
+    parser.add_argument(
+        "--quick", action="store_true", help="compare Sluice only with the codec, in under 20 s; write no results"
+    )
     given = parser.parse_args()
     if given.quick:
         for name, ratio in benchmarks.quick(given.workers).items():
@@ -71,10 +75,10 @@ def main() -> int:
     figures, series = run(given.only or MEASURES, Plan(given.rounds, given.seconds, given.workers))
     source = f"{len(pictures.photographs())} photographs of {pictures.PACKAGE}"
     if pictures.photographs() == [pictures.SAMPLE]:
-        source = "The sample picture, for want of photographs"
-    took = f"{time.monotonic() - started:,.0f} s in all; results on tmpfs."
+        source = "The sample picture, because the photographs are not available"
+    took = f"{time.monotonic() - started:,.0f} s in total; results on tmpfs."
     how = f"{source}; medians of {given.rounds} alternating rounds, {took}"
-    print(report.table([f for f in figures if f.bar is not None] + [f for f in figures if f.bar is None]))
+    print(report.table([f for f in figures if f.target is not None] + [f for f in figures if f.target is None]))
     if not given.only:
         from benchmarks import plots
 

@@ -1,4 +1,6 @@
-"""Rounds that alternate: each contender runs once a round, in turn, so that a noisy machine disturbs all alike."""
+"""Alternating rounds: each contender runs once in each round, so that noise of the machine affects
+all of them equally.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +13,10 @@ Contender = Callable[[], Rate]
 
 
 def alternate(contenders: Mapping[str, Contender], rounds: int, warm: bool = True) -> dict[str, list[Rate]]:
-    """Every other round goes backwards, so that none always follows the same one."""
+    """Runs all contenders in each round and returns the rates of each.
+
+    Every other round runs in reverse order, so that no contender always follows the same other one.
+    """
     if warm:
         for run in contenders.values():
             run()
@@ -23,7 +28,10 @@ def alternate(contenders: Mapping[str, Contender], rounds: int, warm: bool = Tru
 
 
 def socket_contender(server: Server, frames: Sequence[Frame], seconds: float, wire: Wire = SLUICE) -> Contender:
-    """One connection that keeps the server busy for so long; the CPU is that of the server's whole tree."""
+    """Returns a contender with one connection that keeps the server busy for ``seconds``.
+
+    The CPU time is that of the server and all its child processes.
+    """
 
     def run() -> Rate:
         client = Client(server.port, token(), wire)
@@ -38,7 +46,7 @@ def socket_contender(server: Server, frames: Sequence[Frame], seconds: float, wi
 
 
 def single_results(server: Server, frames: Sequence[Frame], wire: Wire = SLUICE) -> Iterator[bytes]:
-    """Result after result, sent one by one."""
+    """Sends the frames one by one, and yields each result before it sends the next frame."""
     client = Client(server.port, token(), wire)
     for frame in itertools.chain(frames):
         client.send(frame)

@@ -1,6 +1,6 @@
-"""A camera: ffmpeg plays a clip of 1280 x 720 pixels at 30 frames a second over and over, to one who connects.
+"""A camera: ffmpeg plays a clip of 1280 x 720 pixels at 30 frames a second in a loop, to a single client.
 
-The clip wanders over a photograph, so that frames weigh what those of a real camera weigh; it is encoded once.
+The clip is encoded once. It moves across a photograph, so that its frames are as large as those of a real camera.
 """
 
 import shutil
@@ -56,7 +56,7 @@ def clip() -> Path:
 
 @contextmanager
 def camera() -> Iterator[str]:
-    """Its address. Raises Unavailable where there is no ffmpeg."""
+    """Runs a camera and yields its URL. Raises Unavailable when ffmpeg is not installed."""
     if not shutil.which("ffmpeg"):
         raise Unavailable("ffmpeg is missing (Debian: ffmpeg)")
     url = f"http://127.0.0.1:{free_port()}/camera.ts"

@@ -1,7 +1,7 @@
-"""The load generator: one blocking socket that sends frames and counts the results by a marker in the bytes.
+"""The load generator: one blocking socket that sends frames and counts the results by a marker in the received bytes.
 
-It shares the cores with what it measures, so it neither parses frames nor JSON: 30 to 50 us a slice, most of which
-is the kernel's, for the bytes.
+It shares the CPU cores with the server that it measures. Therefore it parses neither frames nor JSON. It costs 30 to 50
+us a slice, most of it in the kernel for the transfer of the bytes.
 """
 
 import base64
@@ -15,19 +15,20 @@ from dataclasses import dataclass
 from benchmarks.frames import Frame, close
 
 WINDOW = 64
-# How many frames are sent before the socket is looked at for results, so that neither side's buffers fill up.
+# The socket is read for results after this many frames, so that the buffers of neither side fill up.
 _LOOK_EVERY = 16
-# Bytes read at once; more than 128 KiB would be fetched from the kernel, and given back, for each read.
+# The most bytes of one read. For more than 128 KiB, Python would allocate the buffer from the kernel and free it again
+# on each read.
 _MOST_READ = 64 << 10
-# Seconds between two looks while a long window is full: to be woken by each result cost three times the CPU.
+# Seconds between two reads while a long window is full. Waking up for each result would cost three times the CPU.
 _NAP = 0.008
-# Seconds without a word after which the server is given up.
+# Seconds without any data after which the server is considered lost.
 _PATIENCE = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A protocol: where it is spoken, and how a result and a failure look on the wire."""
+    """A protocol: the path of its URL, and the bytes that mark a result and a failure."""
 
     path: str
     done: bytes
@@ -40,7 +41,7 @@ BROWSER = Wire("/ws", rb"{\"url\"", rb"{\"error\"")
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What was done in how many seconds, and with how many seconds of CPU."""
+    """A measured rate: ``count`` items in ``seconds``, with ``cpu`` seconds of CPU time."""
 
     count: int
     seconds: float
@@ -60,7 +61,7 @@ class Client:
         self.wire = wire
         self._tail = b""
         self._socket = socket.create_connection(("127.0.0.1", port))
-        # The kernel's own timeout: with Python's, MSG_DONTWAIT would wait.
+        # The timeout is set in the kernel. With a timeout of Python, a read with MSG_DONTWAIT would wait.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _PATIENCE, 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         query = f"?query_string={token}" if wire is BROWSER else ""
@@ -77,12 +78,17 @@ class Client:
         return self._socket.fileno()
 
     def receive(self, wait: bool = True) -> bytes:
-        """What has come; when nothing has, waits for it or gives back nothing."""
+        """Returns the received bytes. If there are none, waits for them, or returns b"" when ``wait`` is false.
+
+        Raises:
+            TimeoutError: the server sent nothing for 60 s.
+            ConnectionResetError: the server has closed the connection.
+        """
         try:
             data = self._socket.recv(_MOST_READ, 0 if wait else socket.MSG_DONTWAIT)
         except BlockingIOError:
             if wait:
-                raise TimeoutError(f"nothing came for {_PATIENCE} s") from None
+                raise TimeoutError(f"the server sent nothing for {_PATIENCE} s") from None
             return b""
         if not data:
             raise ConnectionResetError("the server has closed the connection")
@@ -94,16 +100,17 @@ class Client:
             self._socket.sendall(b"".join(frame)[sent:])
 
     def results(self, wait: bool = True) -> int:
-        """How many results have come since this was last asked."""
+        """Returns the number of results since the last call. Raises RuntimeError when a slice failed."""
         data = self._tail + self.receive(wait)
         if self.wire.failed in data:
             raise RuntimeError(f"a slice failed: {data[data.index(self.wire.failed) :][:300]!r}")
-        # Shorter than a marker, so that none is counted twice, and none that is cut in two is missed.
+        # Keeps one byte less than the length of the marker: so no marker is counted twice, and none is missed that is
+        # split between two reads.
         self._tail = data[-len(self.wire.done) + 1 :]
         return data.count(self.wire.done)
 
     def read_until(self, marker: bytes, count: int = 1) -> bytes:
-        """Everything up to the ``count``-th marker and what came with it."""
+        """Returns all bytes up to the ``count``-th marker, and the bytes that were received with it."""
         collected = bytearray()
         seen = looked = 0
         while seen < count:
@@ -113,7 +120,7 @@ class Client:
         return bytes(collected)
 
     def pump(self, frames: Iterable[Frame], seconds: float, window: int = WINDOW) -> Rate:
-        """Sends for so long, at most ``window`` ahead of the results, and waits for the last one."""
+        """Sends frames for ``seconds``, at most ``window`` ahead of the results, and waits for the last result."""
         started = time.perf_counter()
         sent = done = 0
         for frame in frames:

@@ -1,4 +1,4 @@
-"""The codec alone: what Sluice's decoder children do to a slice, without a server around it. It is the limit."""
+"""The codec alone: the work of Sluice's decoder children without a server. Its rate is the upper limit for Sluice."""
 
 import itertools
 import multiprocessing
@@ -15,8 +15,8 @@ from benchmarks.client import Rate
 from works.imaging.codec import decode, encode, target_size
 from works.imaging.image_header import read_header
 
-# As works/queue/decoder_child.py sets them for its children: without these glibc gives a picture's memory back after
-# each slice, and the codec alone would not be the limit.
+# The same values as works/queue/decoder_child.py sets for its children. Without them glibc frees the memory of a
+# picture after each slice, and the codec alone would not be the upper limit.
 _ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 
 _work: list[bytes] = []
@@ -43,7 +43,7 @@ def _run(start: int, seconds: float, zoom: float) -> tuple[int, float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """The slices in as many processes as the server has workers."""
+    """Processes the slices in as many processes as the server has workers."""
 
     pool: "multiprocessing.pool.Pool"
     workers: int
@@ -59,7 +59,8 @@ class Codec:
 
 @contextmanager
 def codec(slices: Sequence[bytes], workers: int) -> Iterator[Codec]:
-    # spawn: the benchmark itself has OpenCV's threads, and a fork would take over half of them
+    # Uses spawn: the benchmark process already has threads of OpenCV, and a fork would copy them in an inconsistent
+    # state.
     before = dict(os.environ)
     os.environ.update(_ENVIRONMENT)
     try:

@@ -13,7 +13,7 @@ _SHARE = 250
 
 class Crowd:
     def __init__(self, port: int, size: int, admitted: bool) -> None:
-        """``admitted``: each has a token of its own and waits for Sluice's hello."""
+        """Opens the connections. With ``admitted``, each has a separate token and waits for the ``hello`` of Sluice."""
         self._selector = selectors.DefaultSelector()
         self.pongs = 0
         self.clients: list[Client] = []
@@ -26,7 +26,7 @@ class Crowd:
         self.answer(1)
 
     def answer(self, seconds: float) -> None:
-        """Reads what comes, for so long, and answers each ping with its own payload."""
+        """Reads messages for ``seconds``, and answers each ping with a pong that has the same payload."""
         end = time.monotonic() + seconds
         while True:
             left = end - time.monotonic()

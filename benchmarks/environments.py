@@ -1,6 +1,8 @@
-"""The peers' environments: made once under .cache/bench, made anew when their pins change.
+"""The environments of the compared servers. They are created once in .cache/bench, and again when their pinned versions
+change.
 
-What cannot be installed raises Unavailable: its rows say so, and the rest of the run goes on.
+An environment that cannot be installed raises Unavailable. The report then gives the reason, and the other measures
+continue.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ PEERS = Path(__file__).parent / "peers"
 
 
 class Unavailable(Exception):
-    """A peer that cannot be had here; the message says why."""
+    """Raised when a compared server cannot be installed here; the message gives the reason."""
 
 
 def _made(folder: Path, pins: Path) -> bool:
@@ -29,15 +31,18 @@ def _digest(pins: Path) -> str:
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
-    """The output goes to a file: an error of a package client is long, and names hosts that mean nothing here."""
+    """Runs a command and writes its output to install.log.
+
+    The output of a failing package client is long and names hosts that mean nothing to the reader of the report.
+    """
     with (folder / "install.log").open("ab") as log:
         status = subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT).returncode
     if status:
-        raise Unavailable(f"could not be installed ({Path(command[0]).name} ended with {status}; see install.log)")
+        raise Unavailable(f"cannot be installed ({Path(command[0]).name} ended with {status}; see install.log)")
 
 
 def python(name: str) -> Path:
-    """The folder of executables of a virtual environment with what peers/NAME.txt pins."""
+    """Returns the folder of executables of a virtual environment with the packages pinned in peers/NAME.txt."""
     folder, pins = CACHE / name, PEERS / f"{name}.txt"
     if not _made(folder, pins):
         shutil.rmtree(folder, ignore_errors=True)
@@ -49,7 +54,10 @@ def python(name: str) -> Path:
 
 
 def node() -> Path:
-    """The folder with server.mjs and, beside it, the modules that package.json pins."""
+    """Returns the folder with server.mjs and the modules that package.json pins.
+
+    Raises Unavailable when node or npm is not installed.
+    """
     if not shutil.which("node") or not shutil.which("npm"):
         raise Unavailable("node or npm is missing (Debian: nodejs npm)")
     folder, pins = CACHE / "node", PEERS / "node" / "package.json"

@@ -1,4 +1,4 @@
-"""A Figure is one row of the report: the values of its rounds, and the bar it is held against."""
+"""A Figure is one row of the report: the values of its rounds, and the target for their median."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,14 +10,16 @@ from benchmarks.client import Rate
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """``bar`` is what the median must reach (``sense`` "least": or stay under); None for rows that only inform.
+    """One row of the report.
 
-    ``missing`` says why there are no values; ``note`` what a reader should know.
+    ``target`` is the value that the median must reach: at least this value, or at most this value if ``sense`` is
+    "least". ``target`` is None for rows that are only informative. ``missing`` says why there are no values. ``note``
+    is a remark for the reader.
     """
 
     name: str
     values: Sequence[float] = ()
-    bar: float | None = None
+    target: float | None = None
     sense: Literal["most", "least"] = "most"
     unit: str = ""
     digits: int = 2
@@ -30,26 +32,26 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        if self.bar is None or not self.values:
+        if self.target is None or not self.values:
             return None
-        return self.median >= self.bar if self.sense == "most" else self.median <= self.bar
+        return self.median >= self.target if self.sense == "most" else self.median <= self.target
 
     @property
     def distance(self) -> str:
-        """By how much the bar is missed."""
-        return f"{abs(self.median / self.bar - 1):.0%}" if self.bar else f"{self.median:g}"
+        """The relative difference between the median and the target, as a percentage."""
+        return f"{abs(self.median / self.target - 1):.0%}" if self.target else f"{self.median:g}"
 
 
 @dataclass(slots=True)
 class Measured:
-    """What a measure gives back: its rows, and series of points for the plots."""
+    """The result of a measure: its rows, and series of points for the plots."""
 
     figures: list[Figure] = field(default_factory=list)
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
 
 def ratios(ours: Sequence[Rate], theirs: Sequence[Rate]) -> list[float]:
-    """Rates of the same round, one against the other: a machine that slows down slows both."""
+    """Returns the ratios of the rates of each round. A slow phase of the machine slows both contenders of a round."""
     return [one.per_second / other.per_second for one, other in zip(ours, theirs, strict=True)]
 
 

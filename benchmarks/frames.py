@@ -1,7 +1,8 @@
 """WebSocket frames, built and masked before the clock starts.
 
-A frame is a head and a payload, sent one after the other. Heads carry the id and are short; all frames of one slice
-share its payload, masked once: the JSON is padded so that the payload always meets the mask at the same byte.
+A frame is a head and a payload, which are sent one after the other. Heads are short and contain the id. All frames of
+one slice share the same payload, which is masked only once: the JSON is padded, so that the payload always starts at
+the same position of the mask.
 """
 
 import base64
@@ -16,18 +17,20 @@ Frame = tuple[bytes, bytes]
 
 TEXT, BINARY, CLOSE, PONG = 0x1, 0x2, 0x8, 0xA
 HEADER_LENGTH = 150
-# No zeros: some servers skip the unmasking of a mask of zeros.
+# The key has no zero bytes, because some servers skip unmasking when the mask is zero.
 KEY = bytes(byte | 1 for byte in os.urandom(4))
 
 
 def masked(data: bytes, at: int = 0) -> bytes:
-    """``data`` under the mask, when it begins at byte ``at`` of the message."""
+    """Returns ``data`` masked for the position ``at`` (in bytes) of the message."""
     key = np.roll(np.frombuffer(KEY, np.uint8), -at % 4)
     return (np.frombuffer(data, np.uint8) ^ np.resize(key, len(data))).tobytes()
 
 
 def head(opcode: int, body: bytes, beyond: int = 0) -> bytes:
-    """The frame's header and the masked beginning of its message, of which ``beyond`` more bytes follow."""
+    """Returns the header of the frame and the masked start of its message. The caller sends ``beyond`` more bytes after
+    it.
+    """
     length = len(body) + beyond
     if length < 126:
         lengths = struct.pack(">B", 0x80 | length)
@@ -39,12 +42,12 @@ def head(opcode: int, body: bytes, beyond: int = 0) -> bytes:
 
 
 def message(**members: object) -> Frame:
-    """A text message."""
+    """Returns a text message with these members as JSON."""
     return head(TEXT, json.dumps(members).encode()), b""
 
 
 def close() -> Frame:
-    """A close that says the client will not come back."""
+    """Returns a close frame with code 1000, by which the client says that it will not return."""
     return head(CLOSE, struct.pack(">H", 1000)), b""
 
 
@@ -56,7 +59,7 @@ def slice_head(id: int, length: int, **members: object) -> bytes:
 
 
 def binary(slices: Sequence[bytes], count: int, **members: object) -> list[Frame]:
-    """``count`` slices for sluice.v2, with ids from 000000 on."""
+    """Returns ``count`` slices for sluice.v2, with ids from 000000 on."""
     payloads = [masked(data) for data in slices]
     return [
         (slice_head(id, len(payload), **members), payload)
@@ -65,7 +68,7 @@ def binary(slices: Sequence[bytes], count: int, **members: object) -> list[Frame
 
 
 def text(slices: Sequence[bytes], count: int) -> list[Frame]:
-    """``count`` slices for the 150-character protocol."""
+    """Returns ``count`` slices for the 150-character protocol."""
     payloads = [masked(base64.b64encode(data), HEADER_LENGTH) for data in slices]
     frames = []
     for id in range(count):

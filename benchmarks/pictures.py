@@ -1,7 +1,7 @@
-"""The pictures: photographs of Debian's mate-backgrounds, whole and cut to slices 256 high (about 45 KB each).
+"""The pictures: photographs of Debian's mate-backgrounds, whole and cut into slices 256 pixels high (about 45 KB each).
 
-They are fetched as a Debian package and only unpacked, never installed or committed. Where that cannot be had, the
-sample picture of the repository stands in, and the report says so.
+They are downloaded as a Debian package, which is unpacked but neither installed nor committed. If the package is not
+available, the sample picture of the repository is used instead, and the report says so.
 """
 
 import random
@@ -25,7 +25,7 @@ Image = NDArray[np.uint8]
 
 @cache
 def photographs() -> list[Path]:
-    """Twelve photographs of 1.3 to 5 megapixels; the sample alone where the package cannot be had."""
+    """Returns twelve photographs of 1.3 to 5 megapixels, or only the sample picture if the package is not available."""
     folder = CACHE / "photographs"
     found = sorted(folder.glob("usr/share/backgrounds/mate/nature/*.jpg"))
     if not found and shutil.which("apt-get") and shutil.which("dpkg-deb"):
@@ -56,26 +56,26 @@ def bands(image: Image, height: int = SLICE_HEIGHT) -> list[Image]:
 
 
 def slices(paths: list[Path] | None = None, suffix: str = ".jpg") -> list[bytes]:
-    """Every slice of the photographs, in an order that mixes large and small, the same in each run."""
+    """Returns all slices of the photographs, large and small ones mixed, in the same order in each run."""
     cut = [encode(band, suffix) for path in paths or photographs() for band in bands(read(path))]
     random.Random(1).shuffle(cut)
     return cut
 
 
 def small(side: int) -> list[bytes]:
-    """Squares of the photographs: for figures that are about the way of a slice, not about its pixels."""
+    """Returns squares of the photographs, for measures of the transport of a slice rather than of its processing."""
     cut = [encode(np.ascontiguousarray(band[:side, :side])) for path in photographs() for band in bands(read(path))]
     random.Random(1).shuffle(cut)
     return cut
 
 
 def whole() -> list[bytes]:
-    """The photographs as they came."""
+    """Returns the original files of the photographs."""
     return [path.read_bytes() for path in photographs()]
 
 
 def megapixels(count: int, most: int = 4) -> list[bytes]:
-    """Photographs of about so many megapixels (2560 x 1600 is four), JPEG quality 85."""
+    """Returns photographs of about ``count`` megapixels (2560 x 1600 is four), as JPEG with quality 85."""
     size = (2560, count * 1_000_000 // 2560)
     chosen = sorted(photographs(), key=lambda path: -path.stat().st_size)[:most]
     return [encode(cv2.resize(read(path), size, interpolation=cv2.INTER_AREA).astype(np.uint8)) for path in chosen]

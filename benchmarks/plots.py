@@ -1,4 +1,4 @@
-"""The plots beside results.md, as SVG."""
+"""The plots of results.md, as SVG."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,9 +17,9 @@ _OURS, _OTHERS = "#0b6e99", "#b8c4cc"
 
 
 def draw(figures: Sequence[Figure], series: Series) -> list[str]:
-    """Draws what there are figures for; the names of the plots."""
+    """Draws a plot for each group of figures that has values, and returns the names of the plots."""
     _FOLDER.mkdir(exist_ok=True)
-    # The same figures give the same file: a fixed salt for ids, no date.
+    # A fixed salt for ids and no date: the same figures then produce the same file.
     matplotlib.rcParams |= {
         "svg.hashsalt": "sluice",
         "font.size": 9,
@@ -37,8 +37,8 @@ def draw(figures: Sequence[Figure], series: Series) -> list[str]:
             _save(name, partial(_bars, rows, title, prefix))
             drawn.append(name)
     for name, title, axis in (
-        ("backlog", "milliseconds a slice, by how many wait", "log"),
-        ("memory", "memory of the whole tree in MiB, by slices worked", "linear"),
+        ("backlog", "milliseconds a slice, by the number of waiting slices", "log"),
+        ("memory", "memory of the server and its children in MiB, by slices processed", "linear"),
     ):
         if points := series.get(name):
             _save(name, partial(_line, points, title, axis))
@@ -55,7 +55,7 @@ def _save(name: str, plot: Callable[[], None]) -> None:
 
 
 def _bars(rows: Sequence[Figure], title: str, prefix: str) -> None:
-    """A bar for each median, with a line from min to max."""
+    """Draws a bar for each median, with a line from the minimum to the maximum."""
     names = [row.name.removeprefix(prefix).removesuffix(": CPU a slice") for row in rows][::-1]
     medians = [row.median for row in rows][::-1]
     spans = [

@@ -1,4 +1,4 @@
-"""The load generator for HTTP: a few kept-alive connections, each with one request under way, pre-built."""
+"""The load generator for HTTP: a few persistent connections, each with one prepared request in progress at a time."""
 
 import selectors
 import socket
@@ -21,7 +21,7 @@ def post(path: str, token: str, body: bytes) -> bytes:
 
 
 class Connection:
-    """Reads answers with a Content-Length."""
+    """An HTTP connection. It can only read responses with a Content-Length."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -37,7 +37,9 @@ class Connection:
         self._socket.sendall(request)
 
     def receive(self) -> bytes | None:
-        """The body, once all of it is here. Raises RuntimeError for another status than 200."""
+        """Returns the body of the response once it is complete, otherwise None. Raises RuntimeError for a status other
+        than 200.
+        """
         data = self._socket.recv(1 << 18)
         self._received += data
         end = self._received.find(b"\r\n\r\n")
@@ -60,7 +62,10 @@ class Connection:
 
 
 def pump(port: int, requests: Sequence[bytes], seconds: float, connections: int) -> Rate:
-    """Asks on every connection as soon as the last answer is there, for so long, and waits for the last answers."""
+    """Sends requests on all connections for ``seconds``, each as soon as the previous response has arrived.
+
+    Then waits for the last responses.
+    """
     started = time.perf_counter()
     done = 0
     with selectors.DefaultSelector() as selector:

@@ -1,4 +1,6 @@
-"""Servers as child processes: each on a free loopback port, in a folder of its own, measured as a whole tree."""
+"""Servers as child processes, each on a free loopback port and in a separate folder. They are measured with their
+children.
+"""
 
 import os
 import re
@@ -20,7 +22,7 @@ from benchmarks.pictures import ROOT
 from handlers.core.auth import issue
 
 SECRET = "a-secret-of-the-benchmark-and-of-nothing-else"
-# So high that no measure meets them: the load generator is one client where in life there are many.
+# Limits so high that no measure reaches them: the load generator is a single client that replaces many.
 OPEN_LIMITS = {
     "messages_per_second": 10_000_000,
     "session_tasks": 100_000,
@@ -40,14 +42,14 @@ def free_port() -> int:
 
 
 def raise_file_limit() -> int:
-    """A socket is a descriptor; how many this process may have."""
+    """Raises the limit of file descriptors to the maximum and returns it. Each socket needs a descriptor."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
 
 
 class Server:
-    """Any server: started, reachable on ``port``, its output in ``folder``/log."""
+    """A running server of any kind. It listens on ``port`` and writes its output to ``folder``/log."""
 
     def __init__(self, command: Sequence[str], port: int, folder: Path, **environment: str) -> None:
         self.port, self.folder = port, folder
@@ -64,7 +66,9 @@ class Server:
             raise
 
     def _wait(self, seconds: float) -> None:
-        """Until a connection is taken. Asked every 2 ms: the time of the start is measured too."""
+        """Waits until the server accepts a connection. Checks every 2 ms, because the time of the start is measured
+        too.
+        """
         end = time.monotonic() + seconds
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
@@ -77,19 +81,19 @@ class Server:
         return [self.tree, *self.tree.children(recursive=True)]
 
     def cpu_seconds(self) -> float:
-        """Of the whole tree, user and system."""
+        """Returns the CPU time of the server and all its children, user and system."""
         return float(sum(sum(process.cpu_times()[:2]) for process in self.processes()))
 
     def own_memory(self) -> int:
-        """Bytes resident of the server process itself."""
+        """Returns the resident memory of the server process itself, in bytes."""
         return int(self.tree.memory_info().rss)
 
     def memory(self) -> int:
-        """Bytes of the whole tree, what is shared counted once."""
+        """Returns the memory of the server and all its children in bytes. Shared memory is counted once."""
         return int(sum(process.memory_full_info().pss for process in self.processes()))
 
     def rest(self, seconds: float = 30) -> None:
-        """Waits until the server has nothing more to do."""
+        """Waits until the server is idle."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             before = self.cpu_seconds()
@@ -103,7 +107,7 @@ class Server:
             file.unlink(missing_ok=True)
 
     def result(self, answer: bytes) -> bytes:
-        """The result that the answer's URL is of."""
+        """Returns the file of the result that the answer's URL refers to."""
         found = re.search(rb"/media/([0-9a-f]{32}\.\w+)", answer)
         assert found, answer
         return (self.folder / "media" / found[1].decode()).read_bytes()
@@ -120,10 +124,10 @@ class Server:
 
 
 def _in_memory() -> str | None:
-    """Where the servers' folders are, ours and the peers': the disk must not be what is measured.
+    """Returns the folder for the files of all servers: a file system in memory, so that the disk is not measured.
 
-    Results are deleted after each round, and an ext4 without a journal then takes 500 us of CPU to make a file, for
-    minutes, in place of 20: it looks at every inode that was deleted lately.
+    Results are deleted after each round. After that, an ext4 without a journal needs 500 us of CPU instead of 20 us to
+    create a file, for some minutes, because it inspects every recently deleted inode.
     """
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2 << 30 else None
@@ -150,7 +154,7 @@ def running(command: Sequence[str], port: int, **environment: str) -> Iterator[S
 
 @contextmanager
 def sluice(workers: int, **settings: object) -> Iterator[Server]:
-    """Sluice as ``make run`` starts it, but for a key and the settings given."""
+    """Runs Sluice as ``make run`` starts it, with a fixed secret and these settings."""
     port = free_port()
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     command = [sys.executable, str(ROOT / "server.py"), f"--port={port}", f"--workers={workers}", *flags]

@@ -1,4 +1,6 @@
-"""How near a result is to what it should be: SSIM against the decoded original, resampled by area in floats."""
+"""The quality of a result: its SSIM (structural similarity) to the original, which is decoded and resampled by area in
+floats.
+"""
 
 import cv2
 import numpy as np
@@ -13,7 +15,9 @@ def decoded(data: bytes) -> NDArray[np.float32]:
 
 
 def similarity(source: bytes, result: bytes) -> float:
-    """1.0 for the reference itself; the reference has the result's size."""
+    """Returns the SSIM of a result to the reference: the source, resampled to the size of the result. The maximum is
+    1.0.
+    """
     made = decoded(result)
     reference = cv2.resize(decoded(source), made.shape[1::-1], interpolation=cv2.INTER_AREA)
     return float(structural_similarity(reference, made, channel_axis=2, data_range=255))

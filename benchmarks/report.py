@@ -1,4 +1,4 @@
-"""The report: one table for people, the same as Markdown and JSON, and the plots."""
+"""The report: one table for the console, the same table as Markdown and as JSON, and the plots."""
 
 import json
 import platform
@@ -19,24 +19,24 @@ def number(value: float, digits: int) -> str:
 
 
 def cells(figure: Figure) -> tuple[str, str, str, str, str]:
-    """Figure, value, range, bar, and whether it is met."""
+    """Returns the columns of a row: name, value, range, target, and whether the target is met."""
     if not figure.values:
-        return figure.name, "-", "", _bar(figure), f"not measured: {figure.missing}"
+        return figure.name, "-", "", _target(figure), f"not measured: {figure.missing}"
     value = number(figure.median, figure.digits) + (f" {figure.unit}" if figure.unit else "")
     low, high = (number(end, figure.digits) for end in (min(figure.values), max(figure.values)))
     span = f"{low} .. {high}" if len(figure.values) > 1 else ""
     verdict = {None: "", True: "met", False: f"MISSED by {figure.distance}"}[figure.met]
-    return figure.name, value, span, _bar(figure), verdict
+    return figure.name, value, span, _target(figure), verdict
 
 
-def _bar(figure: Figure) -> str:
-    if figure.bar is None:
+def _target(figure: Figure) -> str:
+    if figure.target is None:
         return ""
-    return f"{'>=' if figure.sense == 'most' else '<='} {figure.bar:g}"
+    return f"{'>=' if figure.sense == 'most' else '<='} {figure.target:g}"
 
 
 def table(figures: Iterable[Figure]) -> str:
-    rows = [("figure", "value", "min .. max", "bar", ""), *map(cells, figures)]
+    rows = [("figure", "value", "min .. max", "target", ""), *map(cells, figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
     for row in rows:
@@ -49,7 +49,7 @@ def table(figures: Iterable[Figure]) -> str:
 
 
 def _markdown_table(figures: Iterable[Figure]) -> list[str]:
-    lines = ["| figure | value | min .. max | bar | |", "|---|---:|---:|---:|---|"]
+    lines = ["| figure | value | min .. max | target | |", "|---|---:|---:|---:|---|"]
     for figure in figures:
         *cols, verdict = cells(figure)
         verdict = "; ".join(part for part in (verdict, figure.note) if part)
@@ -68,11 +68,11 @@ def machine() -> str:
 def write(
     figures: Sequence[Figure], series: dict[str, list[tuple[float, float]]], plots: Sequence[str], how: str
 ) -> None:
-    """results.md and results.json, beside the code that made them."""
-    held = [figure for figure in figures if figure.bar is not None]
-    others = [figure for figure in figures if figure.bar is None]
-    lines = ["# What `make bench` measured", "", f"{how} {machine()}.", "", "## Held against a bar", ""]
-    lines += [*_markdown_table(held), "", "## Besides", "", *_markdown_table(others), ""]
+    """Writes results.md and results.json into the folder of the benchmarks."""
+    with_target = [figure for figure in figures if figure.target is not None]
+    others = [figure for figure in figures if figure.target is None]
+    lines = ["# Results of `make bench`", "", f"{how} {machine()}.", "", "## Figures with a target", ""]
+    lines += [*_markdown_table(with_target), "", "## Other figures", "", *_markdown_table(others), ""]
     lines += [line for name in plots for line in (f"![{name}](plots/{name}.svg)", "")]
     (RESULTS / "results.md").write_text("\n".join(lines))
     found = {"how": how, "machine": machine(), "figures": [asdict(figure) for figure in figures], "series": series}

@@ -1,6 +1,6 @@
-"""``python -m benchmarks.sleeper URL SECONDS``: a Dask worker of one thread whose slices take so long and no CPU.
+"""``python -m benchmarks.sleeper URL SECONDS``: a Dask worker with one thread whose slices only sleep for SECONDS.
 
-Sleeping stands for cores that are not there: what is left to measure is what the cluster itself takes.
+Sleeping simulates CPU cores that this machine does not have. The remaining time is the overhead of the cluster.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from works.storage.results_folder import FolderResults
 
 
 class Sleeper:
-    """A Performer."""
+    """A Performer (the interface of a decoder) whose slices only sleep."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -1,6 +1,6 @@
-"""/ws/video: cameras and recordings, the newest frame first (sluice.v2). docs/video.md has the protocol.
+"""The WebSocket /ws/video: cameras and recordings over sluice.v2. docs/video.md describes the messages.
 
-Frames wait in their watches, one in each, and are sent in turn whenever the socket has drained.
+Each watch holds only its newest frame. The frames of all watches are sent in turn whenever the socket can accept data.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from works.video.source import Source
 from works.video.watch import Watch
 
 _RETRY_AFTER = 1000  # milliseconds
-# Unsent bytes that the kernel accepts (TCP_NOTSENT_LOWAT): what waits there is not replaced by newer frames. Without
-# the option it accepts megabytes, seconds of video.
+# Unsent bytes that the kernel accepts (TCP_NOTSENT_LOWAT). Frames in the kernel's buffer are not replaced by newer
+# frames. Without the option the kernel accepts megabytes, which is seconds of video.
 _UNSENT = 64 << 10
 
 Name = Field(min_length=1, max_length=100)
@@ -56,7 +56,7 @@ class WatchMessage(Message):
 
 
 class Named(Message):
-    """``pause``, ``play``, ``stop``."""
+    """A message about an existing watch: ``pause``, ``play`` or ``stop``."""
 
     watch: str = Name
 
@@ -84,7 +84,9 @@ class SnapshotMessage(Message):
 
 
 class View:
-    """A watch of this connection: its client's name for it, its encoding, and the frames that are not yet shown."""
+    """One watch of this connection: the client's name for it, its encoding, and the sent frames
+    that are not yet shown.
+    """
 
     def __init__(self, message: WatchMessage) -> None:
         self.name = message.watch
@@ -100,11 +102,13 @@ class View:
         return has_room and self.watch is not None and self.watch.newest is not None
 
     def seen(self, seq: int) -> None:
-        """The client has shown that frame; of the earlier ones it will show none any more."""
+        """Records that the client has shown the frame ``seq``, or skipped it; it will not show
+        earlier frames any more.
+        """
         self._unseen = [each for each in self._unseen if each > seq]
 
     def encode(self, watch: Watch, picture: Frame) -> bytes:
-        """The WebSocket frame of the message that has the picture."""
+        """Returns the WebSocket frame of a ``frame`` message with the picture."""
         if self._window is not None:
             self._unseen.append(picture.seq)
         own = json.dumps({"type": "frame", "watch": self.name, "dropped": watch.dropped}, separators=(",", ":"))
@@ -116,7 +120,7 @@ class View:
 
 class VideoWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "video"
-    description = f"It speaks {SUBPROTOCOL}: watch cameras and recordings; docs/video.md tells it all."
+    description = f"Watches cameras and recordings over {SUBPROTOCOL}. docs/video.md describes the messages."
     accepts: ClassVar[dict[str, type[Message]]] = {
         "sources": Sources,
         "watch": WatchMessage,
@@ -132,8 +136,8 @@ class VideoWebSocket(BaseWebSocketHandler):
 
     async def opened(self) -> None:
         self._views: dict[str, View] = {}
-        self._snapshots = 0  # requests that are not yet answered
-        self._ready: dict[View, None] = {}  # views whose frame may be sent, in turn
+        self._snapshots = 0  # the number of snapshot requests that are not answered yet
+        self._ready: dict[View, None] = {}  # the views that have a frame to send, in sending order
         self._sent: asyncio.Future[None] | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         if self.ws_connection and self.ws_connection.stream:
@@ -152,7 +156,10 @@ class VideoWebSocket(BaseWebSocketHandler):
         )
 
     def _sources(self) -> dict[str, Any]:
-        """The sources that the user may watch, and the time by the clock of ``captured_at``: a page's may differ."""
+        """Returns the sources that the user may watch, and the server's time.
+
+        ``captured_at`` is measured by the same clock, which may differ from the clock of the client's page.
+        """
         sources = self.services.video.list_sources(self.user.name, self.user.scopes)
         return {"now": int(time.time() * 1000), "sources": sources}
 
@@ -160,11 +167,17 @@ class VideoWebSocket(BaseWebSocketHandler):
         self.send({"type": "sources", **self._sources()})
 
     def on_watch(self, message: WatchMessage, payload: memoryview) -> None:
+        """Opens a watch in the background.
+
+        Raises:
+            WorkError: the name of the watch is in use.
+            Busy: the socket has too many watches.
+        """
         limit = self.context.video.video_watches
         if message.watch in self._views:
-            raise WorkError("bad_message", f"watch: {message.watch!r} is watching already; stop it first")
+            raise WorkError("bad_message", f"watch: the name {message.watch!r} is in use; stop that watch first")
         if len(self._views) >= limit:
-            raise Busy(f"a socket has at most {limit} watches (video_watches)", _RETRY_AFTER)
+            raise Busy(f"at most {limit} watches per socket (video_watches)", _RETRY_AFTER)
         self._views[message.watch] = view = View(message)
         view.opening = self.spawn(self._watch(view, message))
 
@@ -183,7 +196,7 @@ class VideoWebSocket(BaseWebSocketHandler):
             text = json.dumps(options, sort_keys=True)
             request = replace(request, action=message.action, options=text, paused=message.paused)
             watch = view.watch = await self.services.video.watch(source, request, ready, notify)
-            # Opening a file takes time, in which the token may have been replaced.
+            # Opening a file takes time, and the token may have been replaced in that time.
             self.services.video.find(source.name, self.user.name, self.user.scopes)
         except WorkError as error:
             del self._views[view.name]
@@ -198,13 +211,13 @@ class VideoWebSocket(BaseWebSocketHandler):
     def _request(
         self, message: WatchMessage | SnapshotMessage, fps: float | None = None
     ) -> tuple[Source, WatchRequest]:
-        """The source and what is requested of it. Raises WorkError."""
+        """Returns the source and the request of the message. Raises WorkError."""
         source = self.services.video.find(message.source, self.user.name, self.user.scopes)
         options = {"fps": fps, **message.model_dump(include={"width", "quality", "position"})}
         return source, self.services.video.make_request(source, self.user.name, **options)
 
     def _send_state(self, view: View, message: dict[str, Any]) -> None:
-        """Sends what has changed of a watch; with ``ended`` the watch is over."""
+        """Sends a message about a watch to the client. A message with ``ended`` also removes the watch."""
         if message.get("ended") is True:
             self._views.pop(view.name, None)
             self._ready.pop(view, None)
@@ -213,7 +226,7 @@ class VideoWebSocket(BaseWebSocketHandler):
         self.send({**message, "watch": view.name})
 
     def _send_ready(self) -> None:
-        """Sends frames until the socket accepts no more at once, and goes on when it has drained."""
+        """Sends frames until the socket's buffer is full, and continues once the buffer has drained."""
         while self._ready and (self._sent is None or self._sent.done()):
             view = next(iter(self._ready))
             del self._ready[view]
@@ -233,10 +246,10 @@ class VideoWebSocket(BaseWebSocketHandler):
             self._send_ready()
 
     def _find(self, message: Named) -> Watch:
-        """The open watch of that name. Raises WorkError."""
+        """Returns the open watch with the name in the message. Raises WorkError when there is none."""
         view = self._views.get(message.watch)
         if view is None or view.watch is None:
-            raise WorkError("not_found", f"watch: there is no {message.watch!r}, or not yet")
+            raise WorkError("not_found", f"watch: there is no watch {message.watch!r}, or it is not open yet")
         return view.watch
 
     def on_pause(self, message: Named, payload: memoryview) -> None:
@@ -260,8 +273,9 @@ class VideoWebSocket(BaseWebSocketHandler):
             self._send_ready()
 
     def on_stop(self, message: Named, payload: memoryview) -> None:
+        """Ends a watch. Raises WorkError when there is no watch with that name."""
         if message.watch not in self._views:
-            raise WorkError("not_found", f"watch: there is no {message.watch!r}")
+            raise WorkError("not_found", f"watch: there is no watch {message.watch!r}")
         self._stop(self._views.pop(message.watch))
         self.send({"type": "stopped", "watch": message.watch})
 
@@ -277,13 +291,14 @@ class VideoWebSocket(BaseWebSocketHandler):
         for view in list(self._views.values()):
             if view.watch and not view.watch.capture.source.open_to(self.user.name, self.user.scopes):
                 self._stop(view)
-                error = WorkError("forbidden", "the new token may not watch this")
+                error = WorkError("forbidden", "the new token does not allow this source")
                 self._send_state(view, {"type": "error", **error.as_dict(), "ended": True})
 
     def on_snapshot(self, message: SnapshotMessage, payload: memoryview) -> None:
+        """Takes a snapshot in the background. Raises Busy when too many snapshots of the socket are in progress."""
         limit = self.context.video.video_watches
         if self._snapshots >= limit:
-            raise Busy(f"a socket has at most {limit} snapshots under way (video_watches)", _RETRY_AFTER)
+            raise Busy(f"at most {limit} snapshots at the same time per socket (video_watches)", _RETRY_AFTER)
         self._snapshots += 1
         self.spawn(self._snapshot(message))
 

@@ -1,4 +1,4 @@
-"""GET /video/NAME/snapshot.jpg and /video/NAME/stream.mjpg: for ``<img>``, and for programs without our protocol."""
+"""Serves GET /video/NAME/snapshot.jpg and /video/NAME/stream.mjpg, for ``<img>`` and for programs without sluice.v2."""
 
 import asyncio
 import socket
@@ -20,7 +20,8 @@ from works.video.source import Source
 from works.video.watch import Watch
 
 _BOUNDARY = "sluice"
-# Unsent bytes that the kernel accepts (TCP_NOTSENT_LOWAT): what waits there is not replaced by newer frames.
+# Unsent bytes that the kernel accepts (TCP_NOTSENT_LOWAT). Frames in the kernel's buffer are not replaced by newer
+# frames.
 _UNSENT = 64 << 10
 
 
@@ -45,7 +46,7 @@ Q = TypeVar("Q", bound=Query)
 
 class VideoHandler(BaseHandler):
     def _parse_query(self, schema: type[Q]) -> Q:
-        """Raises Refused, naming the first parameter that is wrong."""
+        """Returns the query parameters. Raises Refused, which names the first wrong parameter."""
         values: dict[str, Any] = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         try:
             return schema.model_validate(values)
@@ -56,6 +57,7 @@ class VideoHandler(BaseHandler):
 
 class Snapshot(VideoHandler):
     async def get(self, name: str) -> None:
+        """Sends a snapshot. Raises Refused when the request is not allowed or the source cannot be watched."""
         user = await self.authorize("video")
         query = self._parse_query(SnapshotQuery)
         try:
@@ -70,7 +72,7 @@ class Snapshot(VideoHandler):
 
 
 class MjpegStream(VideoHandler):
-    """One of its user's connections: it is counted and closed as such, and ends when its token expires."""
+    """A stream of JPEG pictures. It counts as one of the user's connections and ends when the token expires."""
 
     user_name = ""
 
@@ -82,7 +84,7 @@ class MjpegStream(VideoHandler):
         self.close()
 
     def close(self) -> None:
-        """Ends the stream, after the frame that is being sent."""
+        """Ends the stream after the frame that is being sent."""
         self._is_ended = True
         self._changed.set()
 
@@ -91,6 +93,7 @@ class MjpegStream(VideoHandler):
         self.close()
 
     async def get(self, name: str) -> None:
+        """Sends the stream. Raises Refused when the request is not allowed or the source cannot be watched."""
         user = await self.authorize("video")
         self.user_name = user.name
         query = self._parse_query(StreamQuery)
@@ -123,7 +126,7 @@ class MjpegStream(VideoHandler):
             watch.close()
 
     async def _send(self, watch: Watch) -> None:
-        """Sends the newest frame each time, until the stream ends; the last frame is sent too."""
+        """Sends the newest frame repeatedly until the stream ends. The last frame is also sent."""
         cast(HTTP1Connection, self.request.connection).stream.socket.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT
         )

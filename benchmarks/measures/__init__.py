@@ -1,4 +1,4 @@
-"""The measures, one file for each. A measure takes a Plan and gives back the rows that it has measured."""
+"""The measures, one in each file. A measure takes a Plan and returns the rows that it has measured."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,9 @@ from benchmarks.figures import Measured
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: rounds, seconds a round, and as many workers as the machine has cores."""
+    """The extent of a run: the number of rounds, the seconds of a round, and as many workers as the
+    machine has cores.
+    """
 
     rounds: int
     seconds: float

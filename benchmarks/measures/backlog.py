@@ -1,4 +1,4 @@
-"""Time a slice takes while 10, 100 and 10,000 wait: a queue must not slow down for being long."""
+"""Measures the time of a slice while 10, 100 and 10,000 slices wait. A long queue must not be slower."""
 
 import time
 from itertools import islice
@@ -11,7 +11,7 @@ from benchmarks.measures import Plan
 from benchmarks.processes import OPEN_LIMITS, Server, sluice, token
 
 SIZES = (10, 100, 10_000)
-# Small slices: ten thousand large ones would measure the memory.
+# The slices are small, because ten thousand large slices would measure the memory instead.
 _SIDE = 256
 
 
@@ -34,7 +34,9 @@ def backlog(plan: Plan) -> Measured:
 
 
 def _steady(server: Server, frames: list[Frame], size: int, seconds: float) -> float:
-    """Seconds a slice while ``size`` wait all the time; what still waits at the end is given up."""
+    """Returns the seconds of a slice while ``size`` slices wait all the time. Slices that wait at the end are
+    abandoned.
+    """
     client = Client(server.port, token())
     coming = iter(frames)
     sent = done = 0

@@ -1,7 +1,8 @@
-"""Slices through Dask: CPU of the server and of the scheduler, added delay, and how well 2 to 16 workers are used.
+"""Slices through Dask: CPU time of the server and the scheduler, added delay, and efficiency with 2 to 16 workers.
 
-The workers sleep for 50 ms a slice, which stands for cores that are not there. All share this machine with the server
-and the scheduler, so their own CPU, some 2 ms a slice, is part of what is lost.
+The workers sleep for 50 ms a slice, which simulates CPU cores that this machine does not have. All workers share the
+machine with the server and the scheduler. Therefore their own CPU time, about 2 ms a slice, is part of the measured
+loss.
 """
 
 import asyncio
@@ -28,9 +29,9 @@ from works.storage.results_folder import FolderResults
 
 WORKERS = (2, 4, 8, 16)
 WORK = 0.05
-# Slices of each worker in a round of the efficiency: 2 s of work.
+# The number of slices of each worker in a round of the efficiency measure, which is 2 s of work.
 _EACH = 40
-# Bytes of a slice, as in the other measures.
+# The size of a slice in bytes, as in the other measures.
 _BYTES = 45_000
 T = TypeVar("T")
 
@@ -47,7 +48,10 @@ class _Cluster:
         return self._queue.submit(Task("s", str(self._number), self._payload, offset_top=self._number))
 
     async def drain(self, count: int) -> tuple[float, float, float]:
-        """Seconds that so many slices take that come at once, and CPU milliseconds a slice: server, scheduler."""
+        """Submits ``count`` slices at the same time and waits for all results.
+
+        Returns the seconds that they took, and the CPU milliseconds a slice of the server and of the scheduler.
+        """
         before, started = self._cpu(), time.perf_counter()
         await asyncio.gather(*(self.submit() for _ in range(count)))
         took = time.perf_counter() - started
@@ -55,7 +59,7 @@ class _Cluster:
         return took, own, scheduler
 
     async def delay(self) -> float:
-        """Milliseconds that one slice takes on an idle cluster."""
+        """Returns the milliseconds that one slice takes on an idle cluster."""
         await asyncio.sleep(0.1)
         started = time.perf_counter()
         await self.submit()
@@ -66,7 +70,7 @@ class _Cluster:
 
 
 def _processes(url: str, workers: int, seconds: float) -> list["subprocess.Popen[bytes]"]:
-    """The scheduler, then the workers."""
+    """Starts the scheduler and then the workers."""
     commands = [["server.py", "scheduler", f"--scheduler={url}"]]
     commands += [["-m", "benchmarks.sleeper", url, str(seconds)]] * workers
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -1,4 +1,4 @@
-"""What each action costs: the server's CPU for a slice at zoom 0.5, the codec included."""
+"""Measures the cost of each action: the server's CPU time of a slice at zoom 0.5, including the codec."""
 
 from benchmarks import pictures
 from benchmarks.alternating import alternate, socket_contender

@@ -1,6 +1,6 @@
-"""One message to 2,000 members of a room in one process: deliveries a second, against python-socketio and Channels.
+"""Sends messages to 2,000 members of a room in one process: deliveries a second, against python-socketio and Channels.
 
-Ours is stored and synced to the disk before it is sent on; theirs is not stored.
+Sluice stores each message and syncs it to the disk before it delivers the message. The others do not store messages.
 """
 
 import json
@@ -20,14 +20,17 @@ from benchmarks.measures import Plan
 from benchmarks.processes import OPEN_LIMITS, Server, raise_file_limit, sluice, token
 
 MEMBERS = 2000
-# Messages on their way at once: the next is sent when all members have the one before the last.
+# Messages in transit at the same time. The next message is sent when all members have received the message before the
+# last.
 _AHEAD = 2
 _MARK = b'"text":"'
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """How one enters the room and speaks in it: what is sent at first, what then comes, a message."""
+    """The protocol of a chat server: the message that enters the room, the marker of its answer, and a message to the
+    room.
+    """
 
     wire: Wire
     greeting: Frame
@@ -57,7 +60,7 @@ CHANNELS = Chat(
 
 
 class Room:
-    """All members of one room; the first of them speaks."""
+    """All members of one room. The first member sends the messages."""
 
     def __init__(self, server: Server, chat: Chat) -> None:
         self._server, self._chat = server, chat
@@ -75,19 +78,21 @@ class Room:
         return client
 
     def _read(self, seconds: float) -> int:
-        """How many deliveries came, in the next so many seconds or until there are some."""
+        """Returns the number of deliveries that arrive now. If there are none, waits for some, at most ``seconds``."""
         return sum(key.data.receive(wait=False).count(_MARK) for key, _ in self._selector.select(seconds))
 
     def run(self, seconds: float) -> Rate:
         before, started = self._server.cpu_seconds(), time.perf_counter()
-        sent = come = 0
-        while time.perf_counter() - started < seconds or come < sent * MEMBERS:
-            if time.perf_counter() - started < seconds and sent * MEMBERS - come < _AHEAD * MEMBERS:
+        sent = received = 0
+        while time.perf_counter() - started < seconds or received < sent * MEMBERS:
+            if time.perf_counter() - started < seconds and sent * MEMBERS - received < _AHEAD * MEMBERS:
                 self.members[0].send(self._chat.say(sent))
                 sent += 1
-            come += self._read(0.05)
-            assert time.perf_counter() - started < seconds + 60, f"{come} of {sent * MEMBERS} deliveries came"
-        return Rate(come, time.perf_counter() - started, self._server.cpu_seconds() - before)
+            received += self._read(0.05)
+            assert time.perf_counter() - started < seconds + 60, (
+                f"only {received} of {sent * MEMBERS} deliveries arrived"
+            )
+        return Rate(received, time.perf_counter() - started, self._server.cpu_seconds() - before)
 
     def close(self) -> None:
         for member in self.members:
@@ -100,7 +105,7 @@ def fanout(plan: Plan) -> Measured:
         return Measured([Figure(name, missing=f"ulimit -n must be above {MEMBERS + 200:,}")])
     missing: list[Figure] = []
     with ExitStack() as stack:
-        # While one room is measured, nobody answers the pings of the others.
+        # While one room is measured, the clients of the other rooms do not answer pings.
         open_limits = {**OPEN_LIMITS, "chat_rate": 1_000_000, "ping_interval": 900}
         server = stack.enter_context(sluice(plan.workers, **open_limits))
         rooms = {"Sluice": Room(server, OURS)}
@@ -111,7 +116,7 @@ def fanout(plan: Plan) -> Measured:
             try:
                 rooms[peer] = Room(stack.enter_context(start()), chat)
             except (Unavailable, RuntimeError, OSError) as error:
-                missing.append(Figure(f"{name} against {peer}", bar=2, missing=str(error)))
+                missing.append(Figure(f"{name} against {peer}", target=2, missing=str(error)))
         rates = alternate({each: lambda room=room: room.run(plan.seconds) for each, room in rooms.items()}, plan.rounds)
         for room in rooms.values():
             room.close()

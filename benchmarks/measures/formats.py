@@ -1,4 +1,4 @@
-"""Other sizes and formats than the headline's: slices a second against the codec alone, and CPU a slice."""
+"""Measures other sizes and formats than the main measure: slices a second against the codec alone, and CPU a slice."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,7 +11,7 @@ from benchmarks.frames import binary
 from benchmarks.measures import Plan
 from benchmarks.processes import OPEN_LIMITS, Server, sluice
 
-# Name -> the pictures and the zoom.
+# Maps the name of a case to its pictures and its zoom.
 CASES: Mapping[str, tuple[Callable[[], list[bytes]], float]] = {
     "JPEG, zoom 1": (pictures.slices, 1.0),
     "JPEG, zoom 0.25": (pictures.slices, 0.25),

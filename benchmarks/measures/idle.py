@@ -1,4 +1,6 @@
-"""10,000 admitted connections that do nothing: memory of the server process, and CPU with and without pings."""
+"""Measures 10,000 admitted connections that do nothing: memory of the server process, and CPU with
+and without pings.
+"""
 
 import time
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from benchmarks.peers import bare
 from benchmarks.processes import OPEN_LIMITS, Server, raise_file_limit, sluice
 
 SIZE = 10_000
-# Long enough to open all connections (some 3 ms each) and still have some seconds before the first ping is due.
+# The interval is long enough to open all connections (about 3 ms each), with some seconds left before the first ping.
 PING_INTERVAL = 50.0
 _QUIET = 5.0
 _MB = 1e6
@@ -18,7 +20,11 @@ _MB = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Bytes of the server process; CPU as a share of one core; milliseconds of CPU for one ping."""
+    """The cost of idle connections.
+
+    ``memory`` is in bytes, for the server process. ``quiet`` and ``pinging`` are CPU as a share of one core.
+    ``ping_ms`` is the milliseconds of CPU for one ping.
+    """
 
     memory: float
     quiet: float
@@ -53,7 +59,8 @@ def _idle(server: Server, admitted: bool) -> Idle:
     server.rest()
     quiet = _quiet(server, crowd)
     memory = server.own_memory()
-    # Until each has been pinged once: the last a whole interval after it was opened.
+    # Waits until each connection has been pinged once. The last ping is due a whole interval after the last connection
+    # opened.
     before, counted = server.cpu_seconds(), crowd.pongs
     started = time.monotonic()
     while crowd.pongs < SIZE:
@@ -68,7 +75,7 @@ def _idle(server: Server, admitted: bool) -> Idle:
 
 
 def _quiet(server: Server, crowd: Crowd) -> float:
-    """The share of a core that is used while nothing comes and no ping is due."""
+    """Returns the share of a core that the server uses while no message arrives and no ping is due."""
     before, started = server.cpu_seconds(), time.monotonic()
     share = 0.0
     while time.monotonic() - started < _QUIET and not crowd.pongs:
@@ -76,5 +83,5 @@ def _quiet(server: Server, crowd: Crowd) -> float:
         if not crowd.pongs:
             share = (server.cpu_seconds() - before) / (time.monotonic() - started)
     if time.monotonic() - started < 1:
-        raise RuntimeError("the first pings came before all connections were open")
+        raise RuntimeError("the first pings arrived before all connections were open")
     return share

@@ -1,5 +1,7 @@
-"""What one job says, to 50 who watch it; and 1,000 pictures as a batch against the codec alone, while a person's slices
-are to keep their latency."""
+"""Measures the log lines of one job that are delivered to 50 watchers, and a batch job of 1,000 pictures.
+
+The batch is compared with the codec alone. The latency of a user's slices during the batch is measured too.
+"""
 
 import re
 import selectors
@@ -18,7 +20,7 @@ from benchmarks.processes import OPEN_LIMITS, Server, folder, sluice, token
 WATCHERS, LINES, PICTURES = 50, 20_000, 1000
 _WIRE = Wire("/ws/jobs", b'"type":"log"', b'"type":"error"')
 _LINE, _ENDED = b'"type":"log"', b'"type":"succeeded"'
-# Rounds of a batch: each is seconds long, whatever the plan says.
+# The rounds of a batch. Each round takes seconds, so their number does not depend on the plan.
 _BATCHES = 3
 
 
@@ -29,17 +31,17 @@ def jobs(plan: Plan) -> Measured:
             (path / f"{number:04}.jpg").write_bytes(slices[number % len(slices)])
         limits = {**OPEN_LIMITS, "job_log_bytes": 64 << 20, "folders": f"bench={path}", "ping_interval": 900}
         with sluice(plan.workers, **limits, job_modules="benchmarks.peers.chatter") as server:
-            told = [_told(server) for _ in range(plan.rounds)]
+            delivered = [_delivered(server) for _ in range(plan.rounds)]
             alone = _single(server, slices)
             with codec(slices, plan.workers) as limit:
                 pairs = [(_batch(server), limit.run(plan.seconds).per_second) for _ in range(_BATCHES)]
-            beside = _beside(server, slices)
+            during = _during_batch(server, slices)
     return Measured(
         [
-            Figure(f"lines of a job told to {WATCHERS} watchers", told, unit="/s"),
+            Figure(f"log lines of a job delivered to {WATCHERS} watchers", delivered, unit="/s"),
             Figure(f"a batch of {PICTURES:,} pictures: pictures/s against the codec alone", [a / b for a, b in pairs]),
             Figure(f"a batch of {PICTURES:,} pictures", [rate for rate, _ in pairs], unit="/s"),
-            Figure("a slice beside a batch, in times of one alone", [each / alone for each in beside], 2, "least"),
+            Figure("a slice during a batch, in times of a slice alone", [each / alone for each in during], 2, "least"),
         ]
     )
 
@@ -55,8 +57,8 @@ def _id(data: bytes) -> str:
     return found[1].decode()
 
 
-def _told(server: Server) -> float:
-    """Lines delivered a second: each counts once for each watcher."""
+def _delivered(server: Server) -> float:
+    """Returns the log lines delivered a second. Each line counts once for each watcher."""
     owner = Client(server.port, token(), _WIRE)
     id = _start(owner, "chatter", lines=LINES)
     watchers = [Client(server.port, token(), _WIRE) for _ in range(WATCHERS)]
@@ -68,19 +70,19 @@ def _told(server: Server) -> float:
             selector.register(watcher, selectors.EVENT_READ)
         asked = re.search(rb'"approval":"([^"]+)"', approval)
         assert asked, approval[:1000]
-        come, started = 0, time.perf_counter()
+        received, started = 0, time.perf_counter()
         owner.send(message(type="answer", id=id, approval=asked[1].decode(), ok=True))
-        while come < LINES * WATCHERS:
+        while received < LINES * WATCHERS:
             for key, _ in selector.select(60):
-                come += key.fileobj.results(wait=False)  # type: ignore[union-attr]
+                received += key.fileobj.results(wait=False)  # type: ignore[union-attr]
         seconds = time.perf_counter() - started
     for client in (owner, *watchers):
         client.close()
-    return come / seconds
+    return received / seconds
 
 
 def _batch(server: Server) -> float:
-    """Pictures a second from the start of the job to its end, zip and all."""
+    """Returns the pictures a second from the start of the job to its end, including the creation of the zip file."""
     client = Client(server.port, token(), _WIRE)
     started = time.perf_counter()
     _run(client)
@@ -97,7 +99,7 @@ def _run(client: Client) -> None:
 
 
 def _single(server: Server, slices: list[bytes]) -> float:
-    """Seconds from a slice to its result."""
+    """Returns the median seconds from sending a slice to its result."""
     client = Client(server.port, token())
     took = [_slice(client, frame) for frame in binary(slices[:1], 30)]
     client.close()
@@ -111,8 +113,8 @@ def _slice(client: Client, frame: tuple[bytes, bytes]) -> float:
     return time.perf_counter() - started
 
 
-def _beside(server: Server, slices: list[bytes]) -> list[float]:
-    """Medians of a slice's seconds while a batch keeps all workers busy."""
+def _during_batch(server: Server, slices: list[bytes]) -> list[float]:
+    """Returns medians of the seconds of a slice while a batch keeps all workers busy."""
     medians = []
     for _ in range(_BATCHES):
         owner, client = Client(server.port, token(), _WIRE), Client(server.port, token())

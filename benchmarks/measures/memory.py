@@ -1,4 +1,4 @@
-"""Memory of the whole tree after 100,000 slices against after 1,000."""
+"""Compares the memory of the server and its children after 100,000 slices with the memory after 1,000 slices."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ from benchmarks.frames import binary
 from benchmarks.measures import Plan
 from benchmarks.processes import OPEN_LIMITS, sluice, token
 
-# Slices after which memory is read; each stretch is a session of its own.
+# The memory is read after these numbers of slices. Each interval uses a separate session.
 MARKS = (0, 1_000, *range(10_000, 100_001, 10_000))
 _SIDE = 64
 _MIB = 1 << 20
@@ -18,7 +18,8 @@ _MIB = 1 << 20
 def memory(plan: Plan) -> Measured:
     frames = binary(pictures.small(_SIDE), 10_000)
     points: list[tuple[float, float]] = []
-    # The events of a session are kept as many as by default; the other limits only stand in one client's way.
+    # A session keeps the default number of events. The other limits are raised, because they would stop a single
+    # client.
     with sluice(plan.workers, **OPEN_LIMITS | {"session_events": 10_000}) as server:
         for before, mark in pairwise(MARKS):
             client = Client(server.port, token())
@@ -34,7 +35,7 @@ def memory(plan: Plan) -> Measured:
             Figure("memory after 100,000 slices against after 1,000", [last / first], 1.10, "least"),
             Figure("memory after 1,000 slices, whole tree", [first], unit="MiB"),
             Figure("memory after 100,000 slices, whole tree", [last], unit="MiB"),
-            Figure("memory from one 10,000 to the next (noise)", steps, unit="MiB"),
+            Figure("memory change per 10,000 slices (noise)", steps, unit="MiB"),
         ],
         {"memory": points},
     )

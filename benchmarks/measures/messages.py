@@ -1,5 +1,7 @@
-"""Messages that are stored before they are acknowledged, from 100 senders at once; and 10,000 of them delivered to
-somebody who was away, without the server's loop being late."""
+"""Messages that are stored before they are acknowledged, from 100 senders in parallel.
+
+It also delivers 10,000 stored messages to a user who was disconnected, and measures whether that delays the event loop.
+"""
 
 import re
 import selectors
@@ -26,7 +28,7 @@ def messages(plan: Plan) -> Measured:
         delivered, late = zip(*(_missed(server, f"away{number}") for number in range(plan.rounds)), strict=True)
     return Measured(
         [
-            Figure(f"{MISSED:,} missed messages: loop more than 50 ms late, of its wakings", late, 0.01, "least"),
+            Figure(f"{MISSED:,} missed messages: share of loop wake-ups over 50 ms late", late, 0.01, "least"),
             Figure(f"messages stored and acknowledged/s, {SENDERS} senders", [r.per_second for r in rates], unit="/s"),
             Figure("messages stored by one fsync", syncs),
             Figure("CPU a stored message", [rate.cpu_ms * 1000 for rate in rates], unit="us"),
@@ -36,7 +38,10 @@ def messages(plan: Plan) -> Measured:
 
 
 def _stored(server: Server, seconds: float, number: int) -> tuple[Rate, float]:
-    """Each sender has one message on its way. Also: the messages that one fsync makes durable."""
+    """Measures the rate of stored messages while each sender has one message in transit.
+
+    Returns the rate, and the number of messages that one fsync makes durable.
+    """
     senders = [Client(server.port, token(f"sender{index}"), _CHAT) for index in range(SENDERS)]
     selector = selectors.DefaultSelector()
     for sender in senders:
@@ -66,7 +71,9 @@ def _said(to: str, id: str) -> tuple[bytes, bytes]:
 
 
 def _missed(server: Server, name: str) -> tuple[float, float]:
-    """Deliveries a second from the connect on, and the share of the loop's wakings that came more than 50 ms late."""
+    """Returns the deliveries a second from the connect on, and the share of wake-ups of the loop that were over 50 ms
+    late.
+    """
     sender = Client(server.port, token("sender"), _CHAT)
     sender.pump((_said(name, f"{name}-{number}") for number in range(MISSED)), 600, 50)
     sender.close()
@@ -84,7 +91,7 @@ def _missed(server: Server, name: str) -> tuple[float, float]:
 
 
 def _lag(server: Server) -> tuple[float, float]:
-    """How often the loop woke more than 50 ms late, and how often in all."""
+    """Returns how often the event loop woke up more than 50 ms late, and how often it woke up in total."""
     text = _metrics(server)
     count = {
         bound: float(re.search(rf'sluice_loop_lag_seconds_bucket{{le="{re.escape(bound)}"}} (\S+)', text)[1])

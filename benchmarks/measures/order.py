@@ -1,7 +1,8 @@
-"""The order of the results of 1,000 slices that came shuffled and waited: how many better ones a result overtook.
+"""Measures the order of the results of 1,000 waiting slices that were sent in random order.
 
-Workers end slices at different times, so a result may come a little before a better one that was begun earlier: at
-most as many as there are workers. Before they come, every worker is given a slice that takes long.
+The figure is the number of better-ranked slices that a result overtook. Workers finish slices at different times, so a
+result may arrive a little before a better-ranked slice that was started earlier. It may overtake at most as many slices
+as there are workers. Before the 1,000 slices are sent, every worker gets one slice that takes long.
 """
 
 import random
@@ -30,19 +31,19 @@ def order(plan: Plan) -> Measured:
             server.clear()
     return Measured(
         [
-            Figure("most better-ranked slices that one of 1,000 overtook", most, plan.workers, "least"),
+            Figure("most better-ranked slices overtaken by one of 1,000", most, plan.workers, "least"),
             Figure("results of 1,000 that overtook as many as there are workers, or more", late),
         ]
     )
 
 
 def _ids(server: Server, large: bytes, workers: int, seed: int) -> list[int]:
-    """The ids in the order of their results; the lower the id, the nearer to the viewport."""
+    """Returns the ids in the order of their results. A slice with a lower id is nearer to the viewport."""
     client = Client(server.port, token())
     for index in range(workers):
         head = slice_head(900_000 + index, len(large), offset_top=-1, action="denoise", zoom=1)
         client.send((head, masked(large)))
-    # Their turn must have begun before the others are there.
+    # The workers must have started these slices before the others arrive.
     client.read_until(b'"type":"accepted"', workers)
     frames = binary(pictures.small(128), COUNT, height=256)
     random.Random(seed).shuffle(frames)
@@ -52,10 +53,10 @@ def _ids(server: Server, large: bytes, workers: int, seed: int) -> list[int]:
     found = client.read_until(SLUICE.done, COUNT + workers)
     client.close()
     ids = [int(id) for id in _RESULT.findall(found)]
-    assert ids[0] >= 900_000, "the slices had not all come before the first was begun"
+    assert ids[0] >= 900_000, "a slice was finished before all slices had arrived"
     return [id for id in ids if id < 900_000]
 
 
 def _overtaken(ids: list[int]) -> list[int]:
-    """For each result, how many with a lower id came after it."""
+    """Returns, for each result, the number of results with a lower id that arrived after it."""
     return [sum(later < id for later in ids[place + 1 :]) for place, id in enumerate(ids)]

@@ -1,4 +1,4 @@
-"""Whole pictures over HTTP, made to fit 512 x 512: Sluice's /process against thumbor."""
+"""Whole pictures over HTTP, scaled to fit 512 x 512: the endpoint /process of Sluice against thumbor."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,7 +27,7 @@ def process(plan: Plan) -> Measured:
         try:
             peer = stack.enter_context(thumbor(plan.workers, paths))
         except (Unavailable, RuntimeError) as error:
-            return Measured([Figure(_NAME, bar=2.2, missing=str(error))])
+            return Measured([Figure(_NAME, target=2.2, missing=str(error))])
         asked_peer = [get(f"/unsafe/fit-in/512x512/{path.name}") for path in paths]
         server = stack.enter_context(sluice(plan.workers))
         rates = alternate(
@@ -40,7 +40,7 @@ def process(plan: Plan) -> Measured:
         ours, theirs = _likeness(server, asked, whole), _likeness(peer, asked_peer, whole)
     figures = [
         Figure(_NAME, ratios(rates[OURS], rates[THEIRS]), 2.2),
-        Figure("SSIM, whole pictures: /process less thumbor", [ours - theirs], -0.005, digits=4),
+        Figure("SSIM, whole pictures: /process minus thumbor", [ours - theirs], -0.005, digits=4),
         Figure("SSIM to the float reference: /process", [ours], digits=4),
         Figure("SSIM to the float reference: thumbor", [theirs], digits=4),
     ]
@@ -53,7 +53,7 @@ def process(plan: Plan) -> Measured:
 def _contender(server: Server, requests: Sequence[bytes], plan: Plan) -> Contender:
     def run() -> Rate:
         before = server.cpu_seconds()
-        # Two for each worker, so that none waits for the load generator.
+        # Two connections for each worker, so that no worker waits for the load generator.
         rate = pump(server.port, requests, plan.seconds, 2 * plan.workers)
         return Rate(rate.count, rate.seconds, server.cpu_seconds() - before)
 

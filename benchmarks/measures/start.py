@@ -1,4 +1,4 @@
-"""From the start of the process to the first result, in a folder that has never seen Sluice."""
+"""Measures the time from the start of the process to the first result, in a new folder."""
 
 import time
 

@@ -1,4 +1,7 @@
-"""Slices a second and CPU a slice: the codec alone, Sluice by both protocols, and the peers, in alternating rounds."""
+"""Measures slices a second and CPU a slice, in alternating rounds.
+
+The contenders are the codec alone, Sluice with both protocols, and other servers.
+"""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,13 +20,13 @@ from benchmarks.processes import Server, sluice
 from benchmarks.quality import similarity, size
 
 CODEC, BINARY, TEXT = "the codec alone", "Sluice", "Sluice, 150 characters"
-BARS = {"the tutorial server": 6.0, "Channels on daphne": 2.0, "ws + sharp": 4.0}
+TARGETS = {"the tutorial server": 6.0, "Channels on daphne": 2.0, "ws + sharp": 4.0}
 NOTES = {
     "the tutorial server": "full decode from a temporary file, one thread",
     "Channels on daphne": "reduced decode, two threads",
-    "ws + sharp": "sharp as it comes: Lanczos, optimised Huffman tables",
+    "ws + sharp": "default settings of sharp: Lanczos, optimised Huffman tables",
 }
-# More than any server works in one round.
+# More frames than any server can process in one round.
 _FRAMES = 20_000
 _COMPARED = 16
 
@@ -71,16 +74,18 @@ def _peers(rates: dict[str, list[Rate]], missing: dict[str, str]) -> list[Figure
         Figure(
             f"slices/s against {name}",
             ratios(rates[BINARY], rates[name]) if name in rates else (),
-            bar,
+            target,
             note=NOTES[name],
             missing=missing.get(name, ""),
         )
-        for name, bar in BARS.items()
+        for name, target in TARGETS.items()
     ]
 
 
 def _likeness(server: Server, slices: Sequence[bytes]) -> float:
-    """Mean SSIM of some results to the float reference, and that all have the size that was asked for."""
+    """Returns the mean SSIM of some results to the float reference. Also checks that all results have the requested
+    size.
+    """
     compared = slices[:_COMPARED]
     results = list(single_results(server, binary(compared, _COMPARED)))
     for source, result in zip(compared, results, strict=True):
@@ -91,10 +96,10 @@ def _likeness(server: Server, slices: Sequence[bytes]) -> float:
 
 def _likenesses(likeness: dict[str, float]) -> list[Figure]:
     best = max(value for name, value in likeness.items() if name not in (BINARY, CODEC))
-    note = "the best peer's less 0.005"
+    note = "target: at most 0.005 below the best peer"
     rows = [Figure(f"SSIM to the float reference: {name}", [value], digits=4) for name, value in likeness.items()]
-    less = Figure("SSIM: Sluice's less the best peer's", [likeness[BINARY] - best], -0.005, digits=4, note=note)
-    return [*rows, less]
+    difference = Figure("SSIM: Sluice minus the best peer", [likeness[BINARY] - best], -0.005, digits=4, note=note)
+    return [*rows, difference]
 
 
 def _plain(rates: dict[str, list[Rate]]) -> list[Figure]:

@@ -1,5 +1,8 @@
-"""One camera, 1280 x 720 pixels at 30 frames a second, and 1, 10 and 50 viewers: encodings a frame, CPU a viewer, the
-delay from capture to arrival, and what one viewer costs the others who stops reading. WebGear of vidgear beside it."""
+"""Measures one camera, 1280 x 720 pixels at 30 frames a second, with 1, 10 and 50 viewers.
+
+The figures are encodings a frame, CPU a viewer, the delay from capture to arrival, and the effect of a viewer who stops
+reading on the other viewers. WebGear of vidgear is measured for comparison.
+"""
 
 import re
 import selectors
@@ -28,7 +31,7 @@ _PING = 0x89
 
 @dataclass(slots=True)
 class Seen:
-    """What a crowd saw in so many seconds: frames, and of each the delay in milliseconds; CPU in seconds."""
+    """The frames that a group of viewers received in ``seconds``. Delays are in milliseconds, ``cpu`` is in seconds."""
 
     viewers: int
     seconds: float
@@ -38,7 +41,7 @@ class Seen:
 
     @property
     def share(self) -> float:
-        """Of the frames that the camera made for each."""
+        """The share of the camera's frames that each viewer received."""
         return self.frames / self.viewers / (self.seconds * FRAMES_PER_SECOND)
 
     @property
@@ -46,12 +49,12 @@ class Seen:
         return self.cpu / self.seconds
 
     def delay(self, part: float) -> float:
-        """In frame times: that which so large a part of the frames kept to."""
+        """Returns a quantile of the delays, in frame times. ``part`` is the quantile, for example 0.99."""
         return sorted(self.delays)[int(part * (len(self.delays) - 1))] / _FRAME_TIME
 
 
 class Viewer:
-    """Watches by our protocol; a frame has arrived with its last byte."""
+    """A viewer with Sluice's protocol. A frame has arrived when its last byte has arrived."""
 
     def __init__(self, server: Server, number: int) -> None:
         self._client = Client(server.port, token(f"viewer{number}"), _WIRE)
@@ -82,7 +85,7 @@ class Viewer:
 
 
 class Stream:
-    """Watches WebGear: JPEGs one after the other over HTTP. How old they are they do not say."""
+    """A viewer of WebGear, which sends JPEGs over HTTP in sequence. The JPEGs do not say when they were captured."""
 
     def __init__(self, server: Server, number: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", server.port))
@@ -106,7 +109,8 @@ def look(server: Server, kind: Callable[[Server, int], Viewer | Stream], viewers
     with selectors.DefaultSelector() as selector:
         for viewer in crowd:
             selector.register(viewer, selectors.EVENT_READ)
-        _read(selector, Seen(viewers, 1, 0, 0), 2)  # until the camera is open and all have their first frames
+        # Runs until the camera is open and all viewers have received their first frames.
+        _read(selector, Seen(viewers, 1, 0, 0), 2)
         seen, before, started = Seen(viewers, 0, 0, 0), server.cpu_seconds(), time.perf_counter()
         _read(selector, seen, seconds)
         seen.seconds, seen.cpu = time.perf_counter() - started, server.cpu_seconds() - before
@@ -130,8 +134,8 @@ def video(plan: Plan) -> Measured:
             before = _encodings(server)
             ours = {viewers: look(server, Viewer, viewers, seconds) for viewers in CROWDS}
             encoded, captured = (after - at for after, at in zip(_encodings(server), before, strict=True))
-            with_idler = _beside_one_who_stops(server, seconds)
-        figures = [*_figures(ours, with_idler), Figure("encodings a frame", [encoded / captured], 1, "least")]
+            with_stopped = _with_stopped_viewer(server, seconds)
+        figures = [*_figures(ours, with_stopped), Figure("encodings a frame", [encoded / captured], 1, "least")]
     except Unavailable as error:
         return Measured([Figure("live video", missing=str(error))])
     try:
@@ -139,11 +143,11 @@ def video(plan: Plan) -> Measured:
             theirs = {viewers: look(server, Stream, viewers, seconds) for viewers in CROWDS}
     except (Unavailable, RuntimeError, OSError) as error:
         return Measured([*figures, Figure("live video against WebGear", missing=str(error))])
-    return Measured(figures + _beside(ours, theirs))
+    return Measured(figures + _compared(ours, theirs))
 
 
 def _encodings(server: Server) -> tuple[float, float]:
-    """Frames encoded and captured so far."""
+    """Returns the numbers of frames encoded and captured so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as page:
         text = page.read().decode()
     counts = [re.search(rf"sluice_video_{name}_total{{.*}} (\S+)", text) for name in ("encoded", "captured")]
@@ -151,33 +155,37 @@ def _encodings(server: Server) -> tuple[float, float]:
     return encoded, captured
 
 
-def _beside_one_who_stops(server: Server, seconds: float) -> Seen:
-    idler = Viewer(server, 1000)
+def _with_stopped_viewer(server: Server, seconds: float) -> Seen:
+    stopped = Viewer(server, 1000)
     try:
         return look(server, Viewer, 10, seconds)
     finally:
-        idler.close()
+        stopped.close()
 
 
-def _figures(ours: dict[int, Seen], with_idler: Seen) -> list[Figure]:
+def _figures(ours: dict[int, Seen], with_stopped: Seen) -> list[Figure]:
     figures = []
     for viewers, seen in ours.items():
         figures.append(Figure(f"{viewers} viewers: delay p50, in frame times", [seen.delay(0.5)], 2, "least"))
         figures.append(Figure(f"{viewers} viewers: delay p99, in frame times", [seen.delay(0.99)], 2, "least"))
-        figures.append(Figure(f"{viewers} viewers: of the camera's frames, each sees", [seen.share]))
+        figures.append(Figure(f"{viewers} viewers: share of the camera's frames that each receives", [seen.share]))
         figures.append(Figure(f"{viewers} viewers: cores", [seen.cores]))
     most = max(CROWDS)
     added = (ours[most].cores - ours[1].cores) / (most - 1) * 1000
     figures.append(Figure("CPU an added viewer", [added], unit="ms/s", digits=1))
-    idle = [with_idler.delay(0.99)]
-    figures.append(Figure("10 viewers beside one who stops reading: delay p99, in frame times", idle, 2, "least"))
+    idle = [with_stopped.delay(0.99)]
+    figures.append(Figure("10 viewers and one that stops reading: delay p99, in frame times", idle, 2, "least"))
     return figures
 
 
-def _beside(ours: dict[int, Seen], theirs: dict[int, Seen]) -> list[Figure]:
+def _compared(ours: dict[int, Seen], theirs: dict[int, Seen]) -> list[Figure]:
     figures = []
     for viewers in CROWDS:
         cost = [each[viewers].cpu / max(each[viewers].frames, 1) for each in (ours, theirs)]
-        figures.append(Figure(f"{viewers} viewers: WebGear's CPU a delivered frame against ours", [cost[1] / cost[0]]))
-        figures.append(Figure(f"{viewers} viewers: of the frames, each of WebGear's sees", [theirs[viewers].share]))
+        figures.append(
+            Figure(f"{viewers} viewers: WebGear's CPU a delivered frame against Sluice's", [cost[1] / cost[0]])
+        )
+        figures.append(
+            Figure(f"{viewers} viewers: share of the frames that each WebGear viewer receives", [theirs[viewers].share])
+        )
     return figures

@@ -1,4 +1,6 @@
-"""A slice that comes into view while 1,000 others wait: how long until its result, in times of a single slice."""
+"""Measures the time until the result of a slice in the viewport while 1,000 other slices wait, in times of a single
+slice.
+"""
 
 import time
 from itertools import count
@@ -12,7 +14,7 @@ from benchmarks.measures import Plan
 from benchmarks.processes import OPEN_LIMITS, Server, sluice, token
 
 WAITING, PROBES = 1000, 5
-# Far below all that waits, in source pixels from the picture's top.
+# A position far below all waiting slices, in source pixels from the top of the picture.
 _VIEW = 10_000_000
 _ACCEPTED, _ERROR = b'"type":"accepted"', b'"type":"error"'
 
@@ -41,7 +43,7 @@ def view(plan: Plan) -> Measured:
     unit = "slice times"
     return Measured(
         [
-            Figure("a slice in view while 1,000 wait, less a pass of the loop", still, 2.0, "least", unit),
+            Figure("a slice in view while 1,000 wait, minus a pass of the loop", still, 2.0, "least", unit),
             Figure("a pass of the loop while 1,000 wait", passes, unit=unit),
             Figure("a slice in view right after a scroll, with the pass", scrolled, unit=unit),
         ]
@@ -49,7 +51,10 @@ def view(plan: Plan) -> Measured:
 
 
 def _single(server: Server, slices: list[bytes]) -> float:
-    """Seconds from a slice to its result when nothing else is there: the same slice as the probes'."""
+    """Returns the median seconds from a slice to its result on an idle server.
+
+    The slice is the same as in the probes.
+    """
     client = Client(server.port, token())
     took = []
     for frame in binary(slices[:1], 20):
@@ -62,7 +67,9 @@ def _single(server: Server, slices: list[bytes]) -> float:
 
 
 def _fill(client: Client, backlog: list[Frame]) -> None:
-    """Sends until 1,000 wait besides those that the probes' time will use up, and all of them are accepted."""
+    """Sends slices until 1,000 wait, in addition to those that are processed during the probes, and
+    all are accepted.
+    """
     accepted = done = sent = 0
     while accepted < sent or accepted - done < WAITING + 200:
         if sent - done < WAITING + 400:
@@ -74,7 +81,7 @@ def _fill(client: Client, backlog: list[Frame]) -> None:
 
 
 def _pass_and_probe(client: Client, payload: bytes, id: int) -> tuple[float, float]:
-    """Seconds of a message that does nothing, and of a slice in view."""
+    """Returns the seconds of a message that does nothing, and of a slice in the viewport."""
     started = time.perf_counter()
     client.send(message(type="cancel", id="nothing"))
     client.read_until(_ERROR)

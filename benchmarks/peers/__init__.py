@@ -1,4 +1,4 @@
-"""The servers that Sluice is compared with. Each is started as its own documentation says, with as many workers."""
+"""The servers that Sluice is compared with. Each is started as its documentation recommends, with as many workers."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ from benchmarks.processes import Server, folder, free_port, running
 
 @contextmanager
 def tutorial(workers: int) -> Iterator[Server]:
-    """It has the same Tornado and OpenCV as Sluice, so it needs no environment of its own."""
+    """Runs the tutorial server. It uses the same Tornado and OpenCV as Sluice, so it needs no separate environment."""
     port = free_port()
     with running([sys.executable, str(PEERS / "tutorial.py"), str(port)], port) as server:
         yield server
@@ -35,7 +35,7 @@ def sharp(workers: int) -> Iterator[Server]:
 
 @contextmanager
 def thumbor(workers: int, photographs: Sequence[Path]) -> Iterator[Server]:
-    """It reads the photographs from their folder; ``processes`` are what it has for workers."""
+    """Runs thumbor, which reads the photographs from their folder. It has as many processes as Sluice has workers."""
     port = free_port()
     executable = python("thumbor") / "thumbor"
     with folder() as path:
@@ -58,7 +58,10 @@ def socketio() -> Iterator[Server]:
 
 @contextmanager
 def channels_room() -> Iterator[Server]:
-    """Beside a Redis of its own, as channels_redis wants it."""
+    """Runs Channels with a separate Redis server, which channels_redis needs.
+
+    Raises Unavailable without redis-server.
+    """
     if not shutil.which("redis-server"):
         raise Unavailable("redis-server is missing (Debian: redis-server)")
     port, redis = free_port(), free_port()

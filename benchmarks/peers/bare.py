@@ -1,4 +1,4 @@
-"""Tornado's stock WebSocket and nothing else: what an idle connection costs at the least."""
+"""A plain WebSocket server on Tornado, to measure the least that an idle connection can cost."""
 
 import asyncio
 import resource

@@ -1,4 +1,4 @@
-"""A job that only talks: the benchmark's own kind, loaded by the setting ``job_modules``."""
+"""A job that only writes log lines. It is a kind of job for the benchmark, loaded by the setting ``job_modules``."""
 
 from pydantic import BaseModel
 
@@ -11,7 +11,7 @@ class ChatterParams(BaseModel):
 
 @job
 async def chatter(context: JobContext, params: ChatterParams) -> None:
-    """Says so many lines when it is told to."""
-    await context.approve("Shall I?")
+    """Writes ``lines`` log lines once a user has approved."""
+    await context.approve("Continue?")
     for number in range(params.lines):
         await context.log(f"line {number:06} of a program that says what it does")

@@ -1,4 +1,4 @@
-"""A room on python-socketio, as its documentation makes one: all who connect are in it, what one says goes to all."""
+"""A room on python-socketio, written as in its documentation. All clients are in the room and receive every message."""
 
 from typing import Any
 

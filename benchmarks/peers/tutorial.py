@@ -1,6 +1,7 @@
-"""A slice server as tutorials write it: Tornado, a temporary file, imread, resize, imwrite, one worker thread.
+"""A slice server as in tutorials: Tornado, a temporary file, imread, resize, imwrite, and one worker thread.
 
-It speaks as much of sluice.v2 as the load generator does: a 4-byte length, JSON, the picture; JSON back.
+It implements only the part of sluice.v2 that the load generator uses: a 4-byte length, JSON and the picture as request,
+and JSON as response.
 """
 
 import asyncio

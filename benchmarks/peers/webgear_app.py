@@ -1,4 +1,6 @@
-"""vidgear's WebGear, as its documentation starts it: the source at its own size, each viewer a stream of JPEGs."""
+"""WebGear of vidgear, started as in its documentation: frames in their original size, a stream of JPEGs for each
+viewer.
+"""
 
 import os
 

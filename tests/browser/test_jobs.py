@@ -191,7 +191,7 @@ async def test_a_job_that_is_not_there_is_told(server: Server) -> None:
         await expect(page.locator("#job-missing")).to_contain_text("there is no job")
         await begin(page, "failing")
         await state(page, "failed")
-        await expect(page.locator("#job-end")).to_contain_text("it was not to be (too_bad)")
+        await expect(page.locator("#job-end")).to_contain_text("this job always fails (too_bad)")
         await expect(page.locator("#job-end")).to_contain_text("so far")
 
 

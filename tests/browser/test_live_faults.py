@@ -238,7 +238,7 @@ async def test_what_cannot_be_watched_is_told(start_here: Start, clip: Path, tmp
     (tmp_path / "notes.mp4").write_text("this is text")
     async with watching(start_here(sources=sources(notes=tmp_path / "notes.mp4", yard=clip)), "notes") as page:
         await state(page, "failed")
-        await expect(page.locator("#stage .veil")).to_have_text("failednotes: this is no video that can be read")
+        await expect(page.locator("#stage .veil")).to_have_text("failednotes: this is not a readable video")
         await page.evaluate("() => { location.hash = '#live/cellar'; }")
         await expect(page.locator("#stage")).to_be_hidden()
         await more_shown(page, "yard", 2, before=0)

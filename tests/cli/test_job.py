@@ -59,7 +59,7 @@ def test_a_job_is_started_and_watched_to_its_end(jobs: Server) -> None:
 def test_how_it_ends_is_the_exit_status(jobs: Server) -> None:
     failed = job(jobs, "start", "failing")
     assert failed.returncode == 1
-    assert "== failed: it was not to be" in failed.stdout
+    assert "== failed: this job always fails" in failed.stdout
     wrong = job(jobs, "start", "counting", "steps=-1", "pause=long")
     assert wrong.returncode == 2
     assert "  steps: " in wrong.stderr

@@ -1,4 +1,6 @@
-"""A recording over /ws/video: each watch has a cursor of its own that plays, pauses, seeks, changes speed and ends."""
+"""Tests of recordings over /ws/video: each watch has a separate position that plays, pauses, seeks, changes speed and
+ends.
+"""
 
 import base64
 import shutil
@@ -18,17 +20,17 @@ from tests.support.watching import Viewer, sources
 
 @pytest.fixture(scope="module")
 def trap() -> Iterator[socket.socket]:
-    """An address that nobody should be made to ask."""
+    """An address to which the server must never connect."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         yield listening
 
 
 @pytest.fixture(scope="module")
-def house(
+def server(
     trap: socket.socket, clip: Path, long_clip: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server with recordings of every kind, good and bad."""
+    """A server with recordings of every kind, valid and invalid."""
     folder = tmp_path_factory.mktemp("recordings")
     album = folder / "album"
     album.mkdir()
@@ -51,15 +53,15 @@ def house(
 
 
 @pytest.fixture
-async def viewer(house: Server) -> AsyncIterator[Viewer]:
-    async with await Viewer.enter(house) as viewer:
+async def viewer(server: Server) -> AsyncIterator[Viewer]:
+    async with await Viewer.enter(server) as viewer:
         yield viewer
 
 
-async def test_a_file_is_shown_from_its_beginning_frame_by_frame(viewer: Viewer) -> None:
+async def test_a_file_is_shown_from_its_start_frame_by_frame(viewer: Viewer) -> None:
     watching = await viewer.watch("yard")
-    told = {name: watching[name] for name in ("source", "kind", "shared", "duration", "fps", "size", "position")}
-    assert told == {
+    message = {name: watching[name] for name in ("source", "kind", "shared", "duration", "fps", "size", "position")}
+    assert message == {
         "source": "yard",
         "kind": "file",
         "shared": False,
@@ -78,15 +80,15 @@ async def test_a_file_is_shown_from_its_beginning_frame_by_frame(viewer: Viewer)
         assert (frame["width"], frame["height"], frame["source"]) == (320, 180, "yard")
 
 
-async def test_hello_tells_the_sources_and_so_does_the_server_when_asked(viewer: Viewer) -> None:
+async def test_hello_and_the_answer_to_sources_list_the_same_sources(viewer: Viewer) -> None:
     assert {"name": "yard", "kind": "file", "state": "idle"} in viewer.hello["sources"]
     await viewer.send("sources")
-    told = await viewer.wait_for("sources")
-    assert told["sources"] == viewer.hello["sources"]
-    assert 1_700_000_000_000 < viewer.hello["now"] <= told["now"]
+    message = await viewer.wait_for("sources")
+    assert message["sources"] == viewer.hello["sources"]
+    assert 1_700_000_000_000 < viewer.hello["now"] <= message["now"]
 
 
-async def test_after_a_seek_nothing_comes_from_before_it(viewer: Viewer) -> None:
+async def test_after_a_seek_no_frame_from_before_it_is_sent(viewer: Viewer) -> None:
     await viewer.watch("yard")
     for position in (7.0, 2.0, 9.0):
         await viewer.frame()
@@ -101,7 +103,7 @@ async def test_while_paused_only_a_seek_shows_a_frame(viewer: Viewer) -> None:
     assert await viewer.numbers(1) == [100]
     await viewer.send("seek", watch="w", position=8.0)
     assert await viewer.numbers(1) == [200]
-    # A snapshot takes its time, in which frames would come.
+    # Taking a snapshot takes some time, in which frames would arrive.
     await viewer.send("snapshot", id="s", source="yard", position=1.0, max_age=0)
     while (message := await viewer.receive())["type"] != "snapshot":
         assert message["type"] != "frame"
@@ -110,7 +112,7 @@ async def test_while_paused_only_a_seek_shows_a_frame(viewer: Viewer) -> None:
     assert 200 < numbers[0] < numbers[1] < numbers[2]
 
 
-async def test_pause_holds_the_place_and_play_goes_on_from_it(viewer: Viewer) -> None:
+async def test_pause_keeps_the_position_and_play_continues_from_it(viewer: Viewer) -> None:
     await viewer.watch("yard")
     await viewer.frame()
     await viewer.send("pause", watch="w")
@@ -122,7 +124,7 @@ async def test_pause_holds_the_place_and_play_goes_on_from_it(viewer: Viewer) ->
     assert last <= first < second
 
 
-async def test_the_last_frame_is_shown_and_the_end_is_told_and_play_begins_again(viewer: Viewer) -> None:
+async def test_the_last_frame_is_sent_then_the_state_ended_and_play_starts_again(viewer: Viewer) -> None:
     await viewer.watch("yard", position=9.8)
     numbers = []
     while (message := await viewer.wait_for("frame", "state")).get("state") != "ended":
@@ -134,7 +136,7 @@ async def test_the_last_frame_is_shown_and_the_end_is_told_and_play_begins_again
     assert (await viewer.numbers(1)) == [0]
 
 
-async def test_the_end_can_be_sought_to_and_left_again(viewer: Viewer) -> None:
+async def test_a_viewer_can_seek_to_the_end_and_back(viewer: Viewer) -> None:
     await viewer.watch("yard", paused=True)
     assert await viewer.numbers(1) == [0]
     await viewer.send("seek", watch="w", position=10.0)
@@ -145,7 +147,7 @@ async def test_the_end_can_be_sought_to_and_left_again(viewer: Viewer) -> None:
     assert await viewer.numbers(1) == [75]
 
 
-async def test_a_changed_speed_loses_no_place(viewer: Viewer) -> None:
+async def test_a_changed_speed_does_not_change_the_position(viewer: Viewer) -> None:
     await viewer.watch("road", fps=240)
     seen = await viewer.numbers(2)
     for factor in (4, 0.1, 0.5, 16):
@@ -156,7 +158,7 @@ async def test_a_changed_speed_loses_no_place(viewer: Viewer) -> None:
     await viewer.state("ended")
 
 
-async def test_each_watch_of_a_file_has_a_place_of_its_own(viewer: Viewer, house: Server) -> None:
+async def test_each_watch_of_a_file_has_a_separate_position(viewer: Viewer, server: Server) -> None:
     await viewer.watch("yard", "a", paused=True, position=2.0)
     assert await viewer.numbers(1, "a") == [50]
     await viewer.watch("yard", "b", paused=True, position=6.0)
@@ -165,38 +167,38 @@ async def test_each_watch_of_a_file_has_a_place_of_its_own(viewer: Viewer, house
     assert await viewer.numbers(1, "b") == [175]
     await viewer.send("play", watch="a")
     assert 50 < (await viewer.numbers(1, "a"))[0] < 150
-    assert house.metric("sluice_video_captures") >= 2
+    assert server.metric("sluice_video_captures") >= 2
 
 
-async def test_a_stopped_watch_is_freed_and_its_name_can_be_used_again(viewer: Viewer, house: Server) -> None:
+async def test_a_stopped_watch_is_closed_and_its_name_can_be_used_again(viewer: Viewer, server: Server) -> None:
     for position in (1.0, 2.0, 3.0):
         await viewer.watch("yard", paused=True, position=position)
         assert await viewer.numbers(1) == [position * 25]
         await viewer.send("stop", watch="w")
         await viewer.wait_for("stopped", watch="w")
-    await until(lambda: house.metric("sluice_video_captures") == 0)
+    await until(lambda: server.metric("sluice_video_captures") == 0)
 
 
-async def test_a_watch_can_be_stopped_before_it_has_begun(viewer: Viewer, house: Server) -> None:
+async def test_a_watch_can_be_stopped_before_it_is_open(viewer: Viewer, server: Server) -> None:
     for _ in range(10):
         await viewer.send("watch", watch="w", source="yard")
         await viewer.send("stop", watch="w")
         await viewer.wait_for("stopped", watch="w")
     assert (await viewer.watch("yard"))["type"] == "watching"
-    await until(lambda: house.metric("sluice_video_captures") == 1)
-    assert house.metric("sluice_video_watches") == 1
+    await until(lambda: server.metric("sluice_video_captures") == 1)
+    assert server.metric("sluice_video_watches") == 1
 
 
-async def test_a_socket_that_goes_frees_its_watches(house: Server) -> None:
-    viewer = await Viewer.enter(house)
+async def test_a_closed_socket_ends_its_watches(server: Server) -> None:
+    viewer = await Viewer.enter(server)
     await viewer.watch("yard", "a")
     await viewer.send("watch", watch="b", source="yard")
     viewer.abort()
-    await until(lambda: house.metric("sluice_video_captures") == 0)
-    assert house.metric("sluice_video_watches") == 0
+    await until(lambda: server.metric("sluice_video_captures") == 0)
+    assert server.metric("sluice_video_watches") == 0
 
 
-async def test_frames_are_made_smaller_but_never_larger(viewer: Viewer) -> None:
+async def test_frames_are_scaled_down_but_never_up(viewer: Viewer) -> None:
     await viewer.watch("yard", "small", width=160, quality=95)
     await viewer.watch("yard", "large", width=1000)
     small, large = await viewer.frame("small"), await viewer.frame("large")
@@ -205,14 +207,14 @@ async def test_frames_are_made_smaller_but_never_larger(viewer: Viewer) -> None:
     assert (large["width"], large["height"]) == (320, 180)
 
 
-async def test_frames_come_as_json_for_those_who_ask(viewer: Viewer) -> None:
+async def test_frames_are_sent_as_json_on_request(viewer: Viewer) -> None:
     await viewer.watch("yard", encoding="base64", paused=True, position=1.0)
     frame = await viewer.frame()
     assert "payload" not in frame
     assert number_in(base64.b64decode(frame["jpeg"])) == 25
 
 
-async def test_with_a_window_no_more_frames_come_than_were_answered(viewer: Viewer) -> None:
+async def test_with_a_window_the_server_waits_for_seen(viewer: Viewer) -> None:
     await viewer.watch("yard", window=2)
     first, second = await viewer.frame(), await viewer.frame()
     await viewer.send("speed", watch="w", factor=16)
@@ -224,7 +226,7 @@ async def test_with_a_window_no_more_frames_come_than_were_answered(viewer: View
     assert third["dropped"] > 0
 
 
-async def test_a_folder_is_its_pictures_and_films_in_the_order_of_their_names(viewer: Viewer) -> None:
+async def test_a_folder_plays_its_pictures_and_films_in_the_order_of_their_names(viewer: Viewer) -> None:
     watching = await viewer.watch("album", paused=True)
     assert watching["duration"] == 13.0
     shown = await viewer.numbers(1)
@@ -237,21 +239,21 @@ async def test_a_folder_is_its_pictures_and_films_in_the_order_of_their_names(vi
     await viewer.state("ended")
 
 
-async def test_a_recording_makes_the_server_open_no_address(viewer: Viewer, trap: socket.socket) -> None:
+async def test_a_recording_cannot_make_the_server_open_an_address(viewer: Viewer, trap: socket.socket) -> None:
     assert (await viewer.watch("playlist"))["code"] == "unsupported_format"
     with pytest.raises(BlockingIOError):
         trap.accept()
 
 
 @pytest.mark.parametrize("source", ["text", "sound", "empty", "torn"])
-async def test_what_is_no_video_is_refused_with_the_reason(viewer: Viewer, source: str) -> None:
+async def test_a_file_that_is_not_a_video_is_refused_with_the_reason(viewer: Viewer, source: str) -> None:
     refusal = await viewer.watch(source)
     assert (refusal["type"], refusal["code"], refusal["temporary"]) == ("error", "unsupported_format", False)
     assert source in refusal["message"]
     assert (await viewer.watch("yard"))["type"] == "watching"
 
 
-async def test_a_file_that_is_not_there_may_come(viewer: Viewer) -> None:
+async def test_a_missing_file_is_a_temporary_error(viewer: Viewer) -> None:
     refusal = await viewer.watch("missing")
     assert (refusal["code"], refusal["temporary"]) == ("not_found", True)
 

@@ -1,4 +1,4 @@
-"""Snapshots and streams over plain HTTP: for ``<img>``, and for programs that know nothing of us."""
+"""Tests of snapshots and streams over plain HTTP: for ``<img>``, and for programs that do not know sluice.v2."""
 
 import re
 import signal
@@ -25,7 +25,7 @@ def get(server: Server, path: str) -> httpx.Response:
 
 
 async def pictures(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """The pictures of a stream, by the lengths that it says."""
+    """Yields the pictures of a stream, by the lengths in their headers."""
     body = b""
     async for chunk in answer.aiter_raw():
         body += chunk
@@ -37,7 +37,7 @@ async def pictures(answer: httpx.Response) -> AsyncIterator[bytes]:
 
 @pytest.fixture(scope="module")
 def files(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a file, and a camera that is not there."""
+    """A server with a file, and a camera that does not exist."""
     named = sources(yard=clip, gate="http://127.0.0.1:1/")
     running = Server(tmp_path_factory.mktemp("files"), sources=named, connections_per_user=100)
     yield running
@@ -49,7 +49,7 @@ def server(start_here: Start, camera: Camera, clip: Path) -> Server:
     return start_here(sources=sources(gate=camera.url, yard=clip), connections_per_user=2, video_captures=4)
 
 
-async def test_a_snapshot_is_a_picture_and_says_how_old_it_is(server: Server, camera: Camera) -> None:
+async def test_a_snapshot_is_a_picture_with_its_age(server: Server, camera: Camera) -> None:
     answer = get(server, "/video/gate/snapshot.jpg?width=160")
     assert answer.headers["Content-Type"] == "image/jpeg"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -59,17 +59,18 @@ async def test_a_snapshot_is_a_picture_and_says_how_old_it_is(server: Server, ca
     def kept() -> bytes:
         return get(server, "/video/gate/snapshot.jpg?width=160&max_age=3600").content
 
-    await until(lambda: kept() == kept())  # those that were on their way with the first are newer than it
+    # frames that were captured together with the first snapshot are newer than it
+    await until(lambda: kept() == kept())
     assert camera.opened == 1
 
 
-async def test_a_snapshot_no_older_than_nothing_is_a_new_one(server: Server, camera: Camera) -> None:
+async def test_a_snapshot_with_max_age_0_is_a_new_one(server: Server, camera: Camera) -> None:
     numbers = [number_in(get(server, "/video/gate/snapshot.jpg?max_age=0").content) for _ in range(3)]
     assert numbers == sorted(set(numbers))
     assert camera.opened == 1
 
 
-async def test_a_snapshot_of_a_file_is_taken_where_one_says(files: Server) -> None:
+async def test_a_snapshot_of_a_file_is_taken_at_the_requested_position(files: Server) -> None:
     for position in (3.0, 8.0, 3.0):
         answer = get(files, f"/video/yard/snapshot.jpg?position={position}")
         assert number_in(answer.content) == position * 25
@@ -97,7 +98,7 @@ async def test_bad_requests_are_refused(files: Server, path: str, status: int, c
     assert files.metric("sluice_video_watches") == 0
 
 
-async def test_a_stream_is_one_picture_after_the_other_and_ends_with_the_file(files: Server) -> None:
+async def test_a_stream_sends_picture_after_picture_and_ends_with_the_file(files: Server) -> None:
     url = f"{files.url}/video/yard/stream.mjpg?position=9"
     async with httpx.AsyncClient(timeout=60) as http, http.stream("GET", url, headers=bearer(files)) as answer:
         assert answer.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=sluice"
@@ -127,7 +128,7 @@ async def test_streams_and_sockets_share_a_live_capture(server: Server, camera: 
     await until(lambda: server.metric("sluice_connections") == 0)
 
 
-async def test_a_stream_shows_a_placeholder_while_the_source_is_away(server: Server, camera: Camera) -> None:
+async def test_a_stream_shows_a_placeholder_while_the_source_is_lost(server: Server, camera: Camera) -> None:
     url = f"{server.url}/video/gate/stream.mjpg?fps=5"
     async with httpx.AsyncClient(timeout=60) as http, http.stream("GET", url, headers=bearer(server)) as answer:
         shown = pictures(answer)
@@ -136,7 +137,7 @@ async def test_a_stream_shows_a_placeholder_while_the_source_is_away(server: Ser
         while True:
             try:
                 number_in(await anext(shown))
-            except AssertionError:  # grey: no number is in it
+            except AssertionError:  # a grey placeholder shows no number
                 break
         camera.start()
         async for picture in shown:
@@ -149,12 +150,12 @@ async def test_a_stream_shows_a_placeholder_while_the_source_is_away(server: Ser
 
 
 @pytest.mark.parametrize("path", ["/video/yard/snapshot.jpg", "/video/yard/stream.mjpg"])
-async def test_a_token_without_the_scope_is_not_let_in(files: Server, path: str) -> None:
+async def test_a_token_without_the_scope_is_refused(files: Server, path: str) -> None:
     for headers, status in ((bearer(files, "images chat"), 403), ({}, 401)):
         assert httpx.get(files.url + path, headers=headers).status_code == status
 
 
-async def test_an_image_of_our_own_page_goes_by_the_cookie(files: Server) -> None:
+async def test_an_image_on_a_page_of_the_server_is_authorized_by_the_cookie(files: Server) -> None:
     cookie = {"Cookie": f"sluice_token={files.token(scope='video')}"}
     for path in ("snapshot.jpg", "stream.mjpg?position=9.9"):
         url = f"{files.url}/video/yard/{path}"
@@ -171,7 +172,7 @@ async def test_an_administrator_ends_a_stream(server: Server) -> None:
         assert (await answer.aread()).endswith(b"--sluice--\r\n")
 
 
-async def test_while_the_server_ends_a_stream_is_refused_as_every_socket_is(start: Start, clip: Path) -> None:
+async def test_during_a_shutdown_a_stream_is_refused_like_a_socket(start: Start, clip: Path) -> None:
     server = start(sources=sources(yard=clip), workers=1, slice_timeout=60, drain_timeout=60, header_timeout=60)
     async with (
         await Client.connect(server) as client,
@@ -179,7 +180,8 @@ async def test_while_the_server_ends_a_stream_is_refused_as_every_socket_is(star
             base_url=server.url,
             headers=bearer(server),
             timeout=60,
-            limits=httpx.Limits(keepalive_expiry=None),  # its own five seconds are soon over on a busy machine
+            # the default of five seconds may be too short on a busy machine
+            limits=httpx.Limits(keepalive_expiry=None),
         ) as kept,
     ):
         await kept.get("/healthz")

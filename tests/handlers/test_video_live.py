@@ -1,4 +1,6 @@
-"""A live source over /ws/video: one capture and one encoding however many watch, and each viewer the newest frame."""
+"""Tests of a live source over /ws/video: one capture and one encoding for all viewers, who each get the
+newest frame.
+"""
 
 import asyncio
 import time
@@ -16,9 +18,9 @@ Make = Callable[[Path], Camera]
 
 
 @pytest.fixture
-def loud(make_camera: Make, tmp_path: Path) -> Camera:
-    """A live source of large frames."""
-    return make_camera(make_clip(tmp_path / "loud.mp4", 10, fps=10, draw=noisy))
+def large_frames(make_camera: Make, tmp_path: Path) -> Camera:
+    """A live source with large frames."""
+    return make_camera(make_clip(tmp_path / "large_frames.mp4", 10, fps=10, draw=noisy))
 
 
 def counted(server: Server, what: str, source: str = "gate") -> float:
@@ -37,8 +39,8 @@ async def dismiss(viewers: list[Viewer]) -> None:
         await viewer.socket.close()
 
 
-async def one_of_everything(server: Server, camera: Camera, count: int) -> None:
-    """That so many viewers cost one capture and one encoding a frame, and see the same frames."""
+async def check_shared(server: Server, camera: Camera, count: int) -> None:
+    """Checks that ``count`` viewers need only one capture and one encoding of a frame, and see the same frames."""
     viewers = await crowd(server, count)
     seen = [{frame["seq"]: number_in(frame["payload"]) for frame in frames} for frames in await _frames(viewers, 10)]
     assert camera.opened == 1
@@ -61,16 +63,18 @@ async def _frames(viewers: list[Viewer], count: int) -> list[list[dict[str, obje
     return await asyncio.gather(*map(some, viewers))
 
 
-async def test_many_viewers_are_one_capture_and_one_encoding(start_here: Start, camera: Camera) -> None:
-    await one_of_everything(start_here(sources=sources(gate=camera.url)), camera, 8)
+async def test_many_viewers_share_one_capture_and_one_encoding(start_here: Start, camera: Camera) -> None:
+    await check_shared(start_here(sources=sources(gate=camera.url)), camera, 8)
 
 
 @pytest.mark.slow
-async def test_fifty_viewers_are_one_capture_and_one_encoding(start: Start, camera: Camera) -> None:
-    await one_of_everything(start(sources=sources(gate=camera.url)), camera, 50)
+async def test_fifty_viewers_share_one_capture_and_one_encoding(start: Start, camera: Camera) -> None:
+    await check_shared(start(sources=sources(gate=camera.url)), camera, 50)
 
 
-async def test_each_size_is_encoded_once_and_no_size_beyond_the_pictures_own(start_here: Start, camera: Camera) -> None:
+async def test_each_size_is_encoded_once_and_no_size_above_that_of_the_source(
+    start_here: Start, camera: Camera
+) -> None:
     server = start_here(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
         for width in (None, 320, 640, 1920):
@@ -85,7 +89,7 @@ async def test_each_size_is_encoded_once_and_no_size_beyond_the_pictures_own(sta
     assert counted(server, "encoded") <= 2 * counted(server, "captured")
 
 
-async def test_beyond_so_many_sizes_the_nearest_is_given(start_here: Start, camera: Camera) -> None:
+async def test_beyond_video_sizes_a_watch_gets_the_nearest_size(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url), video_sizes=2)
     async with await Viewer.enter(server) as viewer:
         assert (await viewer.watch("gate", "a", width=100))["width"] == 100
@@ -98,9 +102,7 @@ async def test_beyond_so_many_sizes_the_nearest_is_given(start_here: Start, came
         assert (await viewer.watch("gate", "e", width=300))["width"] == 300
 
 
-async def test_pause_on_a_live_source_means_send_me_none_and_the_others_go_on(
-    start_here: Start, camera: Camera
-) -> None:
+async def test_pausing_a_live_source_does_not_affect_other_viewers(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url))
     async with await Viewer.enter(server, "bob") as bob, await Viewer.enter(server) as alice:
         await alice.watch("gate")
@@ -110,7 +112,7 @@ async def test_pause_on_a_live_source_means_send_me_none_and_the_others_go_on(
         await alice.state("paused")
         await bob.numbers(5)
         await alice.send("sources")
-        assert (await alice.receive())["type"] == "sources"  # and no frame before it
+        assert (await alice.receive())["type"] == "sources"  # no frame was sent before this answer
         await alice.send("play", watch="w")
         await alice.state("playing")
         newest = (await bob.frame())["seq"]
@@ -118,35 +120,40 @@ async def test_pause_on_a_live_source_means_send_me_none_and_the_others_go_on(
         assert camera.opened == 1
 
 
-async def test_who_wants_fewer_frames_has_fewer_evenly(start_here: Start, camera: Camera) -> None:
+async def test_a_lower_frame_rate_is_evenly_spaced(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate", "all")
         began = time.monotonic()
         await viewer.watch("gate", "few", fps=2)
         few = [await viewer.frame("few") for _ in range(6)]
-        # By the server's clock, half a second each; frames that come all at once after a pause say little by theirs.
+        # The rate is checked by the server's clock: at most one frame every half second. Arrival times say little,
+        # because frames may arrive together after a pause.
         assert time.monotonic() - began > 5 * 0.5 - 0.2
         assert [frame["pts"] for frame in few] == sorted({frame["pts"] for frame in few})
-        # What is left out for the rate is not dropped; what is, is dropped of the other watch too.
+        # Frames that are left out for the rate do not count as dropped. Frames that count as dropped are also dropped
+        # in the other watch.
         assert few[-1]["dropped"] <= (await viewer.frame("all"))["dropped"]
 
 
-async def test_a_viewer_that_stops_reading_costs_the_others_nothing(start_here: Start, loud: Camera) -> None:
-    """Until it reads again: then it has the newest frame at once, and is told how many it has lost."""
-    server = start_here(sources=sources(gate=loud.url), stall_timeout=600, ping_interval=600)
+async def test_a_viewer_that_stops_reading_does_not_affect_the_others(start_here: Start, large_frames: Camera) -> None:
+    """When the slow viewer reads again, it gets the newest frame immediately, and the number of frames that it has
+    lost.
+    """
+    server = start_here(sources=sources(gate=large_frames.url), stall_timeout=600, ping_interval=600)
     async with await Viewer.enter(server, "bob") as bob:
         await bob.watch("gate")
         slow = await Viewer.enter(server, sock=narrow(server), max_queue=1)
         slow.socket.transport.pause_reading()
         await slow.send("watch", watch="w", source="gate")
-        dropped = bobs = 0.0
-        while dropped <= bobs:  # when we are slow to read, some are bob's own
+        dropped = dropped_by_bob = 0.0
+        while dropped <= dropped_by_bob:  # if this test reads slowly, bob loses frames too
             dropped = counted(server, "dropped")
             await bob.send("sources")
-            await bob.wait_for("sources")  # what comes behind it was sent when those were counted
+            # a frame that arrives after this answer was sent after the dropped frames were counted
+            await bob.wait_for("sources")
             frame = await bob.frame()
-            bobs = frame["dropped"]
+            dropped_by_bob = frame["dropped"]
         newest = (await bob.frame())["seq"]
         slow.socket.transport.resume_reading()
         lost = 0
@@ -158,8 +165,8 @@ async def test_a_viewer_that_stops_reading_costs_the_others_nothing(start_here: 
 
 
 @pytest.mark.chaos
-async def test_a_viewer_that_never_reads_again_is_closed(start_here: Start, loud: Camera) -> None:
-    server = start_here(sources=sources(gate=loud.url), stall_timeout=1)
+async def test_a_viewer_that_never_reads_again_is_disconnected(start_here: Start, large_frames: Camera) -> None:
+    server = start_here(sources=sources(gate=large_frames.url), stall_timeout=1)
     slow = await Viewer.enter(server, sock=narrow(server), max_queue=1)
     slow.socket.transport.pause_reading()
     await slow.send("watch", watch="w", source="gate")
@@ -169,7 +176,7 @@ async def test_a_viewer_that_never_reads_again_is_closed(start_here: Start, loud
     await slow.socket.wait_closed()
 
 
-async def test_a_capture_outlives_its_last_viewer_by_the_grace(start_here: Start, camera: Camera) -> None:
+async def test_a_capture_stays_open_during_video_grace_after_its_last_viewer(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url), video_grace=3600)
     for _ in range(3):
         async with await Viewer.enter(server) as viewer:
@@ -181,7 +188,7 @@ async def test_a_capture_outlives_its_last_viewer_by_the_grace(start_here: Start
 
 
 @pytest.mark.slow
-async def test_after_the_grace_it_is_closed(start: Start, camera: Camera) -> None:
+async def test_a_capture_is_closed_after_video_grace(start: Start, camera: Camera) -> None:
     server = start(sources=sources(gate=camera.url), video_grace=0.01)
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate")
@@ -193,7 +200,7 @@ async def test_after_the_grace_it_is_closed(start: Start, camera: Camera) -> Non
     assert camera.opened == 2
 
 
-async def test_an_idle_capture_makes_room_for_one_that_is_wanted(
+async def test_an_idle_capture_is_closed_when_another_is_needed(
     start_here: Start, camera: Camera, make_camera: Make, clip: Path
 ) -> None:
     other = make_camera(clip)
@@ -208,7 +215,7 @@ async def test_an_idle_capture_makes_room_for_one_that_is_wanted(
         await viewer.frame("b")
 
 
-async def test_the_frames_of_an_action_go_through_the_queue_of_the_slices_and_have_what_it_finds(
+async def test_the_frames_of_an_action_pass_through_the_slice_queue_and_contain_its_findings(
     start_here: Start, camera: Camera
 ) -> None:
     server = start_here(sources=sources(gate=camera.url))

@@ -1,4 +1,6 @@
-"""Cameras that go away, hang, or were never there: their viewers are told and kept, and the picture comes back."""
+"""Tests of cameras that fail, hang, or do not exist: their viewers are notified and stay, and the frames continue
+later.
+"""
 
 import asyncio
 import io
@@ -25,7 +27,7 @@ def deaf() -> Iterator[Deaf]:
 
 
 def captures(server: Server) -> list[psutil.Process]:
-    """The processes that captures live in."""
+    """Returns the processes of the open captures."""
     for child in psutil.Process(server.process.pid).children():
         if "works.video.capture_child" in child.cmdline():
             return [each for each in child.children() if alive(each)]
@@ -33,7 +35,7 @@ def captures(server: Server) -> list[psutil.Process]:
 
 
 @pytest.mark.chaos
-async def test_a_lost_camera_is_told_and_its_viewers_are_kept_until_it_is_back(
+async def test_viewers_of_a_lost_camera_are_notified_and_stay_until_it_is_back(
     start_here: Start, camera: Camera
 ) -> None:
     server = start_here(sources=sources(gate=camera.url), video_retry=0.5)
@@ -41,12 +43,12 @@ async def test_a_lost_camera_is_told_and_its_viewers_are_kept_until_it_is_back(
         await viewer.watch("gate")
         before = await viewer.frame()
         camera.lose()
-        told = await viewer.state("reconnecting")
-        assert told["reason"] == "ended"
-        assert 0 < told["retry_ms"] <= 500
-        standing_in = await viewer.frame(placeholder=True)
-        assert (standing_in["width"], standing_in["height"], standing_in["pts"]) == (320, 180, None)
-        assert Pillow.open(io.BytesIO(standing_in["payload"])).size == (320, 180)
+        message = await viewer.state("reconnecting")
+        assert message["reason"] == "ended"
+        assert 0 < message["retry_ms"] <= 500
+        grey = await viewer.frame(placeholder=True)
+        assert (grey["width"], grey["height"], grey["pts"]) == (320, 180, None)
+        assert Pillow.open(io.BytesIO(grey["payload"])).size == (320, 180)
         assert (await viewer.state("reconnecting"))["reason"] == "unreachable"
         async with await Viewer.enter(server, "late") as late:
             assert (await late.watch("gate"))["state"] == "reconnecting"
@@ -55,7 +57,7 @@ async def test_a_lost_camera_is_told_and_its_viewers_are_kept_until_it_is_back(
             await late.frame()
         await viewer.state("playing")
         after = await viewer.frame()
-        assert after["seq"] > standing_in["seq"] > before["seq"]
+        assert after["seq"] > grey["seq"] > before["seq"]
         numbers = await viewer.numbers(3)
         assert numbers == sorted(set(numbers))
 
@@ -63,9 +65,7 @@ async def test_a_lost_camera_is_told_and_its_viewers_are_kept_until_it_is_back(
 @pytest.mark.parametrize(
     "scheme", [pytest.param("rtmp", marks=pytest.mark.slow), pytest.param("http", marks=pytest.mark.slow)]
 )
-async def test_ffmpeg_that_publishes_can_be_killed_and_started_again(
-    start: Start, long_clip: Path, scheme: str
-) -> None:
+async def test_a_publishing_ffmpeg_can_be_killed_and_started_again(start: Start, long_clip: Path, scheme: str) -> None:
     url = f"{scheme}://127.0.0.1:{free_port()}/live/gate"
     server = start(sources=sources(gate=url), video_retry=0.5)
     async with await Viewer.enter(server) as viewer:
@@ -85,7 +85,7 @@ async def test_ffmpeg_that_publishes_can_be_killed_and_started_again(
 
 
 @pytest.mark.chaos
-async def test_a_camera_that_never_sends_holds_up_nobody(
+async def test_a_camera_that_never_sends_does_not_delay_other_watches(
     start_here: Start, camera: Camera, deaf: Deaf, clip: Path
 ) -> None:
     server = start_here(sources=sources(deaf=deaf.url, gate=camera.url, yard=clip), video_watchdog=10, video_retry=1)
@@ -103,7 +103,7 @@ async def test_a_camera_that_never_sends_holds_up_nobody(
 
 
 @pytest.mark.chaos
-async def test_a_camera_that_falls_silent_is_taken_up_again(start: Start, camera: Camera) -> None:
+async def test_a_camera_that_stops_sending_is_opened_again(start: Start, camera: Camera) -> None:
     server = start(sources=sources(gate=camera.url), video_watchdog=5)
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate")
@@ -118,7 +118,7 @@ async def test_a_camera_that_falls_silent_is_taken_up_again(start: Start, camera
 
 
 @pytest.mark.chaos
-async def test_a_capture_that_is_killed_harms_no_other(start: Start, camera: Camera, clip: Path) -> None:
+async def test_a_killed_capture_does_not_affect_the_others(start: Start, camera: Camera, clip: Path) -> None:
     server = start(sources=sources(gate=camera.url, yard=clip))
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate", "g")
@@ -132,7 +132,7 @@ async def test_a_capture_that_is_killed_harms_no_other(start: Start, camera: Cam
         await viewer.frame("g")
         cursor.send_signal(signal.SIGKILL)
         assert (await viewer.state("reconnecting", watch="y"))["reason"] == "crashed"
-        # A file goes on where it was.
+        # A file continues where it was.
         assert (await viewer.state("paused", watch="y"))["position"] == 5.0
         assert await viewer.numbers(1, "y") == [125]
 
@@ -146,12 +146,12 @@ async def test_a_seek_is_answered_when_it_is_done_and_not_before(start: Start, c
         cursor.suspend()
         await viewer.send("seek", watch="w", position=7.0)
         await viewer.send("speed", watch="w", factor=2)
-        told = await viewer.wait_for("state")
-        assert (told["factor"], told["position"]) == (2, 2.0)
+        message = await viewer.wait_for("state")
+        assert (message["factor"], message["position"]) == (2, 2.0)
         cursor.resume()
         assert (await viewer.state("paused"))["position"] == 7.0
         assert await viewer.numbers(1) == [175]
-        # Nor is one forgotten when its process ends before it is done.
+        # A seek is not forgotten either when its process ends before the seek is done.
         cursor.suspend()
         await viewer.send("seek", watch="w", position=4.0)
         await viewer.send("speed", watch="w", factor=1)
@@ -164,7 +164,7 @@ async def test_a_seek_is_answered_when_it_is_done_and_not_before(start: Start, c
 
 
 @pytest.mark.chaos
-async def test_a_file_that_keeps_ending_its_process_is_given_up(start: Start, clip: Path) -> None:
+async def test_a_file_that_crashes_its_process_repeatedly_ends_the_watch(start: Start, clip: Path) -> None:
     server = start(sources=sources(yard=clip))
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("yard", paused=True)
@@ -173,13 +173,13 @@ async def test_a_file_that_keeps_ending_its_process_is_given_up(start: Start, cl
             captures(server)[0].send_signal(signal.SIGKILL)
             await viewer.state("paused")
         captures(server)[0].send_signal(signal.SIGKILL)
-        told = await viewer.wait_for("error")
-        assert (told["code"], told["watch"], told["ended"]) == ("crashed", "w", True)
+        message = await viewer.wait_for("error")
+        assert (message["code"], message["watch"], message["ended"]) == ("crashed", "w", True)
         assert (await viewer.watch("yard"))["type"] == "watching"
 
 
 @pytest.mark.chaos
-async def test_captures_end_with_the_server_however_it_ends(start: Start, camera: Camera, deaf: Deaf) -> None:
+async def test_captures_end_with_a_killed_server(start: Start, camera: Camera, deaf: Deaf) -> None:
     server = start(sources=sources(gate=camera.url, deaf=deaf.url))
     viewer = await Viewer.enter(server)
     await viewer.watch("gate", "g")
@@ -193,7 +193,7 @@ async def test_captures_end_with_the_server_however_it_ends(start: Start, camera
 
 
 @pytest.mark.chaos
-async def test_a_server_that_is_told_to_stop_ends_its_captures(start: Start, camera: Camera) -> None:
+async def test_a_stopping_server_ends_its_captures(start: Start, camera: Camera) -> None:
     server = start(sources=sources(gate=camera.url))
     viewer = await Viewer.enter(server)
     await viewer.watch("gate")
@@ -204,7 +204,7 @@ async def test_a_server_that_is_told_to_stop_ends_its_captures(start: Start, cam
     assert await viewer.closed() == 1012
 
 
-async def test_a_snapshot_of_what_sends_nothing_ends_in_time(start_here: Start, deaf: Deaf) -> None:
+async def test_a_snapshot_of_a_camera_that_sends_nothing_times_out(start_here: Start, deaf: Deaf) -> None:
     server = start_here(sources=sources(deaf=deaf.url), video_watchdog=1, video_grace=0.01)
     headers = {"Authorization": f"Bearer {server.token(scope='video')}"}
     async with httpx.AsyncClient(timeout=60) as http:

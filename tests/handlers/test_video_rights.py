@@ -1,4 +1,4 @@
-"""Who may watch what, how much, and for how long; and that nobody learns where a source is."""
+"""Tests of who may watch which source, how much and how long. No client may learn the address of a source."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ from tests.support.streams import Camera
 from tests.support.watching import Viewer, sources
 
 
-async def test_a_source_is_only_there_for_those_who_may_watch_it(start_here: Start, clip: Path) -> None:
+async def test_a_source_exists_only_for_users_who_may_watch_it(start_here: Start, clip: Path) -> None:
     named = {"yard": clip, "safe": {"url": str(clip), "users": ["bo*"]}, "vault": {"url": str(clip), "scope": "guard"}}
     server = start_here(sources=sources(**named))
 
@@ -36,7 +36,7 @@ async def test_a_source_is_only_there_for_those_who_may_watch_it(start_here: Sta
     assert await sees("alice", "video guard") == {"yard", "vault"}
 
 
-async def test_two_hundred_watches_on_one_socket_are_sixteen(start_here: Start, camera: Camera) -> None:
+async def test_a_socket_has_at_most_sixteen_watches(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url))
     async with await Viewer.enter(server) as viewer:
         for number in range(200):
@@ -51,7 +51,9 @@ async def test_two_hundred_watches_on_one_socket_are_sixteen(start_here: Start, 
     assert camera.opened == 1
 
 
-async def test_a_source_has_so_many_viewers_and_may_have_fewer(start_here: Start, camera: Camera, clip: Path) -> None:
+async def test_the_viewers_of_a_source_are_limited_by_the_setting_and_by_the_source(
+    start_here: Start, camera: Camera, clip: Path
+) -> None:
     server = start_here(sources=sources(gate=camera.url, yard={"url": str(clip), "viewers": 1}), video_viewers=2)
     async with await Viewer.enter(server) as viewer:
         assert (await viewer.watch("yard", "y1", paused=True))["type"] == "watching"
@@ -63,9 +65,7 @@ async def test_a_source_has_so_many_viewers_and_may_have_fewer(start_here: Start
         assert (await viewer.watch("yard", "y2", paused=True))["type"] == "watching"
 
 
-async def test_a_user_watches_a_source_so_often_however_many_sockets_they_use(
-    start_here: Start, camera: Camera
-) -> None:
+async def test_the_watches_of_a_user_are_limited_across_all_sockets(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url, quay=camera.url), video_viewers=3, video_viewers_per_user=2)
     async with await Viewer.enter(server) as one, await Viewer.enter(server) as two:
         assert (await one.watch("gate"))["type"] == "watching"
@@ -83,7 +83,7 @@ async def test_a_user_watches_a_source_so_often_however_many_sockets_they_use(
         assert (await two.watch("gate", "more"))["type"] == "watching"
 
 
-async def test_a_user_has_so_many_recordings_open_however_many_sockets_they_use(start_here: Start, clip: Path) -> None:
+async def test_the_open_recordings_of_a_user_are_limited_across_all_sockets(start_here: Start, clip: Path) -> None:
     server = start_here(sources=sources(yard=clip), video_captures=4, video_captures_per_user=2)
     async with await Viewer.enter(server) as one, await Viewer.enter(server) as two:
         assert (await one.watch("yard", paused=True))["type"] == "watching"
@@ -101,7 +101,7 @@ async def test_a_user_has_so_many_recordings_open_however_many_sockets_they_use(
         assert (await two.watch("yard", "more", paused=True))["type"] == "watching"
 
 
-async def test_so_many_actions_are_at_work_on_a_source(start_here: Start, camera: Camera) -> None:
+async def test_the_actions_on_a_source_are_limited(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url), video_actions=1)
     async with await Viewer.enter(server) as viewer:
         await viewer.watch("gate", "a", action="edges")
@@ -114,11 +114,11 @@ async def test_so_many_actions_are_at_work_on_a_source(start_here: Start, camera
 
 
 def short(server: Server, seconds: int = 2) -> str:
-    """A token that runs out; the clock of a token has whole seconds."""
+    """Returns a token that expires soon. The expiry time of a token has whole seconds."""
     return issue(SECRET, "alice", "video", seconds)
 
 
-async def test_a_token_that_runs_out_closes_the_socket_and_frees_its_watches(start_here: Start, camera: Camera) -> None:
+async def test_an_expired_token_closes_the_socket_and_ends_its_watches(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url), video_grace=0.01)
     viewer = await Viewer.connect(server, path="/ws/video", token=short(server), max_queue=None)
     with suppress(websockets.ConnectionClosed):
@@ -128,7 +128,7 @@ async def test_a_token_that_runs_out_closes_the_socket_and_frees_its_watches(sta
     assert server.metric("sluice_video_watches") == 0
 
 
-async def test_a_token_that_runs_out_ends_the_stream(start_here: Start, camera: Camera) -> None:
+async def test_an_expired_token_ends_the_stream(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url))
     headers = {"Authorization": f"Bearer {short(server)}"}
     async with (
@@ -140,22 +140,22 @@ async def test_a_token_that_runs_out_ends_the_stream(start_here: Start, camera: 
     await until(lambda: server.metric("sluice_video_watches") == 0)
 
 
-async def test_a_new_token_that_may_not_watch_ends_the_watch(start_here: Start, clip: Path) -> None:
+async def test_a_new_token_without_the_right_ends_the_watch(start_here: Start, clip: Path) -> None:
     server = start_here(sources=sources(vault={"url": str(clip), "scope": "guard"}, yard=clip))
     async with await Viewer.enter(server, scope="video guard") as viewer:
         await viewer.watch("vault", "v", paused=True)
         await viewer.watch("yard", "y", paused=True)
         assert await viewer.numbers(1, "y") == [0]
         await viewer.send("token", token=server.token(scope="video"))
-        told = await viewer.wait_for("error")
-        assert (told["code"], told["watch"], told["ended"]) == ("forbidden", "v", True)
+        message = await viewer.wait_for("error")
+        assert (message["code"], message["watch"], message["ended"]) == ("forbidden", "v", True)
         await viewer.send("seek", watch="y", position=1.0)
         assert await viewer.numbers(1, "y") == [25]
         assert (await viewer.refusal("play", watch="v"))["code"] == "not_found"
 
 
-async def test_a_new_token_that_may_not_watch_ends_what_is_still_opening(start_here: Start, clip: Path) -> None:
-    """The film is at an address that sends nothing of it before the token is another."""
+async def test_a_new_token_without_the_right_ends_a_watch_that_is_opening(start_here: Start, clip: Path) -> None:
+    """The film is at an address that sends no data until the token has been replaced."""
     with socket.create_server(("127.0.0.1", 0)) as web:
         vault = {"url": f"http://127.0.0.1:{web.getsockname()[1]}/clip.mp4", "kind": "file", "scope": "guard"}
         server = start_here(sources=sources(vault=vault), video_watchdog=60)
@@ -172,25 +172,25 @@ async def test_a_new_token_that_may_not_watch_ends_what_is_still_opening(start_h
         await until(lambda: server.metric("sluice_video_captures") == 0)
 
 
-async def test_where_a_source_is_and_its_password_are_told_to_nobody(start: Start) -> None:
+async def test_the_place_and_password_of_a_source_are_never_sent_or_logged(start: Start) -> None:
     url = f"rtsp://admin:hunter2@127.0.0.1:{free_port()}/secret-path"
     server = start(sources=sources(gate=url), video_retry=0.1, log_level="debug")
-    heard = []
+    received = []
     async with await Viewer.enter(server) as viewer:
-        heard.append(viewer.hello)
-        heard.append(await viewer.watch("gate"))
+        received.append(viewer.hello)
+        received.append(await viewer.watch("gate"))
         for _ in range(4):
-            heard.append(await viewer.state("reconnecting"))  # noqa: PERF401
-        heard.append(await viewer.refusal("seek", watch="w", position=1))
+            received.append(await viewer.state("reconnecting"))  # noqa: PERF401
+        received.append(await viewer.refusal("seek", watch="w", position=1))
     headers = {"Authorization": f"Bearer {server.token(scope='video')}"}
-    heard.append(httpx.get(f"{server.url}/video/gate/snapshot.jpg?position=1", headers=headers).text)
-    heard.append(httpx.get(f"{server.url}/metrics").text)
+    received.append(httpx.get(f"{server.url}/video/gate/snapshot.jpg?position=1", headers=headers).text)
+    received.append(httpx.get(f"{server.url}/metrics").text)
     await until(lambda: any("unreachable" in line for line in server.log))
-    for told in (str(heard), "".join(server.log)):
-        assert not any(word in told for word in ("hunter2", "secret-path", "rtsp://"))
+    for message in (str(received), "".join(server.log)):
+        assert not any(word in message for word in ("hunter2", "secret-path", "rtsp://"))
 
 
-async def test_a_password_on_the_command_line_is_warned_of(start: Start) -> None:
+async def test_a_password_on_the_command_line_causes_a_warning(start: Start) -> None:
     server = start(sources="gate=rtsp://admin:hunter2@127.0.0.1:1/")
     assert any("SLUICE_SOURCES" in line for line in server.log)
     assert "hunter2" not in "".join(server.log)

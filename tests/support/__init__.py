@@ -1,1 +1,1 @@
-"""What tests share: servers and clients, pictures, clips, and the programs that stand beside a server."""
+"""Code that tests share: servers and clients, pictures, clips, and programs that run next to a server."""

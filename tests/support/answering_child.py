@@ -1,4 +1,7 @@
-"""`python -m tests.support.answering_child CONTROL` is a forkserver whose children say who they are, and echo."""
+"""A forkserver whose children report their process id and environment, and echo every message.
+
+It is started by ``python -m tests.support.answering_child CONTROL``.
+"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Throwaway certificates for the tests: one that 127.0.0.1 shows, and is its own authority."""
+"""Temporary certificates for the tests: self-signed, for the address 127.0.0.1."""
 
 import datetime
 import ipaddress
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def certificate(folder: Path, name: str = "server") -> tuple[Path, Path]:
-    """The certificate and its key, in PEM."""
+    """Writes a certificate and its key in PEM, and returns both paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)

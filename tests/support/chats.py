@@ -1,4 +1,4 @@
-"""What the tests of chat share: a client of /ws/chat that knows what it was told."""
+"""A client of /ws/chat for the tests of chat."""
 
 from typing import Any
 
@@ -7,9 +7,10 @@ from tests.support.running import Server
 
 
 class Chatter(Client):
-    """``async with await Chatter.enter(server, name)``; its ``unread`` is what it was told at the beginning.
+    """A client of /ws/chat. Use it as ``async with await Chatter.enter(server, name)``.
 
-    ``counts`` are what it has heard since then too, by stream, in messages of any number.
+    ``unread`` has the numbers of unread messages that the server sent at the start, by stream. ``counts`` has the last
+    numbers that the server has sent since then.
     """
 
     unread: dict[str, int]
@@ -36,7 +37,7 @@ class Chatter(Client):
         return await self.wait_for("joined", room=room)
 
     async def say(self, text: str, id: str = "", **where: Any) -> int:
-        """Says it; its offset, once it is acknowledged."""
+        """Sends a message and returns its offset, once the server has acknowledged the message."""
         client_id = id or text
         await self.send("send", client_id=client_id, text=text, **where)
         answer = await self.wait_for("ack", "error", client_id=client_id)
@@ -44,7 +45,7 @@ class Chatter(Client):
         return int(answer["offset"])
 
     async def hear(self, count: int, stream: str | None = None) -> list[tuple[int, str]]:
-        """The next messages (of that stream): offset and text."""
+        """Returns offset and text of the next messages, of this stream only if it is given."""
         heard = []
         while len(heard) < count:
             message = await self.wait_for("message")
@@ -53,14 +54,17 @@ class Chatter(Client):
         return heard
 
     async def counted(self, stream: str, unread: int | None) -> None:
-        """Waits until that many are said to be unread there, if that was not said before the messages that were heard;
-        None: that it is no longer counted."""
+        """Waits until the server has sent this number of unread messages of a stream.
+
+        Returns immediately when the last number received is already the right one. None means that the stream is no
+        longer counted.
+        """
         while self.counts.get(stream, -1) != unread:
             await self.wait_for("unread")
 
     async def present(self, room: str) -> list[str]:
-        """Who is there, asked for now."""
+        """Requests and returns the list of users who are present in a room."""
         await self.send("presence", room=room)
         while "present" not in (answer := await self.wait_for("presence", room=room)):
-            pass  # somebody enters or leaves
+            pass  # skips the message of a user who enters or leaves
         return list(answer["present"])

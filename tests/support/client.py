@@ -1,4 +1,6 @@
-"""A client of sluice.v2 for the tests, on the websockets library: an implementation that is not ours."""
+"""A client of sluice.v2 for the tests, on the websockets library, so that the protocol is tested
+with independent code.
+"""
 
 import asyncio
 import json
@@ -13,15 +15,17 @@ from websockets.frames import Frame, Opcode
 from tests.support.pictures import small
 from tests.support.running import GUARD, Server, until
 
-# Members of a slice that takes a worker far longer than any test: 50 megapixels, blurred.
+# The members of a slice that keeps a worker busy for far longer than any test lasts: 50 megapixels, blurred.
 PLUG: dict[str, Any] = {"action": "blur", "options": {"radius": 50}, "zoom": 78}
 
-# Tokens that may run out before a busy machine has looked at them.
+# How often a test tries again with a new token when a token has expired before a busy machine checked it.
 TRIES = 50
 
 
 class Client:
-    """Connected by ``await Client.connect(server)``; its ``hello`` is read already. ``async with`` closes it."""
+    """A connected client. Create it by ``await Client.connect(server)``, which also reads its ``hello``. ``async with``
+    closes it.
+    """
 
     def __init__(self, server: Server, socket: ClientConnection) -> None:
         self.server = server
@@ -60,13 +64,14 @@ class Client:
         await self.socket.send(json.dumps({"type": type, **members}))
 
     async def slice(self, id: str, payload: bytes, offset_top: float = 0, **members: Any) -> None:
-        """A slice as a binary message."""
+        """Sends a slice as a binary message."""
         header = json.dumps({"type": "slice", "id": id, "offset_top": offset_top, **members}).encode()
         await self.socket.send(struct.pack(">I", len(header)) + header + payload)
 
     async def receive(self, seconds: float = GUARD) -> dict[str, Any]:
-        """The next message; the payload of a binary one is its member ``payload``."""
-        async with asyncio.timeout(seconds):  # wait_for of 3.11 is not cancelled where a message comes just then
+        """Returns the next message. The payload of a binary message is its member ``payload``."""
+        # not wait_for, which in Python 3.11 ignores a cancellation when a message arrives at the same moment
+        async with asyncio.timeout(seconds):
             message = await self.socket.recv()
         if isinstance(message, str):
             return json.loads(message)
@@ -74,14 +79,14 @@ class Client:
         return {**json.loads(message[4 : 4 + length]), "payload": message[4 + length :]}
 
     async def wait_for(self, *types: str, **members: Any) -> dict[str, Any]:
-        """The next message of one of these types and with these members; others are passed over."""
+        """Returns the next message that has one of these types and all these members; other messages are discarded."""
         while True:
             message = await self.receive()
             if message["type"] in types and all(message.get(name) == value for name, value in members.items()):
                 return message
 
     async def ends(self, count: int) -> list[dict[str, Any]]:
-        """The next ``count`` terminal messages (results, and errors with a seq), in the order they come."""
+        """Returns the next ``count`` terminal messages (results, and errors with a seq), in the order of arrival."""
         found: list[dict[str, Any]] = []
         while len(found) < count:
             message = await self.receive()
@@ -90,7 +95,7 @@ class Client:
         return found
 
     async def closed(self) -> int:
-        """The close code, once the server has closed."""
+        """Returns the close code, once the server has closed the connection."""
         try:
             while True:
                 await asyncio.wait_for(self.socket.recv(), GUARD)
@@ -104,39 +109,46 @@ class Client:
         await until(lambda: self.server.metric("sluice_running") >= 1)
 
     def flood(self, type: str, count: int, **members: Any) -> None:
-        """The same message so many times at once. Whoever has sent all before the server closes can only be told why;
-        one who still sends may find nothing but that the connection is gone."""
+        """Sends the same message ``count`` times in one write.
+
+        After all messages are sent, the client can read the close reason of the server. A client that is still sending
+        when the server closes may only find that the connection is lost.
+        """
         text = json.dumps({"type": type, **members}).encode()
         self.socket.transport.write(b"".join(Frame(Opcode.TEXT, text).serialize(mask=True) for _ in range(count)))
 
     def abort(self) -> None:
-        """Drops the TCP connection without a word, as a lost network does."""
+        """Drops the TCP connection without closing the WebSocket, as a lost network does."""
         self.socket.transport.abort()
 
 
 async def admitted(server: Server, ttl: float) -> Client:
-    """Connected by a token that ends so soon that a busy machine may be too late for it: then by another one."""
+    """Connects with a token that expires after ``ttl`` seconds.
+
+    On a busy machine such a token may expire before the server checks it. Then the client tries again with another
+    token.
+    """
     for _ in range(TRIES):
         try:
             return await Client.connect(server, token=server.token(ttl=ttl))
         except websockets.InvalidStatus as error:
             if error.response.status_code != 401:
                 raise
-    raise AssertionError("nobody is let in")
+    raise AssertionError("the server refused every token")
 
 
 async def shortened(client: Client, ttl: float) -> float:
-    """When the new token ends, by which the connection now lasts."""
+    """Replaces the client's token by one that expires after ``ttl`` seconds, and returns the new expiry time."""
     for _ in range(TRIES):
         await client.send("token", token=client.server.token(ttl=ttl))
         answer = await client.wait_for("renewed", "error")
         if answer["type"] == "renewed":
             return float(answer["expires_at"])
-    raise AssertionError("no token is taken")
+    raise AssertionError("the server accepted no new token")
 
 
 def narrow(server: Server) -> socket.socket:
-    """A connection with little room for unread bytes: ``sock`` of Client.connect."""
+    """Returns a TCP connection with a small receive buffer, as ``sock`` of Client.connect."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     connection.connect(("127.0.0.1", server.port))
@@ -144,7 +156,7 @@ def narrow(server: Server) -> socket.socket:
 
 
 def upgrade(path: str = "/ws/images", token: str = "") -> bytes:
-    """The bytes that ask for a WebSocket, for tests that do not wait for the answer."""
+    """Returns the bytes of a WebSocket upgrade request, for tests that do not wait for the answer."""
     lines = [f"GET {path} HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade"]
     lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
     lines += [f"Authorization: Bearer {token}"] if token else []

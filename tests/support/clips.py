@@ -1,4 +1,4 @@
-"""Clips for the tests, made by FFmpeg: every frame has its number in it, in blocks that lossy codecs keep."""
+"""Clips for the tests, made by FFmpeg. Every frame shows its number in blocks that lossy codecs preserve."""
 
 import subprocess
 from pathlib import Path
@@ -17,7 +17,7 @@ _CODECS = {
 
 
 def numbered(number: int, size: tuple[int, int] = (320, 240)) -> Image:
-    """A photograph that moves on with each frame, and below it the number in black and white."""
+    """Returns a photograph that moves with each frame, with the number in black and white blocks at its lower edge."""
     left = number % 100
     image = as_image(cv2.resize(photograph()[left : left + 300, left : left + 400], size))
     for bit in range(_BITS):
@@ -32,7 +32,7 @@ def number_of(image: Image, zoom: float = 1) -> int:
 
 
 def clip(path: Path, frames: int, fps: float = 25, size: tuple[int, int] = (320, 240), sound: bool = False) -> Path:
-    """By its suffix an MP4 (H.264, with frames that stand out of order in the file) or a WebM (VP8)."""
+    """Writes an MP4 (H.264, with frames stored out of order) or a WebM (VP8), depending on the suffix of ``path``."""
     raw = ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{size[0]}x{size[1]}", "-r", str(fps), "-i", "-"]
     tone = ["-f", "lavfi", "-i", "sine", "-shortest"] if sound else []
     command = ["ffmpeg", "-y", "-loglevel", "error", *raw, *tone, *_CODECS[path.suffix], str(path)]
@@ -41,13 +41,13 @@ def clip(path: Path, frames: int, fps: float = 25, size: tuple[int, int] = (320,
 
 
 def live(path: Path, to: Path) -> None:
-    """The same film as one that was sent while it was made: it does not say how long it is."""
+    """Writes the same film as a live recording, which does not declare a duration."""
     command = ["ffmpeg", "-loglevel", "error", "-i", str(path), "-c", "copy", "-f", "webm", "-live", "1", str(to)]
     subprocess.run(command, check=True, timeout=100)
 
 
 def frames_of(path: Path) -> tuple[list[Image], float]:
-    """All frames of a film, and its frames a second."""
+    """Returns all frames of a film, and its frame rate."""
     film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     assert film.isOpened()
     frames = []

@@ -1,4 +1,4 @@
-"""A whole cluster on loopback, all of it real: nginx, servers, a Dask scheduler and workers, Redis, an object store.
+"""A whole cluster of real parts on loopback: nginx, servers, a Dask scheduler and workers, Redis, an object store.
 
 Each part is a process with a name: ``nginx``, ``redis``, ``scheduler``, ``server-1``, ``worker-1``, and so on.
 """
@@ -22,19 +22,19 @@ from tests.support.running import Server, until
 from tests.support.s3 import KEY, S3
 from tests.support.s3 import SECRET as STORE_SECRET
 
-# The key of the store as a provider's own variables say it: workers and servers take it from there.
+# The key of the object store, in the provider's own environment variables, where workers and servers find it.
 _PROVIDERS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": STORE_SECRET}
 
 
-# No slice fails because a worker was long in getting its turn.
+# A long timeout, so that no slice fails because a worker had to wait for CPU time.
 PATIENT = {"slice_timeout": 60}
 
 
 class Cluster:
-    """Stands in for a Server before its clients: ``url`` and ``ws`` are nginx's.
+    """A cluster that clients use like a Server: ``url`` and ``ws`` are those of nginx.
 
-    ``store`` is an S3 server; without one results and uploads are in folders that all share. ``settings`` are the
-    servers'. Begins when all parts answer.
+    ``store`` is an S3 server; without one, results and uploads are in folders that all parts share. ``settings`` apply
+    to the servers. The constructor returns when all parts answer.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Cluster:
         media, uploads = folder / "media", folder / "uploads"
         self._shared: dict[str, object] = {"media": f"file:{media}", **PATIENT}
         if store:
-            # By the servers, since a page in a test fetches nothing from other hosts.
+            # The servers deliver the results themselves, since a page in a test may not fetch from other hosts.
             self._shared = {**PATIENT, "media": store.media, "store_endpoint": store.url, "store_region": "us-east-1"}
             self._shared["store_timeout"] = 25
             settings = {"store_serve": "stream"} | settings
@@ -79,7 +79,7 @@ class Cluster:
             self.url, self.ws = self.nginx.url, self.nginx.ws
             self._ends = self._ends.pop_all()
 
-    # Parts, by their names
+    # The parts, by their names
 
     @property
     def servers(self) -> dict[str, Server]:
@@ -90,7 +90,10 @@ class Cluster:
         return {name: part for name, part in self._parts.items() if isinstance(part, ForkedProcess)}
 
     def start(self, name: str) -> None:
-        """A part that is not there, where it was before. Servers and Redis answer then, others load meanwhile."""
+        """Starts a part that has ended, on its former port.
+
+        Servers and Redis answer when this returns; the scheduler and workers may still be loading.
+        """
         if name == "redis":
             self.redis.start()
         elif name == "scheduler":
@@ -103,7 +106,7 @@ class Cluster:
             self._parts[name] = Server(home, self._ports[name], **self._settings)
 
     def kill(self, name: str) -> None:
-        """With SIGKILL."""
+        """Kills a part with SIGKILL."""
         if name == "redis":
             self.redis.kill()
         elif name == "scheduler":
@@ -112,7 +115,7 @@ class Cluster:
             self._end(name, signal.SIGKILL)
 
     def stop(self, name: str) -> int:
-        """A server or worker with SIGTERM, until it has ended; its exit status."""
+        """Stops a server or worker with SIGTERM, waits until it has ended, and returns its exit status."""
         return self._end(name, signal.SIGTERM)
 
     def _end(self, name: str, number: int) -> int:
@@ -120,7 +123,7 @@ class Cluster:
         return part.stop(number) if isinstance(part, Server) else self.dask.stop(part, number)
 
     async def mended(self) -> None:
-        """Starts what has ended, and waits until all servers can do work and all threads are there."""
+        """Starts the parts that have ended, and waits until all servers are ready and all threads are available."""
         if self.redis.process.poll() is not None:
             self.start("redis")
         if not self.dask.scheduler or self.dask.scheduler.poll() is not None:
@@ -131,7 +134,7 @@ class Cluster:
         await until(self.whole, 120)
 
     def whole(self) -> bool:
-        """Whether every server says that it can do work, and every worker is with the scheduler."""
+        """Returns whether every server reports that it is ready, and every worker is connected to the scheduler."""
         port = int(self.dask.url.rpartition(":")[2])
         try:
             for worker in self.workers.values():
@@ -143,21 +146,21 @@ class Cluster:
             return False
         return all(answer.status_code == 200 for answer in answers)
 
-    # As a Server
+    # The interface of a Server
 
     def token(self, name: str = "alice", scope: str = "images", ttl: float = 600, **claims: str) -> str:
         return next(iter(self.servers.values())).token(name, scope, ttl, **claims)
 
     def busy(self) -> float:
-        """How many slices the servers have given to the scheduler."""
+        """Returns the number of slices that the servers have given to the scheduler."""
         return sum(server.metric("sluice_running") for server in self.servers.values())
 
     def done(self) -> float:
-        """How many slices have been worked, for the servers that are there now."""
+        """Returns the number of slices that the running servers have finished."""
         return sum(server.metric("sluice_slices_total", outcome="done") for server in self.servers.values())
 
     def log(self) -> str:
-        """What all parts said, for a test that fails."""
+        """Returns the logs of all parts, for the report of a failed test."""
         said = {name: "".join(server.log) for name, server in self.servers.items()}
         said |= {"dask": self.dask.log, "nginx": (self.nginx.folder / "error.log").read_text()}
         return "\n".join(f"--- {name}\n{text}" for name, text in said.items())

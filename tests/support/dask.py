@@ -15,9 +15,9 @@ from tests.support.running import alive
 
 
 class Dask:
-    """A scheduler, started at once unless told otherwise, and as many workers as are asked for.
+    """A scheduler, started immediately by default, and workers added by ``add``.
 
-    ``media`` is the folder of all its workers, ``settings`` are theirs and the scheduler's.
+    ``media`` is the media folder of all workers; ``settings`` apply to the scheduler and the workers.
     """
 
     def __init__(self, folder: Path, scheme: str = "tcp", *, start: bool = True, **settings: object) -> None:
@@ -32,11 +32,11 @@ class Dask:
             self.start()
 
     def start(self) -> None:
-        """The scheduler, on its old port; it loads in its own time."""
+        """Starts the scheduler on its old port. The scheduler may still be loading when this returns."""
         self.scheduler = self._run("scheduler")
 
     def add(self, threads: int = 1, **settings: object) -> ForkedProcess:
-        """One more worker."""
+        """Starts one more worker."""
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         self.workers.append(self._run("worker", f"--workers={threads}", f"--media=file:{self.media}", *flags))
         return self.workers[-1]
@@ -52,20 +52,20 @@ class Dask:
         return (self.folder / "log").read_text()
 
     def kill(self, process: ForkedProcess | None) -> None:
-        """With SIGKILL, and reaps it."""
+        """Kills a process with SIGKILL and waits for its end."""
         assert process
         process.kill()
         process.wait(100)
 
     def stop(self, process: ForkedProcess, number: int = signal.SIGTERM) -> int:
-        """The exit status."""
+        """Sends a signal, waits for the end, and returns the exit status."""
         process.send_signal(number)
         return process.wait(100)
 
     def decoders(self, worker: ForkedProcess) -> list[psutil.Process]:
-        """The decoder children of a worker."""
+        """Returns the decoder children of a worker."""
         found: list[psutil.Process] = []
-        with suppress(psutil.NoSuchProcess):  # one that ends just now
+        with suppress(psutil.NoSuchProcess):  # the worker may end just now
             for forkserver in psutil.Process(worker.pid).children():
                 found += forkserver.children()
         return [child for child in found if alive(child)]
@@ -87,7 +87,9 @@ def dask_in(folder: Path, scheme: str = "tcp", *, start: bool = True, **settings
 
 
 class Clusters:
-    """A cluster for each number of threads, each thread a worker of its own, started when first asked for."""
+    """One cluster for each number of threads. Each thread is a separate worker. A cluster starts when it is first
+    requested.
+    """
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.folder, self._settings = folder, settings
@@ -101,7 +103,7 @@ class Clusters:
             cluster.close()
 
     def with_threads(self, threads: int) -> Dask:
-        """Its media folder is empty."""
+        """Returns the cluster with this number of threads, with an empty media folder."""
         if threads not in self._started:
             folder = self.folder / str(threads)
             folder.mkdir()

@@ -1,4 +1,4 @@
-"""What the tests of the EventStore share: every implementation opened on a folder, and readers that collect."""
+"""Helpers for the tests of the EventStore: every implementation opened on a folder, and readers that collect events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,10 +17,11 @@ from works.events.store import EventStore
 
 T = TypeVar("T")
 
-# Redis is waited for, also on a machine that stands still for a while.
+# Long timeouts, for tests on a machine that may stop for a while: the store waits for Redis.
 PATIENT = RedisTimeouts(answer=60.0, patience=60.0)
-# As a server's, only shorter: what is done while Redis is away need not be waited for long. Whoever needs an answer
-# of such a store while Redis is there asks again until it comes, on a machine that stands still for a while.
+# The timeouts of a server, only shorter, for tests in which Redis is not running. A test that needs an answer of such a
+# store while Redis is running must repeat the request until it succeeds, because a busy machine may exceed the
+# timeouts.
 HASTY = RedisTimeouts(answer=0.6, patience=1.0)
 OPENERS: dict[str, Callable[[Path, int], EventStore]] = {
     "sqlite": lambda folder, keep: SqliteEventStore(folder / "events.db", keep),
@@ -43,7 +44,7 @@ async def opened(kind: str, folder: Path, keep: int = 10_000) -> AsyncIterator[E
 async def opened_redis(
     folder: Path, timeouts: RedisTimeouts = PATIENT, keep: int = 10_000
 ) -> AsyncIterator[RedisEventStore]:
-    """The store of a server process of its own on the Redis of this folder."""
+    """Opens the store of a separate server process on the Redis of this folder."""
     store = RedisEventStore(url_in(folder), keep, timeouts)
     try:
         yield store
@@ -56,17 +57,17 @@ def event(number: int) -> str:
 
 
 def numbered(first: int, last: int) -> list[Event]:
-    """Events whose number is their offset."""
+    """Returns events whose number equals their offset."""
     return [Event(offset, event(offset)) for offset in range(first, last + 1)]
 
 
 async def fill(broker: Broker, stream: str, count: int, *, durable: bool) -> None:
-    """Events 1 to ``count``, each numbered by its offset."""
+    """Appends events 1 to ``count``, each numbered by its offset."""
     await asyncio.gather(*(broker.append(stream, event(number), durable=durable) for number in range(1, count + 1)))
 
 
 async def collect(broker: Broker, stream: str, after: int, count: int) -> list[Event]:
-    """The first ``count`` events that a subscriber sees."""
+    """Subscribes to a stream and returns the first ``count`` events."""
     seen: list[Event] = []
     async with aclosing(aiter(broker.subscribe(stream, after))) as batches:  # type: ignore[type-var]
         async for batch in batches:
@@ -77,7 +78,7 @@ async def collect(broker: Broker, stream: str, after: int, count: int) -> list[E
 
 
 async def is_lost(broker: Broker, stream: str, after: int) -> bool:
-    """Whether a subscriber at that position gets PositionLost rather than an event."""
+    """Returns whether a subscriber at this position gets PositionLost instead of an event."""
     try:
         async with asyncio.timeout(60):
             await collect(broker, stream, after, 1)
@@ -87,7 +88,7 @@ async def is_lost(broker: Broker, stream: str, after: int) -> bool:
 
 
 async def persist(call: Callable[[], Awaitable[T]], failures: list[str] | None = None) -> T:
-    """Makes the call until it is answered; notes what each failure says."""
+    """Repeats the call until it succeeds, and appends the message of each failure to ``failures``."""
     while True:
         try:
             return await call()
@@ -97,7 +98,7 @@ async def persist(call: Callable[[], Awaitable[T]], failures: list[str] | None =
 
 
 async def eventually(presence: Presence, room: str, users: list[str]) -> None:
-    """Waits until those are in the room, and nobody else."""
+    """Waits until exactly these users are present in the room."""
     async with asyncio.timeout(60):
         while True:
             if await presence.present(room) == users:

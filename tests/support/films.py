@@ -1,4 +1,4 @@
-"""Sounds and films for the tests: real files, made by FFmpeg (those in samples/), by Python, or by OpenCV."""
+"""Sounds and films for the tests: real files made by FFmpeg (those in samples/), by Python, or by OpenCV."""
 
 import io
 import tempfile
@@ -16,7 +16,7 @@ _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".webm": "VP80", ".mk
 
 
 def sound(suffix: str) -> bytes:
-    """A third of a second of A: .mp3, .ogg, .m4a, .flac, .weba (all by FFmpeg) or .wav."""
+    """Returns a third of a second of sound: .wav, or a tone from the samples as .mp3, .ogg, .m4a, .flac or .weba."""
     if suffix != ".wav":
         return (SAMPLES / f"sine{suffix}").read_bytes()
     out = io.BytesIO()
@@ -28,7 +28,7 @@ def sound(suffix: str) -> bytes:
 
 @cache
 def film(suffix: str) -> bytes:
-    """Ten frames of a photograph, 64 x 48: .mp4, .m4v, .webm, and .mov, .mkv, .avi."""
+    """Returns a film of ten frames of a photograph, 64 x 48 pixels: .mp4, .m4v, .webm, .mov, .mkv or .avi."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"film{suffix}"
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*_CODECS[suffix]), 10, (64, 48))

@@ -1,7 +1,7 @@
-"""A server within the process of the test: in the test's own event loop, or in a thread that has one.
+"""A server within the process of the test: in the test's event loop, or in a thread with an event loop.
 
-The first is for tests that look into the server or give it a handler of their own, the second for all that need a
-server with settings or an empty store of their own, and no process.
+The first form is for tests that inspect the server or add a handler to it. The second form is for tests that need a
+server with special settings or an empty store, but no separate process.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from works.services import Services
 
 
 def settings_in(folder: Path, **values: Any) -> Settings:
-    """Everything in this folder, and slices decoded in this process, unless said otherwise."""
+    """Returns settings whose files are all in this folder, and whose slices are decoded in this process by default."""
     places = {
         "media": f"file:{folder}/media",
         "events": f"sqlite:{folder}/var/sluice.db",
@@ -41,7 +41,7 @@ def settings_in(folder: Path, **values: Any) -> Settings:
 
 @asynccontextmanager
 async def running(settings: Settings, *routes: tuple[str, type[Any]]) -> AsyncIterator[tuple[int, Services]]:
-    """A server in this event loop: its port and its services. It has all of our routes and these."""
+    """Runs a server in this event loop. It has all normal routes and these. Yields its port and its services."""
     (listening,) = server.listen(settings)
     with listening:
         services = await server.open_services(settings)
@@ -63,16 +63,16 @@ async def running(settings: Settings, *routes: tuple[str, type[Any]]) -> AsyncIt
 
 @asynccontextmanager
 async def serving(folder: Path, *routes: tuple[str, type[Any]]) -> AsyncIterator[str]:
-    """The address of a server in this event loop, ws://127.0.0.1:PORT."""
+    """Runs a server in this event loop, and yields its address, ws://127.0.0.1:PORT."""
     async with running(settings_in(folder, port=0), *routes) as (port, _):
         yield f"ws://127.0.0.1:{port}"
 
 
 class LocalServer(Server):
-    """As a Server, but in a thread of this process: it starts in 14 ms of CPU time, a forked process in 100.
+    """A Server that runs in a thread of this process: it starts in 14 ms of CPU time, a forked process needs 100 ms.
 
-    For tests that neither kill their server nor look at its process, its children or its log, and do not fill it:
-    with isolation=thread, what a slice is at cannot be ended.
+    It is for tests that do not kill their server, do not look at its process, children or log, and do not fill it with
+    work: with isolation=thread, the processing of a slice cannot be stopped.
     """
 
     def __init__(self, folder: Path, port: int | None = None, secret: str | None = SECRET, **settings: object) -> None:
@@ -90,7 +90,7 @@ class LocalServer(Server):
             asyncio.run(self._serve())
         except BaseException as error:
             if self._ready.done():
-                raise  # pytest reports it
+                raise  # pytest reports this exception
             self._ready.set_exception(error)
 
     async def _serve(self) -> None:
@@ -103,7 +103,7 @@ class LocalServer(Server):
         return self._services.metrics.registry.get_sample_value(name, labels) or 0.0
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        assert number == signal.SIGTERM, "it is no process"
+        assert number == signal.SIGTERM, "a LocalServer has no process that can receive this signal"
         if not self._thread.is_alive():
             return 0
         self._loop.call_soon_threadsafe(self._end.set)
@@ -113,13 +113,13 @@ class LocalServer(Server):
 
 
 async def connect(url: str) -> ClientConnection:
-    """A connection of alice, who may do everything."""
+    """Connects as the user alice, who has all scopes."""
     headers = {"Authorization": f"Bearer {issue(SECRET, 'alice', ' '.join(SCOPES), 600)}"}
     return await websockets.connect(url, additional_headers=headers, proxy=None)
 
 
 async def closed(socket: ClientConnection) -> tuple[int, str]:
-    """Code and reason of the server's close."""
+    """Returns code and reason of the server's close."""
     async with asyncio.timeout(60):
         await socket.wait_closed()
     return socket.close_code or 1006, socket.close_reason or ""

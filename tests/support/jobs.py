@@ -1,4 +1,6 @@
-"""What the tests of jobs share: a JobService on a folder, its resources, and histories read to their end."""
+"""Helpers for the tests of jobs: a JobService on a folder, its resources, and functions that read
+the events of a job.
+"""
 
 import asyncio
 import json
@@ -36,7 +38,7 @@ ADMIN = Requester("root", frozenset({"jobs", "admin"}), "http://here")
 
 
 def make_resources(results: ResultStore, uploads: Uploads, threads: StoreThreads, **settings: Any) -> JobResources:
-    """``settings`` by their flat names, each put into the group that has it."""
+    """Returns resources with these settings, given by flat names. Each setting is put into the group that has it."""
 
     def group(kind: type[G]) -> G:
         return kind(**{name: settings.pop(name) for name in kind.model_fields if name in settings})
@@ -60,11 +62,11 @@ def make_resources(results: ResultStore, uploads: Uploads, threads: StoreThreads
 async def running_jobs(
     broker: Broker, marks: Marks, leases: Leases, folder: Path, **settings: Any
 ) -> AsyncIterator[JobService]:
-    """Jobs on an event store that is there; they drain in the end."""
+    """Runs jobs on an existing event store, and drains them at the end."""
     load([KINDS])
     async with uploads.opened(folder) as kept:
         threads = StoreThreads(2)
-        # A lease that outlasts every pause of this process, unless the test is about that.
+        # The lease outlasts every pause of this process, unless the test is about leases.
         chosen = {"job_folder": str(folder / "jobs"), "job_lease": 600} | settings
         resources = make_resources(kept.queue.media, kept, threads, **chosen)  # type: ignore[attr-defined]
         jobs = JobService(broker, marks, leases, kept.queue, resources, str.encode)
@@ -92,7 +94,7 @@ async def start(jobs: JobService, job: str, who: Requester = ALICE, client_id: s
 
 
 async def groups(jobs: JobService, id: str, after: int = 0) -> list[dict[str, Any]]:
-    """The events of the stream after that offset up to the last one, each with its offset."""
+    """Returns the groups of events after this offset up to the last group, each with its offset."""
     found: list[dict[str, Any]] = []
     async with (
         asyncio.timeout(60),
@@ -106,12 +108,12 @@ async def groups(jobs: JobService, id: str, after: int = 0) -> list[dict[str, An
 
 
 async def all_events(jobs: JobService, id: str) -> list[dict[str, Any]]:
-    """All that was told, in order, up to the end."""
+    """Returns all events of a job in order, up to its end."""
     return [event for group in await groups(jobs, id) for event in group["events"]]
 
 
 async def end(jobs: JobService, id: str) -> dict[str, Any]:
-    """The last event; it is the only one of its sort."""
+    """Returns the last event of a job. It must be the only event that ends the job."""
     events = await all_events(jobs, id)
     last = [each for each in events if each["type"] in ("succeeded", "failed", "cancelled", "interrupted")]
     assert last == events[-1:]
@@ -119,7 +121,7 @@ async def end(jobs: JobService, id: str) -> dict[str, Any]:
 
 
 async def wait_for_event(jobs: JobService, id: str, type: str) -> dict[str, Any]:
-    """The first event of that type, waited for."""
+    """Waits for the first event of this type and returns it."""
     async with (
         asyncio.timeout(60),
         aclosing(aiter(jobs.broker.subscribe(job_stream(id), 0))) as batches,  # type: ignore[type-var]

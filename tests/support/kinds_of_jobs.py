@@ -1,4 +1,4 @@
-"""Kinds of jobs for the tests, as a user would add them: a module named by the setting ``job_modules``."""
+"""Kinds of jobs for the tests, written as a user would write them: a module named by the setting ``job_modules``."""
 
 import asyncio
 from pathlib import Path
@@ -47,7 +47,7 @@ class Waiting(Nothing):
 
 @job
 async def waiting(context: JobContext, params: Waiting) -> None:
-    """Waits until it is cancelled, and longer when it is deaf; then it says so in a file."""
+    """Waits until it is cancelled. If ``deaf``, it also ignores the cancellation. In the end it writes to ``file``."""
     await context.target("begun", "running")
     await context.target("done", "ok")
     await context.target("never", "not_started")
@@ -73,33 +73,33 @@ class Loud(Nothing):
 
 @job
 async def loud(context: JobContext, params: Loud) -> None:
-    """Says a great deal."""
+    """Writes many log lines."""
     for number in range(params.lines):
         await context.log(f"{number} {params.text}")
 
 
 @job
 async def asking(context: JobContext, params: Nothing) -> dict[str, Any]:
-    """Goes on when somebody says yes."""
+    """Asks a question and continues once a user approves."""
     by = await context.approve("Shall I?", where="everywhere")
     return {"by": by}
 
 
 @job
 async def failing(context: JobContext, params: Nothing) -> None:
-    """Fails, with what it has so far."""
-    raise JobFailed("too_bad", "it was not to be", {"so_far": 3})
+    """Fails with a partial result."""
+    raise JobFailed("too_bad", "this job always fails", {"so_far": 3})
 
 
 @job
 async def broken(context: JobContext, params: Nothing) -> None:
-    """Has a fault of its own."""
+    """Raises an unexpected exception, as a job with a bug does."""
     raise RuntimeError("a secret of the server")
 
 
 @job(scope="admin")
 async def restricted(context: JobContext, params: Nothing) -> None:
-    """Is for administrators."""
+    """May be started by administrators only."""
 
 
 class Telling(Nothing):
@@ -112,7 +112,7 @@ class Telling(Nothing):
 
 @job
 async def telling(context: JobContext, params: Telling) -> Any:
-    """Tells what it is given; ``result`` is Python."""
+    """Sends the log lines and targets in its parameters; ``result`` is a Python expression."""
     for line in params.logs:
         await context.log(line)
     for target in params.targets:
@@ -129,7 +129,7 @@ class Working(Nothing):
 
 @job
 async def working(context: JobContext, params: Working) -> dict[str, Any]:
-    """Has tasks worked, keeps a file, and tries what nobody may once the job has ended."""
+    """Runs slice tasks and keeps a file as its result."""
     tasks = [Task("anything", f"{number}", small(), deliver="inline") for number in range(params.tasks)]
     done = await asyncio.gather(*(context.run(task) for task in tasks))
     file = context.folder() / "all"
@@ -142,7 +142,7 @@ LATE: list[BaseException] = []
 
 @job
 async def late(context: JobContext, params: Nothing) -> None:
-    """Leaves something behind that goes on telling."""
+    """Leaves a task behind that still calls the context after the job has ended."""
 
     async def tell() -> None:
         try:
@@ -162,7 +162,7 @@ TASKS: list[asyncio.Task[None]] = []
 
 @job
 async def telling_and_asking(context: JobContext, params: Nothing) -> None:
-    """Says so much that nothing more is written but what is urgent, and then asks."""
+    """Writes so many log lines that only urgent events are still written, and then asks a question."""
     for _ in range(15):
         for _ in range(20):
             await context.log("x" * 3900)

@@ -1,4 +1,7 @@
-"""Lossless JPEGs, written by the standard (ITU-T T.81, annex H): an encoder that is not ours has to be here."""
+"""An encoder of lossless JPEGs, written from the standard (ITU-T T.81, annex H).
+
+The tests need it because no installed library writes lossless JPEGs, and the decoder must be tested independently.
+"""
 
 import struct
 
@@ -6,12 +9,15 @@ import numpy as np
 
 from works.imaging.pixels import Image
 
-# Huffman coding, lossless, and the other frames that are: differential, with arithmetic coding, and both.
+# Kinds of lossless frames: Huffman coding, differential, arithmetic coding, and arithmetic coding with differential.
 SOF3, SOF7, SOF11, SOF15 = 0xC3, 0xC7, 0xCB, 0xCF
 
 
 def lossless_jpeg(image: Image, frame: int = SOF3) -> bytes:
-    """A JPEG of exactly these pixels, (h, w) or (h, w, 3) of BGR; the pixel to the left predicts each (predictor 1)."""
+    """Returns a JPEG of exactly these pixels, (h, w) gray or (h, w, 3) BGR, uint8.
+
+    Predictor 1: each pixel is predicted by the pixel to its left.
+    """
     planes = (image[:, :, None] if image.ndim == 2 else image[:, :, ::-1]).astype(np.int32)
     height, width, count = planes.shape
     predicted = np.empty_like(planes)
@@ -21,7 +27,7 @@ def lossless_jpeg(image: Image, frame: int = SOF3) -> bytes:
     bits: list[str] = []
     for difference in (planes - predicted).reshape(-1).tolist():
         size = abs(difference).bit_length()
-        bits.append(f"{size:04b}")  # codes of four bits for the sizes 0 to 8
+        bits.append(f"{size:04b}")  # codes of four bits, for the sizes 0 to 8
         if size:
             bits.append(f"{difference if difference > 0 else difference + (1 << size) - 1:0{size}b}")
     text = "".join(bits)

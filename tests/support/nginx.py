@@ -1,6 +1,6 @@
-"""A real nginx for the tests: Debian's, on a free loopback port, with the ``deploy/nginx.conf`` that we ship.
+"""A real nginx for the tests: Debian's package, on a free loopback port, with the shipped ``deploy/nginx.conf``.
 
-Only the addresses and folders in it are replaced by the test's own.
+Only the addresses and folders in the configuration are replaced by those of the test.
 """
 
 import re
@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 from tests.support.running import GUARD, ROOT
 
 SHIPPED = ROOT / "deploy" / "nginx.conf"
-# What Debian's own nginx.conf has around it, in a folder of the test's.
+# The main configuration of nginx, as in Debian's nginx.conf, with all its files in a folder of the test.
 _AROUND = """
 daemon off;
 worker_processes 2;
@@ -39,7 +39,7 @@ http {{
 
 
 class Nginx:
-    """In front of the servers on these ports, with their folders of results and of uploads."""
+    """An nginx in front of the servers on these ports. It serves their folders of results and uploads."""
 
     def __init__(self, folder: Path, servers: Sequence[int], media: Path, uploads: Path) -> None:
         self.folder = folder / "nginx"
@@ -54,13 +54,13 @@ class Nginx:
         self.start()
 
     def configure(self, servers: Sequence[int]) -> None:
-        """The shipped configuration, for these servers; ``reload`` or ``start`` takes it."""
+        """Writes the shipped configuration for these servers. ``start`` or ``reload`` puts it into effect."""
         text = SHIPPED.read_text()
         line = re.compile(r"^ *server 127\.0\.0\.1:80\d\d (.*);\n", re.MULTILINE)
         (found, *_) = line.finditer(text)
         listed = "".join(f"    server 127.0.0.1:{port} {found[1]};\n" for port in servers)
         text = text[: found.start()] + listed + line.sub("", text[found.start() :])
-        assert "127.0.0.1:80" not in text.partition("upstream")[2], "no server but ours"
+        assert "127.0.0.1:80" not in text.partition("upstream")[2], "the configuration lists another server"
         replaced = {
             "listen 80;": f"listen 127.0.0.1:{self.port};",
             "alias /var/lib/sluice/media/;": f"alias {self._media}/;",
@@ -75,12 +75,12 @@ class Nginx:
         return ["nginx", "-p", str(self.folder), "-e", f"{self.folder}/error.log", "-c", str(self._around), *flags]
 
     def check(self) -> str:
-        """What ``nginx -t`` says of the configuration."""
+        """Returns the output of ``nginx -t``, which checks the configuration."""
         done = subprocess.run(self.command("-t"), capture_output=True, text=True, timeout=2 * GUARD)
         return done.stderr
 
     def start(self) -> None:
-        """Until it answers."""
+        """Starts nginx and waits until it answers."""
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
         end = time.monotonic() + GUARD
@@ -97,11 +97,11 @@ class Nginx:
             return False
 
     def reload(self) -> None:
-        """New workers with the configuration as it is now; the old ones stay until their last connection ends."""
+        """Starts new workers with the current configuration. Old workers end when their last connection has ended."""
         self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
-        """At once, sockets and all."""
+        """Stops nginx immediately; all its connections are closed."""
         self.process.terminate()
         self.process.wait(GUARD)
 

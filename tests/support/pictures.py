@@ -1,4 +1,4 @@
-"""Real pictures for the tests: the photographs and scans that come with scikit-image, and encoded forms of them."""
+"""Real pictures for the tests: the photographs and scans that are installed with scikit-image, in several encodings."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ DATA = Path(skimage.__file__).parent / "data"
 
 @cache
 def photograph(name: str = "astronaut.png") -> Image:
-    """A photograph (512 x 512 astronaut, 600 x 400 coffee.png, 451 x 300 chelsea.png, ...) in BGR."""
+    """Returns a photograph in BGR (512 x 512 astronaut.png, 600 x 400 coffee.png, 451 x 300 chelsea.png, ...)."""
     image = cv2.imread(str(DATA / name), cv2.IMREAD_COLOR)
     assert image is not None, name
     return as_image(image)
@@ -25,7 +25,7 @@ def photograph(name: str = "astronaut.png") -> Image:
 
 @cache
 def scan() -> Image:
-    """A scanned page of print, 384 x 191, gray."""
+    """Returns a scanned page of print, 384 x 191 pixels, gray."""
     image = cv2.imread(str(DATA / "page.png"), cv2.IMREAD_GRAYSCALE)
     assert image is not None
     return as_image(image)
@@ -46,7 +46,7 @@ def decoded(data: bytes) -> Image:
 
 @cache
 def tall(height: int = 10_000, width: int = 800) -> Image:
-    """A tall picture: rows of the photographs, each stretched to the width."""
+    """Returns a tall picture: the photographs below each other, each scaled to the width."""
     rows, total = [], 0
     names = ["astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "hubble_deep_field.jpg"]
     while total < height:
@@ -59,7 +59,7 @@ def tall(height: int = 10_000, width: int = 800) -> Image:
 
 @cache
 def small() -> bytes:
-    """A slice of a photograph that is quick to work: 128 x 64, JPEG."""
+    """Returns a slice of a photograph that is quick to process: 128 x 64 pixels, JPEG."""
     return encoded(photograph()[100:164, 100:228])
 
 
@@ -68,7 +68,7 @@ def animated_gif() -> bytes:
 
 
 def with_pillow(image: Image, format: str, **options: object) -> bytes:
-    """Encoded by Pillow, for what OpenCV does not write: palettes, CMYK, Exif, animation."""
+    """Encodes with Pillow what OpenCV cannot write: palettes, CMYK, Exif, animation."""
     from PIL import Image as Pillow
 
     out = io.BytesIO()
@@ -81,7 +81,7 @@ def with_pillow(image: Image, format: str, **options: object) -> bytes:
 
 
 def animated(format: str, frames: int = 3) -> bytes:
-    """That many frames of a photograph, each shifted a little: PNG, WEBP or GIF."""
+    """Returns an animation of ``frames`` views of a photograph, each shifted a little, as PNG, WEBP or GIF."""
     from PIL import Image as Pillow
 
     pictures = [Pillow.fromarray(photograph()[shift : shift + 40, :60, ::-1]) for shift in range(0, 20 * frames, 20)]
@@ -89,7 +89,7 @@ def animated(format: str, frames: int = 3) -> bytes:
 
 
 def oriented(image: Image, orientation: int, format: str = "JPEG") -> bytes:
-    """The pixels as they are, and an Exif note that says how to turn them."""
+    """Returns the unchanged pixels with an Exif tag that says how a viewer must rotate them."""
     from PIL import Image as Pillow
 
     exif = Pillow.Exif()
@@ -98,7 +98,7 @@ def oriented(image: Image, orientation: int, format: str = "JPEG") -> bytes:
 
 
 def claiming(width: int, height: int) -> bytes:
-    """A PNG without a pixel, whose header claims this size."""
+    """Returns a PNG without pixels whose header declares this size."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
     framed = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks

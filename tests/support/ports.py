@@ -1,7 +1,7 @@
-"""Free loopback ports for the tests, from a block that no other process of tests takes from.
+"""Free loopback ports for the tests. Each process that runs tests takes them from its own block.
 
-They are below those that the system gives out by itself (on Linux from 32,768), so no port 0 and no client's end is
-among them either.
+The ports are below those that the system assigns automatically (on Linux from 32,768). So they never collide with a
+server on port 0 or with the local port of a client.
 """
 
 import itertools
@@ -9,13 +9,13 @@ import socket
 from collections.abc import Iterator
 from functools import cache
 
-# Not 10,000: Chromium does not go to 10,080.
+# The range starts above 10,080, because Chromium refuses to connect to port 10,080.
 _FIRST, _LAST, _BLOCK = 11_000, 31_000, 400
 
 
 @cache
 def _block() -> tuple[socket.socket, Iterator[int]]:
-    """What is bound to its first port says that it is taken, until this process ends."""
+    """Reserves a block of ports until this process ends, by binding the first port of the block."""
     for first in range(_FIRST, _LAST, _BLOCK):
         held = socket.socket()
         try:
@@ -28,7 +28,7 @@ def _block() -> tuple[socket.socket, Iterator[int]]:
 
 
 def free_port() -> int:
-    """One that was not given for as long as can be."""
+    """Returns the free port of the block that was returned least recently."""
     for port in itertools.islice(_block()[1], _BLOCK):
         try:
             with socket.create_server(("127.0.0.1", port)):

@@ -1,4 +1,6 @@
-"""Loads all that a server or a worker loads: forking.py imports it once, before they are forked."""
+"""Imports everything that a server or a worker imports. forking.py imports this module once, before
+it forks servers.
+"""
 
 import importlib
 

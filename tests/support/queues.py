@@ -1,4 +1,6 @@
-"""What the tests of the WorkQueue share: a queue on a folder, slices of known weight, and sight of the processes."""
+"""Helpers for the tests of the WorkQueue: a queue on a folder, slices of known duration, and access
+to the processes.
+"""
 
 import asyncio
 import threading
@@ -31,7 +33,7 @@ from works.storage.results_folder import FolderResults
 
 
 class Seen(BaseQueue):
-    """A queue with what a test wants to know of it."""
+    """A queue with methods that let a test observe it."""
 
     media: FolderResults
     figures: Metrics
@@ -40,7 +42,7 @@ class Seen(BaseQueue):
         return self.figures.registry.get_sample_value("sluice_child_deaths_total", {"reason": reason}) or 0
 
     def worked(self) -> float:
-        """How many have been worked to their end, wanted or not."""
+        """Returns the number of slices that were processed to the end, including cancelled ones."""
         return self.figures.registry.get_sample_value("sluice_work_seconds_count") or 0
 
     def running(self) -> float:
@@ -48,11 +50,11 @@ class Seen(BaseQueue):
 
 
 class InProcesses(ProcessPool, Seen):
-    """Its own decoder children."""
+    """A queue with decoder child processes."""
 
 
 class InThreads(ThreadPool, Seen):
-    """Worker threads of this process."""
+    """A queue with worker threads in this process."""
 
 
 Queue = InProcesses | InThreads
@@ -78,9 +80,10 @@ def make_queue(
 
 
 class OnDask(ClusterQueue, Seen):
-    """``settings`` are those of ClusterSettings; ``answer`` in seconds is how long the scheduler may take for one.
+    """A queue on a Dask cluster. ``settings`` are those of ClusterSettings.
 
-    Both are generous unless said otherwise: a busy machine must not make of a cluster that is there one that is away.
+    ``answer`` is how many seconds the scheduler may take for an answer. All timeouts are long by default, so that a
+    slow cluster on a busy machine is not treated as a lost one.
     """
 
     def __init__(
@@ -116,13 +119,13 @@ class OnDask(ClusterQueue, Seen):
         return self._cluster is not None
 
     def given(self) -> list[str]:
-        """The slices that the cluster has, by their ids."""
+        """Returns the ids of the slices that the cluster has."""
         return [id for _, id in self._running]
 
 
 @asynccontextmanager
 async def on_dask(cluster: Dask, threads: int = 1, **settings: Any) -> AsyncIterator[OnDask]:
-    """Begins when the cluster has so many threads."""
+    """Opens the queue once the cluster has ``threads`` threads."""
     queue = OnDask(cluster, **settings)
     await queue.start()
     try:
@@ -134,10 +137,11 @@ async def on_dask(cluster: Dask, threads: int = 1, **settings: Any) -> AsyncIter
 
 @asynccontextmanager
 async def opened(folder: Path, kind: "str | Clusters" = "process", **settings: Any) -> AsyncIterator[Seen]:
-    """``kind``: the isolation of this machine's decoders, or the clusters to choose from."""
+    """Opens a queue. ``kind`` is the isolation of local decoders, or the clusters from which one is chosen."""
     if isinstance(kind, Clusters):
         threads = settings.pop("workers", 1)
-        # None waits at the cluster: then a queue on a cluster keeps its order to the letter, as a local one does.
+        # With queue_ahead=0 no slice waits at the cluster. Then a queue on a cluster keeps the order as strictly as a
+        # local queue does.
         async with on_dask(kind.with_threads(threads), threads, queue_ahead=0, **settings) as queue:
             yield queue
         return
@@ -157,29 +161,29 @@ def task(
 
 
 def slow(id: str = "slow", session: str = "slow") -> Task:
-    """Several seconds of work, in a call to OpenCV that nothing interrupts."""
+    """Returns a task of several seconds: one call to OpenCV that cannot be interrupted."""
     wide = encoded(as_image(np.tile(photograph(), (7, 7, 1))), quality=30)
     return task(id, session, wide, "blur", options={"radius": 50}, deliver="data")
 
 
 def endless(id: str = "endless", session: str = "endless") -> Task:
-    """Half a minute of work and more: nobody waits for its end."""
+    """Returns a task of more than half a minute. No test waits for its end."""
     return task(id, session, action="blur", options={"radius": 50}, zoom=78, deliver="data")
 
 
 def moderate(id: str, session: str = "s") -> Task:
-    """Some tenths of a second of work."""
+    """Returns a task of some tenths of a second."""
     return task(id, session, encoded(photograph(), quality=30), "blur", options={"radius": 50}, zoom=2)
 
 
 async def begun(queue: Seen) -> None:
-    """Waits until a slice is at work, and is back before anything can come of that."""
+    """Waits until a slice is being processed, and returns before any other code can react."""
     await until(queue.running, pause=0)
 
 
 @contextmanager
 def held(queue: Any) -> Iterator[None]:
-    """Within, nothing comes of what the threads of a queue are at."""
+    """Blocks the threads of a queue in this context, so that they produce no results."""
     go_on = threading.Event()
     process = queue._process
 
@@ -202,10 +206,10 @@ async def error_of(future: "asyncio.Future[Result]") -> WorkError:
 
 
 def running_module(name: str) -> list[psutil.Process]:
-    """The processes that we have started with this module."""
+    """Returns the child processes that were started with this module."""
     found = []
     for each in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):  # one that has ended just now
+        with suppress(psutil.NoSuchProcess):  # a process may end just now
             if name in each.cmdline():
                 found.append(each)
     return found
@@ -222,5 +226,5 @@ def children() -> list[psutil.Process]:
 
 def kill_all(processes: list[psutil.Process]) -> None:
     for each in processes:
-        with suppress(psutil.NoSuchProcess):  # it was dying already
+        with suppress(psutil.NoSuchProcess):  # the process was already ending
             each.kill()

@@ -1,4 +1,4 @@
-"""A JobContext for the tests: a real queue, a real media store and real uploads; the calls of the job are recorded."""
+"""A JobContext for the tests that records the calls of the job. Its queue, media store and uploads are real."""
 
 import asyncio
 import csv
@@ -27,7 +27,7 @@ load()
 
 
 class Recording:
-    """``reports`` has the calls of the job, in order; ``states`` the last state of each target."""
+    """A JobContext that records calls: ``reports`` has them in order, ``states`` has the last state of each target."""
 
     id, user = "job", "alice"
     only: frozenset[str] | None = None
@@ -87,7 +87,7 @@ class Recording:
         return self.resources.results
 
     async def do(self, name: str, **params: Any) -> dict[str, Any]:
-        """The result of the job, its parameters checked as those of users are."""
+        """Runs the job and returns its result. The parameters are checked like those of a user."""
         kind = find(name)
         result = await kind.function(self, kind.check(params))
         assert result is not None
@@ -116,7 +116,7 @@ class Recording:
             return {name: file.read(name) for name in file.namelist()}
 
     async def upload(self, data: bytes, owner: str = "alice", called: str = "") -> str:
-        """Its id."""
+        """Uploads ``data`` and returns the id of the upload."""
         upload = self.resources.uploads.begin(owner, called=called)
         try:
             await upload.write(data)
@@ -129,9 +129,10 @@ class Recording:
 async def recording(
     folder: Path, workers: int = 2, bucket: str = "", store: StoreOptions | None = None, **settings: Any
 ) -> AsyncIterator[Recording]:
-    """The queue decodes in children, as the server's does; ``scans`` is a folder of the settings.
+    """Opens a Recording. Its queue decodes in child processes, as the server does; ``scans`` is a folder of the
+    settings.
 
-    ``bucket``: where uploads are kept, unless on the disk.
+    ``bucket`` is the URL where uploads are stored; by default they are on the disk.
     """
     (folder / "scans").mkdir(exist_ok=True)
     async with queues.opened(folder, workers=workers) as queue:

@@ -1,4 +1,4 @@
-"""A real Redis for the tests: ``redis-server`` on a free loopback port, with its data in a folder of its own."""
+"""A real Redis for the tests: ``redis-server`` on a free loopback port, with its data in a separate folder."""
 
 import signal
 import socket
@@ -12,12 +12,12 @@ from tests.support.ports import free_port
 
 
 def url_in(folder: Path) -> str:
-    """Where the Redis of this folder listens, also as seen from another process."""
+    """Returns the URL of the Redis of this folder. Other processes can call this too."""
     return f"redis://127.0.0.1:{(folder / 'redis' / 'port').read_text()}/0"
 
 
 class Redis:
-    """``appendonly``: whether it has its data back when it is started again."""
+    """A Redis server. ``appendonly`` says whether it still has its data after a restart."""
 
     def __init__(self, folder: Path, *, appendonly: bool = True, **settings: object) -> None:
         self.folder = folder / "redis"
@@ -25,14 +25,14 @@ class Redis:
         self.port = free_port()
         (self.folder / "port").write_text(str(self.port))
         settings = {"appendonly": "yes" if appendonly else "no", "save": "", "bind": "127.0.0.1"} | settings
-        # Nobody cuts the power here. With everysec a Redis whose disk is slow acknowledges for up to 2 s what is not
-        # yet in its file, and a kill in that time takes it away.
+        # No test cuts the power. With appendfsync=everysec, a Redis with a slow disk acknowledges writes up to 2 s
+        # before they are in its file, and a kill in that time would lose them.
         settings = {"appendfsync": "no"} | settings
         self._flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
         self.start()
 
     def start(self) -> None:
-        """Until it has its data and answers."""
+        """Starts Redis and waits until it has loaded its data and answers."""
         command = ["redis-server", "--port", str(self.port), "--dir", str(self.folder), *self._flags]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -50,14 +50,14 @@ class Redis:
             return False
 
     def ask(self, *command: str) -> str:
-        """The first line that Redis answers."""
+        """Sends a command to Redis and returns the first line of the answer."""
         words = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in command)
         with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(f"*{len(command)}\r\n{words}".encode())
             return connection.makefile("r", newline="\r\n").readline().strip()
 
     def pause(self) -> None:
-        """It neither answers nor hangs up: what is sent to it waits."""
+        """Suspends Redis: it neither answers nor closes connections, and requests wait."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:

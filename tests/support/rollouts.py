@@ -1,4 +1,4 @@
-"""What the tests of rollouts share: a context that records, and plans in a line or two."""
+"""Helpers for the tests of rollouts: a context that records calls, and a short notation for plans."""
 
 import asyncio
 from collections import defaultdict
@@ -12,16 +12,16 @@ from works.imaging.task import Result, Task
 from works.jobs import FINAL, JobFailed
 from works.jobs.rollout.job import RolloutParams, rollout
 
-# Generous: no test is about how fast a host is.
+# Long timeouts, because no test is about the speed of a host.
 SETTINGS: dict[str, Any] = {"ssh_connect_timeout": 60, "rollout_kill_timeout": 30}
 
 
 class Recorder:
-    """A JobContext that records its calls. Questions wait in ``questions`` until ``answers`` has an answer."""
+    """A JobContext that records its calls. A question waits in ``questions`` until ``answers`` has an answer."""
 
     def __init__(self, settings: dict[str, Any], folder: Path, only: frozenset[str] | None = None) -> None:
         self.id, self.user, self.only = "job-1", "alice", only
-        # A rollout uses none of the stores.
+        # A rollout uses none of the three stores.
         self.resources = make_resources(*cast(tuple[Any, Any, Any], (None, None, None)), **settings)
         self.stages: list[str] = []
         self.steps: list[tuple[int, int, int | None]] = []
@@ -46,7 +46,7 @@ class Recorder:
         self.reports[name].append({"state": state, **more})
 
     async def run(self, task: Task) -> Result:
-        raise AssertionError("a rollout has no pictures")
+        raise AssertionError("a rollout must not process pictures")
 
     async def approve(self, question: str, **more: Any) -> str:
         self.questions.append({"question": question, **more})
@@ -55,7 +55,7 @@ class Recorder:
         return "bob"
 
     async def keep(self, file: Path, name: str) -> dict[str, Any]:
-        raise AssertionError("a rollout keeps no files")
+        raise AssertionError("a rollout must not keep files")
 
     def folder(self) -> Path:
         return self._folder
@@ -67,7 +67,11 @@ class Recorder:
         return {name: self.state(name) for name in self.reports}
 
     def last(self, name: str) -> dict[str, Any]:
-        """The host's one final state: what was said of it before is that it had not started, and what was under way."""
+        """Returns the final state of a host.
+
+        Also checks that the host has only one final state. Before it, the host was only reported as not started and as
+        running.
+        """
         first, *rest = self.reports[name]
         assert first == {"state": "not_started"} or first["state"] == "skipped"
         ends = [each for each in rest or [first] if each["state"] in FINAL]
@@ -80,7 +84,7 @@ class Recorder:
 
 
 def prepare(fleet: Fleet, text: str, only: frozenset[str] | None = None, **settings: Any) -> Recorder:
-    """``text``: what stands below ``plans:`` in the file."""
+    """Returns a Recorder for a file of plans; ``text`` is the part of the file below ``plans:``."""
     path = fleet.folder / "plans.yaml"
     path.write_text(fleet.yaml() + "plans:\n" + "".join(f"  {line}\n" for line in text.strip("\n").splitlines()))
     known = {"plans": str(path), "ssh_known_hosts": str(fleet.known_hosts), "ssh_key": str(fleet.key)}
@@ -88,14 +92,14 @@ def prepare(fleet: Fleet, text: str, only: frozenset[str] | None = None, **setti
 
 
 def serve_rollouts(start: Start, fleet: Fleet, text: str) -> Server:
-    """A server with this plan, started by ``start``."""
+    """Starts a server with this plan by calling ``start``."""
     settings = prepare(fleet, text).resources.rollout
     names = ("plans", "ssh_known_hosts", "ssh_key", "ssh_connect_timeout", "rollout_kill_timeout")
     return start(**{name: getattr(settings, name) for name in names} | {"job_cancel_timeout": 90})
 
 
 async def carry_out(context: Recorder, **params: Any) -> Recorder:
-    """To its end, whatever that is; ``result`` and ``failure`` of the context say how."""
+    """Runs a rollout to its end, successful or not. The outcome is in ``result`` and ``failure`` of the context."""
     try:
         context.result = await rollout(context, RolloutParams(**{"plan": "update"} | params)) or {}
     except JobFailed as error:
@@ -104,7 +108,10 @@ async def carry_out(context: Recorder, **params: Any) -> Recorder:
 
 
 def plan(*steps: str, **members: Any) -> str:
-    """A plan ``update`` of one stage ``install`` on all hosts; ``top`` and ``stage`` are further members of theirs."""
+    """Returns a plan ``update`` with one stage ``install`` on all hosts.
+
+    ``top`` and ``stage`` contain further members of the plan and of the stage.
+    """
     top, stage = members.get("top", ""), members.get("stage", "")
     lines = ["update:", "  hosts: [all]", *(f"  {line}" for line in top.splitlines()), "  stages:", "  - name: install"]
     lines += [f"    {line}" for line in stage.splitlines()]

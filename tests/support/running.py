@@ -1,4 +1,4 @@
-"""A real server for the tests: a process of ``server.py`` on a free loopback port, in a folder of its own."""
+"""A real server for the tests: a process of ``server.py`` on a free loopback port, in a separate folder."""
 
 import asyncio
 import os
@@ -23,24 +23,25 @@ from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef0123456789abcdef-for-the-tests"
-# Where a test says nothing else, a server is patient with a machine so busy that processes stand still for seconds.
-# Nor does it ping: many a client of the tests is one that says nothing by itself.
+# The default timeouts are so long that a server tolerates a very busy machine, where processes stop for seconds. The
+# server also sends no pings, because many test clients send nothing by themselves.
 PATIENT = {"slice_timeout": 60, "header_timeout": 100, "ping_interval": 600, "video_watchdog": 60, "video_grace": 60}
-# Seconds for whatever is waited for: only against hanging. No test is about how long this is.
+# Seconds that a test waits for anything. This is only a guard against hanging; no test measures this time.
 GUARD = 60
 
 
 def _run(arguments: list[str], folder: Path, environment: dict[str, str], output: int) -> "subprocess.Popen[bytes]":
-    """``python server.py``."""
+    """Starts ``python server.py``."""
     command = [sys.executable, str(ROOT / "server.py"), *arguments]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
 
 
 class Server:
-    """Started with settings as keyword arguments; ``url`` is http://127.0.0.1:PORT. ``secret`` None: no jwt_secret.
+    """A server that was started with these settings. ``url`` is http://127.0.0.1:PORT. With ``secret`` None it has no
+    jwt_secret.
 
-    It is forked from a process that has loaded server.py, unless it is to be ``unforked``: ``python server.py``. Its
-    port is the tests' own, also when it has ended and is to be started again on it.
+    It is forked from a process that has loaded server.py; with ``unforked`` it is a new ``python server.py``. Its port
+    stays reserved for the tests after it has ended, so another server can be started on the same port.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Server:
         port = free_port() if port is None else port
         self.log: list[str] = []
         arguments = [f"--port={port}", *flags]
-        environment |= {"PYTHONUNBUFFERED": "1"}  # a forked one does without
+        environment |= {"PYTHONUNBUFFERED": "1"}  # a forked server does not have this variable
         environment |= {"SLUICE_JWT_SECRET": secret} if secret else {}
         output, written = os.pipe()
         self.process = (_run if unforked else ForkedProcess)(arguments, folder, environment, written)
@@ -89,16 +90,16 @@ class Server:
         return issue(SECRET, name, scope, ttl, **claims)
 
     def children(self) -> list[psutil.Process]:
-        """The decoder children: what the forkserver has forked."""
+        """Returns the decoder children, which are the children of the forkserver."""
         (forkserver,) = psutil.Process(self.process.pid).children()
         return [child for child in forkserver.children() if alive(child)]
 
     def results(self) -> list[str]:
-        """The names in the media folder, results and debris alike."""
+        """Returns the names of all files in the media folder, including leftovers."""
         return sorted(os.listdir(self.media))
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric; 0.0 when it has not been counted yet."""
+        """Returns the value of a metric, or 0.0 when it has not been counted yet."""
         wanted = ",".join(f'{label}="{value}"' for label, value in labels.items())
         line = f"{name}{{{wanted}}}" if labels else name
         for row in httpx.get(f"{self.url}/metrics").text.splitlines():
@@ -107,26 +108,33 @@ class Server:
         return 0.0
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """The exit status, after SIGTERM or another signal."""
+        """Sends SIGTERM or another signal, waits for the end, and returns the exit status."""
         self.process.send_signal(number)
         return self.ended()
 
     def ended(self) -> int:
-        """The exit status of one that was told to stop. Told twice, it may be at its very end, and die of that."""
+        """Waits for the end of a server that was signalled to stop, and returns its exit status.
+
+        Do not send it a second signal: it may be at the very end of its shutdown, and would die of the signal.
+        """
         status = self.process.wait(GUARD)
-        # To its last word: closed while it is read, the log would end in an error of the thread's.
+        # All output must be read first. If the file were closed during the read, the log would end with an error of the
+        # thread.
         self._reader.join(GUARD)
         self._output.close()
         return status
 
 
 Start = Callable[..., Server]
-"""What the fixtures ``start`` and ``start_here`` give: starts a server with these settings."""
+"""The type of the fixtures ``start`` and ``start_here``: they start a server with the settings given as keywords."""
 
 
 @contextmanager
 def hearing_ctrl_c() -> Iterator[None]:
-    """What is started within ends at SIGINT, also where the tests run in the background and are deaf to it."""
+    """Makes programs that are started in this context end at SIGINT.
+
+    Tests that run in the background ignore SIGINT, and their children would inherit that.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -142,19 +150,20 @@ def alive(process: psutil.Process) -> bool:
 
 
 async def until(condition: Any, seconds: float = GUARD, *, pause: float = 0.01) -> None:
-    """Waits for a condition, asking every 10 ms; ``seconds`` is only a guard against hanging.
+    """Waits until a condition is true, and checks it every 10 ms; ``seconds`` is only a guard against hanging.
 
-    With ``pause`` 0 it asks at each turn of the loop: what it waits for is seen before anything can come of it.
+    With ``pause`` 0 it checks the condition at every turn of the event loop. The test then continues before any other
+    code can react to the condition.
     """
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not become true in time"
         await asyncio.sleep(pause)
 
 
 @contextmanager
 def full_disk(most: int = 0) -> Iterator[None]:
-    """Within, no file of this process grows beyond ``most`` bytes: a write fails there, as on a full disk."""
+    """Limits files that this process writes to ``most`` bytes: further writes fail as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:

@@ -1,7 +1,6 @@
-"""A real S3 server for the tests: moto's, as a process of its own on a free loopback port, with one bucket.
+"""A real S3 server for the tests: moto in a separate process on a free loopback port, with one bucket.
 
-It can be stopped, paused and started again (empty), made to refuse everything, and made to believe that an object is
-older than it is.
+Tests can stop it, pause it, restart it (empty), make it refuse all requests, and make objects look older.
 """
 
 import json
@@ -25,14 +24,14 @@ KEY, SECRET = "AKIATESTTESTTESTTEST", "a-secret-that-must-be-seen-nowhere"
 
 
 class S3:
-    """``url`` is where it listens; ``media`` is a store's URL in its bucket."""
+    """An S3 server. ``url`` is where it listens; ``media`` is the URL of a store in its bucket."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.start()
 
     def start(self) -> None:
-        """Until it listens and has an empty bucket; on its old port when it is started again."""
+        """Starts the server and creates an empty bucket. After a restart it has the same port."""
         with (self.folder / "s3.log").open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.s3", str(self.port)],
@@ -50,7 +49,7 @@ class S3:
         self.ask("PUT", "")
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The answer to a request about the bucket or, with a path, something in it."""
+        """Sends a request about the bucket or, with a path, about an object in it. Returns the answer."""
         signed = {"Authorization": f"AWS {KEY}:as-good-as-any"}
         answer = httpx.request(method, f"{self.url}/bucket{path}", headers=signed, timeout=60, **options)
         assert answer.status_code < 300, answer.text
@@ -58,17 +57,17 @@ class S3:
 
     @property
     def settings(self) -> dict[str, str]:
-        """By which a server uses it, but for the secret."""
+        """The settings with which a server uses the bucket, without the secret."""
         return {"store_endpoint": self.url, "store_region": "us-east-1", "store_key": KEY}
 
     @property
     def values(self) -> dict[str, str]:
-        """As StoreOptions take them."""
+        """The settings in the form that StoreOptions takes."""
         names = {"aws_endpoint_url_s3": self.url, "aws_region": "us-east-1"}
         return names | {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
 
     def keys(self, prefix: str = "") -> list[str]:
-        """All keys that begin so."""
+        """Returns all keys that start with ``prefix``."""
         tree = ElementTree.fromstring(self.ask("GET", "", params={"list-type": "2", "prefix": prefix}).text)
         return [str(found.text) for found in tree.iter("{http://s3.amazonaws.com/doc/2006-03-01/}Key")]
 
@@ -79,22 +78,22 @@ class S3:
         self.ask("PUT", f"/{key}", content=data)
 
     def age(self, part: str, seconds: float) -> None:
-        """Everything with this in its key is as if that much older."""
+        """Makes all objects whose key contains ``part`` look older by that many seconds."""
         httpx.post(f"{self.url}/-/age", params={"part": part, "seconds": seconds}, timeout=60).raise_for_status()
 
     def refuse(self, status: int, code: str) -> None:
-        """From now on every request is answered so; status 0: no longer."""
+        """Answers every further request with this status and code; status 0 ends it."""
         httpx.post(f"{self.url}/-/refuse", params={"status": status, "code": code}, timeout=60).raise_for_status()
 
     def deny(self, *actions: str) -> None:
-        """The bucket's policy denies these actions to everybody."""
+        """Sets a bucket policy that denies these actions to every user."""
         resources = ["arn:aws:s3:::bucket", "arn:aws:s3:::bucket/*"]
         denied = {"Effect": "Deny", "Principal": "*", "Action": list(actions), "Resource": resources}
         policy = {"Version": "2012-10-17", "Statement": [denied]}
         self.ask("PUT", "", params={"policy": ""}, content=json.dumps(policy))
 
     def pause(self) -> None:
-        """It neither answers nor hangs up: what is sent to it waits."""
+        """Suspends the server: it neither answers nor closes connections, and requests wait."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -120,7 +119,7 @@ Start = Callable[..., Any]
 
 
 class _Backdoor:
-    """moto's application, and what the tests need to do to it."""
+    """Wraps moto's application and adds requests by which tests control it."""
 
     def __init__(self, application: Any) -> None:
         self._application = application

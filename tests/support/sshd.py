@@ -1,6 +1,6 @@
-"""Hosts for the tests: real OpenSSH servers on free loopback ports, and asyncssh servers for the strange ones.
+"""Hosts for the tests: real OpenSSH servers on free loopback ports, and asyncssh servers for unusual behaviour.
 
-All of them let in the user that runs the tests, with one key. What is run on a host is run on this machine.
+All hosts accept the user who runs the tests, with one key. A command on a host runs on this machine.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 MaxStartups 1000
 UseDNS no
-# So that bash passes over ~/.bashrc: what the user of this machine has there may take seconds.
+# With SHLVL above 1 bash does not read ~/.bashrc, which may take seconds for the user of this machine.
 SetEnv SHLVL=3
 """
 Process = Callable[["asyncssh.SSHServerProcess[bytes]"], Awaitable[None]]
 
 
 def make_key(path: Path) -> str:
-    """A private key there; its public key, as known_hosts has it."""
+    """Writes a private key to ``path`` and returns the public key in the format of known_hosts."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key(path)
     path.chmod(0o600)
@@ -48,7 +48,7 @@ def make_key(path: Path) -> str:
 
 
 class Sshd:
-    """An OpenSSH server that listens on up to 16 ports: as many hosts, as far as a client can tell."""
+    """An OpenSSH server that listens on up to 16 ports. A client sees each port as a separate host."""
 
     def __init__(self, folder: Path, ports: list[int], name: str = "host") -> None:
         self.ports = ports
@@ -57,7 +57,7 @@ class Sshd:
         lines = [f"ListenAddress 127.0.0.1:{port}" for port in ports]
         config.write_text("\n".join(lines) + _CONFIG.format(folder=folder, name=name))
         if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd will not start as root without it
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd does not start as root without this folder
         program = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
         assert program, "sshd is not installed: apt-get install openssh-server"
         self.log = folder / f"{name}.log"
@@ -84,7 +84,7 @@ def _answers(port: int) -> bool:
 
 
 class Fleet:
-    """A folder with the key of ours, ``known_hosts`` and the hosts by name: what a plan and the settings need."""
+    """A folder with the client key, ``known_hosts`` and the hosts by name. Plans and settings refer to these files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -95,14 +95,14 @@ class Fleet:
         self.known_hosts.touch()
 
     def add(self, name: str, port: int, public: str = "") -> None:
-        """Without ``public`` its key is not known."""
+        """Adds a host. Without ``public``, the key of the host is not in ``known_hosts``."""
         self.hosts[name] = port
         if public:
             with self.known_hosts.open("a") as known:
                 known.write(f"[127.0.0.1]:{port} {public}\n")
 
     def yaml(self) -> str:
-        """Its hosts, and the group ``all`` of them, as the beginning of a file of plans."""
+        """Returns the hosts, and the group ``all`` of them, as the first part of a file of plans."""
         lines = [f"  {name}: {{address: 127.0.0.1, port: {port}}}" for name, port in self.hosts.items()]
         names = ", ".join(self.hosts)
         return "\n".join(
@@ -111,7 +111,7 @@ class Fleet:
 
 
 def gone(group: int) -> bool:
-    """Whether nothing of this process group is left but what waits to be buried."""
+    """Returns whether no process of this process group is left, except zombies."""
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
@@ -121,9 +121,9 @@ def gone(group: int) -> bool:
 
 @contextmanager
 def sshd(fleet: Fleet, *names: str, known: bool = True) -> Iterator[Sshd]:
-    """A real sshd with a port for each of these hosts."""
+    """Runs a real sshd with one port for each of these hosts."""
     server = Sshd(fleet.folder, [free_port() for _ in names], f"sshd-{names[0]}")
-    while "Address already in use" in server.log.read_text():  # somebody was quicker
+    while "Address already in use" in server.log.read_text():  # another process took the port first
         server.stop()
         server = Sshd(fleet.folder, [free_port() for _ in names], f"sshd-{names[0]}")
     for name, port in zip(names, server.ports, strict=True):
@@ -136,7 +136,10 @@ def sshd(fleet: Fleet, *names: str, known: bool = True) -> Iterator[Sshd]:
 
 @asynccontextmanager
 async def strange(fleet: Fleet, process: Process, *names: str, lie: bool = False) -> AsyncIterator[None]:
-    """Hosts in this process that do what ``process`` says. ``lie``: their key is another one than is known."""
+    """Runs hosts in this process that behave as ``process`` does.
+
+    With ``lie``, their key differs from the known key.
+    """
     key = asyncssh.generate_private_key("ssh-ed25519")
     ours = asyncssh.read_authorized_keys(str(fleet.key.with_suffix(".pub")))
     held: list[asyncssh.SSHServerConnection] = []
@@ -173,7 +176,7 @@ async def strange(fleet: Fleet, process: Process, *names: str, lie: bool = False
 
 @asynccontextmanager
 async def silent(fleet: Fleet, *names: str) -> AsyncIterator[None]:
-    """Hosts that take the connection and say nothing."""
+    """Runs hosts that accept connections but send nothing."""
     held: list[asyncio.StreamWriter] = []
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -193,7 +196,7 @@ async def silent(fleet: Fleet, *names: str) -> AsyncIterator[None]:
 
 @contextmanager
 def refusing(fleet: Fleet, *names: str) -> Iterator[None]:
-    """Hosts on which nobody listens; their ports stay taken."""
+    """Reserves ports for hosts on which no server listens."""
     held = [socket.socket() for _ in names]
     for name, each in zip(names, held, strict=True):
         each.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Stores of results of every kind, and what tests do to them from outside."""
+"""Stores of results of every kind, with functions by which tests change them from outside."""
 
 import os
 import secrets
@@ -17,8 +17,11 @@ from works.storage.results_folder import FolderResults
 
 @dataclass(frozen=True)
 class Stand:
-    """``age`` makes a name that many seconds older; ``names`` is all there is, debris too; ``place_odd`` puts there
-    something under a name that the store never gave."""
+    """A store with functions for tests.
+
+    ``age`` makes an object look older by that many seconds. ``names`` returns the names of all objects, including
+    leftovers. ``place_odd`` creates an object under a name that the store never generates.
+    """
 
     store: ResultStore
     age: Callable[[str, float], None]
@@ -53,7 +56,7 @@ def folder_stand(folder: Path) -> Stand:
 
 
 def s3_stand(s3: S3, **bounds: int) -> Stand:
-    """Under a prefix of its own; ``bounds`` are those of a sweep."""
+    """Returns a store under its own prefix of the bucket; ``bounds`` are the limits of a sweep."""
     prefix = secrets.token_hex(4)
     options = StoreOptions(30.0, None, s3.values)
     return Stand(

@@ -1,7 +1,7 @@
-"""Cameras and recordings for the tests: real ones, by FFmpeg, with a number in each frame that is read off its pixels.
+"""Cameras and recordings for the tests, produced by FFmpeg. The pixels of each frame contain its number.
 
-The number stands in the picture as bits, white and black blocks 20 pixels wide in two rows of eight, so it survives
-H.264, JPEG and being made smaller.
+The number is drawn as bits: white and black blocks of 40 x 40 pixels in two rows of eight. It can still be read after
+H.264, JPEG compression and scaling down.
 """
 
 import io
@@ -23,7 +23,7 @@ WIDTH, HEIGHT = ACROSS * BLOCK, 2 * BLOCK + 100
 
 
 def numbered(number: int) -> np.ndarray:
-    """A grey picture, uint8, HEIGHT x WIDTH, that says this number."""
+    """Returns a grey picture, uint8, (HEIGHT, WIDTH), whose blocks show this number."""
     picture = np.full((HEIGHT, WIDTH), 128, np.uint8)
     for bit in range(BITS):
         top, left = bit // ACROSS * BLOCK, bit % ACROSS * BLOCK
@@ -32,7 +32,7 @@ def numbered(number: int) -> np.ndarray:
 
 
 def noisy(number: int) -> np.ndarray:
-    """The same four times as large, with noise below: some 500 KB as a JPEG."""
+    """Returns the picture of ``numbered`` four times as large, with noise in its lower part: about 500 KB as a JPEG."""
     picture = np.kron(numbered(number), np.ones((4, 4), np.uint8))
     noise = np.random.default_rng(number).integers(0, 256, (4 * (HEIGHT - 2 * BLOCK), 4 * WIDTH), np.uint8)
     picture[8 * BLOCK :] = noise
@@ -40,7 +40,7 @@ def noisy(number: int) -> np.ndarray:
 
 
 def number_in(jpeg: bytes) -> int:
-    """The number in a JPEG of any size."""
+    """Returns the number that a JPEG of any size shows."""
     picture = np.asarray(Pillow.open(io.BytesIO(jpeg)).convert("L"))
     block = picture.shape[1] / ACROSS
     number = 0
@@ -53,7 +53,7 @@ def number_in(jpeg: bytes) -> int:
 
 
 def make_clip(path: Path, frames: int, fps: int = 25, draw: Callable[[int], np.ndarray] = numbered) -> Path:
-    """An H.264 film whose frames are numbered from 0, with a key frame every second."""
+    """Writes an H.264 film with a key frame every second, whose frames are numbered from 0, and returns its path."""
     height, width = draw(0).shape
     command = f"-f rawvideo -pix_fmt gray -s {width}x{height} -r {fps} -i - -c:v libx264 -preset ultrafast"
     command += f" -tune zerolatency -g {fps} -pix_fmt yuv420p -y"
@@ -63,16 +63,17 @@ def make_clip(path: Path, frames: int, fps: int = 25, draw: Callable[[int], np.n
 
 
 def publish(clip: Path, url: str) -> "subprocess.Popen[bytes]":
-    """FFmpeg itself, which serves one capture at this address and then ends: http://... or rtmp://..."""
+    """Starts FFmpeg as a server at this http:// or rtmp:// address. It serves a single client and then ends."""
     form = "flv" if url.startswith("rtmp") else "mpegts"
     command = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(clip), "-c", "copy", "-f", form]
     return subprocess.Popen([*command, "-listen", "1", url], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 class Camera:
-    """An address that sends MPEG-TS over HTTP to whoever asks, each time from the beginning of the clip, by FFmpeg.
+    """A camera: an address that sends MPEG-TS over HTTP to every client, each time from the start of the clip, with
+    FFmpeg.
 
-    ``opened`` counts those who asked.
+    ``opened`` counts the clients that have connected.
     """
 
     def __init__(self, clip: Path) -> None:
@@ -102,7 +103,7 @@ class Camera:
             end.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
             with self._changing:
                 if listening is not self._listening:
-                    return  # it was lost meanwhile, and is not to be served behind its back
+                    return  # the camera was lost in the meantime, so this client must not be served
                 process = subprocess.Popen(
                     [*command, "-f", "mpegts", "-flush_packets", "1", "pipe:1"],
                     stdin=subprocess.DEVNULL,
@@ -112,7 +113,7 @@ class Camera:
             process.wait()
 
     def lose(self) -> None:
-        """Nobody is served any more, and nothing listens."""
+        """Stops serving all clients and stops listening, as when a camera is unplugged."""
         with self._changing:
             if self._listening:
                 self._listening.shutdown(socket.SHUT_RDWR)
@@ -124,14 +125,14 @@ class Camera:
             self._processes.clear()
 
     def freeze(self) -> None:
-        """The connections stay, and nothing comes any more."""
+        """Stops sending while the connections stay open."""
         with self._changing:
             for process in self._processes:
                 process.send_signal(signal.SIGSTOP)
 
 
 class Deaf:
-    """An address that takes connections and never says a word."""
+    """An address that accepts connections but never sends a byte."""
 
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)

@@ -1,4 +1,4 @@
-"""What the tests of Uploads share: a folder of them with a queue, and users who send."""
+"""Helpers for the tests of Uploads: an upload store with a queue, and functions that send files as a user."""
 
 import os
 from collections.abc import AsyncIterator
@@ -30,7 +30,10 @@ def make_uploads(
     options: StoreOptions | None = None,
     **settings: Any,
 ) -> Uploads:
-    """Uploads at that URL, their spool in that folder; ``settings`` are of uploads and of pictures."""
+    """Returns Uploads that store files at this URL and keep their spool in this folder.
+
+    ``settings`` are those of uploads and of pictures.
+    """
     limits = {name: settings.pop(name) for name in ImageLimits.model_fields if name in settings}
     store = open_upload_store(url, options or StoreOptions(), folder / "spool")
     return Uploads(store, queue, UploadSettings(uploads=url, **settings), ImageLimits(**limits), threads)
@@ -45,7 +48,7 @@ async def opened(folder: Path, **settings: Any) -> AsyncIterator[Uploads]:
 
 
 async def send(uploads: Uploads, data: bytes, owner: str = "alice") -> Attachment:
-    """Sent in pieces, and all that belongs to it cleared away."""
+    """Sends the data in pieces, and checks that its temporary files are deleted."""
     upload = uploads.begin(owner)
     try:
         for start in range(0, len(data), 300_000):
@@ -68,7 +71,7 @@ def metrics_of(uploads: Uploads) -> CollectorRegistry:
 
 
 async def unknown(uploads: Uploads, owner: str, *ids: str) -> str:
-    """The message of a WorkError not_found; the same of ``find``, ``keep`` and ``attach``."""
+    """Returns the message of the error ``not_found``, which must be the same for ``find``, ``keep`` and ``attach``."""
     messages = set()
     for method in (uploads.find, uploads.keep, uploads.attach):
         with pytest.raises(WorkError) as caught:
@@ -84,7 +87,7 @@ def names(uploads: Uploads) -> list[str]:
 
 
 def age(uploads: Uploads, id: str, seconds: float) -> None:
-    """Everything of that upload is as if that much older."""
+    """Makes all files of an upload look older by that many seconds."""
     for path in uploads.place.glob(f"*{id}*"):
         then = path.stat().st_mtime - seconds
         os.utime(path, (then, then))

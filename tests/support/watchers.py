@@ -1,4 +1,4 @@
-"""What the tests of jobs share: a client of /ws/jobs that knows what it was told."""
+"""A client of /ws/jobs for the tests of jobs."""
 
 import secrets
 from typing import Any
@@ -15,7 +15,7 @@ def events_in(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class Watcher(Client):
-    """``async with await Watcher.enter(server, name)``."""
+    """A client of /ws/jobs. Use it as ``async with await Watcher.enter(server, name)``."""
 
     @classmethod
     async def enter(cls, server: Server, name: str = "alice", scope: str = "jobs", **options: Any) -> "Watcher":
@@ -37,7 +37,7 @@ class Watcher(Client):
         return answer
 
     async def groups(self, id: str, most: int = 1_000_000) -> list[dict[str, Any]]:
-        """The next groups of events, up to the last one or so many."""
+        """Returns the next groups of events, at most ``most``, up to the group that ends the job."""
         found: list[dict[str, Any]] = []
         while len(found) < most:
             found.append(await self.wait_for("events", id=id))
@@ -46,13 +46,13 @@ class Watcher(Client):
         return found
 
     async def until(self, id: str, type: str) -> dict[str, Any]:
-        """The group in which an event of that type is told."""
+        """Waits for a group that contains an event of this type, and returns the group."""
         while True:
             group = await self.wait_for("events", id=id)
             if any(event["type"] == type for event in group["events"]):
                 return group
 
     async def refused(self, type: str, **members: Any) -> dict[str, Any]:
-        """The error with which this is answered."""
+        """Sends a message and returns the error that answers it."""
         await self.send(type, **members)
         return await self.wait_for("error")

@@ -1,4 +1,4 @@
-"""Zips for the tests, good ones and those that are made to harm."""
+"""Zip files for the tests, valid files and malicious ones."""
 
 import io
 import stat
@@ -13,14 +13,16 @@ def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED, mode:
     with zipfile.ZipFile(out, "w", method) as file:
         for name, data in files.items():
             entry = zipfile.ZipInfo("x" * len(name))
-            entry.filename = name  # whatever it is: the constructor would mend it
+            entry.filename = name  # set afterwards, because the constructor would correct an invalid name
             entry.compress_type, entry.external_attr = method, mode << 16
             file.writestr(entry, data)
     return out.getvalue()
 
 
 def with_flags(data: bytes, flags: int) -> bytes:
-    """The same with these bits in the flags of each entry, in its header and in the list."""
+    """Returns the zip with these bits set in the flags of each entry, in the local header and in
+    the central directory.
+    """
     out = bytearray(data)
     for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         at = -1
@@ -30,7 +32,10 @@ def with_flags(data: bytes, flags: int) -> bytes:
 
 
 def overlapping(data: bytes, count: int) -> bytes:
-    """A zip of ``count`` entries, 00.jpg and so on, all of which are the same bytes (David Fifield's bomb)."""
+    """Returns a zip bomb as described by David Fifield.
+
+    Its ``count`` entries, 00.jpg, 01.jpg and so on, all refer to the same bytes of the file.
+    """
     packed = zlib.compressobj(9, zlib.DEFLATED, -15)
     body = packed.compress(data) + packed.flush()
     fields = struct.pack("<HHHHHIII", 20, 0, 8, 0, 0, zlib.crc32(data), len(body), len(data))

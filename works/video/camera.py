@@ -1,6 +1,6 @@
-"""A live source in its child process: one thread captures frame after frame, the other encodes the newest.
+"""Reads a live source in its child process: one thread captures frames, the other thread encodes the newest frame.
 
-So a picture that takes long to encode costs frames, never delay.
+A picture that takes long to encode therefore reduces the frame rate, but does not add delay.
 """
 
 import os
@@ -13,22 +13,26 @@ import cv2
 from works.imaging.pixels import as_image
 from works.video.frame_sender import FrameSender, Shot, Want
 
-# Two frames are enough to guess the rate by: so the first picture is there after 0.2 s. The usual ``nobuffer`` would
-# throw away what was read for that, the key frame too, and wait for the next: 1.1 s, or 4.2 with one every 4 s.
+# FFmpeg estimates the frame rate from two frames only, so that the first picture is available after 0.2 s. The usual
+# flag ``nobuffer`` would discard the frames that were read for the estimate, including the key frame, and wait for the
+# next key frame: 1.1 s, or 4.2 s when the stream has a key frame every 4 s.
 _LOW_LATENCY = "flags;low_delay|fpsprobesize;2|max_delay;100000"
-# The server's watchdog kills a capture that hangs, so OpenCV's own timeouts (30 s by default) are set to a day.
+# The server's watchdog kills a capture that hangs, so OpenCV's own timeouts (30 s by default) are set to one day.
 _NEVER_MS = 24 * 3600 * 1000
 
 
 def open_capture(url: str, options: str) -> cv2.VideoCapture:
-    """``options`` are FFmpeg's, as ``name;value|name;value``. One thread decodes: several hold back a frame each."""
+    """Opens a source with FFmpeg. ``options`` are FFmpeg's, written as ``name;value|name;value``.
+
+    FFmpeg decodes in a single thread, because every additional thread delays the output by one frame.
+    """
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _NEVER_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _NEVER_MS]
     return cv2.VideoCapture(url, cv2.CAP_FFMPEG, [*limits, cv2.CAP_PROP_N_THREADS, 1])
 
 
 def run(sender: FrameSender, parameters: dict[str, Any]) -> None:
-    """Sends frames until the source is lost, then reports why."""
+    """Sends frames until the source is lost, then reports the reason."""
     url = parameters["url"]
     if url.startswith("/dev/"):
         capture = cv2.VideoCapture(url, cv2.CAP_V4L2)
@@ -57,13 +61,15 @@ def run(sender: FrameSender, parameters: dict[str, Any]) -> None:
 
 
 def _frames_a_second(capture: cv2.VideoCapture) -> float | None:
-    """The rate that the stream declares; None when it is implausible, such as 90,000."""
+    """Returns the frame rate that the stream declares, or None when the rate is implausible, such as 90,000."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     return round(fps, 3) if 0 < fps <= 1000 else None
 
 
 def _capture_frames(capture: cv2.VideoCapture, sender: FrameSender, newest: "NewestShot") -> None:
-    """Runs in a thread of its own. The picture that was grabbed at the opening is the first."""
+    """Captures frames in a separate thread. The first frame is the picture that was grabbed when
+    the source was opened.
+    """
     number = 1
     while True:
         wants = sender.due(time.monotonic())
@@ -79,7 +85,10 @@ def _capture_frames(capture: cv2.VideoCapture, sender: FrameSender, newest: "New
 
 
 class NewestShot:
-    """A slot for one picture between two threads, with the feeds that want it. ``number`` counts captured pictures."""
+    """A slot that passes one picture, and the feeds that want it, from one thread to another.
+
+    ``number`` is the count of captured pictures.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -89,13 +98,18 @@ class NewestShot:
         self.ended = False
 
     def put(self, shot: Shot, wants: frozenset[Want]) -> None:
-        """Replaces a picture that was not taken; the feeds that wanted that one get this one."""
+        """Puts a picture into the slot. It replaces a picture that was not taken; feeds that wanted the old one get the
+        new one.
+        """
         with self._changed:
             self._shot, self._wants = shot, self._wants | wants
             self._changed.notify()
 
     def take(self, seconds: float) -> tuple[Shot, frozenset[Want]] | None:
-        """Waits for a picture, at most ``seconds``. None when none came, or the source has ended."""
+        """Waits at most ``seconds`` for a picture and takes it.
+
+        Returns None on a timeout or when the source has ended.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._shot or self.ended, seconds)
             shot, wants = self._shot, self._wants

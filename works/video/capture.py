@@ -1,6 +1,7 @@
-"""A Capture is one open source. Its child process is killed when it hangs, and started again when the source is lost.
+"""A Capture is one open source. It kills its child process when the process hangs, and starts another when the source
+is lost.
 
-Its watches stay meanwhile, and get placeholders.
+The watches of the capture stay open during that time and receive placeholders.
 """
 
 import asyncio
@@ -25,24 +26,25 @@ from works.video.watch import SourceCounters, Watch
 
 log = structlog.get_logger()
 
-# Seconds before the first retry, doubled for each that fails.
+# Seconds before the first retry. The delay doubles with each retry that fails.
 _FIRST_RETRY_DELAY = 0.5
-# Seconds for a process to start, on a busy machine; its first report starts the watchdog.
+# Seconds for a process to start on a busy machine. The watchdog applies after the first report of the process.
 _START_TIMEOUT = 30.0
 _REASONS = ("unreachable", "no_video", "ended", "crashed")
-# Of a placeholder when no picture has come yet.
+# The size of a placeholder while the size of the source is not known yet.
 _DEFAULT_SIZE = 640, 360
 
 
 class _Lost(Exception):
-    """The child reports that no more frames will come; the argument is the reason."""
+    """Raised when the child reports that the source is lost; the argument is the reason."""
 
 
 class Capture:
-    """``begin`` starts it, ``close`` ends it at once.
+    """One open source, with its watches and the child process that reads it.
 
-    ``opened`` is done once the source is open; for one that cannot be opened it has a WorkError. ``on_failed`` is
-    called when no more frames will come.
+    ``begin`` starts the capture, ``close`` ends it immediately. The future ``opened`` completes once the source is
+    open, or fails with a WorkError when the source cannot be opened. ``on_failed`` is called when the capture has ended
+    and will not be retried.
     """
 
     def __init__(
@@ -63,11 +65,11 @@ class Capture:
         self._settings, self._counts, self._on_failed = settings, counts, on_failed
         self._process = CaptureProcess(forkserver)
         self._forkserver = forkserver
-        self._loss: dict[str, Any] = {}  # reason and retry_ms, while the source is lost
-        self._properties: dict[str, Any] = {}  # of the source: size, fps, duration
+        self._loss: dict[str, Any] = {}  # holds reason and retry_ms while the source is lost
+        self._properties: dict[str, Any] = {}  # holds size, fps and duration of the source
         self._position, self._paused, self._speed = request.position, request.paused, 1.0
-        self._seek_target: float | None = None  # until the child has sought: earlier frames are from before
-        self._seq = self._number = 0  # of the last frame: over all children, and in this one
+        self._seek_target: float | None = None  # the position of a seek that the child has not reported as done yet
+        self._seq = self._number = 0  # the number of the last frame: in all children, and in the current child
         self._is_open = False
         self._sent_wants: list[list[Any]] = []
 
@@ -83,21 +85,23 @@ class Capture:
             self.opened.cancel()
 
     def describe(self) -> dict[str, Any]:
-        """Its state and what is known of its source: the members of a ``state`` message."""
+        """Returns the state of the capture and the known properties of its source, as members of a
+        ``state`` message.
+        """
         file = {"position": round(self._position, 3), "factor": self._speed} if self.source.kind == "file" else {}
         return {"source": self.source.name, "state": self.state, **self._loss, **self._properties, **file}
 
     def steer(self, **changes: Any) -> None:
-        """Sets ``paused``, ``seek`` (seconds) or ``speed`` of a file, and notifies its watch."""
+        """Sets ``paused``, ``seek`` (seconds) or ``speed`` of a file, and notifies the watch of the file."""
         self._paused, self._speed = changes.get("paused", self._paused), changes.get("speed", self._speed)
         self._seek_target = changes.get("seek", self._seek_target)
         self._process.send(changes)
         if "seek" in changes or (self.state == "ended" and changes.get("paused") is False):
-            return  # its watch is notified when the child has done it
+            return  # the watch is notified once the child has done the seek
         self._set_state(self._playback_state() if self.state in ("playing", "paused") else self.state, **self._loss)
 
     def update_wants(self) -> None:
-        """Sends the child what its feeds want, if that has changed."""
+        """Sends the child the list of wanted encodings if the list has changed."""
         wants = self.feeds.wants()
         if wants != self._sent_wants:
             self._sent_wants = wants
@@ -129,7 +133,7 @@ class Capture:
                 return self._fail(_unopened(reason, self._settings.video_watchdog))
             failures += 1
             if self.source.kind == "file" and failures >= ATTEMPTS:
-                return self._fail(WorkError("crashed", f"the file ended its process {ATTEMPTS} times"))
+                return self._fail(WorkError("crashed", f"the process that reads the file crashed {ATTEMPTS} times"))
             tries = 1 if self._is_open else tries + 1
             longest = min(_FIRST_RETRY_DELAY * 2 ** min(tries - 1, 20), self._settings.video_retry)
             delay = longest * random.uniform(0.5, 1.0)
@@ -139,7 +143,9 @@ class Capture:
             await asyncio.sleep(delay)
 
     async def _run_child(self) -> str:
-        """Runs one child until the source is lost, and returns why. Raises WorkError when a retry would be useless."""
+        """Runs one child until the source is lost, and returns the reason. Raises WorkError when a retry would be
+        useless.
+        """
         self._process, self._number = CaptureProcess(self._forkserver), 0
         source, watchdog = self.source, self._settings.video_watchdog
         parameters: dict[str, Any] = {"kind": source.kind, "url": source.url, "transport": source.transport}
@@ -147,7 +153,8 @@ class Capture:
         parameters["beat"] = min(1.0, watchdog / 4)
         try:
             await self._process.open(parameters | self._playback_members())
-            # Again: it may have been steered meanwhile.
+            # Sends the state of the playback once more: the user may have paused, sought or changed the speed during
+            # the start.
             self._process.send({"want": self._sent_wants} | self._playback_members())
             self._handle(*await self._process.receive(_START_TIMEOUT))
             while True:
@@ -203,13 +210,13 @@ class Capture:
             self.feeds.publish(key, frame)
 
     def _publish_placeholders(self) -> None:
-        """Gives each feed a placeholder of the size that its frames had."""
+        """Publishes a placeholder to each feed, in the size of the feed's frames."""
         self._seq += 1
         for feed in self.feeds.all():
             feed.publish(self._placeholder(feed.width))
 
     def offer_placeholder(self, watch: Watch) -> None:
-        """Gives a new watch a placeholder while the source is lost."""
+        """Offers a placeholder to a new watch while the source is lost."""
         if self.state == "reconnecting":
             watch.offer(self._placeholder(watch.size[0]))
 
@@ -222,21 +229,26 @@ class Capture:
         """Ends this capture without a retry."""
         if not self.opened.done():
             self.opened.set_exception(error)
-            self.opened.exception()  # of a file it is for who opens it; nothing waits for that of a live source
+            # Marks the exception as retrieved. Nothing awaits ``opened`` of a live source, and asyncio would log the
+            # exception.
+            self.opened.exception()
         for watch in list(self.watches):
             watch.close()
             watch.notify({"type": "error", **error.as_dict(), "ended": True})
         self._on_failed(self)
 
     def _on_end(self, task: "asyncio.Task[None]") -> None:
-        """An unexpected error ends its watches: they are not to wait for frames that never come."""
+        """Ends the watches after an unexpected error, so that they do not wait for frames that never arrive."""
         if not task.cancelled() and task.exception():
             log.error("video.capture_failed", source=self.source.name, exc_info=task.exception())
-            self._fail(WorkError("internal", "this source failed; the server's log says why", temporary=True))
+            self._fail(WorkError("internal", "this source failed; the server's log has the details", temporary=True))
 
 
 def _within(size: list[int] | tuple[int, int], most_width: int) -> tuple[int, int]:
-    """``size`` comes from a child and is not trusted. Returns (width, height), at most ``most_width`` across."""
+    """Returns (width, height) of a picture scaled down to at most ``most_width`` pixels across.
+
+    ``size`` was sent by a child process and is not trusted, so each side is limited to 1 to 16,384 pixels.
+    """
     width, height = max(1, min(int(size[0]), 1 << 14)), max(1, min(int(size[1]), 1 << 14))
     across = min(width, most_width)
     return across, max(1, round(height * across / width))
@@ -245,4 +257,4 @@ def _within(size: list[int] | tuple[int, int], most_width: int) -> tuple[int, in
 def _unopened(reason: str, watchdog: float) -> WorkError:
     if reason == "silent":
         return WorkError("timeout", f"the file did not open within {watchdog:g} s (video_watchdog)", temporary=True)
-    return WorkError("crashed", "the file ended the process that read it", temporary=True)
+    return WorkError("crashed", "the process that reads the file crashed", temporary=True)

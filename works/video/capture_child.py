@@ -1,6 +1,7 @@
-"""The process of one capture: it reads its parameters, limits itself, and sends frames of a source until it is killed.
+"""The process of one capture. It reads its parameters, limits its resources, and sends frames until it is killed.
 
-What it reads may have been made to break decoders, and a source may hang, so the server may kill it at any moment.
+A file or stream may have been crafted to break decoders, and a source may hang. Therefore the server may kill the
+process at any moment.
 """
 
 import json
@@ -22,7 +23,9 @@ from works.video.frame_sender import FrameSender, read_command, read_commands
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """What every capture is started with: bytes of address space, and the most pixels across that it encodes."""
+    """The settings of every capture process: the limit of its address space in bytes, and the
+    widest frame in pixels.
+    """
 
     memory: int
     most_width: int
@@ -33,7 +36,8 @@ class CaptureSettings:
             "OPENCV_FFMPEG_LOGLEVEL": "-8",  # libavutil's AV_LOG_QUIET
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
-            # Else glibc gives the memory of each picture back, and faults it in again for the next.
+            # With the default thresholds glibc returns the memory of each picture to the system. Then the next picture
+            # causes page faults again.
             "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
             "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         }
@@ -66,10 +70,13 @@ def _run_capture(end: socket.socket, settings: CaptureSettings) -> None:
 
 
 def _crash(error: BaseException | None) -> None:
-    """Ends the process, which the server notices. Errors by pictures too large for its memory are not logged."""
+    """Ends the process with status 1, which the server notices.
+
+    Errors caused by pictures that are too large for the memory of the process are not logged.
+    """
     try:
         if error and not isinstance(error, MemoryError | cv2.error):
-            # Not the error's message: it may quote an address.
+            # The message of the error is not printed, because it may contain an address with a password.
             print(f"sluice: a capture failed: {type(error).__name__}", file=sys.stderr)
             traceback.print_tb(error.__traceback__)
     finally:
@@ -77,7 +84,9 @@ def _crash(error: BaseException | None) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``python -m works.video.capture_child CONTROL SETTINGS``: what Forkserver starts."""
+    """Runs a forkserver for captures: ``python -m works.video.capture_child CONTROL SETTINGS``,
+    started by Forkserver.
+    """
     settings = CaptureSettings(**json.loads(arguments[1]))
     serve(socket.socket(fileno=int(arguments[0])), lambda end: _run_capture(end, settings))
 

@@ -1,4 +1,6 @@
-"""The server's handle on one capture's child: commands go out, reports and frames come in, and it can be killed."""
+"""The server's side of one capture process: it sends commands, receives reports and frames, and can
+kill the process.
+"""
 
 import asyncio
 import json
@@ -7,18 +9,18 @@ from typing import Any
 from works.processes.channel import LENGTHS
 from works.processes.forkserver import Forkserver
 
-# Of one message. A child has read what strangers sent, so the length that it states is not trusted.
+# The longest message. The child has processed untrusted data, so the length that it declares is not trusted either.
 _MAX_MESSAGE_BYTES = 32 << 20
-# That may wait on our side before the child has to wait.
+# Bytes that the server buffers before the child has to wait.
 _BUFFER_BYTES = 1 << 20
 
 
 class CaptureGone(Exception):
-    """The child has ended, or has sent what is no message."""
+    """Raised when the child has ended or has sent something that is not a valid message."""
 
 
 class CaptureProcess:
-    """``open`` forks the child; after ``kill`` the object cannot be used again."""
+    """The connection to one child process. ``open`` forks the child; after ``kill`` the object cannot be used again."""
 
     def __init__(self, forkserver: Forkserver) -> None:
         self._forkserver = forkserver
@@ -26,7 +28,7 @@ class CaptureProcess:
         self._writer: asyncio.StreamWriter | None = None
 
     async def open(self, command: dict[str, Any]) -> None:
-        """Raises OSError when no process can be made."""
+        """Forks the child and sends the first command. Raises OSError when the process cannot be created."""
         self._serial, end = self._forkserver.fork()
         self._reader, self._writer = await asyncio.open_unix_connection(sock=end, limit=_BUFFER_BYTES)
         self.send(command)
@@ -36,7 +38,12 @@ class CaptureProcess:
             self._writer.write(json.dumps(command).encode() + b"\n")
 
     async def receive(self, seconds: float) -> tuple[dict[str, Any], bytes]:
-        """The next message, with the JPEG of a frame. Raises TimeoutError after ``seconds``, and CaptureGone."""
+        """Returns the next message of the child, and the JPEG if the message is a frame.
+
+        Raises:
+            TimeoutError: the child sent nothing for ``seconds``.
+            CaptureGone: the child has ended or sent an invalid message.
+        """
         try:
             async with asyncio.timeout(seconds):
                 header, payload = LENGTHS.unpack(await self._reader.readexactly(LENGTHS.size))

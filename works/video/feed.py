@@ -1,6 +1,7 @@
-"""A Feed is one encoding of a source (a width and a quality), at the highest rate that one of its receivers wants.
+"""A Feed is one encoding of a source (a width and a quality), at the highest frame rate that one of its receivers
+wants.
 
-An action on the frames is another feed, which receives from the first.
+An action on the frames is another feed, which receives its frames from the first feed.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from works.video.frame import Frame
 
 
 class FrameReceiver(Protocol):
-    """Receives frames, at most ``fps`` a second; none while ``paused``."""
+    """An object that receives at most ``fps`` frames a second, and no frames while ``paused`` is true."""
 
     fps: float
 
@@ -26,7 +27,7 @@ class FrameReceiver(Protocol):
     def offer(self, frame: Frame) -> None: ...
 
     def action_failed(self, error: WorkError, action: str) -> None:
-        """The action has failed on a frame; the next frame is tried all the same."""
+        """Notifies the receiver that the action has failed on a frame. The action still runs on the next frame."""
 
 
 class Feed:
@@ -40,7 +41,9 @@ class Feed:
         return not self.fps
 
     def update_fps(self) -> float:
-        """Sets ``fps`` to the highest of its receivers, 0 when none wants frames."""
+        """Sets ``fps`` to the highest rate of the receivers, or 0 when no receiver wants frames,
+        and returns the rate.
+        """
         self.fps = max((receiver.fps for receiver in self.receivers if not receiver.paused), default=0.0)
         return self.fps
 
@@ -51,9 +54,10 @@ class Feed:
 
 
 class ActionFeed(Feed):
-    """The frames of another feed after an action of the slice pipeline.
+    """A feed that applies an action of the slice pipeline to the frames of another feed.
 
-    They go through the queue as background tasks, one at a time; then the newest that has come meanwhile is next.
+    Frames pass through the queue as background tasks, one at a time. After each task, the newest frame that was
+    received during the task is submitted.
     """
 
     def __init__(self, queue: WorkQueue, session: str, action: str, options: str) -> None:
@@ -110,13 +114,13 @@ class ActionFeed(Feed):
         return on_done
 
     def action_failed(self, error: WorkError, action: str) -> None:
-        """Reports each error code once, until a frame has come through."""
+        """Reports each error code once, until the action succeeds on a frame."""
         if error.code != self._reported_code:
             self._reported_code = error.code
             for receiver in list(self.receivers):
                 receiver.action_failed(error, action)
 
     def close(self) -> None:
-        """To be called when it has no receivers any more."""
+        """Stops the action. Must be called once the feed has no receivers."""
         self._closed, self._waiting = True, None
         self._queue.forget(self._session)

@@ -1,4 +1,4 @@
-"""The feeds of one capture: a bounded number of sizes and of actions, each encoded once for all its receivers."""
+"""The feeds of one capture: a limited number of sizes and actions, each encoded once for all its receivers."""
 
 import itertools
 from typing import Any
@@ -11,12 +11,12 @@ from works.video.frame import Frame
 from works.video.settings import VideoSettings
 from works.video.watch import Watch
 
-# Milliseconds; a bound of a source is reached, and viewers come and go.
+# Milliseconds. A limit of the source was reached; a retry may succeed, because viewers leave.
 _RETRY_AFTER = 5000
 
 
 class SizedFeed(Feed):
-    """As the child encodes it: at most ``width`` pixels across, with that JPEG quality."""
+    """A feed that the child encodes: at most ``width`` pixels across, with this JPEG quality."""
 
     def __init__(self, key: int, width: int, quality: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class SizedFeed(Feed):
 
 
 class Feeds:
-    """``session`` is the prefix of the queue's sessions for this capture."""
+    """All feeds of one capture. ``session`` is the prefix of the queue sessions that this capture uses."""
 
     def __init__(self, settings: VideoSettings, queue: WorkQueue, session: str) -> None:
         self._settings, self._queue, self._session = settings, queue, session
@@ -43,15 +43,15 @@ class Feeds:
             feed.publish(frame)
 
     def wants(self) -> list[list[Any]]:
-        """What the child is to encode: key, width, quality and frames a second of each."""
+        """Returns the encodings that the child must produce: [key, width, quality, frames a second] of each."""
         for action in self._actions.values():
             action.update_fps()
         return [[feed.key, feed.width, feed.quality, feed.fps] for feed in self.all() if feed.update_fps()]
 
     def attach(self, watch: Watch, request: WatchRequest) -> None:
-        """Gives the watch the feed that it requests, or the nearest size once there are ``video_sizes``.
+        """Attaches the watch to the feed that it requests, or to the nearest size once there are ``video_sizes`` sizes.
 
-        Raises Busy for an action beyond ``video_actions``.
+        Raises Busy when the action would exceed ``video_actions``.
         """
         sized = self._sized_feed(request.width, request.quality)
         watch.feed = self._action_feed(sized, request) if request.action else sized
@@ -77,7 +77,9 @@ class Feeds:
         if known := self._actions.get(name):
             return known
         if len(self._actions) >= self._settings.video_actions:
-            raise Busy(f"{len(self._actions)} actions work on this source already (video_actions)", _RETRY_AFTER)
+            raise Busy(
+                f"this source already has {len(self._actions)} actions (video_actions); retry later", _RETRY_AFTER
+            )
         session = f"{self._session}/{next(self._keys)}"
         self._actions[name] = feed = ActionFeed(self._queue, session, request.action, request.options)
         sized.receivers[feed] = None

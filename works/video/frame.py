@@ -1,4 +1,4 @@
-"""A Frame: one encoded picture of a source, the same object for all who watch it."""
+"""A Frame: one encoded picture of a source. All watches of the source share the same object."""
 
 import base64
 import json
@@ -9,9 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """``pts`` in seconds, None for a placeholder; ``captured_at`` in milliseconds since 1970; sizes in pixels.
+    """One encoded picture of a source. ``width`` and ``height`` are in pixels.
 
-    ``seq`` counts the frames of the source as they are captured. ``data`` is what an action has found.
+    ``seq`` is the number of the frame, counted over all captured frames of the source. ``pts`` is the time within the
+    recording or stream in seconds, None for a placeholder. ``captured_at`` is in milliseconds since 1970. ``data``
+    holds the findings of an action.
     """
 
     source: str
@@ -26,7 +28,7 @@ class Frame:
 
     @cached_property
     def members(self) -> str:
-        """Its members as JSON, without the braces."""
+        """The members of the ``frame`` message as JSON, without the braces and without the picture."""
         members: dict[str, Any] = {
             "source": self.source,
             "seq": self.seq,

@@ -1,7 +1,7 @@
-"""A FrameRate thins frames evenly to a number a second. It has no clock: the caller passes the times."""
+"""A FrameRate selects frames at a given rate, evenly spaced. It has no clock: the caller passes the times."""
 
-# Frames come unevenly; one that is early by this share of an interval is taken, or a camera of 30 frames/s watched
-# at 30 would lose every other one.
+# Frames arrive at uneven intervals. A frame that is early by up to this share of an interval is accepted. Otherwise a
+# watch of 30 frames/s would lose every other frame of a camera that sends 30 frames/s.
 _EARLY = 0.3
 
 
@@ -11,10 +11,10 @@ class FrameRate:
         self._due = float("-inf")
 
     def due(self, now: float) -> bool:
-        """Whether the frame of this moment, in seconds, is to be taken; it is then counted as taken."""
+        """Returns whether a frame captured at ``now`` (in seconds) is due, and counts a due frame as taken."""
         interval = 1 / self.fps
         if now < self._due - _EARLY * interval:
             return False
-        # What was missed is not made up for.
+        # Frames that were missed in the past are not sent later: the next due time is counted from now.
         self._due = (self._due if now - self._due < interval else now) + interval
         return True

@@ -1,6 +1,6 @@
-"""The child's end of the socket to the server: commands come in, reports and encoded frames go out.
+"""The child's side of the socket to the server: it receives commands and sends reports and encoded frames.
 
-Frames are encoded once for each size and quality, and never cross the socket as pixels.
+Each frame is encoded once for each size and quality. Raw pixels are never sent over the socket.
 """
 
 import json
@@ -17,7 +17,7 @@ from works.imaging.pixels import Image, size_of
 from works.processes.channel import LENGTHS
 from works.video.frame_rate import FrameRate
 
-# Of one line; the server's longest command has a few hundred bytes.
+# The longest line of a command. The server's longest command has a few hundred bytes.
 MAX_COMMAND_BYTES = 64 << 10
 
 
@@ -40,7 +40,10 @@ class Shot(NamedTuple):
 
 
 class FrameSender:
-    """``report`` and ``send_frame`` must be called by one thread; ``due`` by one, which may be another."""
+    """Sends reports and frames to the server.
+
+    One thread must call ``report`` and ``send_frame``. One thread, which may be another, must call ``due``.
+    """
 
     def __init__(self, end: socket.socket, most_width: int) -> None:
         self._end, self._most_width = end, most_width
@@ -48,11 +51,11 @@ class FrameSender:
         self.wants: tuple[Want, ...] = ()
 
     def set_wants(self, wants: Sequence[Sequence[Any]]) -> None:
-        """Replaces the feeds that get frames: [key, width, quality, fps] of each."""
+        """Replaces the list of wanted feeds: [key, width, quality, fps] of each."""
         self.wants = tuple(Want(*want) for want in wants)
 
     def due(self, now: float) -> frozenset[Want]:
-        """The feeds that are to get a frame captured now (in seconds)."""
+        """Returns the feeds that must get a frame captured at ``now`` (in seconds)."""
         wants = self.wants
         known = self._rates
         self._rates = {want: known.get(want) or FrameRate(want.fps) for want in wants}
@@ -62,7 +65,7 @@ class FrameSender:
         self._send(members, b"")
 
     def send_frame(self, shot: Shot, wants: frozenset[Want]) -> None:
-        """Encodes and sends the picture for these feeds. It is never enlarged beyond its own width."""
+        """Encodes the picture and sends it to these feeds. A picture is never enlarged."""
         width, height = size_of(shot.image)
         groups: dict[tuple[int, int], list[int]] = {}
         for want in wants:
@@ -82,13 +85,16 @@ class FrameSender:
 
 
 def read_command(lines: IO[bytes]) -> dict[str, Any] | None:
-    """The next command of the server; None when it has closed the connection."""
+    """Returns the next command of the server, or None when the server has closed the connection."""
     line = lines.readline(MAX_COMMAND_BYTES)
     return json.loads(line) if line else None
 
 
 def read_commands(lines: IO[bytes], apply: Callable[[dict[str, Any]], None]) -> None:
-    """Applies commands in a thread. The process ends at once when the server closes the connection, hung or not."""
+    """Applies commands in a thread.
+
+    The process ends immediately when the server closes the connection, even if the capture hangs.
+    """
 
     def listen() -> None:
         try:

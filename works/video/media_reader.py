@@ -1,4 +1,4 @@
-"""Reads recordings: a film, or a folder of films and pictures one after the other. Times are in seconds."""
+"""Reads recordings: a film, or a folder of films and pictures in sequence. All times are in seconds."""
 
 import os
 from pathlib import Path
@@ -14,43 +14,49 @@ from works.imaging.pixels import Image, as_image, has_alpha, on_white
 from works.imaging.settings import ImageLimits
 from works.video.camera import open_capture
 
-# A recording may name others (playlists do): none but what its own place is reached by.
+# A recording may refer to other addresses, as playlists do. FFmpeg may open such an address only with the protocols
+# that the recording itself needs: files for a file, HTTP and TLS for a web address.
 _FROM_FILES, _FROM_WEB = "protocol_whitelist;file", "protocol_whitelist;http,https,tcp,tls,crypto"
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-# Files of a folder that are looked at: each film is opened once to learn how long it is, some 5 ms.
+# At most this many files of a folder are read. Each film is opened once to get its duration, which takes about 5 ms.
 _MOST_FILES = 1000
-# The last frame may stand a little before the end that a film claims; as far back it is looked for.
+# The last frame may be a little before the end that a film declares. A seek that finds no frame is repeated this many
+# seconds earlier.
 _SEEK_BACK = (0.0, 0.1, 0.5, 2.0)
 
 
-# A bare stream (.h264) says no times: its pictures are then as far apart as its rate says, or this one.
+# A bare stream (.h264) has no timestamps. The interval between its pictures is then computed from its frame rate, or
+# from this rate when the stream declares none.
 _UNKNOWN_FPS = 25.0
 
 
 class MediaReader(Protocol):
-    """``duration`` is None when it is not known; ``size`` is (width, height) of the first picture."""
+    """The interface of a recording that is read picture by picture.
+
+    ``duration`` is None when it is not known. ``size`` is (width, height) of the first picture, in pixels.
+    """
 
     duration: float | None
     fps: float | None
     size: tuple[int, int]
 
     def advance(self) -> float | None:
-        """Moves to the next picture: its time; None at the end."""
+        """Moves to the next picture and returns its time in seconds, or None at the end."""
 
     def picture(self) -> Image | None:
-        """The picture at which it stands; None when that is damaged."""
+        """Returns the current picture, or None when the picture is damaged."""
 
     def seek(self, position: float) -> None:
-        """``advance`` then moves to the picture at that time."""
+        """Moves so that the next ``advance`` reaches the picture at ``position``."""
 
 
 class VideoFile:
-    """Raises WorkError when it is none."""
+    """One film. The constructor raises WorkError when the file or address is not a video that can be read."""
 
     def __init__(self, url: str) -> None:
         self._capture = open_capture(url, _FROM_WEB if "://" in url else _FROM_FILES)
         if not self._capture.isOpened():
-            raise WorkError("unsupported_format", "this is no video that can be read")
+            raise WorkError("unsupported_format", "this is not a readable video")
         fps, frames = (self._capture.get(which) for which in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= 1000 else None
         self.duration = frames / self.fps if self.fps and frames > 0 else None
@@ -87,7 +93,7 @@ class VideoFile:
 
 
 class StillPicture:
-    """One picture, shown for ``duration``."""
+    """One picture, shown for ``duration`` seconds."""
 
     def __init__(self, path: str, duration: float) -> None:
         self._path = path
@@ -120,17 +126,20 @@ class StillPicture:
 
 
 class MediaFolder:
-    """Its films and pictures in the order of their names. Raises WorkError when it has none."""
+    """A folder whose films and pictures are played in the order of their names.
+
+    The constructor raises WorkError when the folder contains no film and no picture that can be read.
+    """
 
     def __init__(self, path: str, picture_seconds: float, report_alive: "ReportAlive") -> None:
         self._picture_seconds = picture_seconds
-        self._parts: list[tuple[str, float]] = []  # path, when it begins
+        self._parts: list[tuple[str, float]] = []  # (path, start time in the folder)
         self._ends = 0.0
         for name in sorted(os.listdir(path))[:_MOST_FILES]:
             self._add(os.path.join(path, name))
             report_alive()
         if not self._parts:
-            raise WorkError("unsupported_format", "this folder has no video and no picture that can be read")
+            raise WorkError("unsupported_format", "this folder contains no readable video or picture")
         self.duration: float | None = self._ends
         self._open_part(0)
         self.fps, self.size = self._part.fps, self._part.size
@@ -167,15 +176,19 @@ class MediaFolder:
 
 
 class ReportAlive(Protocol):
-    """Called while a long operation makes progress, so that the watchdog does not end it."""
+    """A callback of a long operation. Each call tells the watchdog that the operation makes progress."""
 
     def __call__(self) -> None: ...
 
 
 def open_media(url: str, picture_seconds: float, report_alive: ReportAlive) -> MediaReader:
-    """Raises WorkError: ``not_found``, or ``unsupported_format`` for what is no video."""
+    """Opens a film or a folder.
+
+    Raises:
+        WorkError: ``not_found`` when there is no such file, ``unsupported_format`` when it is not a video.
+    """
     if "://" in url:
         return VideoFile(url)
     if not os.path.exists(url):
-        raise WorkError("not_found", "its file is not there", temporary=True)
+        raise WorkError("not_found", "the file does not exist", temporary=True)
     return MediaFolder(url, picture_seconds, report_alive) if os.path.isdir(url) else VideoFile(url)

@@ -1,4 +1,4 @@
-"""The grey picture that is shown while a source is lost."""
+"""The grey picture that viewers see while a source is lost."""
 
 from functools import lru_cache
 
@@ -12,7 +12,10 @@ _MOST_WIDTH = 1280
 
 @lru_cache(maxsize=16)
 def placeholder(width: int, height: int) -> tuple[int, int, bytes]:
-    """(width, height, JPEG) of that shape, 1,280 pixels across at most: so made in under 3 ms."""
+    """Returns (width, height, JPEG) of a grey picture with this ratio of width to height.
+
+    The picture is at most 1,280 pixels wide, so that creating it takes less than 3 ms.
+    """
     if width > _MOST_WIDTH:
         width, height = _MOST_WIDTH, max(1, round(height * _MOST_WIDTH / width))
     picture = np.full((height, width), _GREY, np.uint8)

@@ -1,4 +1,4 @@
-"""A file in its child process, played for one viewer: it can be paused, resumed, sought in and played at a speed."""
+"""Plays a file in its child process for one viewer, who can pause, resume, seek and change the speed."""
 
 import threading
 import time
@@ -8,12 +8,15 @@ from works.errors import WorkError
 from works.video.frame_sender import FrameSender, Shot
 from works.video.media_reader import MediaReader, open_media
 
-# A playback that is this far behind, in seconds, goes on from where it is instead of catching up.
+# A playback that is more than this many seconds late continues from the current picture instead of catching up.
 _MOST_BEHIND = 0.5
 
 
 class CommandQueue:
-    """The newest command of each kind, from one thread to another: of a hundred seeks in a row the last counts."""
+    """Passes commands from one thread to another and keeps only the newest command of each kind.
+
+    After a hundred seeks in a row, only the last seek is done.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -25,7 +28,7 @@ class CommandQueue:
             self._changed.notify()
 
     def take(self, seconds: float) -> dict[str, Any]:
-        """The commands that have come, waited for at most ``seconds``."""
+        """Returns the commands that were received, after waiting at most ``seconds`` for the first command."""
         with self._changed:
             if not self._commands and seconds > 0:
                 self._changed.wait(seconds)
@@ -34,7 +37,7 @@ class CommandQueue:
 
 
 def run(sender: FrameSender, parameters: dict[str, Any], commands: CommandQueue) -> None:
-    """Opens the file and plays it until the process is killed; reports why when it cannot be opened."""
+    """Opens the file and plays it until the process is killed. Reports the reason when the file cannot be opened."""
     try:
         reader = open_media(parameters["url"], parameters["picture_seconds"], lambda: sender.report(number=0))
         playback = Playback(sender, reader, parameters)
@@ -46,21 +49,23 @@ def run(sender: FrameSender, parameters: dict[str, Any], commands: CommandQueue)
     except WorkError as error:
         sender.report(failed={"code": error.code, "message": error.message, "temporary": error.temporary})
     except OSError as error:
-        sender.report(failed={"code": "not_found", "message": f"its file: {error.strerror}", "temporary": True})
+        sender.report(
+            failed={"code": "not_found", "message": f"the file cannot be read: {error.strerror}", "temporary": True}
+        )
 
 
 class Playback:
-    """``step`` does what is due and returns the seconds until there is more to do."""
+    """The state of one playback. ``step`` does the work that is due and returns the seconds until more work is due."""
 
     def __init__(self, sender: FrameSender, reader: MediaReader, parameters: dict[str, Any]) -> None:
         self._sender, self._reader = sender, reader
         self._speed: float = parameters["speed"]
         self._paused: bool = parameters["paused"]
-        self._next: float | None = None  # the time of the picture that is grabbed and not yet sent
-        self._at_end = False  # ``_next`` is the time of the end instead
+        self._next: float | None = None  # the time of the picture that was grabbed and not sent yet
+        self._at_end = False  # if true, ``_next`` is the time of the end
         self._number, self._ended, self._reported_at = 0, False, 0.0
-        self._show_next_now = True  # even if it is not due yet, or playback is paused
-        self._anchor = 0.0, 0.0  # (time in the file, monotonic clock) that belong together
+        self._show_next_now = True  # the next picture is sent even if it is not due yet or playback is paused
+        self._anchor = 0.0, 0.0  # a time in the file, and the time of the monotonic clock at which it is shown
         if parameters["position"]:
             reader.seek(parameters["position"])
 
@@ -105,7 +110,7 @@ class Playback:
         return 0.0
 
     def _advance(self) -> float:
-        """The time of the next picture, or of the end."""
+        """Returns the time of the next picture, or the time of the end."""
         at = self._reader.advance()
         if at is None:
             self._at_end = True
@@ -119,7 +124,7 @@ class Playback:
             self._ended, self._show_next_now = True, False
             return self._sender.report(ended=True, number=self._number)
         now = time.monotonic()
-        # The last picture is sent whatever the rate: no other comes after it.
+        # The last picture is sent regardless of the rate, because no other picture follows it.
         is_last = bool(
             self._reader.duration and self._reader.fps and at > self._reader.duration - 1.5 / self._reader.fps
         )

@@ -1,5 +1,8 @@
-"""All sources and their watches: a live source is opened for its first viewer, shared, and closed ``video_grace``
-seconds after its last; a file is opened for each."""
+"""All sources and their watches.
+
+A live source is opened for its first viewer, shared by all viewers, and closed ``video_grace`` seconds after the last
+viewer has left. A file is opened separately for each viewer.
+"""
 
 import asyncio
 import itertools
@@ -18,22 +21,22 @@ from works.video.settings import VideoSettings
 from works.video.source import Source, parse_sources
 from works.video.watch import Notify, Ready, SourceCounters, Watch, check_position
 
-# Milliseconds; a bound is reached, and viewers come and go.
+# Milliseconds. A limit was reached; a retry may succeed, because viewers leave.
 _RETRY_AFTER = 5000
 
 
 class VideoService:
     def __init__(self, settings: VideoSettings, queue: WorkQueue, metrics: Metrics) -> None:
-        """Raises ValueError when the setting ``sources`` makes no sense."""
+        """Reads the sources from the settings. Raises ValueError when the setting ``sources`` is invalid."""
         self.settings = settings
         self._sources = parse_sources(settings.sources.get_secret_value() if settings.sources else "")
         self._queue = queue
         self._forkserver = CaptureSettings(settings.video_memory, settings.video_width).forkserver()
-        self._captures: dict[Capture, str | None] = {}  # with the user; None for a live source
+        self._captures: dict[Capture, str | None] = {}  # maps to the user who opened a file; None for a live source
         self._live: dict[str, Capture] = {}
         self._grace: dict[Capture, asyncio.TimerHandle] = {}
         self._watching: Counter[str] = Counter()
-        self._watching_by_user: Counter[tuple[str, str]] = Counter()  # by source and user
+        self._watching_by_user: Counter[tuple[str, str]] = Counter()  # keys are (source, user)
         self._serial = itertools.count()
         self._counts = {
             name: SourceCounters(
@@ -48,7 +51,7 @@ class VideoService:
         metrics.watch(metrics.video_watches, self._watching.total)
 
     def list_sources(self, user: str, scopes: frozenset[str]) -> list[dict[str, str]]:
-        """Name, kind and state of what this user may watch."""
+        """Returns name, kind and state of each source that this user may watch."""
         return [
             {"name": name, "kind": source.kind, "state": self._live[name].state if name in self._live else "idle"}
             for name, source in self._sources.items()
@@ -56,34 +59,42 @@ class VideoService:
         ]
 
     def find(self, name: str, user: str, scopes: frozenset[str]) -> Source:
-        """Raises WorkError: the same for what does not exist and for what this user may not watch."""
+        """Returns the source with this name.
+
+        Raises the same WorkError for a name that does not exist and for a source that this user may not watch.
+        """
         source = self._sources.get(name)
         if source is None or not source.open_to(user, scopes):
-            raise WorkError("not_found", f"source: there is no {name[:64]!r} here")
+            raise WorkError("not_found", f"source: there is no source {name[:64]!r}")
         return source
 
     def make_request(
         self, source: Source, user: str, *, width: int | None, quality: int, position: float, fps: float | None = None
     ) -> WatchRequest:
-        """The request within the bounds of the settings. Raises WorkError for a position in a live source."""
+        """Returns a request within the limits of the settings. Raises WorkError for a position in a live source."""
         if source.kind == "live" and position:
-            raise WorkError("bad_message", f"position: {source.name} is live; only files can be sought in")
+            raise WorkError("bad_message", f"position: {source.name} is live; only files have a position")
         most = self.settings
         fps, width = min(fps or most.video_fps, most.video_fps), min(width or most.video_width, most.video_width)
         return WatchRequest(user, fps, width, quality, position=position)
 
     def capture_of(self, source: Source) -> Capture | None:
-        """The open capture of a live source."""
+        """Returns the open capture of a live source, or None."""
         return self._live.get(source.name)
 
     async def watch(self, source: Source, request: WatchRequest, ready: Ready, notify: Notify) -> Watch:
-        """Starts a watch: frames come until it is closed. A file is opened first. Raises WorkError."""
+        """Starts a watch, which receives frames until it is closed. Waits until a file is open.
+
+        Raises:
+            Busy: a limit of viewers or captures is reached.
+            WorkError: the file cannot be opened, or the position is beyond its end.
+        """
         most = self.settings.video_viewers if source.viewers is None else source.viewers
         if self._watching[source.name] >= most:
-            raise Busy(f"{source.name} has {most} viewers (video_viewers)", _RETRY_AFTER)
+            raise Busy(f"{source.name} already has {most} viewers (video_viewers); retry later", _RETRY_AFTER)
         most = self.settings.video_viewers_per_user
         if self._watching_by_user[source.name, request.user] >= most:
-            raise Busy(f"this user watches {source.name} {most} times (video_viewers_per_user)", _RETRY_AFTER)
+            raise Busy(f"you already watch {source.name} {most} times (video_viewers_per_user)", _RETRY_AFTER)
         self._count(source, request.user, 1)
         watch = Watch(request, ready, notify, self._counts[source.name])
         capture = None
@@ -116,13 +127,13 @@ class VideoService:
         owner = request.user if source.kind == "file" else None
         most = self.settings.video_captures_per_user
         if owner is not None and list(self._captures.values()).count(owner) >= most:
-            raise Busy(f"this user has {most} recordings open (video_captures_per_user)", _RETRY_AFTER)
+            raise Busy(f"you already have {most} recordings open (video_captures_per_user)", _RETRY_AFTER)
         most = self.settings.video_captures
         if len(self._captures) >= most:
             for idle in list(self._grace)[:1]:
                 self._close_capture(idle)
         if len(self._captures) >= most:
-            raise Busy(f"{most} captures are open (video_captures)", _RETRY_AFTER)
+            raise Busy(f"the server already has {most} captures open (video_captures); retry later", _RETRY_AFTER)
         feeds = Feeds(self.settings, self._queue, f"video/{source.name}/{next(self._serial)}")
         counts = self._counts[source.name]
         capture = Capture(source, request, self.settings, self._forkserver, feeds, counts, self._close_capture)
@@ -140,7 +151,9 @@ class VideoService:
         self._release_capture(capture)
 
     def _release_capture(self, capture: Capture) -> None:
-        """Closes a capture without watches: of a file at once, of a live source after ``video_grace``."""
+        """Closes a capture without watches: the capture of a file immediately, of a live source
+        after ``video_grace``.
+        """
         if capture.watches or capture not in self._captures or capture in self._grace:
             return
         if capture.source.kind == "file":
@@ -160,7 +173,7 @@ class VideoService:
         capture.close()
 
     async def close(self) -> None:
-        """Ends all captures; their watches get nothing more."""
+        """Ends all captures. Their watches get no more frames or messages."""
         for capture in list(self._captures):
             self._close_capture(capture)
         await asyncio.to_thread(self._forkserver.close)

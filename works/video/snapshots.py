@@ -1,4 +1,7 @@
-"""Single pictures: the newest frame of an open capture when it is recent enough, else the source is opened for one."""
+"""Single pictures of a source.
+
+A snapshot is the newest frame of an open capture if the frame is recent enough. Otherwise the source is opened for it.
+"""
 
 import asyncio
 import time
@@ -11,7 +14,7 @@ from works.video.service import VideoService
 from works.video.source import Source
 from works.video.watch import Watch
 
-# Pictures of files that are cached, some 100 KB each; the least recently used goes first.
+# The number of cached pictures of files, about 100 KB each. The least recently used picture is deleted first.
 _CACHE_SIZE = 32
 
 
@@ -21,7 +24,10 @@ class Snapshots:
         self._cache: dict[tuple[str, int, int, float], Frame] = {}
 
     async def take(self, source: Source, request: WatchRequest, max_age: float) -> Frame:
-        """A frame that was captured at most ``max_age`` seconds ago. Raises WorkError, timeout among others."""
+        """Returns a frame that was captured at most ``max_age`` seconds ago.
+
+        Raises WorkError when the source cannot be watched, or with code ``timeout`` when it sends no picture in time.
+        """
         if (frame := self._find_recent(source, request)) and time.time() - frame.captured_at / 1000 <= max_age:
             return frame
         frame = await self._capture_one(source, replace(request, paused=source.kind == "file"))
@@ -56,7 +62,7 @@ class Snapshots:
                 watch = await self._video.watch(source, request, ready, lambda message: None)
                 return await found
         except TimeoutError:
-            why = f"{source.name} has sent no picture within {timeout:g} s (video_watchdog)"
+            why = f"{source.name} sent no picture within {timeout:g} s (video_watchdog)"
             raise WorkError("timeout", why, temporary=True) from None
         finally:
             if watch:

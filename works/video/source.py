@@ -1,5 +1,8 @@
-"""A Source is what can be watched: its name, its place, and who may. All are read from one setting; nobody can name a
-place of their own. A place may hold a password, so no message and no ``repr`` has it."""
+"""A Source is a camera, a file or a folder that clients can watch: its name, its place, and which users may watch it.
+
+All sources are read from one setting, so a client cannot make the server open another place. A place may contain a
+password, therefore no error message and no ``repr`` contains a place.
+"""
 
 import json
 import os
@@ -19,7 +22,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class _Members(BaseModel):
-    """A source in the JSON form of the setting."""
+    """One source in the JSON form of the setting ``sources``."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -34,8 +37,12 @@ class _Members(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """``scope`` is a word that a token must have besides ``video``; ``users`` are patterns of names; ``viewers`` the
-    most watches at once, None: as many as of any; ``picture_seconds``: how long a picture of a folder is shown."""
+    """A source that clients can watch.
+
+    ``scope`` is a word that a token must have in addition to ``video``. ``users`` are patterns of user names.
+    ``viewers`` is the highest number of watches at the same time; None means the setting ``video_viewers``.
+    ``picture_seconds`` is how long each picture of a folder is shown.
+    """
 
     name: str
     url: str = field(repr=False)
@@ -52,7 +59,11 @@ class Source:
 
 
 def parse_sources(text: str) -> dict[str, Source]:
-    """``name=place ...``, a JSON object, or the name of a .json file with one. Raises ValueError, without a place."""
+    """Returns the sources by name.
+
+    ``text`` has one of three forms: ``name=place name=place ...``, a JSON object, or the name of a .json file that
+    contains such an object. Raises ValueError for any other text; the message does not contain a place.
+    """
     text = text.strip()
     if text.endswith(".json") and "=" not in text and not text.startswith("{"):
         try:
@@ -60,7 +71,7 @@ def parse_sources(text: str) -> dict[str, Source]:
         except (OSError, UnicodeDecodeError):
             raise ValueError("sources: the file cannot be read") from None
         if not text.startswith("{"):
-            raise ValueError("sources: the file must hold a JSON object")
+            raise ValueError("sources: the file must contain a JSON object")
     given = _json(text) if text.startswith("{") else _words(text)
     return {name: _source(name, value) for name, value in given.items()}
 
@@ -69,7 +80,7 @@ def _json(text: str) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("sources: not a JSON object") from None
+        raise ValueError("sources: this is not a valid JSON object") from None
     assert isinstance(given, dict)
     return given
 
@@ -79,16 +90,16 @@ def _words(text: str) -> dict[str, Any]:
     for number, word in enumerate(text.split(), 1):
         name, equals, place = word.partition("=")
         if not equals or not place:
-            raise ValueError(f"sources: word {number} is not like name=place; a place with spaces needs the JSON form")
+            raise ValueError(f"sources: word {number} must be name=place; a place with spaces needs the JSON form")
         if name in given:
-            raise ValueError(f"sources: {name[:64]!r} is named twice")
+            raise ValueError(f"sources: the name {name[:64]!r} is used twice")
         given[name] = place
     return given
 
 
 def _source(name: str, value: Any) -> Source:
     if not _NAME.fullmatch(name):
-        raise ValueError("sources: a name has 1 to 64 letters, digits, '.', '_' and '-'")
+        raise ValueError("sources: a name must consist of 1 to 64 letters, digits, '.', '_' and '-'")
     try:
         members = _Members.model_validate({"url": value} if isinstance(value, str) else value)
     except ValidationError as error:
@@ -97,9 +108,9 @@ def _source(name: str, value: Any) -> Source:
     url = members.url.removeprefix("file:") if not members.url.startswith("file://") else members.url[7:]
     kind = _kind(name, url)
     if members.kind and members.kind != kind and not (members.kind == "file" and url.startswith(("http:", "https:"))):
-        raise ValueError(f"sources: {name}: kind: this is {kind}; only an http(s) address can be said to be a file")
+        raise ValueError(f"sources: {name}: kind: this place is {kind}; only an http(s) address can be set to file")
     if "://" not in url:
-        url = os.path.abspath(url)  # the process that opens it stands in another folder
+        url = os.path.abspath(url)  # The capture process that opens the path has another working directory.
     rest = members.model_dump(exclude={"url", "kind", "users"})
     return Source(name, url, members.kind or kind, users=tuple(members.users), **rest)
 
@@ -110,5 +121,5 @@ def _kind(name: str, url: str) -> Kind:
         return "live" if url.startswith("/dev/") and not url.startswith("/dev/shm/") else "file"
     if scheme[1].lower() not in LIVE:
         known = ", ".join(LIVE)
-        raise ValueError(f"sources: {name}: {scheme[1]}: the known kinds are {known}, a device, a file, a folder")
+        raise ValueError(f"sources: {name}: {scheme[1]} is unknown; use {known}, a device, a file or a folder")
     return "live"

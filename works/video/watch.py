@@ -1,4 +1,4 @@
-"""A Watch is one viewer of a source: a slot for one frame, which a newer one replaces, and the controls."""
+"""A Watch is one viewer of a source. It holds one frame, which a newer frame replaces, and the viewer's controls."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Counter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SourceCounters:
-    """A source's metrics, in frames."""
+    """The metrics of one source, each counted in frames."""
 
     captured: Counter
     encoded: Counter
@@ -31,27 +31,28 @@ class SourceCounters:
 
 
 class WatchedCapture(Protocol):
-    """What a watch uses of the capture whose frames it receives."""
+    """The interface of a capture that a Watch uses."""
 
     source: Source
     duration: float | None
-    """Seconds; None for a live source, and for a file that does not say."""
+    """Seconds. None for a live source, and for a file that does not declare a duration."""
 
     def describe(self) -> dict[str, Any]:
-        """The members of a ``state`` message, ``state`` among them."""
+        """Returns the members of a ``state`` message, including ``state``."""
 
     def steer(self, **changes: Any) -> None:
         """Sets ``paused``, ``seek`` (seconds) or ``speed`` of a file."""
 
     def update_wants(self) -> None:
-        """To be called when a watch has been paused or resumed."""
+        """Updates the encodings that the child produces. Must be called when a watch was paused or resumed."""
 
 
 class Watch:
-    """``ready`` is called when there is a frame to take, ``notify`` with any other message for the viewer.
+    """One viewer of a source.
 
-    The watch is closed already when a message has ``ended``. ``paused`` is for live sources; a file's capture is paused
-    instead.
+    ``ready`` is called when there is a frame to take, ``notify`` with any other message for the viewer. When a message
+    contains ``ended``, the watch is already closed. ``paused`` applies to live sources only: for a file, the capture
+    itself is paused.
     """
 
     def __init__(self, request: WatchRequest, ready: Ready, notify: Notify, counts: SourceCounters) -> None:
@@ -61,7 +62,7 @@ class Watch:
         self.capture: WatchedCapture
         self.feed: Feed
         self.size: tuple[int, int]
-        """Pixels across and JPEG quality of its feed."""
+        """The width in pixels and the JPEG quality of the feed."""
         self.release: Callable[[], None]
         self.notify = notify
         self._ready, self._counts = ready, counts
@@ -75,7 +76,7 @@ class Watch:
     def offer(self, frame: Frame) -> None:
         if self.paused:
             return
-        # The feed has the rate of its fastest receiver; only for slower ones frames are left out here.
+        # The feed runs at the rate of its fastest receiver, so a slower receiver must drop frames here.
         if self.fps < self.feed.fps and not frame.placeholder and not self._rate.due(time.monotonic()):
             return
         if self.newest is not None:
@@ -85,7 +86,7 @@ class Watch:
         self._ready()
 
     def take(self) -> Frame | None:
-        """Takes the newest frame out of the slot, to be sent now."""
+        """Takes the newest frame out of the slot. The caller must send it immediately."""
         frame, self.newest = self.newest, None
         if frame:
             self._counts.sent.inc()
@@ -102,7 +103,7 @@ class Watch:
         self._set_paused(True)
 
     def play(self) -> None:
-        """A file at its end begins again."""
+        """Resumes the watch. A file that has reached its end starts from the beginning."""
         self._set_paused(False)
 
     def _set_paused(self, paused: bool) -> None:
@@ -115,16 +116,16 @@ class Watch:
         self.notify({"type": "state", **self.state()})
 
     def seek(self, position: float) -> None:
-        """Raises WorkError for a live source and beyond the end."""
+        """Seeks to ``position`` (seconds). Raises WorkError for a live source and for a position beyond the end."""
         if not self.is_file:
-            raise WorkError("bad_message", f"position: {self.capture.source.name} is live; only files can be sought in")
+            raise WorkError("bad_message", f"position: {self.capture.source.name} is live; only files can be sought")
         check_position(position, self.capture.duration)
         self.capture.steer(seek=position)
 
     def speed(self, factor: float) -> None:
-        """Raises WorkError for a live source."""
+        """Sets the speed of a file, 1 being normal. Raises WorkError for a live source."""
         if not self.is_file:
-            raise WorkError("bad_message", f"factor: {self.capture.source.name} is live; it has its own speed")
+            raise WorkError("bad_message", f"factor: {self.capture.source.name} is live; only files have a speed")
         self.capture.steer(speed=factor)
 
     def close(self) -> None:
@@ -134,6 +135,6 @@ class Watch:
 
 
 def check_position(position: float, duration: float | None) -> None:
-    """Raises WorkError for one beyond the end."""
+    """Raises WorkError when ``position`` is beyond the end (both in seconds)."""
     if duration is not None and position > duration:
-        raise WorkError("bad_message", f"position: {position:g} s is beyond the end, {duration:.3f} s")
+        raise WorkError("bad_message", f"position: {position:g} s is beyond the end at {duration:.3f} s")

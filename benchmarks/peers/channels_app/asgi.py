@@ -1,6 +1,7 @@
 """A slice server on Django Channels: OpenCV's reduced decode, area resize and encode in a pool of two threads.
 
-It speaks as much of sluice.v2 as the load generator does: a 4-byte length, JSON, the picture; JSON back.
+It implements only the part of sluice.v2 that the load generator uses: a 4-byte length, JSON and the picture as request,
+and JSON as response.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from django.urls import path
 
 settings.configure(SECRET_KEY=secrets.token_hex(32), ALLOWED_HOSTS=["127.0.0.1"], INSTALLED_APPS=["channels"])
 django.setup()
-cv2.setNumThreads(1)  # the pool has the cores already
+cv2.setNumThreads(1)  # the threads of the pool already use all cores
 MEDIA = Path("media")
 MEDIA.mkdir(exist_ok=True)
 pool = ThreadPoolExecutor(2)
@@ -45,7 +46,7 @@ class Slices(AsyncWebsocketConsumer):
         await self.accept()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        # A task for each: a consumer that awaited the work here would use one thread of the pool.
+        # One task for each message. A consumer that waited for the result here would use only one thread of the pool.
         task = asyncio.create_task(self.answer(bytes_data or b""))
         self.working.add(task)
         task.add_done_callback(self.working.discard)

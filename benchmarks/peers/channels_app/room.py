@@ -1,4 +1,4 @@
-"""A room on Django Channels with channels_redis: who connects is in it, what one says goes to all."""
+"""A room on Django Channels with channels_redis. All clients are in the room and receive every message."""
 
 import json
 import os
@@ -13,7 +13,8 @@ from django.urls import path
 
 layer = {
     "BACKEND": "channels_redis.core.RedisChannelLayer",
-    # Its default of 100 messages a channel would lose some: one channel serves all connections of a process.
+    # The default of 100 messages a channel would lose messages, because one channel serves all connections of a
+    # process.
     "CONFIG": {"hosts": [os.environ["REDIS"]], "capacity": 100_000},
 }
 settings.configure(

@@ -1,5 +1,6 @@
-// A slice server as one writes it with ws and sharp: sharp works in its own threads, the result is a file and a URL.
-// It speaks as much of sluice.v2 as the load generator does: a 4-byte length, JSON, the picture; JSON back.
+// A typical slice server with ws and sharp: sharp uses its own threads, and the result is a file and its URL.
+// It implements only the part of sluice.v2 that the load generator uses: a 4-byte length, JSON and the picture as
+// request, and JSON as response.
 import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import sharp from "sharp";

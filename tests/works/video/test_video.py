@@ -1,4 +1,4 @@
-"""The parts of live video that need no socket: the setting of sources, the pace, actions on frames, and the reels."""
+"""Tests of live video without a socket: the setting of sources, the frame rate, actions on frames, and recordings."""
 
 import asyncio
 import itertools
@@ -34,7 +34,7 @@ from works.video.source import parse_sources
 PLACE = "rtsp://admin:hunter2@10.0.0.7/stream1"
 
 
-def test_sources_are_named_in_words() -> None:
+def test_sources_can_be_written_as_words() -> None:
     named = parse_sources(f" yard=clip.mp4  gate={PLACE}\ncam=/dev/video0 a=file:b.mp4 ")
     kinds = {name: (source.url, source.kind) for name, source in named.items()}
     assert kinds == {
@@ -46,18 +46,18 @@ def test_sources_are_named_in_words() -> None:
     assert parse_sources("") == {}
 
 
-def test_a_film_in_memory_is_no_device() -> None:
+def test_a_film_in_memory_is_not_a_device() -> None:
     assert parse_sources("film=/dev/shm/clip.mp4")["film"].kind == "file"
 
 
-def test_a_file_is_looked_for_from_where_the_server_was_started(
+def test_a_path_is_relative_to_the_folder_in_which_the_server_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert parse_sources("yard=clips/a.mp4")["yard"].url == str(tmp_path / "clips" / "a.mp4")
 
 
-def test_sources_are_named_in_json_or_in_a_file_of_it(tmp_path: Path) -> None:
+def test_sources_can_be_written_as_json_or_in_a_json_file(tmp_path: Path) -> None:
     text = json.dumps(
         {
             "gate": {"url": PLACE, "users": ["al*"], "scope": "guard", "viewers": 3, "transport": "udp"},
@@ -66,8 +66,8 @@ def test_sources_are_named_in_json_or_in_a_file_of_it(tmp_path: Path) -> None:
         }
     )
     (tmp_path / "sources.json").write_text(text)
-    for said in (text, str(tmp_path / "sources.json")):
-        named = parse_sources(said)
+    for text_or_path in (text, str(tmp_path / "sources.json")):
+        named = parse_sources(text_or_path)
         assert [source.kind for source in named.values()] == ["live", "file", "file"]
         gate = named["gate"]
         assert (gate.viewers, gate.transport) == (3, "udp")
@@ -80,11 +80,11 @@ def test_sources_are_named_in_json_or_in_a_file_of_it(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("yard", "word 1"),
-        ("=clip.mp4", "a name has"),
-        ("a/b=clip.mp4", "a name has"),
-        ("a=1.mp4 a=2.mp4", "named twice"),
-        ("a=gopher://admin:hunter2@x/", "the known kinds are rtsp"),
-        ("{", "not a JSON object"),
+        ("=clip.mp4", "a name must"),
+        ("a/b=clip.mp4", "a name must"),
+        ("a=1.mp4 a=2.mp4", "used twice"),
+        ("a=gopher://admin:hunter2@x/", "gopher is unknown; use rtsp"),
+        ("{", "not a valid JSON object"),
         ('{"a": 1}', "a: "),
         ('{"a": {}}', "url"),
         ('{"a": {"url": "rtsp://admin:hunter2@x/", "kind": "file"}}', "kind"),
@@ -94,42 +94,42 @@ def test_sources_are_named_in_json_or_in_a_file_of_it(tmp_path: Path) -> None:
         ("missing.json", "cannot be read"),
     ],
 )
-def test_a_setting_that_makes_no_sense_says_what_to_change_and_no_place(text: str, why: str) -> None:
+def test_an_invalid_setting_names_the_mistake_but_not_the_place(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
         parse_sources(text)
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_source_never_says_its_place() -> None:
+def test_the_repr_of_a_source_does_not_contain_its_place() -> None:
     assert "hunter2" not in repr(parse_sources(f"gate={PLACE}"))
 
 
 @pytest.mark.parametrize(("source_fps", "wanted"), [(30, 30), (30, 60), (30, 15), (30, 20), (25, 10), (30, 1)])
-def test_frames_are_thinned_evenly_to_what_is_wanted(source_fps: int, wanted: int) -> None:
-    pace = FrameRate(wanted)
-    # As cameras send them: each up to a fifth of an interval early or late.
+def test_frames_are_reduced_evenly_to_the_wanted_rate(source_fps: int, wanted: int) -> None:
+    rate = FrameRate(wanted)
+    # Frames arrive like those of a camera: each up to a fifth of an interval early or late.
     times = [(number + 0.2 * (number % 3 - 1)) / source_fps for number in range(20 * source_fps)]
-    taken = [time for time in times if pace.due(time)]
+    taken = [time for time in times if rate.due(time)]
     expected = 20 * min(source_fps, wanted)
     assert expected * 0.97 <= len(taken) <= expected * 1.03 + 1
     assert max(later - earlier for earlier, later in pairwise(taken)) < 2.5 / min(source_fps, wanted)
 
 
-def test_what_was_missed_is_not_made_up_for() -> None:
-    pace = FrameRate(10)
-    assert pace.due(0.0)
-    assert pace.due(5.0)
-    assert not pace.due(5.01)
-    assert pace.due(5.1)
+def test_missed_frames_are_not_sent_later() -> None:
+    rate = FrameRate(10)
+    assert rate.due(0.0)
+    assert rate.due(5.0)
+    assert not rate.due(5.01)
+    assert rate.due(5.1)
 
 
-def test_the_placeholder_has_the_shape_that_is_asked_for() -> None:
+def test_the_placeholder_has_the_requested_shape() -> None:
     assert placeholder(320, 180)[:2] == (320, 180)
     assert placeholder(3840, 2160)[:2] == (1280, 720)
     assert placeholder(1, 1)[2].startswith(b"\xff\xd8")
 
 
-def test_a_film_is_sought_in_by_time(clip: Path) -> None:
+def test_a_film_can_be_sought_by_time(clip: Path) -> None:
     film = VideoFile(str(clip))
     assert (film.duration, film.fps, film.size) == (10.0, 25.0, (320, 180))
     for position, found in ((0.0, 0.0), (9.99, 9.96), (4.0, 4.0), (2.52, 2.52), (0.0, 0.0)):
@@ -139,7 +139,7 @@ def test_a_film_is_sought_in_by_time(clip: Path) -> None:
     assert film.advance() == pytest.approx(0.04)
 
 
-def test_a_film_that_says_no_times_is_shown_at_its_rate(clip: Path, tmp_path: Path) -> None:
+def test_a_film_without_timestamps_is_shown_at_its_frame_rate(clip: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare.h264"
     subprocess.run(["ffmpeg", "-v", "error", "-i", str(clip), "-c", "copy", str(bare)], check=True, timeout=60)
     film = VideoFile(str(bare))
@@ -149,27 +149,27 @@ def test_a_film_that_says_no_times_is_shown_at_its_rate(clip: Path, tmp_path: Pa
         film.seek(0.0)
 
 
-async def heard(process: CaptureProcess) -> None:
-    """Until it is gone."""
+async def receive_until_gone(process: CaptureProcess) -> None:
+    """Receives messages of a capture until it is gone."""
     while True:
         await process.receive(60)
 
 
-async def test_a_thread_of_a_capture_that_fails_ends_its_process(camera: Camera) -> None:
+async def test_a_failing_thread_of_a_capture_ends_the_process(camera: Camera) -> None:
     forkserver = CaptureSettings(memory=1 << 30, most_width=1920).forkserver()
     process = CaptureProcess(forkserver)
     try:
         await process.open({"kind": "live", "url": camera.url, "transport": "tcp", "beat": 1.0})
-        process.send({"want": [[0, 320, 80, 0.0]]})  # frames at no rate: a division by zero
+        process.send({"want": [[0, 320, 80, 0.0]]})  # a frame rate of zero causes a division by zero in the child
         with pytest.raises(CaptureGone):
-            await heard(process)
+            await receive_until_gone(process)
     finally:
         process.kill()
         await asyncio.to_thread(forkserver.close)
 
 
-class Liar(Forkserver):
-    """Its child is whoever holds the other end of the socket."""
+class ForkserverWithoutChild(Forkserver):
+    """A forkserver without a child: the test itself sends messages through the other end of the socket."""
 
     def fork(self) -> tuple[int, socket.socket]:
         ours, self.child = socket.socketpair()
@@ -177,20 +177,20 @@ class Liar(Forkserver):
         return 1, ours
 
 
-@pytest.mark.parametrize("said", [b"[]", b"7", b"{", b"[" * 100_000])
-async def test_a_capture_that_talks_nonsense_counts_as_gone(said: bytes) -> None:
-    liar = Liar([], {}, "")
-    process = CaptureProcess(liar)
+@pytest.mark.parametrize("message", [b"[]", b"7", b"{", b"[" * 100_000])
+async def test_a_capture_that_sends_an_invalid_message_counts_as_gone(message: bytes) -> None:
+    forkserver = ForkserverWithoutChild([], {}, "")
+    process = CaptureProcess(forkserver)
     await process.open({})
-    with liar.child as child:
-        await asyncio.to_thread(child.sendall, LENGTHS.pack(len(said), 0) + said)
+    with forkserver.child as child:
+        await asyncio.to_thread(child.sendall, LENGTHS.pack(len(message), 0) + message)
         with pytest.raises(CaptureGone):
             await process.receive(60)
     process.kill()
 
 
 class Queue:
-    """A WorkQueue whose tasks end when the test says so."""
+    """A WorkQueue whose tasks end when the test sets their results."""
 
     def __init__(self) -> None:
         self.given: list[tuple[Task, asyncio.Future[Result]]] = []
@@ -225,13 +225,13 @@ class Receiver:
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        self.troubles: list[str] = []
+        self.errors: list[str] = []
 
     def offer(self, frame: Frame) -> None:
         self.frames.append(frame)
 
     def action_failed(self, error: WorkError, action: str) -> None:
-        self.troubles.append(f"{action} {error.code}")
+        self.errors.append(f"{action} {error.code}")
 
 
 def shot(seq: int, **members: Any) -> Frame:
@@ -250,7 +250,7 @@ async def tick() -> None:
         await asyncio.sleep(0)
 
 
-async def test_one_frame_is_worked_at_a_time_in_the_background_and_then_the_newest() -> None:
+async def test_an_action_processes_one_frame_at_a_time_in_the_background_and_then_the_newest() -> None:
     queue, feed, receiver = action_feed()
     for seq in range(1, 6):
         feed.offer(shot(seq))
@@ -263,16 +263,16 @@ async def test_one_frame_is_worked_at_a_time_in_the_background_and_then_the_newe
     assert [(frame.seq, frame.jpeg) for frame in receiver.frames] == [(1, b"one")]
 
 
-async def test_trouble_is_told_once_and_the_next_frame_is_tried() -> None:
+async def test_an_error_of_an_action_is_reported_once_and_the_next_frame_is_tried() -> None:
     queue, feed, receiver = action_feed()
     for seq in range(1, 4):
         feed.offer(shot(seq))
         queue.given[-1][1].set_exception(WorkError("timeout", "too long"))
         await tick()
-    assert receiver.troubles == ["edges timeout"]
+    assert receiver.errors == ["edges timeout"]
     queue.full = True
     feed.offer(shot(4))
-    assert receiver.troubles == ["edges timeout", "edges busy"]
+    assert receiver.errors == ["edges timeout", "edges busy"]
     queue.full = False
     feed.offer(shot(5))
     queue.given[-1][1].set_result(Result(320, 180, "jpeg", payload=b"five"))
@@ -280,7 +280,7 @@ async def test_trouble_is_told_once_and_the_next_frame_is_tried() -> None:
     assert [frame.jpeg for frame in receiver.frames] == [b"five"]
 
 
-async def test_a_placeholder_is_worked_by_nobody_and_nothing_older_comes_after_it() -> None:
+async def test_a_placeholder_is_not_processed_and_no_older_frame_follows_it() -> None:
     queue, feed, receiver = action_feed()
     feed.offer(shot(1))
     feed.offer(shot(2))
@@ -291,7 +291,7 @@ async def test_a_placeholder_is_worked_by_nobody_and_nothing_older_comes_after_i
     assert len(queue.given) == 1
 
 
-async def test_an_action_that_nobody_wants_any_more_is_forgotten_by_the_queue() -> None:
+async def test_the_queue_forgets_an_action_without_receivers() -> None:
     queue, feed, receiver = action_feed()
     feed.offer(shot(1))
     feed.offer(shot(2))
@@ -300,16 +300,16 @@ async def test_an_action_that_nobody_wants_any_more_is_forgotten_by_the_queue() 
     assert queue.forgotten == ["video/gate/0/1"]
     assert len(queue.given) == 1
     assert receiver.frames == []
-    assert receiver.troubles == []
+    assert receiver.errors == []
 
 
-def test_the_number_of_a_frame_is_read_off_its_pixels() -> None:
+def test_a_picture_without_a_number_is_recognized() -> None:
     with pytest.raises(AssertionError):
         number_in(placeholder(320, 180)[2])
 
 
 def failing_once(fork: Callable[[Forkserver], tuple[int, socket.socket]]) -> Callable[[Forkserver], Any]:
-    """A fork that fails the first time, with an error that is not expected."""
+    """Returns a fork function that fails the first time, with an unexpected error."""
     tries = itertools.count()
 
     def fork_or_fail(forkserver: Forkserver) -> tuple[int, socket.socket]:
@@ -331,18 +331,18 @@ async def test_a_capture_that_fails_unexpectedly_ends_its_watches_and_the_next_w
     service = VideoService(settings, Queue(), Metrics())
     source = service.find("yard", "alice", frozenset({"video"}))
     request = service.make_request(source, "alice", width=None, quality=80, position=0)
-    told: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
     try:
         if kind == "file":
             with pytest.raises(WorkError, match="this source failed"):
-                await service.watch(source, request, lambda: None, told.append)
+                await service.watch(source, request, lambda: None, messages.append)
         else:
-            await service.watch(source, request, lambda: None, told.append)
-            await until(lambda: told)
-            assert (told[-1]["code"], told[-1]["temporary"], told[-1]["ended"]) == ("internal", True, True)
+            await service.watch(source, request, lambda: None, messages.append)
+            await until(lambda: messages)
+            assert (messages[-1]["code"], messages[-1]["temporary"], messages[-1]["ended"]) == ("internal", True, True)
             (listed,) = service.list_sources("alice", frozenset({"video"}))
             assert listed["state"] == "idle"
-        watch = await service.watch(source, request, lambda: None, told.append)
+        watch = await service.watch(source, request, lambda: None, messages.append)
         await until(lambda: watch.newest)
         watch.close()
     finally:
