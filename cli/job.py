@@ -1,4 +1,6 @@
-"""``server.py job``: jobs from a terminal, over the socket that pages use. Watching outlives the connection."""
+"""``server.py job``: starts and watches jobs in a terminal, over the socket that pages use. It reconnects
+when needed.
+"""
 
 import argparse
 import asyncio
@@ -18,21 +20,21 @@ import config
 from handlers.core.disconnects import RECONNECT_CODES
 from handlers.core.websocket import SUBPROTOCOL
 
-# Seconds between attempts to connect, and after which no more are made.
+# Seconds between attempts to connect, and seconds after which no more attempts are made.
 _RETRY_INTERVAL, _RETRY_TIMEOUT = 1.0, 300.0
-# Seconds between pings, and for a pong: a server that has lost its power closes no connection.
+# Seconds between pings, and for a pong. A server without power never closes its connections.
 _PING = 30.0
-# Bytes of a message: a snapshot of the largest job has fewer.
+# Most bytes of a message. A snapshot of the largest job is smaller.
 _MAX_MESSAGE = 32 << 20
 _STATUS = {"succeeded": 0}
 
 
 class ServerRefused(Exception):
-    """The server has refused the request, or cannot be reached."""
+    """The server refuses the request, or cannot be reached."""
 
 
 class Screen:
-    """Prints lines, and on a terminal keeps a progress bar below them."""
+    """Prints lines. On a terminal it keeps a progress bar below them."""
 
     def __init__(self, out: TextIO) -> None:
         self._out, self._has_bar = out, out.isatty()
@@ -44,7 +46,7 @@ class Screen:
         self._out.flush()
 
     def note(self, line: str) -> None:
-        """Prints a line of this program and not of the job, to standard error."""
+        """Prints a line of this program, not of the job, to standard error."""
         if self._bar:
             self._out.write("\r\x1b[K")
             self._out.flush()
@@ -80,7 +82,7 @@ class Screen:
         elif kind == "approval":
             self.show(f"?? {event['question']}\n   answer with: job answer {id} {event['approval']} yes|no")
         elif kind == "answered":
-            self.show(f"== {event['by']} has said {'yes' if event['ok'] else 'no'}")
+            self.show(f"== {event['by']} answered {'yes' if event['ok'] else 'no'}")
         elif kind == "cancelling":
             self.show(f"== cancelling: {event['by'] or event['reason']}")
 
@@ -93,20 +95,22 @@ class Screen:
         if targets:
             self.show(f"   {targets}")
         if event["unknown_count"]:
-            self.show(f"   not known: {', '.join(event['unknown'])}")
+            self.show(f"   unknown state: {', '.join(event['unknown'])}")
         if event["result"] is not None:
             self.show(json.dumps(event["result"], indent=2))
 
 
 class JobClient:
-    """The server's socket for jobs, which reconnects. Raises ServerRefused for a URL of the wrong form."""
+    """A reconnecting connection to the server's socket for jobs. Raises ServerRefused for an invalid URL."""
 
     def __init__(self, url: str, token: str, screen: Screen) -> None:
         self._url, self._token, self._screen = _socket_of(url), token, screen
         self._socket: tornado.websocket.WebSocketClientConnection | None = None
 
     async def connect(self) -> None:
-        """Raises ServerRefused, at once when the server refuses, else when it cannot be reached for _RETRY_TIMEOUT."""
+        """Connects. Raises ServerRefused when the server refuses, or when it cannot be reached for _RETRY_TIMEOUT
+        seconds.
+        """
         headers = {"Authorization": f"Bearer {self._token}"}
         request = tornado.httpclient.HTTPRequest(self._url, headers=headers, connect_timeout=10, request_timeout=20)
         end, noted = asyncio.get_running_loop().time() + _RETRY_TIMEOUT, False
@@ -122,8 +126,8 @@ class JobClient:
                 return
             except tornado.httpclient.HTTPClientError as error:
                 if error.code < 500 and error.code != 429:
-                    hint = "the token right (jobs)" if error.code in (401, 403) else "this the address of a Sluice"
-                    raise ServerRefused(f"{self._url}: {error.code} {error.message}; is {hint}?") from None
+                    hint = "the token (scope jobs)" if error.code in (401, 403) else "the address of the server"
+                    raise ServerRefused(f"{self._url}: {error.code} {error.message}; check {hint}") from None
                 fault = str(error)
             except (OSError, tornado.websocket.WebSocketError) as error:
                 fault = str(error)
@@ -135,7 +139,9 @@ class JobClient:
             await asyncio.sleep(_RETRY_INTERVAL)
 
     async def receive(self) -> dict[str, Any] | None:
-        """The next message; None when the connection is lost and reconnecting may help. Raises ServerRefused."""
+        """Returns the next message, or None when the connection is lost and reconnecting may help. Raises
+        ServerRefused.
+        """
         assert self._socket
         text = await self._socket.read_message()
         if text is not None:
@@ -143,16 +149,18 @@ class JobClient:
             if message["type"] == "error":
                 lines = [f"  {each['field'] or 'params'}: {each['message']}" for each in message.get("errors", [])]
                 raise ServerRefused(
-                    "\n".join(["the parameters are not accepted", *lines] if lines else [message["message"]])
+                    "\n".join(["the parameters are invalid", *lines] if lines else [message["message"]])
                 )
             return message
         code = self._socket.close_code
         if code in (None, 1006, *RECONNECT_CODES):
             return None
-        raise ServerRefused(f"the server has ended the connection: {code} {self._socket.close_reason or ''}")
+        raise ServerRefused(f"the server has closed the connection: {code} {self._socket.close_reason or ''}")
 
     async def request(self, type: str, answer: str, **members: Any) -> dict[str, Any]:
-        """Sends a request and returns its answer. Must be idempotent: it is sent again when the connection is lost."""
+        """Sends a request and returns its answer. It is sent again when the connection is lost, so it must be
+        idempotent.
+        """
         while True:
             if self._socket is None:
                 await self.connect()
@@ -165,12 +173,14 @@ class JobClient:
             self._socket = None
 
     async def watch(self, id: str, after: int) -> AsyncIterator[dict[str, Any]]:
-        """The messages with all events after that offset, each once, up to the last."""
+        """Yields the messages with all events after this offset, each once, up to the last. Raises ServerRefused."""
         epoch = None
         while True:
             watching = await self.request("watch", "watching", id=id, after=after, epoch=epoch)
             if not watching["recovered"]:
-                raise ServerRefused("what came since is no longer kept; watch it from the beginning")
+                raise ServerRefused(
+                    "later events are no longer retained; watch the job from its start, without --after"
+                )
             epoch = watching["epoch"]
             while message := await self.receive():
                 if message["type"] == "events" and message["id"] == id:
@@ -188,12 +198,12 @@ def _socket_of(url: str) -> str:
         if not parts.hostname or parts.port == 0:
             raise ValueError
     except (ValueError, KeyError):
-        raise ServerRefused(f"--url {url!r}: must be like http://HOST:PORT or https://HOST") from None
+        raise ServerRefused(f"--url {url!r}: must have the form http://HOST:PORT or https://HOST") from None
     return f"{scheme}://{parts.netloc}{parts.path}/ws/jobs"
 
 
 async def watch(client: JobClient, id: str, after: int, screen: Screen) -> int:
-    """The exit status: 0 for a job that succeeded."""
+    """Watches a job to its end. Returns the exit status: 0 for a job that has succeeded."""
     async for message in client.watch(id, after):
         for event in message["events"]:
             if "ended" in message:
@@ -204,28 +214,41 @@ async def watch(client: JobClient, id: str, after: int, screen: Screen) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser("server.py job", description="Starts, watches, cancels jobs of a running server.")
-    top.add_argument("--url", default="http://127.0.0.1:8000", help="of the server (default: %(default)s)")
-    top.add_argument("--token", help="with the scope jobs; better set SLUICE_TOKEN, which nobody else sees")
+    top = argparse.ArgumentParser("server.py job", description="Starts, watches and cancels jobs on a running server.")
+    top.add_argument("--url", default="http://127.0.0.1:8000", help="URL of the server. Default: %(default)s.")
+    top.add_argument(
+        "--token",
+        help="Token with the scope jobs. Safer: set SLUICE_TOKEN, which other users of this machine cannot read.",
+    )
     commands = top.add_subparsers(dest="command", required=True)
-    start = commands.add_parser("start", help="start a job and watch it")
-    start.add_argument("job", help="its kind")
-    start.add_argument("params", nargs="*", metavar="NAME=VALUE", help="parameters; a value is JSON, or else text")
-    start.add_argument("--detach", action="store_true", help="print the id and do not watch")
-    start.add_argument("--client-id", help="the same one again is the same job (default: a new one)")
-    watching = commands.add_parser("watch", help="watch a job, from its beginning")
+    start = commands.add_parser("start", help="Start a job and watch it.")
+    start.add_argument("job", help="Kind of job, such as batch.")
+    start.add_argument(
+        "params", nargs="*", metavar="NAME=VALUE", help="Parameters. A value is JSON, or otherwise text."
+    )
+    start.add_argument("--detach", action="store_true", help="Print the id and exit, without watching.")
+    start.add_argument(
+        "--client-id", help="Name of this request. The same name again returns the same job. Default: a new one."
+    )
+    watching = commands.add_parser("watch", help="Watch a job from its start.")
     watching.add_argument("id")
-    watching.add_argument("--after", type=int, default=0, help="the offset to begin after (default: 0)")
-    commands.add_parser("cancel", help="cancel a job").add_argument("id")
-    retry = commands.add_parser("retry", help="do some targets of a job again, and watch")
+    watching.add_argument(
+        "--after", type=int, default=0, help="Offset of the last event that is already known. Default: 0."
+    )
+    commands.add_parser("cancel", help="Cancel a job.").add_argument("id")
+    retry = commands.add_parser("retry", help="Start a job again for some of its targets, and watch it.")
     retry.add_argument("id")
-    retry.add_argument("--only", default="failed", help="failed, unreachable, not_started, cancelled or unfinished")
-    answer = commands.add_parser("answer", help="say yes or no to what a job asks")
+    retry.add_argument(
+        "--only",
+        default="failed",
+        help="State of these targets: failed, unreachable, not_started, cancelled or unfinished. Default: failed.",
+    )
+    answer = commands.add_parser("answer", help="Answer a question of a job with yes or no.")
     answer.add_argument("id")
     answer.add_argument("approval")
     answer.add_argument("ok", choices=("yes", "no"))
-    listing = commands.add_parser("list", help="the newest jobs")
-    listing.add_argument("--all", action="store_true", help="everybody's, with the scope admin")
+    listing = commands.add_parser("list", help="List the newest jobs.")
+    listing.add_argument("--all", action="store_true", help="List the jobs of all users. Needs the scope admin.")
     return top
 
 
@@ -264,7 +287,9 @@ async def run(given: argparse.Namespace, client: JobClient, screen: Screen) -> i
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status: 0, 1 for a job that did not succeed, 2 for what the server refuses, 130 for Ctrl-C."""
+    """Runs the command. Returns the exit status: 0, 1 for a job that has not succeeded, 2 for a refusal, 130 for
+    Ctrl-C.
+    """
     given = parser().parse_args(arguments)
     screen = Screen(sys.stdout)
     try:
@@ -274,5 +299,5 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     except KeyboardInterrupt:
         if id := getattr(given, "id", None):
-            print(f"\nthe job goes on; come back with: job watch {id}, end it with: job cancel {id}", file=sys.stderr)
+            print(f"\nthe job continues; watch it with: job watch {id}; stop it with: job cancel {id}", file=sys.stderr)
         return 130

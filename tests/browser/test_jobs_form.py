@@ -122,7 +122,7 @@ async def test_a_batch_over_uploads_ends_with_its_contact_sheet(server: Server) 
     files = [{"name": f"{number}.jpg", "mimeType": "image/jpeg", "buffer": picture} for number in range(8)]
     async with jobs(server, "#jobs/new/batch") as page:
         await page.click("#job-start")
-        await expect(page.locator("#job-faults")).to_have_text("say one of folder, zip, uploads")
+        await expect(page.locator("#job-faults")).to_have_text("set one of folder, zip and uploads")
         await page.set_input_files("#job-form [name=uploads]", files)
         await drop(page, picture)
         done = page.locator("#job-form .attached [data-state=done]")
@@ -207,7 +207,7 @@ async def test_a_file_that_is_refused_is_told_and_nothing_starts_without_it(serv
         await expect(page.locator("#job-faults")).to_contain_text("1 could not be uploaded")
         await failed.locator("button[aria-label^=Remove]").click()
         await page.click("#job-start")
-        await expect(page.locator("#job-faults")).to_have_text("say one of folder, zip, uploads")
+        await expect(page.locator("#job-faults")).to_have_text("set one of folder, zip and uploads")
 
 
 async def test_a_job_is_started_once_though_its_answer_was_lost(server: Server) -> None:

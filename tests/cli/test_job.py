@@ -73,7 +73,7 @@ def test_how_it_ends_is_the_exit_status(jobs: Server) -> None:
 def test_what_is_no_url_of_a_server_is_told_as_such(jobs: Server, url: str) -> None:
     done = job(jobs, "--url", url, "list")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"sluice: --url {url!r}: must be like http://HOST:PORT or https://HOST\n"
+    assert done.stderr == f"sluice: --url {url!r}: must have the form http://HOST:PORT or https://HOST\n"
 
 
 @pytest.mark.chaos
@@ -89,7 +89,7 @@ def test_a_server_that_is_away_is_told_at_once_and_waited_for(start: Start) -> N
         refused = process.stderr.read()
     assert f"{port}/ws/jobs cannot be reached: " in said
     assert "trying again for 300 s" in said
-    assert "401 Unauthorized; is the token right (jobs)?" in refused
+    assert "401 Unauthorized; is the token (scope jobs)?" in refused
     assert process.returncode == 2
 
 
@@ -100,7 +100,7 @@ async def test_what_it_asks_is_answered_and_what_runs_is_cancelled(jobs: Server)
         assert "Shall I?" in watch.stdout.readline()
         assert f"job answer {id} approval-1" in watch.stdout.readline()
         assert job(jobs, "answer", id, "approval-1", "yes").returncode == 0
-        assert "alice has said yes" in watch.stdout.readline()
+        assert "alice answered yes" in watch.stdout.readline()
         # To its end: one who closes the pipe while there is more to be said would end the watch by that.
         assert "succeeded" in watch.stdout.read()
     assert watch.returncode == 0
@@ -150,5 +150,5 @@ async def test_watching_outlives_the_server(start: Start) -> None:
         start(job_modules=KINDS, port=server.port)
         said, faults = watch.communicate(timeout=90)
     assert "== interrupted" in said, faults
-    assert "not known: begun" in said
+    assert "unknown state: begun" in said
     assert watch.returncode == 1

@@ -1,8 +1,9 @@
-"""The registry of jobs: work of minutes or hours whose history outlives the page that started it.
+"""The registry of jobs: work that takes minutes or hours. Its history outlives the page that started it.
 
-A job is one ``async def`` under ``@job`` in one file: a JobContext and its parameters in, its result out. Its name is
-the wire name, the pydantic model of its parameters the schema of the form, its docstring the help. `load`
-finds those of the folders here by itself; modules from elsewhere are named by the setting ``job_modules``.
+A job is an ``async def`` with the decorator ``@job`` in a file of its own. It takes a JobContext and its parameters and
+returns its result. Its name is the name on the wire, the pydantic model of its parameters is the schema of the form,
+and its docstring is the help text. `load` finds the kinds in this package. The setting ``job_modules`` names modules
+with further kinds.
 """
 
 import importlib
@@ -21,17 +22,17 @@ from works.imaging.task import Result, Task
 if TYPE_CHECKING:
     from works.jobs.resources import JobResources
 
-# How a target may have ended. Any other state (running, waiting for a restart) is one in which it has not ended.
+# Final states of a target. In any other state (such as running, or waiting for a restart) it has not ended.
 FINAL = frozenset({"ok", "changed", "failed", "unreachable", "skipped", "not_started", "cancelled"})
-# Folders here that hold a kind have this module in them.
+# Packages here that define a kind of job have a module with this name.
 _MODULE = "job"
 
 
 class JobContext(Protocol):
-    """What a job's function gets: methods that report its progress, and the resources that it may use.
+    """The argument of a job's function: methods that report its progress, and the resources that it may use.
 
-    A cancel raises CancelledError in the function, which then has ``job_cancel_timeout`` seconds to clean up.
-    Once the job has ended, every method raises CancelledError.
+    A cancel raises CancelledError in the function, which then has ``job_cancel_timeout`` seconds to clean up. When the
+    job has ended, every method raises CancelledError.
     """
 
     id: str
@@ -42,46 +43,51 @@ class JobContext(Protocol):
     resources: "JobResources"
 
     async def stage(self, name: str) -> None:
-        """What is being done from now on, in a few words."""
+        """Starts a new stage. ``name`` describes it in a few words."""
 
     async def progress(self, done: int, failed: int = 0, total: int | None = None) -> None:
-        """How many are done (those that failed among them), of how many. Told often, it is written now and then."""
+        """Reports the progress: ``done`` of ``total``, of which ``failed`` failed. It may be called often; only some
+        calls are written.
+        """
 
     async def log(self, line: str, target: str = "") -> None:
-        """A line, or several; controls are taken out, long lines cut. Beyond ``job_log_bytes`` lines are only counted.
+        """Adds one or several lines to the log. Control characters are removed and long lines are cut.
 
-        Lines that come quickly are written together.
+        Lines that follow quickly are written together. Beyond ``job_log_bytes`` lines are only counted.
         """
 
     async def target(self, name: str, state: str, **more: Any) -> None:
-        """The state of one target; ``more`` are JSON values, output for instance. The last one counts.
+        """Sets the state of one target. ``more`` are JSON values, for example its output. The last state counts.
 
-        Say ``not_started`` of every target at the beginning: then a retry knows those that never were. The states in
-        which a target has ended are those of FINAL. Raises JobFailed too_large beyond ``job_targets`` targets.
+        Set ``not_started`` for every target at the start. Then a retry knows which targets were never started. FINAL
+        has the final states. Raises JobFailed too_large beyond ``job_targets`` targets.
         """
 
     async def run(self, task: Task) -> Result:
-        """Has a task worked by the queue, when nobody's slices wait; of a job ``job_tasks`` at most at once.
+        """Processes a task in the queue when no other session has slices waiting. At most ``job_tasks`` run at the same
+        time.
 
-        ``session`` and ``background`` of the task are set, ``id`` must be another for each task under way. Waits
-        while the queue is full. Raises WorkError for a task that failed.
+        ``session`` and ``background`` of the task are set here. ``id`` must be unique among running tasks. Waits while
+        the queue is full. Raises WorkError when the task fails.
         """
 
     async def approve(self, question: str, **more: Any) -> str:
-        """Waits until a person says yes; who it was. Raises JobFailed ``refused`` or ``timeout``."""
+        """Waits until a person approves. Returns the name of that user. Raises JobFailed ``refused`` or ``timeout``."""
 
     async def keep(self, file: Path, name: str) -> dict[str, Any]:
-        """Puts a result file into the media store: its ``name``, ``url`` and ``bytes``. The file may be moved.
+        """Stores a result file and returns its ``name``, ``url`` and ``bytes``. The file may be moved.
 
-        Raises OSError for a store that is full, WorkError for a suffix (of ``name``) that is not kept there.
+        Raises:
+            OSError: the store is full or unavailable.
+            WorkError: the suffix of ``name`` is not supported.
         """
 
     def folder(self) -> Path:
-        """A folder of this job's own, there until it has ended."""
+        """Returns a folder for temporary files of this job. It is deleted at the end of the job."""
 
 
 class JobFailed(Exception):
-    """Ends a job as ``failed``: a code for programs, a message for a person, and what there is of a result."""
+    """Ends a job as ``failed``, with a code for programs, a message for a person, and a partial result."""
 
     def __init__(self, code: str, message: str, result: dict[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -89,7 +95,7 @@ class JobFailed(Exception):
 
 
 class BadParams(WorkError):
-    """Parameters off the schema; ``errors`` names each field that is wrong, all of them at once."""
+    """Invalid parameters. ``errors`` names each wrong field."""
 
     def __init__(self, job: str, errors: list[dict[str, str]]) -> None:
         shown = "; ".join(f"{error['field']}: {error['message']}" for error in errors[:5])
@@ -110,7 +116,7 @@ Scope = Literal["jobs", "admin"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One kind of job. ``scope``: what a token must have to start one."""
+    """One kind of job. ``scope``: the scope that a token needs to start it."""
 
     name: str
     function: Function
@@ -123,11 +129,11 @@ class Job:
         object.__setattr__(self, "schema", self.params.model_json_schema())
 
     def describe(self) -> dict[str, Any]:
-        """Help and JSON Schema of the parameters, as ``hello`` carries them."""
+        """Returns the help text and the JSON Schema of the parameters, as in the message ``hello``."""
         return {"help": self.help, "scope": self.scope, "params": self.schema}
 
     def check(self, params: dict[str, Any]) -> BaseModel:
-        """The parameters complete and typed. Raises BadParams."""
+        """Returns the parameters, with defaults and declared types. Raises BadParams."""
         try:
             return self.params.model_validate(params)
         except ValidationError as error:
@@ -151,15 +157,18 @@ def job(*, scope: Scope = "jobs") -> Callable[[F], F]: ...
 
 
 def job(function: F | None = None, /, *, scope: Scope = "jobs") -> F | Callable[[F], F]:
-    """Registers ``async def name(context: JobContext, params: Model) -> dict[str, Any] | None``."""
+    """Registers ``async def name(context: JobContext, params: Model) -> dict[str, Any] | None``.
+
+    Raises TypeError when the function has another form, ValueError when the name is taken.
+    """
 
     def register(function: F) -> F:
         name = function.__name__
         _, params = inspect.signature(function, eval_str=True).parameters.values()
         if not (isinstance(params.annotation, type) and issubclass(params.annotation, BaseModel)):
-            raise TypeError(f"job {name}: the second parameter must be annotated with a pydantic model")
+            raise TypeError(f"job {name}: its second parameter must have a pydantic model as annotation")
         if name in _registry and _registry[name].function.__module__ != function.__module__:
-            raise ValueError(f"two jobs are called {name!r}")
+            raise ValueError(f"two jobs have the name {name!r}")
         help = inspect.cleandoc(function.__doc__ or "").replace("\n", " ")
         _registry[name] = Job(name, function, params.annotation, help, scope)
         return function
@@ -168,23 +177,24 @@ def job(function: F | None = None, /, *, scope: Scope = "jobs") -> F | Callable[
 
 
 def offered(scopes: frozenset[str]) -> dict[str, dict[str, Any]]:
-    """Name -> description of every kind of job that a token with these scopes may start."""
+    """Returns name -> description of every kind of job that a token with these scopes may start."""
     return {name: kind.describe() for name, kind in sorted(_registry.items()) if {kind.scope, "admin"} & scopes}
 
 
 def find(name: str) -> Job:
-    """Raises WorkError not_found."""
+    """Returns the kind of job with this name. Raises WorkError not_found."""
     try:
         return _registry[name]
     except KeyError:
         known = ", ".join(sorted(_registry)) or "none"
-        raise WorkError("not_found", f"job: there is no {name[:40]!r}; there are {known}") from None
+        raise WorkError("not_found", f"job: {name[:40]!r} is unknown; use {known}") from None
 
 
 def load(modules: Sequence[str] = ()) -> None:
-    """Imports our own kinds and those of ``modules``. Raises ValueError for a module that cannot be imported.
+    """Imports the kinds in this package and those of ``modules``. Raises ValueError for a module that cannot be
+    imported.
 
-    Not done by the import of this package: processes that work for a job need none of them.
+    Importing this package does not import them, because helper processes of jobs need none of them.
     """
     for found in pkgutil.iter_modules(__path__):
         if found.ispkg:

@@ -1,4 +1,4 @@
-"""The kinds of jobs that can be started on this server, as a form needs them: their schemas, with plans and folders.
+"""The kinds of jobs that can be started on this server, with the schema of each and the names of plans and folders.
 
 A parameter whose schema has ``from`` (``plans`` or ``folders``) gets the available names as its ``examples``.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from works.jobs import offered
 from works.jobs.resources import JobResources
 
-# Names in ``examples``, and characters of names in the description.
+# Most names in ``examples``, and most characters of names in the description.
 _MAX_NAMES, _MAX_DESCRIPTION = 200, 1000
 
 
@@ -24,7 +24,7 @@ class JobCatalog:
         self._reading = asyncio.Lock()
 
     async def kinds_for(self, scopes: frozenset[str]) -> dict[str, dict[str, Any]]:
-        """Name -> description of every kind of job that a token with these scopes may start."""
+        """Returns name -> description of every kind of job that a token with these scopes may start."""
         kinds = copy.deepcopy(offered(scopes))
         for kind in kinds.values():
             for schema in kind["params"].get("properties", {}).values():
@@ -33,11 +33,11 @@ class JobCatalog:
         return kinds
 
     def _add_choices(self, schema: dict[str, Any], choices: dict[str, str]) -> None:
-        """``choices``: names, each with a note to show behind it."""
+        """``choices``: names, each with a note that is shown behind it."""
         text = ", ".join(name + note for name, note in choices.items())
         text = text if len(text) <= _MAX_DESCRIPTION else f"{text[:_MAX_DESCRIPTION]} ..."
         schema["examples"] = list(choices)[:_MAX_NAMES]
-        schema["description"] = f"{schema.get('description', '')}: {text or 'there are none'}"
+        schema["description"] = f"{schema.get('description', '')} Available: {text or 'none'}.".strip()
 
     async def _choices(self, source: str) -> dict[str, str]:
         if source == "folders":
@@ -46,7 +46,9 @@ class JobCatalog:
             return await asyncio.to_thread(self._read_plans)
 
     def _read_plans(self) -> dict[str, str]:
-        """The plans, each with its parameters; none of a file that cannot be used, whose faults a rollout reports."""
+        """Returns the plans with their parameters. Returns none when the file is invalid; a rollout reports
+        its faults.
+        """
         path = self._rollout.plans_path
         if path is None:
             return {}

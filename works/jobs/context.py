@@ -1,4 +1,4 @@
-"""The JobContext of a job that runs here: its events go to the HistoryWriter, its tasks to the queue."""
+"""The JobContext of a running job. Its events go to the HistoryWriter, its tasks to the queue."""
 
 import asyncio
 import json
@@ -21,17 +21,17 @@ from works.jobs.history_writer import HistoryWriter
 from works.jobs.resources import JobResources
 from works.queue import WorkQueue
 
-# Characters of a line, of a name or state, and of the further members of a target.
+# Most characters of a line, of a name or state, and of the further members of a target.
 _LONGEST_LINE, _LONGEST_NAME, _LONGEST_MORE = 4000, 200, 16_000
-# Controls that a terminal or a page might obey (not the tabulator), and the escape sequences of terminals.
+# Control characters that a terminal or a page might execute (tabs are allowed), and escape sequences of terminals.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
-# Most seconds before a task is offered again to a full queue.
+# Most seconds before a task is submitted again to a full queue.
 _LONGEST_WAIT = 5.0
 
 
 class ExecutionContext:
-    """Implements JobContext. Once ``ended`` is set, every method raises CancelledError."""
+    """Implements JobContext. When ``ended`` is set, every method raises CancelledError."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class ExecutionContext:
         self._log_bytes_left = self._target_bytes_left = resources.settings.job_log_bytes
         self._lines_cut = 0
         self._targets: set[str] = set()
-        self._counting: tuple[float, int] | None = None  # time and number of the first progress of this stage
+        self._counting: tuple[float, int] | None = None  # time and count of the first progress of this stage
         self._approvals = 0
         self._answers: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
@@ -71,7 +71,9 @@ class ExecutionContext:
         await self._writer.add(event, "progress")
 
     def _eta(self, done: int, total: int | None) -> float | None:
-        """Seconds left at the speed since the stage's first progress; None while that is unknown."""
+        """Estimates the seconds left, from the speed since the first progress of the stage. None while that
+        is unknown.
+        """
         now = time.monotonic()
         since, first = self._counting = self._counting or (now, done)
         if total is None or done <= first or now <= since:
@@ -98,6 +100,7 @@ class ExecutionContext:
         await asyncio.sleep(0)
 
     async def target(self, name: str, state: str, **more: Any) -> None:
+        """As in JobContext. Raises JobFailed."""
         self._check_not_ended()
         name, most = clean(name)[:_LONGEST_NAME], self.resources.settings.job_targets
         self._targets.add(name)
@@ -107,7 +110,7 @@ class ExecutionContext:
         await self._writer.add({**event, "state": clean(state)[:_LONGEST_NAME]}, ("target", name))
 
     def _within_budget(self, more: dict[str, Any]) -> dict[str, Any]:
-        """Further members of targets have as many bytes as the log; beyond them only states are kept."""
+        """Limits the further members of targets to as many bytes as the log. Beyond it, only states are stored."""
         size = len(dumps(more)) if more else 0
         if size > self._target_bytes_left:
             return {"cut": True}
@@ -133,6 +136,7 @@ class ExecutionContext:
                 raise
 
     async def approve(self, question: str, **more: Any) -> str:
+        """As in JobContext. Raises JobFailed."""
         self._check_not_ended()
         self._approvals += 1
         approval = f"approval-{self._approvals}"
@@ -144,7 +148,7 @@ class ExecutionContext:
             async with asyncio.timeout(seconds):
                 answer = await waiting
         except TimeoutError:
-            raise JobFailed("timeout", f"nobody has answered within {seconds:g} s (job_approval_timeout)") from None
+            raise JobFailed("timeout", f"no user has answered within {seconds:g} s (job_approval_timeout)") from None
         finally:
             del self._answers[approval]
         if not answer["ok"]:
@@ -153,13 +157,14 @@ class ExecutionContext:
         return str(answer["by"])
 
     def deliver_answers(self, event: Event) -> None:
-        """Passes answers in this event of the history on to ``approve``."""
+        """Passes the answers in this event to the waiting ``approve``."""
         for answer in json.loads(event.data)["events"]:
             waiting = self._answers.get(answer.get("approval"))
             if waiting and not waiting.done():
                 waiting.set_result(answer)
 
     async def keep(self, file: Path, name: str) -> dict[str, Any]:
+        """As in JobContext. Raises OSError or WorkError."""
         self._check_not_ended()
         size = (await asyncio.to_thread(file.stat)).st_size
         try:
@@ -174,7 +179,7 @@ class ExecutionContext:
         return self._folder
 
     def add_lines_cut(self, event: dict[str, Any]) -> None:
-        """Adds to the last event how many lines of the log are not kept."""
+        """Adds to the last event how many lines of the log were not stored."""
         if self._lines_cut:
             event["lines_cut"] = self._lines_cut
 
@@ -186,12 +191,14 @@ class ExecutionContext:
 
 
 def clean(text: str) -> str:
-    """The text without controls: a line of the log must be harmless wherever it is shown."""
+    """Returns the text without control characters, so that a line of the log is safe to show anywhere."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", _ESCAPES.sub("", text))
 
 
 def shortened(more: dict[str, Any]) -> dict[str, Any]:
-    """Further members, with their texts cleaned, and cut until all fit. Raises ValueError."""
+    """Returns the further members with clean texts, cut until all fit. Raises ValueError for values that
+    are not JSON.
+    """
     more = {name: _each_text(value, _clean_lines) for name, value in more.items()}
     for most in (_LONGEST_LINE, 1000, 100):
         if len(dumps(more)) <= _LONGEST_MORE:

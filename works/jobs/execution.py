@@ -1,7 +1,7 @@
-"""Runs one job here, from the call of its function to the last event.
+"""Runs one job, from the call of its function to the last event.
 
-A function that is stopped has ``job_cancel_timeout`` seconds to clean up. One that does not end by then is closed where
-it waits, and the last event says which targets are in an unknown state.
+A function that is stopped has ``job_cancel_timeout`` seconds to clean up. If it has not ended by then, it is closed at
+its current await, and the last event names the targets in an unknown state.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ from works.queue import WorkQueue
 
 log = structlog.get_logger()
 
-# Characters of a result, which the last event holds.
+# Most characters of a result, which is part of the last event.
 _LONGEST_RESULT = 256 << 10
-# Seconds before a failed read is tried again.
+# Seconds before a failed read is repeated.
 _RETRY_DELAY = 0.5
 Outcome = asyncio.Future[dict[str, Any] | None]
 Stop = Literal["cancelled", "interrupted", "lost"]
 
 
 class JobExecution:
-    """``history`` is the state so far; ``done`` ends when the last event is written."""
+    """``history`` is the state so far. ``done`` ends when the last event is written."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class JobExecution:
         self.done = asyncio.create_task(self._run())
 
     def stop(self, state: Stop, why: str, timeout: float | None = None) -> None:
-        """Stops the function; the first call counts. ``timeout``: seconds to clean up, if fewer than usual."""
+        """Stops the function. Only the first call counts. ``timeout``: seconds to clean up, if shorter than usual."""
         self._stop_timeout = min(self._stop_timeout, timeout or self._stop_timeout)
         if not self._stop.done():
             self._ended_itself = self._function.done()
@@ -71,12 +71,12 @@ class JobExecution:
         return self._stop.done() and self._stop.result()[0] == "lost" and not self._has_ended
 
     def lose(self) -> None:
-        """To be called when another process has taken or ended the job: nothing more is written here."""
+        """Called when another process has taken or ended the job. Nothing more is written by this process."""
         self.stop("lost", "")
         self._writer.stop()
 
     async def _follow(self) -> None:
-        """Follows the stream, for requests of others in it."""
+        """Follows the stream, which has the requests of users to this job."""
         try:
             async for events in self._broker.subscribe(job_stream(self.id), self.history.offset):
                 for event in events:
@@ -93,7 +93,7 @@ class JobExecution:
 
     def _apply(self, event: Event) -> None:
         if self.history.state == "cancelling":
-            self.stop("cancelled", "it was cancelled")
+            self.stop("cancelled", "the job was cancelled")
         else:
             self.context.deliver_answers(event)
 
@@ -110,10 +110,10 @@ class JobExecution:
             await self.context.close()
 
     def _close(self) -> None:
-        """Ends a function that ignores CancelledError: GeneratorExit is raised where it waits."""
+        """Ends a function that ignores CancelledError, by raising GeneratorExit at its current await."""
         if not self._function.done():
             self._function.add_done_callback(lambda done: done.cancelled() or done.exception())
-            with suppress(RuntimeError):  # it ignores that, too, and goes on
+            with suppress(RuntimeError):  # it ignores that too and continues
                 self._coroutine.close()
             self._function.cancel()
 
@@ -131,7 +131,7 @@ class JobExecution:
         log.info("job.ended", job=self.id, kind=self.kind.name, user=self.user, state=state, code=event.get("code"))
 
     async def _catch_up(self) -> None:
-        """Reads the rest of what is written; retries until that succeeds."""
+        """Reads the events that were written since the last read. Retries until it succeeds."""
         stream = job_stream(self.id)
         while True:
             with suppress(OSError):
@@ -142,13 +142,15 @@ class JobExecution:
             await asyncio.sleep(_RETRY_DELAY)
 
     def _outcome(self) -> tuple[str, dict[str, Any]]:
-        """The state it ended in, and the members of its last event."""
+        """Returns the final state of the job, and the members of its last event."""
         state, why = self._stop.result() if self._stop.done() else ("", "")
         if state == "lost":
             return state, {}
         if not self._function.done():
             log.error("job.not_stopped", job=self.id, kind=self.kind.name)
-            why += f"; it did not stop within {self._stop_timeout:g} s and was cut off: what it left is not known"
+            why += (
+                f"; it did not stop within {self._stop_timeout:g} s and was killed; its targets are in an unknown state"
+            )
             return state, {"code": "timeout", "message": why}
         outcome, event = self._function_outcome(self._function)
         if self._ended_itself:
@@ -157,7 +159,7 @@ class JobExecution:
 
     def _function_outcome(self, function: Outcome) -> tuple[str, dict[str, Any]]:
         if function.cancelled():
-            return "failed", {"code": "cancelled", "message": "it has cancelled itself"}
+            return "failed", {"code": "cancelled", "message": "the job has cancelled itself"}
         error = function.exception()
         if isinstance(error, JobFailed):
             return "failed", {"code": error.code, "message": error.message, **_result(error.result)}
@@ -165,21 +167,29 @@ class JobExecution:
             return "failed", {"code": error.code, "message": error.message}
         if error is not None:
             log.error("job.crashed", job=self.id, kind=self.kind.name, exc_info=error)
-            return "failed", {"code": "internal", "message": "the job broke; the server's log says how"}
+            return "failed", {
+                "code": "internal",
+                "message": "the job failed because of a fault in its code; the server's log has the details",
+            }
         return "succeeded", _result(function.result())
 
 
 async def _call_function(kind: Job, context: JobContext, params: BaseModel) -> dict[str, Any] | None:
-    """The job's function as a coroutine, whatever awaitable it returns."""
+    """Calls the job's function as a coroutine, whatever awaitable it returns."""
     return await kind.function(context, params)
 
 
 def _result(result: dict[str, Any] | None) -> dict[str, Any]:
-    """The member ``result``; None with ``cut`` as the reason when it is no JSON or too long."""
+    """Returns the member ``result``. It is None, with the reason in ``cut``, when the result is not JSON or
+    too long.
+    """
     try:
         text = dumps(result)
     except (TypeError, ValueError):
-        return {"result": None, "cut": "the result is no JSON"}
+        return {"result": None, "cut": "the result is not JSON"}
     if len(text) > _LONGEST_RESULT:
-        return {"result": None, "cut": f"the result has {len(text):,} characters, at most {_LONGEST_RESULT:,} are kept"}
+        return {
+            "result": None,
+            "cut": f"the result has {len(text):,} characters; at most {_LONGEST_RESULT:,} are stored",
+        }
     return {"result": result}

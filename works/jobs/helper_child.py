@@ -1,4 +1,4 @@
-"""A helper process of a job: it answers calls of one tool, as a decoder answers tasks."""
+"""A helper process of a job. It answers calls of one tool, as a decoder child answers tasks."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from works.processes.child import ChildAnswer, answer_all, only_work_errors
 from works.processes.forkserver import serve
 
 _TOOLS: dict[str, type[Any]] = {"reader": FilmReader, "writer": FilmWriter, "sheet": ContactSheet}
-# Added to the niceness: a person waits for the results of decoders.
+# Added to the niceness, because a person waits for the results of decoders.
 _NICER = 5
 
 
 def make_answer(memory: int) -> ChildAnswer:
-    """Answers calls: ``tool`` is made at its first call, ``call`` names a method that takes a payload and members."""
+    """Answers calls. The first call creates the ``tool``. ``call`` names a method that takes a payload and members."""
     tools: dict[str, Any] = {}
 
     def answer(members: dict[str, Any], payload: bytes) -> tuple[bytes, bytes]:
@@ -36,7 +36,7 @@ def make_answer(memory: int) -> ChildAnswer:
 
 
 def main(arguments: list[str]) -> None:
-    """``python -m works.jobs.helper_child CONTROL SETTINGS``: what Forkserver starts."""
+    """``python -m works.jobs.helper_child CONTROL SETTINGS``: the main function, which Forkserver starts."""
     settings = json.loads(arguments[1])
     os.nice(_NICER)
     serve(

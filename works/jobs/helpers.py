@@ -1,7 +1,8 @@
-"""Helper processes of a job, in which films are decoded and encoded, and contact sheets are made.
+"""Helper processes of a job. They decode and encode films, and draw contact sheets.
 
-They read what strangers sent, so they have bounds of memory and time and an almost empty environment, and are killed
-with the job, whatever they do. They have a lower CPU priority than decoders, for whose results a person waits.
+They read files of untrusted users. So they have limits of memory and time and an almost empty environment, and they are
+killed with the job. Their CPU priority is lower than that of decoders, because a person waits for the results of
+decoders.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from works.processes.channel import Channel
 from works.processes.forkserver import Forkserver
 
 Tool = Literal["reader", "writer", "sheet"]
-# The formats and the protocol that FFmpeg may use: a playlist would make it open other files, and connect to hosts.
+# Formats and protocols that FFmpeg may use. Without this limit, a playlist could open other files and connect to hosts.
 _CAPTURE = "format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi|protocol_whitelist;file"
 _ENVIRONMENT = {
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": _CAPTURE,
@@ -27,7 +28,7 @@ _ENVIRONMENT = {
 
 
 class HelperProcesses:
-    """An async context manager; at its exit all its processes are gone."""
+    """An async context manager. At its exit all its processes are killed."""
 
     def __init__(self, settings: HelperSettings) -> None:
         self._timeout = settings.studio_timeout
@@ -46,17 +47,17 @@ class HelperProcesses:
         await asyncio.to_thread(self._forkserver.close)
 
     def start(self, tool: Tool) -> "Helper":
-        """Forks a process for that tool. Raises WorkError when none can be started."""
+        """Forks a process for a tool. Raises WorkError when no process can be started."""
         try:
             serial, end = self._forkserver.fork()
         except OSError as error:
-            raise WorkError("internal", f"no process can be started: {error.strerror}", temporary=True) from None
+            raise WorkError("internal", f"no process can be started now: {error.strerror}", temporary=True) from None
         self._helpers.append(Helper(tool, self._forkserver, serial, Channel(end), self._timeout))
         return self._helpers[-1]
 
 
 class Helper:
-    """The server's handle on one helper process."""
+    """The server's handle of one helper process."""
 
     def __init__(self, tool: Tool, forkserver: Forkserver, serial: int, channel: Channel, timeout: float) -> None:
         self._tool, self._timeout = tool, timeout
@@ -66,7 +67,7 @@ class Helper:
     async def call(self, method: str, payload: bytes = b"", **members: Any) -> tuple[dict[str, Any], bytes]:
         """Calls a method of the tool and returns its answer.
 
-        Raises WorkError: the tool's own, ``timeout`` or ``crashed``; after the last two the process has been killed.
+        Raises WorkError: that of the tool, ``timeout`` or ``crashed``. After the last two the process has been killed.
         """
         if self._channel is None:
             raise WorkError("crashed", f"the {self._tool} has ended")
@@ -82,7 +83,7 @@ class Helper:
             why = f"the {self._tool} did not answer within {self._timeout:g} s (studio_timeout)"
             raise WorkError("timeout", why) from None
         except (OSError, ValueError, TypeError):
-            raise WorkError("crashed", f"the {self._tool} has ended over it") from None
+            raise WorkError("crashed", f"the {self._tool} has crashed on this input") from None
         finally:
             if not answered:
                 self.kill()

@@ -1,7 +1,8 @@
-"""A job's history: the durable stream of its events, and the state that they add up to.
+"""A job's history: the durable stream of its events, and the state that results from them.
 
-An event of the stream is a group of what happened within a moment: ``{"at": ms, "events": [...]}``. A group that begins
-with ``{"told": ...`` holds a request to the job (a cancel, an answer), one with ``{"ended": STATE, ...`` is the last.
+An event of the stream is a group of events within a short time: ``{"at": ms, "events": [...]}``. A group that starts
+with ``{"told": ...`` has a request to the job (a cancel or an answer). A group with ``{"ended": STATE, ...`` is the
+last one.
 """
 
 import json
@@ -17,27 +18,27 @@ from urllib.parse import quote
 from works.events.broker import Event
 from works.jobs import FINAL
 
-# The id of the last event: nothing can be appended behind it.
+# Id of the last event. Nothing can be appended after it.
 END = "end"
 ENDED = ("succeeded", "failed", "cancelled", "interrupted")
 _ID = re.compile(r"[0-9a-f]{27}")
 _STREAM = "jobs/of/"
-# Readers whose marks are lists of jobs: a mark is durable, and goes with its stream.
+# Readers whose marks are lists of jobs. A mark is durable, and is deleted with its stream.
 RUNNING, ALL = "jobs/running", "jobs/all"
-# Lines of the log in a snapshot, and characters of them as JSON, where a letter that is not ASCII takes six.
+# Most lines of the log in a snapshot, and their most characters as JSON, in which a non-ASCII letter takes six.
 _LINES, _MAX_LOG_SIZE = 200, 256 << 10
-# Characters of the targets of a snapshot; beyond them it has only their states.
+# Most characters of the targets in a snapshot. Beyond it, the snapshot has only their states.
 _MAX_STATES_SIZE = 1 << 20
-# Characters of the names in ``only`` of the first event.
+# Most characters of the names in ``only`` of the first event.
 _MAX_ONLY_SIZE = 64 << 10
-# Names in ``unknown`` of the last event.
+# Most names in ``unknown`` of the last event.
 _MAX_NAMES = 100
 
 T = TypeVar("T")
 
 
 def new_id() -> str:
-    """Later ids sort behind earlier ones."""
+    """Returns a new id. Later ids sort after earlier ones."""
     return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(8)}"
 
 
@@ -50,30 +51,30 @@ def job_stream(id: str) -> str:
 
 
 def job_of_stream(stream: str) -> str | None:
-    """The id of the job whose stream it is; None for any other stream."""
+    """Returns the id of the job with this stream, or None for any other stream."""
     id = stream.removeprefix(_STREAM)
     return id if stream.startswith(_STREAM) and is_id(id) else None
 
 
 def user_reader(user: str) -> str:
-    """The reader whose marks are the user's jobs."""
+    """Returns the reader whose marks are the user's jobs."""
     return f"jobs/user/{quote(user, safe='')}"
 
 
 def starts_stream(user: str) -> str:
-    """The stream on which each ``client_id`` of the user becomes one job."""
+    """Returns the stream that maps each ``client_id`` of the user to one job."""
     return f"jobs/starts/{quote(user, safe='')}"
 
 
 def dumps(value: Any) -> str:
-    """Raises TypeError or ValueError for what is no JSON."""
+    """Returns compact JSON. Raises TypeError or ValueError for a value that is not JSON."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def group(events: Iterable[str], *, request: str = "", ended: str = "") -> str:
-    """A stream's event of these, each JSON already.
+    """Returns a group of events, which are JSON texts already, as an event of the stream.
 
-    ``request``: what others request of the job (cancel, answer, stop); ``ended``: the state, in the last group.
+    ``request``: a request to the job (cancel, answer, stop). ``ended``: the final state, in the last group.
     """
     first = {"told": request} if request else {"ended": ended} if ended else {}
     head = dumps({**first, "at": round(time.time() * 1000)})
@@ -81,7 +82,7 @@ def group(events: Iterable[str], *, request: str = "", ended: str = "") -> str:
 
 
 def take_fitting(values: Iterable[T], size: int) -> Iterator[T]:
-    """The first values that have at most ``size`` characters as JSON."""
+    """Yields the first values that have at most ``size`` characters as JSON."""
     for value in values:
         size -= len(dumps(value)) + 1
         if size < 0:
@@ -90,7 +91,7 @@ def take_fitting(values: Iterable[T], size: int) -> Iterator[T]:
 
 
 def shortened_start(started: dict[str, Any]) -> dict[str, Any]:
-    """The first event, which must fit into an outbox: ``only`` is cut, ``only_count`` has the full number."""
+    """Returns the first event, which must fit into an outbox. ``only`` is cut; ``only_count`` is its full number."""
     only = started["only"]
     if only is None:
         return {**started, "only_count": None}
@@ -98,7 +99,7 @@ def shortened_start(started: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_message(id: str, event: Event) -> str:
-    """A group as it goes over the wire, as JSON; the event holds all members but type, id and offset."""
+    """Returns a group as JSON for the wire. The event has all members except type, id and offset."""
     return f'{{"type":"events","id":"{id}","offset":{event.offset},{event.data[1:]}'
 
 
@@ -112,7 +113,7 @@ def is_request(event: Event) -> bool:
 
 @dataclass(slots=True)
 class JobHistory:
-    """The state after the events up to ``offset``. Times are milliseconds since 1970."""
+    """The state of a job after the events up to ``offset``. Times are in milliseconds since 1970."""
 
     id: str
     offset: int = 0
@@ -142,7 +143,7 @@ class JobHistory:
         return self.end is not None
 
     def add(self, group: Event) -> None:
-        """Applies the next event of the stream; one that was applied already changes nothing."""
+        """Applies the next event of the stream. An event that was applied before changes nothing."""
         if group.offset <= self.offset:
             return
         self.offset = group.offset
@@ -165,7 +166,7 @@ class JobHistory:
             self.stage = event["name"]
             self.progress = (
                 {**self.progress, "eta_s": None} if self.progress else {}
-            )  # the estimate was for the stage before
+            )  # the estimate belonged to the previous stage
         elif kind == "started":
             self.started, self.at = event, at
         elif kind == "approval":
@@ -178,22 +179,24 @@ class JobHistory:
             self.state, self.end, self.ended_at, self.approval = kind, event, at, None
 
     def counts(self) -> dict[str, int]:
-        """How many targets are in each state."""
+        """Returns the number of targets in each state."""
         return dict(Counter(target["state"] for target in self.targets.values()))
 
     def unfinished(self) -> list[str]:
-        """Targets whose state is not final."""
+        """Returns the targets whose state is not final."""
         return [name for name, target in self.targets.items() if target["state"] not in FINAL]
 
     def targets_to_retry(self, only: str) -> list[str]:
-        """The targets in the state ``only``; ``unfinished``: all that are not done, for whatever reason."""
+        """Returns the targets in the state ``only``. With ``unfinished``, all targets that are not done for
+        any reason.
+        """
         if only == "unfinished":
             done = ("ok", "changed", "skipped")
             return [name for name, target in self.targets.items() if target["state"] not in done]
         return [name for name, target in self.targets.items() if target["state"] == only]
 
     def end_members(self, **more: Any) -> dict[str, Any]:
-        """The members of a last event: how far the job came, and the targets whose state is unknown."""
+        """Returns the members of a last event: the progress of the job, and the targets whose state is unknown."""
         unknown = self.unfinished()
         return {
             "result": None,
@@ -206,7 +209,7 @@ class JobHistory:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Its entry in a list of jobs."""
+        """Returns the entry of the job in a list of jobs."""
         end = self.end or {}
         return {
             "id": self.id,
@@ -223,7 +226,7 @@ class JobHistory:
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """The whole state as of ``offset``. ``brief``: of the targets only as many states as fit are given."""
+        """Returns the whole state at ``offset``. ``brief``: of the targets only as many states as fit are included."""
         brief = self._size > _MAX_STATES_SIZE
         bare = ((name, {"state": target["state"]}) for name, target in self.targets.items())
         states = dict(take_fitting(bare, _MAX_STATES_SIZE)) if brief else self.targets
@@ -242,5 +245,5 @@ class JobHistory:
 
 
 def _size(name: str, target: dict[str, Any]) -> int:
-    """Characters of a target as JSON."""
+    """Returns the characters of a target as JSON."""
     return len(dumps(name)) + len(dumps(target)) + 2

@@ -1,4 +1,4 @@
-"""Reads job histories and caches them: whole ones to look at a job, summaries for lists."""
+"""Reads and caches job histories: complete ones for a single job, summaries for lists."""
 
 import asyncio
 from collections import OrderedDict
@@ -7,9 +7,9 @@ from typing import Any
 from works.events.broker import Broker
 from works.jobs.history import JobHistory, is_end, job_stream
 
-# Histories in memory, to be read on from their offset; and summaries of ended jobs, some 500 bytes each.
+# Histories in memory, which are continued from their offset, and summaries of ended jobs of some 500 bytes each.
 _HISTORIES, _SUMMARIES = 32, 5000
-# Events read at a time, and characters of one after which the loop gets a turn: 256 KiB take some 3 ms to parse.
+# Events that are read at a time, and characters after which other code of the loop may run: 256 KiB take 3 ms to parse.
 _PAGE, _LONG = 32, 10_000
 
 
@@ -20,7 +20,7 @@ class HistoryCache:
         self._summaries: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     async def read_start(self, id: str) -> JobHistory | None:
-        """The history up to the job's first event; None when there is no such job, or no longer."""
+        """Returns the history up to the job's first event, or None when there is no such job, or no longer."""
         for event in await self._log.read(job_stream(id), 0, 1):
             if event.offset == 1:
                 history = JobHistory(id)
@@ -29,7 +29,7 @@ class HistoryCache:
         return None
 
     async def read(self, id: str) -> JobHistory | None:
-        """The history up to its newest event; None when there is none. Callers must not change or keep it."""
+        """Returns the history up to its newest event, or None. Callers must not change or store it."""
         history = self._histories.pop(id, None) or await self.read_start(id)
         if history is None:
             return None
@@ -45,7 +45,7 @@ class HistoryCache:
         return history
 
     async def summary(self, id: str) -> dict[str, Any] | None:
-        """Its entry in a list; of an ended job only the first and last event are read."""
+        """Returns the entry for a list. For an ended job, only the first and the last event are read."""
         if known := self._summaries.get(id):
             return known
         history = await self.read_start(id)

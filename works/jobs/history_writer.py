@@ -1,7 +1,7 @@
-"""Writes the events of a job to its stream, collected into groups that are bounded in bytes and in number.
+"""Writes the events of a job to its stream, collected into groups that are limited in bytes and in number.
 
-A history has at most ``job_events`` groups, so its stream never drops the first: up to ten groups a second at first,
-and ever fewer as the job goes on. Events of a busy job then wait longer and share a group.
+A history has at most ``job_events`` groups, so its stream never drops the first. At first there are up to ten groups a
+second, later fewer. Events of a busy job then wait longer and share a group.
 """
 
 import asyncio
@@ -19,20 +19,21 @@ from works.jobs.settings import JobSettings
 
 log = structlog.get_logger()
 
-# Fewest seconds between groups.
+# Shortest time between groups, in seconds.
 _INTERVAL = 0.1
-# Characters at which a group is written as soon as possible, and at which the job has to wait.
+# Characters from which a group is written as soon as possible, and from which the job has to wait.
 _FULL, _MOST = 64 << 10, 256 << 10
-# With this many times as many groups as the first, quick ones, a history lasts for a month of events without a pause.
+# How many times more groups there may be than the first, quick ones. So a history lasts for a month of continuous
+# events.
 _SPREAD = 11
-# Groups of the bound that are reserved for the end, and for requests to the job.
+# Groups that are reserved for the end, and for requests to the job.
 _SPARE = 50
-# Seconds before a failed write is tried again.
+# Seconds before a failed write is repeated.
 _RETRY_DELAY = 0.5
 
 
 class HistoryWriter:
-    """``fenced`` is called when the history has ended without this writer, or can no longer be written."""
+    """``fenced`` is called when another process has ended the history, or when it cannot be written any more."""
 
     def __init__(self, log: Broker, stream: str, settings: JobSettings, fenced: Callable[[], None]) -> None:
         self._log, self._stream, self._fenced = log, stream, fenced
@@ -55,9 +56,10 @@ class HistoryWriter:
         return self._groups >= self._max_groups
 
     async def add(self, event: dict[str, Any], key: object = None, *, urgent: bool = False) -> None:
-        """Queues an event; an ``urgent`` one is written at once. A ``key`` replaces the queued event of the same key.
+        """Queues an event. An ``urgent`` event is written immediately. A ``key`` replaces the queued event with the
+        same key.
 
-        Waits while too much is queued. Raises ValueError or TypeError for what is no JSON.
+        Waits while too much is queued. Raises ValueError or TypeError for values that are not JSON.
         """
         text = dumps(event)
         if key is None:
@@ -74,9 +76,9 @@ class HistoryWriter:
         await asyncio.sleep(0)  # a job that only adds events must not block the loop
 
     async def end(self, state: str, event: dict[str, Any]) -> None:
-        """Writes what is queued, and the last event, unless there is one already. Retries until they are written."""
+        """Writes queued events and the last event, unless there is one already. Retries until they are written."""
         self._has_space.set()
-        async with self._writing:  # not while a group is written
+        async with self._writing:  # not while a group is being written
             self._running.cancel()
         await self.flush()
         await self._append(group([dumps({"type": state, **event})], ended=state), END)
@@ -88,7 +90,7 @@ class HistoryWriter:
         self._has_space.set()
 
     def _on_end(self, task: "asyncio.Task[None]") -> None:
-        """After an unexpected error nothing more is written, and the job must not go on as if it were."""
+        """Stops the job after an unexpected error, because its events are no longer written."""
         if not task.cancelled() and (error := task.exception()):
             log.error("job.history_failed", stream=self._stream, exc_info=error)
             self._fenced()
@@ -107,7 +109,9 @@ class HistoryWriter:
             await self.flush()
 
     def _due(self) -> float:
-        """When the next group may be written; a full one at once, as the job's bytes are bounded elsewhere."""
+        """Waits until the next group may be written. A full group may be written immediately, because bytes have
+        another limit.
+        """
         if self.spent and not (self._urgent and self._groups < self._max_groups + _SPARE // 2):
             return math.inf
         if self._full.is_set():
@@ -119,7 +123,7 @@ class HistoryWriter:
         return max(self._began + seconds, self._last + _INTERVAL)
 
     async def flush(self) -> None:
-        """Writes what is queued."""
+        """Writes queued events."""
         async with self._writing:
             texts, self._pending, self._size = list(self._pending.values()), {}, 0
             self._full.clear()
@@ -131,7 +135,9 @@ class HistoryWriter:
             self._has_space.set()
 
     async def _append(self, data: str, id: str, unless: tuple[str, ...] = ()) -> None:
-        """Retries until it is written. The id prevents a second copy when only the confirmation was lost."""
+        """Appends a group and retries until it is written. The id prevents a second copy when only the confirmation was
+        lost.
+        """
         while True:
             try:
                 await self._log.append(self._stream, data, id=id, unless=unless)

@@ -1,4 +1,6 @@
-"""The leases of the jobs that run in this process: renewed while it lives, given up before another can take them."""
+"""The leases of the jobs that run in this process. They are renewed while it lives, and given up before others can take
+them.
+"""
 
 import asyncio
 import secrets
@@ -10,7 +12,7 @@ from works.events.leases import Leases
 
 
 class LeaseKeeper:
-    """``lost`` is called with the id of each job whose lease was not renewed in time: it must not go on here."""
+    """``lost`` is called with the id of each job whose lease was not renewed in time. The job must stop here."""
 
     def __init__(self, leases: Leases, seconds: float, lost: Callable[[str], None]) -> None:
         self._leases, self.seconds, self._lost = leases, seconds, lost
@@ -18,7 +20,7 @@ class LeaseKeeper:
         self._until: dict[str, float] = {}
 
     async def take(self, id: str) -> bool:
-        """Whether this process has the lease, and no other. Raises OSError."""
+        """Takes a lease. Returns whether this process has it now. Raises OSError."""
         requested_at = time.monotonic()
         if not await self._leases.hold(_name(id), self._holder, self.seconds):
             return False
@@ -31,14 +33,17 @@ class LeaseKeeper:
                 await self._leases.release(_name(id), self._holder)
 
     async def keep(self) -> None:
-        """Renews until cancelled, three times in the time that a lease lasts."""
+        """Renews all leases until cancelled, three times in the lifetime of a lease."""
         while True:
             await asyncio.gather(*(self._renew(id, until) for id, until in self._until.items()))
             await asyncio.sleep(self.seconds / 3)
 
     async def _renew(self, id: str, until: float) -> None:
-        """Waits for the answer no longer than the lease lasts. An answer counts even if the request came too late: no
-        other process has the lease, and the history says whether one had it meanwhile."""
+        """Renews a lease, and waits for the answer at most as long as the lease lasts.
+
+        A positive answer counts even if the request was late. Then no other process has the lease, and the history
+        shows whether one had it in between.
+        """
         third, requested_at = self.seconds / 3, time.monotonic()
         try:
             async with asyncio.timeout(max(until - requested_at, third)):
@@ -46,7 +51,7 @@ class LeaseKeeper:
             until = requested_at + self.seconds
         except (OSError, TimeoutError):
             held = until - time.monotonic() > third
-        if id not in self._until:  # released meanwhile, maybe before it was held again
+        if id not in self._until:  # released in the meantime, maybe before it was taken again
             with suppress(OSError):
                 await self._leases.release(_name(id), self._holder)
         elif held:

@@ -1,4 +1,4 @@
-"""What may be asked of jobs, by socket, by HTTP and in the terminal: one schema for each, not twins that drift."""
+"""The requests to jobs. The socket, HTTP and the terminal share one schema for each."""
 
 from typing import Any, Literal
 

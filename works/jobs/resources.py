@@ -1,4 +1,4 @@
-"""What the server hands to its jobs: the settings that they go by, and the stores that they read and write."""
+"""The settings and stores that the server passes to its jobs."""
 
 from dataclasses import dataclass
 

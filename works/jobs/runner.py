@@ -1,7 +1,7 @@
-"""Runs jobs in this process, and ends those that were lost with another.
+"""Runs jobs in this process, and ends jobs of processes that have died.
 
-A process holds the lease of each job that it runs and renews it. A job without a lease whose history has not ended was
-lost with its process: the first process to find it ends it as ``interrupted``.
+A process holds and renews the lease of each of its jobs. When a job has no lease and its history has not ended, its
+process has died. The first process that finds such a job ends it as ``interrupted``.
 """
 
 import asyncio
@@ -40,9 +40,9 @@ from works.queue import WorkQueue
 
 log = structlog.get_logger()
 
-# Milliseconds after which to ask again whether a job may be started.
+# retry_after in milliseconds when a job cannot be started now.
 _SOON = 5000
-# Share of a stopping server's time that its jobs have to clean up; the rest is for their last events.
+# Share of the shutdown time in which jobs can clean up. The rest is for their last events.
 _SHARE = 0.7
 _STOPPING = "the server is stopping"
 
@@ -62,14 +62,17 @@ class Runner:
         self._leases = LeaseKeeper(leases, resources.settings.job_lease, self._lose)
         self._running: dict[str, JobExecution] = {}
         self._watchers: set[asyncio.Task[None]] = set()
-        # Jobs that are being started (with their user) or examined, and an event that is set when that is done.
+        # Jobs that are being started (with their user) or examined, each with an event that is set at the end.
         self._starting: dict[str, tuple[str, asyncio.Event]] = {}
         self._draining = False
 
     async def begin(
         self, id: str, user: str, kind: Job, params: BaseModel, started: dict[str, Any], base_url: str
     ) -> bool:
-        """Runs the job, unless it was begun before. Raises Busy, OSError: then it may be tried again."""
+        """Starts the job, unless it was started before. Returns whether it was.
+
+        Raises Busy or OSError; then the call may be repeated.
+        """
         while id in self._starting:
             await self._starting[id][1].wait()
         if id in self._running:
@@ -98,27 +101,29 @@ class Runner:
                 await self._leases.release(id)
 
     def _check_capacity(self, id: str, user: str) -> None:
-        """Beside the jobs that run, and those that are being started since before this one."""
+        """Raises Busy when too many jobs are running or were being started before this one."""
         settings = self._resources.settings
         before = takewhile(lambda each: each != id, self._starting)
         users = [running.user for running in self._running.values()] + [self._starting[each][0] for each in before]
         if self._draining:
             raise Busy("the server is stopping; start the job again in a moment", _SOON)
         if len(users) >= settings.jobs_running:
-            raise Busy(f"{settings.jobs_running} jobs run on this server already (jobs_running)", _SOON)
+            raise Busy(f"{settings.jobs_running} jobs are already running on this server (jobs_running)", _SOON)
         if users.count(user) >= settings.jobs_running_per_user:
             most = settings.jobs_running_per_user
-            raise Busy(f"{most} jobs of yours run on this server already (jobs_running_per_user)", _SOON)
+            raise Busy(f"{most} of your jobs are already running on this server (jobs_running_per_user)", _SOON)
 
     async def _write_start(self, id: str, user: str, started: dict[str, Any]) -> JobHistory:
-        """Marks the job as running first: if it is never begun, ``_find_lost`` removes the mark."""
+        """Writes the first event. The mark is set before; if the job is never started, ``_find_lost``
+        removes the mark.
+        """
         stream = job_stream(id)
         for reader in (RUNNING, ALL, user_reader(user)):
             await self._marks.set(stream, reader, 0)
         await self._broker.append(stream, group([dumps(shortened_start(started))]), id="started", unless=(END,))
         history = await self._histories.read_start(id)
         if history is None:
-            raise OSError("the job's story cannot be read")
+            raise OSError("the job's history cannot be read")
         return history
 
     async def _watch_to_end(self, running: JobExecution) -> None:
@@ -127,12 +132,12 @@ class Runner:
         if not running.done.cancelled() and running.done.exception():
             log.error("job.end_failed", job=running.id, exc_info=running.done.exception())
         elif not running.was_lost:
-            with suppress(OSError):  # then ``_find_lost`` finds it, sees that it has ended, and does this
+            with suppress(OSError):  # after a failure, ``_find_lost`` finds the ended job and does this
                 await self._expire_history(running.id)
         await self._leases.release(running.id)
 
     async def _expire_history(self, id: str) -> None:
-        """The job has ended: its history expires after ``job_ttl``."""
+        """Sets the expiry ``job_ttl`` of the history, because the job has ended."""
         await self._broker.expire(job_stream(id), self._resources.settings.job_ttl)
         await self._marks.remove(job_stream(id), RUNNING)
 
@@ -176,13 +181,13 @@ class Runner:
                 await self._leases.release(id)
 
     async def _end_lost(self, id: str) -> None:
-        """To be called with the lease, so that no process runs the job."""
+        """Ends a lost job. To be called with its lease, so that no process runs the job."""
         history = await self._histories.read(id)
-        if history is None:  # it was never begun, or its history has expired
+        if history is None:  # it was never started, or its history has expired
             await self._broker.expire(job_stream(id), 0)
             return await self._marks.remove(job_stream(id), RUNNING)
         if not history.ended:
-            why = "the server that ran it has stopped without a word; what was running then is not known"
+            why = "the server of this job has died; the state of targets that were running is not known"
             event = history.end_members(type="interrupted", code="interrupted", message=why)
             await self._broker.append(job_stream(id), group([dumps(event)], ended="interrupted"), id=END)
             log.warning("job.interrupted", job=id, kind=history.job, user=history.user)
@@ -194,10 +199,10 @@ class Runner:
         return Path(self._resources.settings.job_folder).resolve()
 
     async def _clear_folders(self) -> None:
-        """Removes folders of jobs that ran here when the server was killed, and that another server has ended since."""
+        """Removes the folders of jobs that ran here when the server was killed, and that another server has ended."""
         if not self._folder.is_dir():
             return
-        # In this order: a job is marked before it has a folder.
+        # The order matters: a job is marked before it has a folder.
         folders = list(self._folder.iterdir())
         still = {job_of_stream(stream) for stream in await self._marks.of_reader(RUNNING)}
         for folder in folders:
@@ -205,7 +210,7 @@ class Runner:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def drain(self, deadline: float) -> None:
-        """Starts no more jobs, stops those that run, and waits ``deadline`` seconds for them."""
+        """Starts no more jobs, stops running ones, and waits ``deadline`` seconds for them."""
         self._draining = True
         for running in self._running.values():
             running.stop("interrupted", _STOPPING, timeout=deadline * _SHARE)

@@ -1,6 +1,7 @@
-"""What users do with jobs: start, read, cancel, answer, retry. Users have access to their own, administrators to all.
+"""The operations of users on jobs: start, read, cancel, answer, retry. Users can use their own jobs, administrators all
+jobs.
 
-It does not matter in which process a job runs: a request to it is an event of its history.
+A job may run in any process: a request to it is an event of its history.
 """
 
 import json
@@ -38,13 +39,13 @@ from works.queue import WorkQueue
 
 log = structlog.get_logger()
 
-# Characters of the parameters, and jobs examined for one page of a list.
+# Most characters of the parameters, and most jobs that are examined for one page of a list.
 _LONGEST_PARAMS, _LOOKED_AT = 64 << 10, 500
 
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """A user, the scopes of the token, and the address by which that user reaches this server."""
+    """A user, the scopes of the token, and the URL at which the user reaches this server."""
 
     name: str
     scopes: frozenset[str]
@@ -56,9 +57,10 @@ class Requester:
 
 
 class JobService:
-    """Its methods raise WorkError for what is not there or not allowed, OSError when the event log is unavailable.
+    """All methods raise WorkError for jobs that do not exist or are not allowed, and OSError when the event store is
+    unavailable.
 
-    ``frame`` encodes a text as a message of the wire.
+    ``frame`` encodes a text as a WebSocket frame.
     """
 
     def __init__(
@@ -79,7 +81,11 @@ class JobService:
         self._marks = marks
 
     async def start(self, who: Requester, request: StartRequest) -> tuple[str, bool]:
-        """The job's id, and whether it was started now: the same ``client_id`` of a user is the same job."""
+        """Starts a job. Returns its id, and whether it was started by this call: a repeated ``client_id`` is the same
+        job.
+
+        Raises WorkError, BadParams or Busy.
+        """
         return await self._start(who, request, None, None)
 
     async def _start(
@@ -87,10 +93,10 @@ class JobService:
     ) -> tuple[str, bool]:
         kind = find(request.job)
         if not {kind.scope, "admin"} & who.scopes:
-            raise WorkError("forbidden", f"job: to start {request.job} the token's scope must include {kind.scope!r}")
+            raise WorkError("forbidden", f"job: {request.job} needs a token with the scope {kind.scope!r}")
         params = kind.check(request.params)
         if len(dumps(request.params)) > _LONGEST_PARAMS:
-            raise WorkError("too_large", f"params: at most {_LONGEST_PARAMS:,} characters are taken")
+            raise WorkError("too_large", f"params: at most {_LONGEST_PARAMS:,} characters are accepted")
         id = await self._register(who.name, request.client_id)
         started: dict[str, Any] = {"type": "started", "job": request.job, "user": who.name, "params": request.params}
         started |= {"retry_of": retry_of, "only": only}
@@ -101,17 +107,17 @@ class JobService:
         return id, started_now
 
     async def _register(self, user: str, client_id: str) -> str:
-        """The id of the job of this ``client_id``: a new one, or that of an earlier request."""
+        """Returns the id of the job for this ``client_id``: a new one, or that of an earlier request."""
         starts = starts_stream(user)
         offset = await self.broker.append(starts, dumps({"job": new_id()}), id=client_id)
         await self.broker.expire(starts, self.settings.job_ttl)
         for event in await self.broker.read(starts, offset - 1, 1):
             if event.offset == offset:
                 return str(json.loads(event.data)["job"])
-        raise OSError("what was written to the log cannot be read")
+        raise OSError("the new event cannot be read")
 
     async def _forget_oldest(self, user: str) -> None:
-        """Deletes a user's oldest jobs beyond ``jobs_kept_per_user``, unless they run."""
+        """Deletes a user's oldest jobs beyond ``jobs_kept_per_user``, unless they are running."""
         ids = await self._list_ids(user_reader(user))
         for id in ids[self.settings.jobs_kept_per_user :]:
             summary = await self.histories.summary(id)
@@ -122,15 +128,17 @@ class JobService:
                 await self.broker.expire(job_stream(id), 0)
 
     async def _list_ids(self, reader: str) -> list[str]:
-        """Newest first."""
+        """Returns the ids of jobs, newest first."""
         return sorted(
             (id for stream in await self._marks.of_reader(reader) if (id := job_of_stream(stream))), reverse=True
         )
 
     async def list(self, who: Requester, request: ListRequest) -> dict[str, Any]:
-        """``jobs``, newest first, and ``before``: the id for the next page; None at the end."""
+        """Returns a page of jobs, newest first, and the id ``before`` of the next page, which is None at the end.
+        Raises WorkError.
+        """
         if request.filter == "all" and not who.is_admin:
-            raise WorkError("forbidden", "filter: for everybody's jobs the token's scope must include 'admin'")
+            raise WorkError("forbidden", "filter: the jobs of all users need a token with the scope 'admin'")
         ids = await self._list_ids(ALL if request.filter == "all" else user_reader(who.name))
         ids = [id for id in ids if request.before is None or id < request.before]
         found: list[dict[str, Any]] = []
@@ -143,21 +151,21 @@ class JobService:
         return {"jobs": found, "before": ids[_LOOKED_AT - 1] if len(ids) > _LOOKED_AT else None}
 
     async def may_see(self, who: Requester, id: str) -> JobHistory:
-        """The history up to its first event. Raises WorkError not_found, also for jobs of other users."""
+        """Returns the history up to its first event. Raises WorkError not_found, also for jobs of other users."""
         history = await self.histories.read_start(id) if is_id(id) else None
         if history is None or not (who.is_admin or history.user == who.name):
-            raise WorkError("not_found", f"id: there is no job {id[:40]!r}, or no longer")
+            raise WorkError("not_found", f"id: there is no job {id[:40]!r}, or its history is no longer retained")
         return history
 
     async def read_history(self, who: Requester, id: str) -> JobHistory:
-        """The whole history so far; callers must not change or keep it."""
+        """Returns the whole history so far. Callers must not change or store it."""
         await self.may_see(who, id)
         history = await self.histories.read(id)
         assert history
         return history
 
     async def cancel(self, who: Requester, id: str) -> str:
-        """Returns the job's state: ``cancelling``, or the one in which it has ended already."""
+        """Cancels a job. Returns its state: ``cancelling``, or the final state when it has ended."""
         history = await self.read_history(who, id)
         if not history.ended:
             event = dumps({"type": "cancelling", "by": who.name, "reason": ""})
@@ -170,10 +178,12 @@ class JobService:
         return history.state
 
     async def answer(self, who: Requester, id: str, request: AnswerRequest) -> None:
-        """Answers an approval that the job waits for; the first answer counts."""
+        """Answers a question of the job. Only the first answer counts. Raises WorkError when the job does not wait for
+        it.
+        """
         history = await self.read_history(who, id)
         if history.approval is None or history.approval["approval"] != request.approval:
-            raise WorkError("not_found", f"approval: the job does not ask for {request.approval[:40]!r}, or no longer")
+            raise WorkError("not_found", f"approval: the job is not waiting for {request.approval[:40]!r}")
         answer = {
             "type": "answered",
             "approval": request.approval,
@@ -188,7 +198,7 @@ class JobService:
             raise WorkError("not_found", "approval: the job has ended") from None
         for event in await self.broker.read(job_stream(id), offset - 1, 1):
             if event.data != answered:
-                raise WorkError("not_found", "approval: somebody else has answered it")
+                raise WorkError("not_found", "approval: another user has answered it")
         log.info(
             "job.answered",
             job=id,
@@ -200,12 +210,14 @@ class JobService:
         )
 
     async def retry(self, who: Requester, id: str, request: RetryRequest) -> tuple[str, bool]:
-        """Starts a job with the same parameters for the targets of this one whose last state is ``only``."""
+        """Starts a job with the same parameters for the targets of this one whose last state is ``only``. Raises
+        WorkError.
+        """
         history = await self.read_history(who, id)
         if not history.ended:
             raise WorkError("bad_message", "id: the job has not ended")
         only = history.targets_to_retry(request.only)
         if not only:
-            raise WorkError("bad_message", f"only: no target of the job is {request.only}")
+            raise WorkError("bad_message", f"only: the job has no targets in the state {request.only}")
         start = StartRequest(job=history.job, params=history.started["params"], client_id=request.client_id)
         return await self._start(who, start, id, only)

@@ -12,7 +12,7 @@ from works.settings import MIB, Count, Names, Seconds, SettingsGroup
 def _entries(value: Any) -> Any:
     entries = tuple(entry.strip() for entry in value.split(",") if entry.strip()) if isinstance(value, str) else value
     if isinstance(entries, tuple) and not all(re.fullmatch(r"[\w.-]+=.+", str(entry)) for entry in entries):
-        raise ValueError("must be like scans=/srv/scans, each a name without spaces and a path")
+        raise ValueError("must have the form NAME=PATH, such as scans=/srv/scans, without spaces in NAME")
     return entries
 
 

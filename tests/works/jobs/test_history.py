@@ -151,7 +151,7 @@ async def test_too_many_targets_fail_the_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "cut"), [("object()", "no JSON"), ("float('nan')", "no JSON"), ("'x' * 300_000", "300,002")]
+    ("result", "cut"), [("object()", "is not JSON"), ("float('nan')", "is not JSON"), ("'x' * 300_000", "300,002")]
 )
 async def test_a_result_that_cannot_be_told_is_left_out_and_that_is_said(tmp_path: Path, result: str, cut: str) -> None:
     async with opened("sqlite", tmp_path) as jobs:

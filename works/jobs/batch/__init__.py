@@ -1,1 +1,1 @@
-"""The job `batch`: an action over many pictures. `job.py` is the job; the others are its inputs and results."""
+"""The job kind `batch`: an action on many pictures. `job.py` is the job, the other files are its inputs and results."""

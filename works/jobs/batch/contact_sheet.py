@@ -1,4 +1,4 @@
-"""A contact sheet: pages of thumbnails, each with its number and name. Only for a process that may be killed."""
+"""A contact sheet: pages of thumbnails, each with its number and name. It runs only in a process that may be killed."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from works.imaging.codec import decode, target_size
 from works.imaging.image_header import read_header
 from works.imaging.pixels import as_image, has_alpha, on_white, size_of, to_bgr
 
-# Pixels: a thumbnail fits into a square, two lines of text stand below it, and a margin is around both.
+# In pixels: the square of a thumbnail, the height of two lines of text below it, and the margin.
 PICTURE, _TEXT_HEIGHT, _MARGIN = 160, 34, 8
 COLUMNS, ROWS = 8, 6
 PER_PAGE = COLUMNS * ROWS
 _BACKGROUND, _TEXT_COLOUR, _ERROR_COLOUR = (250, 250, 250), (60, 60, 60), (40, 40, 200)
 _CELL = PICTURE + 2 * _MARGIN, PICTURE + _TEXT_HEIGHT + 2 * _MARGIN
-# The letters of OpenCV are about 8 pixels wide at this scale.
+# OpenCV's letters are about 8 pixels wide at this scale.
 _SCALE, _MAX_LETTERS = 0.4, 22
 
 ToolAnswer = tuple[dict[str, Any], bytes]
 
 
 class ContactSheet:
-    """One page at a time; ``page`` gives it and begins the next."""
+    """Draws one page at a time. ``page`` returns the page and starts the next one."""
 
     def __init__(self) -> None:
         self._begin()
@@ -32,7 +32,7 @@ class ContactSheet:
         self._canvas = np.full((ROWS * _CELL[1], COLUMNS * _CELL[0], 3), _BACKGROUND, np.uint8)
 
     def add(self, payload: bytes, title: str, note: str = "") -> ToolAnswer:
-        """Adds an encoded picture that fits into the square, or none with a ``note`` as the reason."""
+        """Adds an encoded picture that fits into the square, or only a ``note`` that says why there is none."""
         left, top = self._used % COLUMNS * _CELL[0] + _MARGIN, self._used // COLUMNS * _CELL[1] + _MARGIN
         self._used += 1
         if payload:
@@ -47,14 +47,14 @@ class ContactSheet:
         return {"used": self._used}, b""
 
     def _draw_text(self, text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
-        """OpenCV has letters of ASCII only; the number before a name tells pictures apart."""
+        """Replaces other letters, because OpenCV draws only ASCII. The number before a name distinguishes pictures."""
         shown = "".join(sign if " " <= sign <= "~" else "?" for sign in text)
         if len(shown) > _MAX_LETTERS:
             shown = f"{shown[: _MAX_LETTERS - 9]}..{shown[-7:]}"
         cv2.putText(as_image(self._canvas), shown, place, cv2.FONT_HERSHEY_SIMPLEX, _SCALE, colour, 1, cv2.LINE_AA)
 
     def page(self, payload: bytes) -> ToolAnswer:
-        """The page as a JPEG, no taller than it is filled."""
+        """Returns the page as a JPEG, cut below its last row."""
         rows = -(-self._used // COLUMNS)
         columns = min(self._used, COLUMNS)
         used = self._canvas[: rows * _CELL[1], : columns * _CELL[0]]

@@ -1,4 +1,4 @@
-"""Works on several items at once, and yields the results in the order of the items."""
+"""Processes several items at the same time, and yields the results in the order of the items."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -12,10 +12,10 @@ R = TypeVar("R")
 async def in_order(
     source: AsyncGenerator[S, None], work: Callable[[S], Awaitable[R]], window: int
 ) -> AsyncGenerator[tuple[S, R], None]:
-    """Yields each item with its result, in the order of ``source``; at most ``window`` items are held at any time.
+    """Yields each item with its result, in the order of ``source``. At most ``window`` items are in memory.
 
-    Raises what ``source`` or ``work`` raises, in its turn. Must be closed (contextlib.aclosing); then nothing is left
-    running.
+    Raises what ``source`` or ``work`` raises, when it is the turn of that item. It must be closed
+    (contextlib.aclosing), which cancels running work.
     """
     free = asyncio.Semaphore(window)
     pairs: asyncio.Queue[tuple[S, asyncio.Task[R]] | None] = asyncio.Queue()

@@ -1,6 +1,6 @@
-"""Where a job's pictures and films come from: folders that the settings name, and uploads of its user.
+"""The pictures and films of a job: from folders that the settings name, or from uploads of its user.
 
-A user names a folder of the settings, never a path of the server's disk, and links in it are not followed.
+A user names a folder of the settings, never a path on the server's disk. Symbolic links in it are not followed.
 """
 
 import asyncio
@@ -23,22 +23,24 @@ from works.jobs import JobContext
 from works.storage.uploads_store import Attachment
 from works.uploads import Uploads
 
-# Files with these suffixes are taken for pictures; whether they are shows when they are decoded.
+# Files with these suffixes are treated as pictures. Whether they really are is known when they are decoded.
 _PICTURES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "jp2"))
 _DIGITS = re.compile(r"(\d+)")
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls, marks that change the direction of writing, and surrogates."""
 
 _LONGEST_NAME = 200
-# The folders before a file's name, as any system writes them.
+# The folders in front of a file's name, in the form of any operating system.
 _FOLDERS = re.compile(r"^.*[/\\]|^[A-Za-z]:", re.DOTALL)
-# Bytes that are copied at once.
+# Bytes that are copied at a time.
 _CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """``read`` waits for the disk; it raises WorkError for a file that cannot be read, or is too large."""
+    """One picture or film. ``read`` waits for the disk and raises WorkError for a file that cannot be read or is too
+    large.
+    """
 
     name: str
     read: Callable[[], bytes] = field(repr=False)
@@ -46,7 +48,7 @@ class Picture:
 
 @dataclass(slots=True)
 class Pictures:
-    """``skipped``: how many other files there were, hidden or without a picture's suffix."""
+    """The pictures of a folder. ``skipped``: the number of other files, hidden or without the suffix of a picture."""
 
     items: list[Picture]
     skipped: int = 0
@@ -54,13 +56,13 @@ class Pictures:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a path with slashes has a picture's suffix and no hidden part."""
+    """Returns whether a path has the suffix of a picture and no hidden part."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
     return not hidden and name.rpartition(".")[2].lower() in _PICTURES
 
 
 def safe_name(name: str) -> str:
-    """The name without controls, shortened to 200 characters; different names stay different."""
+    """Returns the name without control characters and cut to 200 characters. Different names stay different."""
     name = UNSAFE.sub("\N{REPLACEMENT CHARACTER}", name)
     if len(name) <= _LONGEST_NAME:
         return name
@@ -68,7 +70,7 @@ def safe_name(name: str) -> str:
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """A key to sort by as people do: page 2 before page 10."""
+    """Returns a sort key with numbers by their value: page 2 is before page 10."""
     parts = _DIGITS.split(name)
     return [(1, int(part[:18]), part) if part.isdecimal() else (0, 0, part.casefold()) for part in parts]
 
@@ -78,37 +80,41 @@ def in_natural_order(pictures: Sequence[Picture]) -> list[Picture]:
 
 
 def find_folder(context: JobContext, name: str) -> Path:
-    """Raises WorkError not_found, naming those that there are."""
+    """Returns the path of a folder of the settings. Raises WorkError not_found with the names of all folders."""
     known = context.resources.settings.folder_paths
     if name not in known:
-        names = ", ".join(sorted(known)) or "none (folders)"
-        raise WorkError("not_found", f"folder: there is no {name[:40]!r}; there are {names}")
+        hint = f"use {', '.join(sorted(known))}" if known else "the setting folders names no folder"
+        raise WorkError("not_found", f"folder: {name[:40]!r} is unknown; {hint}")
     return known[name]
 
 
 async def find_uploads(context: JobContext, ids: Sequence[str]) -> list[Attachment]:
-    """The user's uploads of these ids; they are then kept for ``upload_ttl``. Raises WorkError."""
+    """Returns the user's uploads with these ids, and restarts their lifetime ``upload_ttl``. Raises WorkError."""
     uploads = context.resources.uploads
     await uploads.keep(context.user, ids)
     return await uploads.find(context.user, ids)
 
 
 async def upload_pictures(context: JobContext, ids: Sequence[str]) -> Pictures:
-    """Raises WorkError not_found, or unsupported_format for an upload that is no picture."""
+    """Returns uploaded pictures. Raises WorkError not_found, or unsupported_format for an upload that is
+    not a picture.
+    """
     most = context.resources.batch.batch_pictures
     ids = list(dict.fromkeys(ids))
     if len(ids) > most:
-        raise WorkError("too_large", f"uploads: at most {most:,} are taken (batch_pictures)")
+        raise WorkError("too_large", f"uploads: at most {most:,} are accepted (batch_pictures); send a zip")
     attachments = await find_uploads(context, ids)
     if others := [each.name for each in attachments if not is_picture(each.name)]:
-        raise WorkError("unsupported_format", f"uploads: {others[0]} is no picture")
+        raise WorkError("unsupported_format", f"uploads: {others[0]} is not a picture")
     most, uploads = context.resources.images.max_slice_bytes, context.resources.uploads
     named = zip(_unique_names(attachments), attachments, strict=True)
     return Pictures([Picture(name, partial(_read_upload, uploads, each, most)) for name, each in named])
 
 
 def _unique_names(attachments: Sequence[Attachment]) -> list[str]:
-    """The names that their user gave them, without folders, each with a picture's suffix, unique whatever the case."""
+    """Returns the user's names of uploads, without folders, with the suffix of a picture, and unique regardless of
+    case.
+    """
     counts: Counter[str] = Counter()
     names: dict[str, str] = {}
     for each in attachments:
@@ -127,15 +133,15 @@ def _read_upload(uploads: Uploads, attachment: Attachment, most: int) -> bytes:
     if isinstance(uploads.place, Path):
         return read_file(uploads.place / attachment.name, most)
     if attachment.size > most:
-        raise WorkError("too_large", f"it has more than {most:,} bytes (max_slice_bytes)")
+        raise WorkError("too_large", f"the file has more than {most:,} bytes (max_slice_bytes)")
     try:
         return uploads.place.get(attachment.name)[0]
     except OSError as error:
-        raise WorkError("not_found", f"it cannot be read: {error.strerror}") from None
+        raise WorkError("not_found", f"the file cannot be read: {error.strerror}") from None
 
 
 async def local_path(context: JobContext, attachment: Attachment) -> Path:
-    """The path of an upload on this machine's disk; from a bucket it is copied there. Raises WorkError not_found."""
+    """Returns the path of an upload on this machine. From a bucket it is copied. Raises WorkError not_found."""
     place = context.resources.uploads.place
     if isinstance(place, Path):
         return place / attachment.name
@@ -151,7 +157,7 @@ async def local_path(context: JobContext, attachment: Attachment) -> Path:
 
 
 def find_file(context: JobContext, folder: str, name: str) -> Path:
-    """A file of a folder, by the path that leads there without a link. Raises WorkError not_found."""
+    """Returns the path of a file in a folder, which must not contain a symbolic link. Raises WorkError not_found."""
     root = find_folder(context, folder).resolve()
     path = root / name
     try:
@@ -163,13 +169,13 @@ def find_file(context: JobContext, folder: str, name: str) -> Path:
 
 
 async def folder_pictures(context: JobContext, name: str, match: str) -> Pictures:
-    """The pictures of a folder and of those in it, in the order of their names. Raises WorkError."""
+    """Returns the pictures of a folder and its subfolders, sorted by name. Raises WorkError."""
     folder, resources = find_folder(context, name), context.resources
     most, most_bytes = resources.batch.batch_pictures, resources.images.max_slice_bytes
     try:
         return await asyncio.to_thread(_list, folder, match, most, most_bytes)
     except OSError as error:
-        raise WorkError("not_found", f"folder {name}: it cannot be read: {error.strerror}") from None
+        raise WorkError("not_found", f"folder {name} cannot be read: {error.strerror}") from None
 
 
 def _list(folder: Path, match: str, most: int, most_bytes: int) -> Pictures:
@@ -186,7 +192,7 @@ def _list(folder: Path, match: str, most: int, most_bytes: int) -> Pictures:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The plain files in it and in its folders; links are not followed."""
+    """Yields the regular files in a folder and its subfolders. Symbolic links are not followed."""
     waiting = [folder]
     while waiting:
         with os.scandir(waiting.pop()) as entries:
@@ -198,31 +204,31 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def open_plain_file(path: Path) -> io.FileIO:
-    """Opens a plain file, without waiting for a pipe or device in its place. Raises WorkError not_found."""
+    """Opens a regular file. A pipe or device in its place cannot block the call. Raises WorkError not_found."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        why = "it is a link" if error.errno == errno.ELOOP else error.strerror
-        raise WorkError("not_found", f"it cannot be read: {why}") from None
+        why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise WorkError("not_found", f"the file cannot be read: {why}") from None
     file = io.FileIO(descriptor)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
-        raise WorkError("not_found", "it cannot be read: it is no plain file")
+        raise WorkError("not_found", "the file cannot be read: it is not a regular file")
     return file
 
 
 def read_file(path: Path, most: int) -> bytes:
-    """A file of at most so many bytes. Raises WorkError."""
+    """Reads a file of at most ``most`` bytes. Raises WorkError."""
     with open_plain_file(path) as file:
         return read_bounded(file, most)
 
 
 def read_bounded(file: IO[bytes] | io.FileIO, most: int) -> bytes:
-    """Reads all of it. Raises WorkError too_large beyond ``most`` bytes, or not_found for a disk that fails."""
+    """Reads the whole stream. Raises WorkError too_large beyond ``most`` bytes, or not_found when the disk fails."""
     try:
         data = file.read(most + 1)
     except OSError as error:
-        raise WorkError("not_found", f"it cannot be read: {error.strerror}") from None
+        raise WorkError("not_found", f"the file cannot be read: {error.strerror}") from None
     if len(data) > most:
-        raise WorkError("too_large", f"it has more than {most:,} bytes (max_slice_bytes)")
+        raise WorkError("too_large", f"the file has more than {most:,} bytes (max_slice_bytes)")
     return data

@@ -1,7 +1,7 @@
-"""The job ``batch``: an action over a folder, a zip or a list of uploads, picture by picture through the queue.
+"""The job kind ``batch``: an action on a folder, a zip or a list of uploads, picture by picture through the queue.
 
-Only the pictures that are being worked are in memory. One that fails is reported and counted, and the others go on, up
-to ``max_failed``. The result is a zip of the pictures, a contact sheet, and a table as CSV and JSON.
+Only pictures that are being processed are in memory. A picture that fails is reported and counted, and the others
+continue, up to ``max_failed``. The result is a zip of the pictures, a contact sheet, and a table as CSV and JSON.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from works.validation import StrictModel
 
 
 class ActionParams(StrictModel):
-    """An action and its options, checked before a job begins."""
+    """An action and its options, checked before the job starts."""
 
     model_config = ConfigDict(frozen=False)
 
-    action: str = Field("resize", description="what is done to each picture")
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the action")
+    action: str = Field("resize", description="Action on each picture.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the action, by name.")
 
     @model_validator(mode="after")
     def _known(self) -> "ActionParams":
@@ -43,36 +43,52 @@ class ActionParams(StrictModel):
 
 
 class BatchParams(ActionParams):
-    folder: str = Field("", description="a folder of the server", json_schema_extra={"from": "folders"})
-    match: str = Field("*", max_length=200, description="of a folder, the pictures whose names match, as *.jpg")
-    zip: str = Field("", description="an uploaded zip, by its id")
-    # As many as there is room for in the parameters of a job.
-    uploads: list[str] = Field([], max_length=1800, description="uploaded pictures, by their ids; more come as a zip")
-    zoom: float = Field(1.0, gt=0)
-    fit: str = Field("", pattern=r"^([1-9]\d{0,4}x[1-9]\d{0,4})?$", description="a box to fit into, as 800x600")
+    folder: str = Field(
+        "",
+        description="Folder of the server with the pictures (setting folders). Or set zip or uploads.",
+        json_schema_extra={"from": "folders"},
+    )
+    match: str = Field(
+        "*", max_length=200, description="Pattern of the names of pictures in the folder, such as *.jpg."
+    )
+    zip: str = Field("", description="Id of an uploaded zip with the pictures.")
+    # as many ids as fit into the parameters of a job
+    uploads: list[str] = Field(
+        [], max_length=1800, description="Ids of uploaded pictures. Send more than this in a zip."
+    )
+    zoom: float = Field(1.0, gt=0, description="Factor of the size. 0.5 halves both sides.")
+    fit: str = Field(
+        "",
+        pattern=r"^([1-9]\d{0,4}x[1-9]\d{0,4})?$",
+        description="Box in pixels that the pictures must fit into, such as 800x600. It replaces zoom.",
+    )
     format: Format = "auto"
-    pictures: bool = Field(True, description="whether the resulting pictures are wanted, or the table alone")
-    sheet: bool = Field(True, description="whether a contact sheet is wanted")
-    max_failed: int | None = Field(None, ge=0, description="failures after which the job is given up")
+    pictures: bool = Field(True, description="true stores the resulting pictures, false only the table of findings.")
+    sheet: bool = Field(True, description="true makes a contact sheet with a thumbnail of each picture.")
+    max_failed: int | None = Field(
+        None, ge=0, description="Pictures that may fail. One more stops the job. Empty: any number."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "BatchParams":
         if sum(map(bool, (self.folder, self.zip, self.uploads))) != 1:
-            raise ValueError("say one of folder, zip, uploads")
+            raise ValueError("set one of folder, zip and uploads")
         if not self.pictures and not actions.find(self.action).gives_data:
-            raise ValueError(f"pictures: {self.action} finds nothing to put into a table; leave pictures on")
+            raise ValueError(f"pictures: {self.action} has no findings for a table; leave pictures on")
         return self
 
 
 @job
 async def batch(context: JobContext, params: BatchParams) -> dict[str, Any]:
-    """Works through many pictures: a zip of the results, a contact sheet, and a table of what was found."""
-    await context.stage("looking through")
+    """Runs an action on many pictures. The result is a zip of pictures, a contact sheet, and a table of the
+    findings.
+    """
+    await context.stage("reading")
     async with AsyncExitStack() as stack:
         pictures = await _open(context, params)
         stack.push_async_callback(asyncio.to_thread, pictures.close)
         if pictures.skipped:
-            await context.log(f"{pictures.skipped:,} files are passed over: by their names they are no pictures")
+            await context.log(f"{pictures.skipped:,} files were skipped, because their names are not those of pictures")
         items = await _wanted(context, pictures.items)
         sheet = None
         if params.sheet:
@@ -91,20 +107,20 @@ async def _open(context: JobContext, params: BatchParams) -> Pictures:
         return await upload_pictures(context, params.uploads)
     (attachment,) = await find_uploads(context, [params.zip])
     if attachment.suffix != ".zip":
-        raise WorkError("unsupported_format", f"zip: the upload is {attachment.suffix[1:]}, no zip")
+        raise WorkError("unsupported_format", f"zip: the upload is {attachment.suffix[1:]}, not zip")
     resources = context.resources
     path = await local_path(context, attachment)
     return await asyncio.to_thread(open_archive, path, resources.batch, resources.images.max_slice_bytes)
 
 
 async def _wanted(context: JobContext, pictures: list[Picture]) -> list[Picture]:
-    """The pictures to work on: all, or those that a retry names."""
+    """Returns the pictures to process: all, or those of a retry."""
     only = context.only
     items = [picture for picture in pictures if only is None or picture.name in only]
     for name in sorted((only or frozenset()) - {picture.name for picture in items}):
-        await context.target(name, "failed", code="not_found", message="it is not there any more")
+        await context.target(name, "failed", code="not_found", message="the picture no longer exists")
     if not items:
-        raise JobFailed("not_found", "there are no pictures to work")
+        raise JobFailed("not_found", "there are no pictures to process")
     for picture in items:
         await context.target(picture.name, "not_started")
     return items
@@ -119,6 +135,7 @@ class _Batch:
         self._failed = 0
 
     async def run(self, items: list[Picture]) -> dict[str, Any]:
+        """Processes the pictures and returns the result. Raises JobFailed when too many failed."""
         context, results = self._context, self._results
         await context.stage("working")
         await context.progress(0, 0, len(items))
@@ -135,11 +152,13 @@ class _Batch:
         if reason:
             raise JobFailed("too_many_failed" if self._failed else "too_large", reason, result)
         if self._failed == results.count:
-            raise JobFailed("too_many_failed", f"all {self._failed:,} pictures failed; the table says why", result)
+            raise JobFailed(
+                "too_many_failed", f"all {self._failed:,} pictures failed; the table has the reasons", result
+            )
         return result
 
     async def _work(self, entry: tuple[int, Picture]) -> PictureOutcome:
-        """Raises OSError and WorkError only for errors that are not about the picture."""
+        """Processes one picture. Raises OSError or WorkError only for errors that do not concern the picture."""
         number, picture = entry
         params = self._params
         try:
@@ -163,7 +182,7 @@ class _Batch:
                 thumbnail = (await self._context.run(fit)).payload
             return PictureOutcome(result, thumbnail)
         except WorkError as error:
-            if error.code == "cancelled":  # the queue closes, or the job is cancelled
+            if error.code == "cancelled":  # the queue is closing, or the job is cancelled
                 raise
             return PictureOutcome(error=error)
 
@@ -176,12 +195,12 @@ class _Batch:
             await self._context.target(picture.name, "ok")
 
     def _stop_reason(self) -> str:
-        """Why the batch must stop early; empty while it may go on."""
+        """Returns why the batch must stop early, or an empty string."""
         most, settings = self._params.max_failed, self._context.resources.batch
         if most is not None and self._failed > most:
-            return f"given up: more than {most:,} pictures failed (max_failed)"
+            return f"stopped: more than {most:,} pictures failed (max_failed)"
         if self._results.bytes > settings.batch_bytes:
-            return f"given up: the results have more than {settings.batch_bytes:,} bytes (batch_bytes)"
+            return f"stopped: the results have more than {settings.batch_bytes:,} bytes (batch_bytes)"
         return ""
 
     async def _result(self, total: int) -> dict[str, Any]:

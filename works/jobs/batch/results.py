@@ -1,6 +1,6 @@
-"""The results of a batch, written to the disk as they come: a zip of pictures, a table, pages of a contact sheet.
+"""The results of a batch, written to the disk as they arrive: a zip of pictures, a table, pages of a contact sheet.
 
-They are not held in memory. One thread writes, so that no file is written to while it is closed.
+They are not held in memory. A single thread writes them, so no file is written while it is being closed.
 """
 
 import asyncio
@@ -37,13 +37,13 @@ COLUMNS = (
     "code",
     "message",
 )
-# By the suffix of a picture, that of results in the same format.
+# Suffix of a picture -> suffix of its result in the same format.
 _SAME = {".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".png": ".png", ".webp": ".webp"}
 
 
 @dataclass(frozen=True, slots=True)
 class PictureOutcome:
-    """The result of one picture with its thumbnail, or the error."""
+    """The result of one picture with its thumbnail, or its error."""
 
     result: Result | None = None
     thumbnail: bytes = b""
@@ -51,7 +51,7 @@ class PictureOutcome:
 
 
 class BatchResults:
-    """``bytes``: of all results so far. Must be closed in any case."""
+    """``bytes``: size of all results so far. It must always be closed."""
 
     def __init__(self, folder: Path, sheet: Helper | None, pages: int) -> None:
         self._folder, self._sheet, self._most_pages = folder, sheet, pages
@@ -69,14 +69,14 @@ class BatchResults:
         self.table = await self._write(Table, self._folder, COLUMNS)
 
     async def add(self, name: str, outcome: PictureOutcome) -> None:
-        """In the order of the pictures. Raises WorkError for a disk that is full."""
+        """Adds results in the order of the pictures. Raises WorkError when the disk is full."""
         self.count += 1
         await self._write(self._add, name, outcome)
         if self._sheet and len(self.pages) < self._most_pages:
             await self._add_to_sheet(self._sheet, f"{self.count} {PurePosixPath(name).name}", outcome)
 
     async def _add_to_sheet(self, sheet: Helper, title: str, outcome: PictureOutcome) -> None:
-        """Adds a thumbnail to the sheet. A sheet that cannot be made does not end the batch."""
+        """Adds a thumbnail to the contact sheet. A sheet that cannot be made does not end the batch."""
         try:
             await sheet.call("add", outcome.thumbnail, title=title, note=outcome.error.code if outcome.error else "")
             self._on_page += 1
@@ -99,7 +99,9 @@ class BatchResults:
         self.table.add(row)
 
     def _store(self, name: str, result: Result) -> str:
-        """Adds the picture to the zip, uncompressed as pictures are compressed already. Returns its name there."""
+        """Adds the picture to the zip. It is stored without compression, because pictures are compressed. Returns its
+        name there.
+        """
         if self._zip is None:
             self._zip = zipfile.ZipFile(self.zip, "w", zipfile.ZIP_STORED)
         entry = zipfile.ZipInfo(self._name(name, SUFFIX[result.format]), time.localtime()[:6])
@@ -110,7 +112,7 @@ class BatchResults:
         return entry.filename
 
     def _name(self, name: str, suffix: str) -> str:
-        """The source's name with the suffix of the result's format, unique whatever the case."""
+        """Returns the source's name with the suffix of the result, unique regardless of case."""
         end = PurePosixPath(name).suffix
         stem = name.removesuffix(end) if end.lower() in _SAME else name
         end = end if _SAME.get(end.lower()) == suffix else suffix
@@ -122,7 +124,7 @@ class BatchResults:
         return unique
 
     async def _finish_page(self) -> None:
-        """Writes a page that is full, or the last."""
+        """Writes a full page, or the last page."""
         assert self._sheet
         _, page = await self._sheet.call("page")
         path = self._folder / f"sheet-{len(self.pages) + 1}.jpg"
@@ -150,21 +152,21 @@ class BatchResults:
 
     def _close(self) -> None:
         for file in (self._zip, getattr(self, "table", None)):
-            with suppress(OSError):  # a full disk has been reported already
+            with suppress(OSError):  # a full disk was reported before
                 if file:
                     file.close()
 
 
 async def keep_all(context: JobContext, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Puts them into the media store: all, or none. Raises WorkError for a store that is full."""
+    """Stores all results, or none. Raises WorkError when the store is full."""
     kept: list[dict[str, Any]] = []
     try:
         for file in files:
-            kept.append(await context.keep(file, file.name))  # noqa: PERF401, for what is kept so far is needed below
+            kept.append(await context.keep(file, file.name))  # noqa: PERF401, the names of stored files are needed below
     except BaseException as error:
         for each in kept:
             await context.resources.threads.run(context.resources.results.delete, each["url"].rpartition("/")[2])
         if isinstance(error, OSError):
-            raise WorkError("internal", f"the results cannot be kept: {error.strerror}", temporary=True) from None
+            raise WorkError("internal", f"the results cannot be stored: {error.strerror}", temporary=True) from None
         raise
     return kept

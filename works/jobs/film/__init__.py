@@ -1,1 +1,1 @@
-"""The job `film`: an action over a video. `job.py` is the job, `transcode.py` what its processes do."""
+"""The job kind `film`: an action on a video. `job.py` is the job, `transcode.py` the code of its helper processes."""

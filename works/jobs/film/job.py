@@ -1,7 +1,7 @@
-"""The job ``film``: an action over a video, frame by frame and in order, to a film that browsers play.
+"""The job kind ``film``: an action on a video, frame by frame and in order. The result is a film that browsers play.
 
-One process decodes the film, another encodes the new one, and between them the frames go through the queue as slices
-do; only those that are being worked are in memory. Sound is dropped. Nothing is kept before the end.
+One process decodes the film and another encodes the new one. In between, the frames go through the queue like slices.
+Only frames that are being processed are in memory. Sound is dropped. Nothing is stored before the end.
 """
 
 from collections.abc import AsyncGenerator
@@ -27,24 +27,40 @@ _COLUMNS = ("frame", "seconds", "state", "found", "data", "code", "message")
 
 
 class FilmParams(ActionParams):
-    upload: str = Field("", description="an uploaded video, by its id")
-    folder: str = Field("", description="or a folder of the server", json_schema_extra={"from": "folders"})
-    file: str = Field("", max_length=1000, description="and the video in that folder")
-    every: int = Field(1, ge=1, le=100_000, description="of so many frames the first")
-    start: float = Field(0, ge=0, description="seconds into the film to begin at")
-    end: float | None = Field(None, gt=0, description="seconds into the film to end at")
-    width: int | None = Field(None, ge=16, le=16_000, description="frames are made so narrow, never wider")
-    quality: Literal["high", "lossless"] = Field(
-        "high", description="how frames travel to the action and back: as good JPEG, or without any loss, and slower"
+    upload: str = Field("", description="Id of an uploaded video. Set either this, or folder and file.")
+    folder: str = Field(
+        "", description="Folder of the server with the video (setting folders).", json_schema_extra={"from": "folders"}
     )
-    max_failed: int | None = Field(0, ge=0, description="frames that may fail, and show the one before; null: any")
+    file: str = Field("", max_length=1000, description="Path of the video in the folder.")
+    every: int = Field(
+        1,
+        ge=1,
+        le=100_000,
+        description="Use one of this many frames. More makes the job faster and the film less smooth.",
+    )
+    start: float = Field(0, ge=0, description="Start in seconds from the beginning of the video.")
+    end: float | None = Field(None, gt=0, description="End in seconds from the beginning of the video. Empty: its end.")
+    width: int | None = Field(
+        None,
+        ge=16,
+        le=16_000,
+        description="Largest width of the new film in pixels. Wider frames are reduced. Empty: as in the video.",
+    )
+    quality: Literal["high", "lossless"] = Field(
+        "high", description="high passes frames to the action as good JPEG, lossless as PNG, which is slower."
+    )
+    max_failed: int | None = Field(
+        0,
+        ge=0,
+        description="Frames that may fail; each shows the frame before it. One more stops the job. Empty: any number.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "FilmParams":
         if bool(self.upload) == bool(self.folder) or bool(self.folder) != bool(self.file):
-            raise ValueError("say either upload, or folder and file")
+            raise ValueError("set either upload, or folder and file")
         if self.end is not None and self.end <= self.start:
-            raise ValueError("end: must be later than start")
+            raise ValueError("end: must be greater than start")
         return self
 
 
@@ -57,7 +73,7 @@ class FilmFrame:
 
 @job
 async def film(context: JobContext, params: FilmParams) -> dict[str, Any]:
-    """Works through a video frame by frame, and makes a film (WebM, without sound) of what comes of it."""
+    """Runs an action on every frame of a video. The result is a new film (WebM, without sound)."""
     await context.stage("opening")
     path = await _source(context, params)
     async with AsyncExitStack() as stack:
@@ -90,7 +106,7 @@ class _Film:
         self._notes: list[str] = []
 
     async def open(self, path: Path) -> None:
-        """Raises WorkError for a file that is no video, or beyond the bounds."""
+        """Opens the film. Raises WorkError for a file that is not a video, or that exceeds a limit."""
         params, settings = self._params, self._settings
         self._info, _ = await self._reader.call(
             "open",
@@ -107,14 +123,15 @@ class _Film:
         end = min(params.end or info["seconds"], info["seconds"])
         self._total = -(-round(max(end - params.start, 0) * info["fps"]) // params.every) if info["frames"] else None
         if self._total and self._total > settings.film_frames:
-            most = f"at most {settings.film_frames:,} are worked (film_frames); use every, start or end"
+            most = f"at most {settings.film_frames:,} are accepted (film_frames); use every, start or end"
             raise WorkError("too_large", f"the film has {self._total:,} frames; {most}")
         size = f"{info['width']} x {info['height']}"
         await self._context.log(
-            f"{size}, {info['fps']:.5g} frames a second, {info['seconds']:.5g} s; without its sound"
+            f"{size}, {info['fps']:.5g} frames a second, {info['seconds']:.5g} s; its sound is dropped"
         )
 
     async def run(self) -> dict[str, Any]:
+        """Processes the frames and returns the result. Raises JobFailed when no frame could be processed."""
         context = self._context
         await context.stage("working")
         await context.progress(0, 0, self._total)
@@ -123,7 +140,7 @@ class _Film:
                 await self._add(frame, outcome)
                 await context.progress(self._done, self._failed, self._total)
         if self._done == self._failed:
-            raise JobFailed("bad_image", "no frame could be worked" if self._done else self._nothing())
+            raise JobFailed("bad_image", "no frame could be processed" if self._done else self._nothing())
         await context.stage("finishing")
         return await self._result()
 
@@ -135,7 +152,7 @@ class _Film:
             except WorkError as error:
                 if not count:
                     raise
-                self._notes.append(f"nothing can be read after {last:.3f} s: {error.message}")
+                self._notes.append(f"no frame can be read after {last:.3f} s: {error.message}")
                 return
             if "end" in info:
                 self._end = info
@@ -162,17 +179,17 @@ class _Film:
         try:
             return await self._context.run(task)
         except WorkError as error:
-            if error.code == "cancelled":  # the queue closes, or the job is cancelled
+            if error.code == "cancelled":  # the queue is closing, or the job is cancelled
                 raise
             return error
 
     async def _add(self, frame: FilmFrame, outcome: Result | WorkError) -> None:
-        """Appends the frame to the film, or repeats the one before for a frame that failed."""
+        """Appends the frame to the film. Repeats the previous frame when this one has failed."""
         self._done += 1
         if isinstance(outcome, WorkError):
             await self._count(frame, outcome)
             if self._done == self._failed:
-                self._missed += 1  # nothing is there yet that it could show
+                self._missed += 1  # there is no previous frame to repeat
             else:
                 await self._write(b"", 1)
         else:
@@ -211,13 +228,13 @@ class _Film:
         return {**summary, "notes": self._notes, "files": kept}
 
     def _note_early_end(self) -> None:
-        """Notes when a film has fewer frames than it declares: it is cut short or damaged."""
+        """Notes when a film has fewer frames than it declares, because it is incomplete or damaged."""
         frames, seen = self._info["frames"], self._end.get("seen")
         if seen is not None and not self._end.get("reached") and frames - seen > max(1, frames // 100):
-            self._notes.append(f"the film ends early: of {frames:,} frames that it should have, {seen:,} were there")
+            self._notes.append(f"the film ends early: of {frames:,} frames, {seen:,} were found")
 
     def _nothing(self) -> str:
-        where = f"between {self._params.start:g} s and its end" if self._end.get("seen") else "in it that can be read"
+        where = f"between {self._params.start:g} s and its end" if self._end.get("seen") else "that can be read"
         return f"the film has no frame {where}"
 
 

@@ -1,8 +1,8 @@
-"""Decodes and encodes films, picture by picture, by OpenCV's FFmpeg. Only for a process that may be killed.
+"""Decodes and encodes films, frame by frame, with OpenCV's FFmpeg. It runs only in a process that may be killed.
 
-What is read may be any MP4, WebM, Matroska or AVI that FFmpeg decodes; what is written is WebM with VP8, which every
-browser plays. Of what OpenCV's wheel can write and browsers play, VP8 took 38 ms for a frame of 1280 x 720 and VP9
-280; it has no encoder of H.264 and AV1. Sound is not read: OpenCV knows none.
+The input is any MP4, WebM, Matroska or AVI that FFmpeg decodes. The output is WebM with VP8, which every browser plays.
+Of the codecs that OpenCV's wheel can write and browsers can play, VP8 took 38 ms for a frame of 1280 x 720 and VP9 280
+ms. The wheel has no encoder for H.264 and AV1. OpenCV cannot read sound.
 """
 
 import math
@@ -18,24 +18,26 @@ from works.imaging.codec import decode, resize
 from works.imaging.image_header import read_header
 from works.imaging.pixels import Image, as_image, has_alpha, on_white, size_of, to_bgr
 
-# Seconds after which a search for the next frame to give says how far it is, so that it never looks like a hang.
+# Seconds after which a search for the next frame reports its position, so that it never looks like a hang.
 _SEARCH = 0.5
-# A photograph of 1280 x 720, JPEG 95 in and 85 out, keeps 36.9 dB in the film; PNG both ways keeps 38.7, what VP8
-# itself keeps, and takes 80 ms instead of 12 each way.
+# A photograph of 1280 x 720 has 36.9 dB in the film with JPEG 95 in and 85 out. PNG both ways has 38.7 dB, the limit of
+# VP8 itself, but takes 80 ms instead of 12 ms each way.
 _PARAMETERS = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1]}
-# Pictures a second that are believed; WebM without a rate is told as 1,000.
+# Largest frame rate that is accepted. OpenCV reports 1,000 for a WebM without a rate.
 _RATES = (0.1, 240.0)
 _USUAL_RATE = 25.0
-# Pixels a side that VP8 can hold (RFC 6386, 9.1).
+# Most pixels of a side in VP8 (RFC 6386, 9.1).
 LONGEST_SIDE = 16_383
-# And so many that players, OpenCV among them, take it for a picture: a block of VP8.
+# Fewest pixels of a side that players, OpenCV included, accept as a picture: a block of VP8.
 _SHORTEST_SIDE = 16
 
 ToolAnswer = tuple[dict[str, Any], bytes]
 
 
 class FilmReader:
-    """Gives the frames of a film in order, encoded, those between two seconds, of every ``every`` the first."""
+    """Returns the encoded frames of a film in order: those between two times, and of every ``every`` frames
+    the first.
+    """
 
     _capture: cv2.VideoCapture
     _index = -1
@@ -51,13 +53,15 @@ class FilmReader:
         width: int | None,
         suffix: str,
     ) -> ToolAnswer:
-        """What the film says of itself: ``width``, ``height`` as given, ``fps``, ``frames``, ``seconds`` (0: unsaid).
+        """Describes the film: ``width`` and ``height`` of the returned frames, ``fps``, ``frames``, ``seconds`` (0 when
+        unknown).
 
-        ``width``: frames are made so narrow, never wider. Raises WorkError unsupported_format or too_many_pixels.
+        The parameter ``width`` is the largest width of returned frames, which are never enlarged. Raises WorkError
+        unsupported_format or too_many_pixels.
         """
         self._capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not self._capture.isOpened():
-            raise WorkError("unsupported_format", "this is no film that can be read; send MP4 or WebM, whole")
+            raise WorkError("unsupported_format", "this is not a readable film; send a complete MP4 or WebM")
         self._max_pixels, self._start, self._end, self._every = max_pixels, start, end, every
         self._width, self._suffix, self._count = width, suffix, 0
         size = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
@@ -71,9 +75,10 @@ class FilmReader:
         return info, b""
 
     def next(self, payload: bytes) -> ToolAnswer:
-        """The next frame: ``frame`` (counted from 0), ``at`` in seconds, and its picture. Without ``at``: ask again.
+        """Returns the next frame: ``frame`` (its number from 0), ``at`` in seconds, and its picture.
 
-        ``end``: there is none; ``seen`` frames were there, ``last`` seconds is where the last one stood.
+        An answer without ``at`` means: call again. An answer with ``end`` means that there are no more frames: ``seen``
+        is their number, ``last`` the time of the last one in seconds.
         """
         until = time.monotonic() + _SEARCH
         while time.monotonic() < until:
@@ -106,19 +111,21 @@ class FilmReader:
     def _check(self, size: tuple[int, int]) -> None:
         width, height = size
         if width * height > self._max_pixels or max(size) > LONGEST_SIDE:
-            most = f"at most {self._max_pixels:,} pixels are taken (film_pixels), {LONGEST_SIDE:,} a side"
+            most = f"at most {self._max_pixels:,} pixels are accepted (film_pixels), and {LONGEST_SIDE:,} per side"
             raise WorkError("too_many_pixels", f"the film is {width} x {height}; {most}")
 
 
 class FilmWriter:
-    """Writes a WebM. Its size is that of the first picture; others are fitted into it, with black around them."""
+    """Writes a WebM file. Its size is that of the first picture. Other pictures are fitted into it, with
+    black borders.
+    """
 
     _film: cv2.VideoWriter | None = None
     _last: Image
     _frames = 0
 
     def write(self, payload: bytes, path: str, fps: float, times: int = 1) -> ToolAnswer:
-        """Adds an encoded picture, or without one the last again; ``bytes`` of the file, as far as it is written."""
+        """Adds an encoded picture, or repeats the last one. Returns the ``bytes`` of the file so far."""
         if payload:
             header = read_header(payload)
             image = decode(payload, header, header.upright)
@@ -134,27 +141,27 @@ class FilmWriter:
 
     def _begin(self, path: str, fps: float, size: tuple[int, int]) -> None:
         if max(size) > LONGEST_SIDE:
-            raise WorkError("too_many_pixels", f"the result would be {size[0]} x {size[1]}; ask for a smaller width")
-        # Colour is stored for two by two pixels: an odd side loses its last.
+            raise WorkError("too_many_pixels", f"the result would be {size[0]} x {size[1]}; set a smaller width")
+        # VP8 stores colour for blocks of 2 x 2 pixels, so an odd side loses its last row or column.
         self._size = max(_SHORTEST_SIDE, size[0] & -2), max(_SHORTEST_SIDE, size[1] & -2)
         self._path = path
         self._film = cv2.VideoWriter(path, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"VP80"), fps, self._size)
         if not self._film.isOpened():
-            raise WorkError("internal", f"no film of {size[0]} x {size[1]} can be written", temporary=True)
+            raise WorkError("internal", f"a film of {size[0]} x {size[1]} cannot be written", temporary=True)
 
     def finish(self, payload: bytes) -> ToolAnswer:
-        """The end: ``width``, ``height``, ``frames``. Raises WorkError when the disk did not take all of it."""
+        """Ends the file. Returns ``width``, ``height`` and ``frames``. Raises WorkError when the disk is full."""
         assert self._film
         self._film.release()
-        # OpenCV does not tell of a disk that is full; a film whose end was not written does not say how long it is.
+        # OpenCV does not report a full disk. But a film whose end was not written has no duration.
         written = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
         if not written.isOpened() or written.get(cv2.CAP_PROP_FRAME_COUNT) < 1:
-            raise WorkError("internal", "the film could not be written: is the disk full?", temporary=True)
+            raise WorkError("internal", "the film could not be written; the disk may be full", temporary=True)
         return {"width": self._size[0], "height": self._size[1], "frames": self._frames}, b""
 
 
 def fitted(image: Image, size: tuple[int, int]) -> Image:
-    """The picture within ``size`` (width, height): cut by a pixel, or scaled with black beside it."""
+    """Returns the picture in ``size`` (width, height): cut by a pixel, or scaled with black borders."""
     width, height = size_of(image)
     if width - size[0] in (0, 1) and height - size[1] in (0, 1):
         return np.ascontiguousarray(image[: size[1], : size[0]])

@@ -1,5 +1,5 @@
-"""The job `rollout`: a named plan, carried out on many hosts over SSH.
+"""The job kind `rollout`: runs a named plan on many hosts over SSH.
 
-`job.py` is the job; `inventory.py` reads the file of plans, `execution.py` follows one plan through its stages,
-`host_run.py` is one host in it.
+`job.py` is the job. `inventory.py` reads the file of plans, `execution.py` runs the stages of a plan, `host_run.py`
+runs the steps on one host.
 """

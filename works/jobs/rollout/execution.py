@@ -1,6 +1,6 @@
-"""Runs a rollout: its stages in batches, until all is done, too many hosts have failed, or the deadline has passed.
+"""Runs a rollout: its stages in batches, until all are done, too many hosts have failed, or the deadline has passed.
 
-However it ends, every host ends in exactly one final state, and by the plan's deadline.
+In every case each host ends in exactly one final state, before the deadline of the plan.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from works.jobs.rollout.inventory import Inventory
 from works.jobs.rollout.plan import HealthCheck, Plan, Stage, share
 from works.jobs.rollout.settings import RolloutSettings
 
-# Hosts named in a question or a result.
+# Most hosts that are named in a question or a result.
 _MAX_NAMED = 100
 
 
 class RolloutStopped(JobFailed):
-    """The rollout must stop; stages with ``rollback: all`` are then rolled back."""
+    """The rollout must stop. Stages with ``rollback: all`` are then rolled back."""
 
 
 class RolloutExecution:
-    """``make_run`` makes the HostRun of a host outside the rollout, for health checks."""
+    """``make_run`` creates the HostRun of a host outside the rollout, for health checks."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class RolloutExecution:
         self._stages_left = Counter(name for _, names in self._stages for name in names)
         self._total = self._stages_left.total()
         self._allowed = share(plan.budget, len(self._hosts))
-        # Whether a stage that is done on a host may still have to be undone there.
+        # Whether a finished stage may still have to be rolled back on its hosts.
         self._may_undo_all = any(stage.rollback and stage.rollback.hosts == "all" for stage in plan.stages)
         self._timeout = asyncio.timeout(None)
 
     async def run(self) -> None:
-        """Runs all stages. Raises JobFailed when they did not all succeed, and for a cancel."""
+        """Runs all stages. Raises JobFailed when some did not succeed, or after a cancel."""
         # Leaves time to stop running commands before the deadline.
         timeout = max(self._plan.deadline - self._kill_timeout - 1, self._plan.deadline / 2)
         ended: JobFailed | None = None
@@ -64,7 +64,7 @@ class RolloutExecution:
                 self._timeout.reschedule(asyncio.get_running_loop().time() + timeout)
                 await self._run_stages()
         except TimeoutError:
-            ended = JobFailed("timeout", f"the rollout was not done within {self._plan.deadline:g} s (deadline)")
+            ended = JobFailed("timeout", f"the rollout did not finish within {self._plan.deadline:g} s (deadline)")
         except asyncio.CancelledError:
             ended = JobFailed("cancelled", "the rollout was cancelled")
         except JobFailed as error:
@@ -126,7 +126,7 @@ class RolloutExecution:
                 raise RolloutStopped("unhealthy", f"after a batch of {stage.name}, {name}: {host.reason}")
 
     async def _finish(self, stage: Stage, host: HostRun) -> None:
-        """To be called when the stage is over on this host."""
+        """Called when the stage has ended on this host."""
         self._stages_left[host.name] = 0 if host.failed else self._stages_left[host.name] - 1
         if not host.failed:
             host.done.append(stage.name)
@@ -149,7 +149,7 @@ class RolloutExecution:
             )
 
     async def _wait_for_approval(self, stage: Stage, number: int, of: int, batch: list[HostRun]) -> None:
-        """Waits for a person's approval where the plan wants one; the time does not count for the deadline."""
+        """Waits for a person's approval where the plan requires it. This time does not count for the deadline."""
         if self._dry or not stage.needs_approval(number):
             return
         loop = asyncio.get_running_loop()
@@ -162,7 +162,7 @@ class RolloutExecution:
         await self._log(f"{stage.name}: batch {number + 1} was approved by {who}")
 
     async def _roll_back_all(self) -> None:
-        """Rolls back the stages whose plan says ``all``, the last stage first."""
+        """Rolls back the stages whose plan has ``all``, the last stage first."""
         for stage, names in reversed(self._stages):
             if not self._dry and stage.rollback and stage.rollback.hosts == "all":
                 await self._context.stage(f"rollback of {stage.name}")
@@ -189,7 +189,7 @@ class RolloutExecution:
         await self._context.log(line)
 
     def result(self) -> dict[str, Any]:
-        """How many hosts ended in each state, and which failed or are in an unknown state."""
+        """Returns the number of hosts in each final state, and the hosts that failed or are in an unknown state."""
         hosts = self._hosts.values()
         bad = {host.name: host.reason for host in hosts if host.state in ("failed", "unreachable")}
         return {
@@ -208,7 +208,7 @@ async def _roll_back(stage: Stage, host: HostRun) -> None:
 
 
 async def _for_each(hosts: list[HostRun], forks: int, work: Callable[[HostRun], Awaitable[None]]) -> None:
-    """Runs ``work`` for each host in their order, ``forks`` at once."""
+    """Runs ``work`` for each host in order, for ``forks`` hosts at the same time."""
     waiting = deque(hosts)
 
     async def worker() -> None:

@@ -1,4 +1,4 @@
-"""One host in a rollout: what was done there step by step, and the one state that it ends in."""
+"""One host in a rollout: the steps that were run on it, and its one final state."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from works.jobs.rollout.plan import HealthCheck, Stage, Step, script
 from works.jobs.rollout.settings import RolloutSettings
 from works.jobs.rollout.ssh import ConnectionBroken, Exit, Ssh, SshConnection, Unreachable
 
-# Last steps in the final state; the log has all.
+# Last steps in the final state. The log has all steps.
 _MAX_STEPS = 50
 
 
 class HostFailed(Exception):
-    """A failure on a host; ``code`` is one of Unreachable's, or step, timeout, lost, internal."""
+    """A failure on a host. ``code`` is one of those of Unreachable, or step, timeout, lost, internal."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class HostFailed(Exception):
 
 
 class HostRun:
-    """``begun``: the stages that something was run for here; ``done``: those that are over and went well.
+    """The steps on one host. ``begun``: stages of which something was run here. ``done``: stages that have ended well.
 
     ``dry``: only checks are run. The final state is reported once, by ``settle``.
     """
@@ -52,7 +52,9 @@ class HostRun:
         self._output = Output(settings.rollout_output, settings.rollout_tail)
 
     async def work(self, stage: Stage) -> None:
-        """Runs the stage's steps, records a failure. Raises only CancelledError, once the command has been stopped."""
+        """Runs the steps of the stage and records a failure. Raises only CancelledError, after the command has been
+        stopped.
+        """
         await self._context.target(self.name, "running", stage=stage.name)
         try:
             await self._run_steps(stage.steps, stage.host_timeout, stage.name)
@@ -60,7 +62,7 @@ class HostRun:
             self.fail(error.code, str(error))
 
     async def roll_back(self, stage: Stage) -> None:
-        """Undoes the stage, if it was begun here. The host counts as failed afterwards."""
+        """Rolls the stage back if it was started here. The host then counts as failed."""
         if stage.rollback is None or stage.name not in self.begun or stage.name in self.rolled_back:
             return
         await self._context.target(self.name, "rolling_back", stage=stage.name)
@@ -79,7 +81,7 @@ class HostRun:
             self._exit = exit_status
 
     async def check_health(self, health: HealthCheck) -> None:
-        """Checks until the host is healthy, at most ``health.attempts`` times."""
+        """Repeats the health check until the host is healthy, at most ``health.attempts`` times. Raises HostFailed."""
         if why := await self._health_failure(health):
             self.fail("unhealthy", f"the health check failed: {why}")
 
@@ -107,7 +109,7 @@ class HostRun:
                 for step in steps:
                     await self._run_step(connection, step)
         except TimeoutError:
-            raise HostFailed("timeout", f"it was not done within {timeout:g} s (host_timeout)") from None
+            raise HostFailed("timeout", f"it did not finish within {timeout:g} s (host_timeout)") from None
         except Unreachable as error:
             raise HostFailed(error.code, str(error)) from None
         except ConnectionBroken as error:
@@ -116,7 +118,7 @@ class HostRun:
         except (HostFailed, asyncio.CancelledError):
             raise
         except Exception as error:
-            # A host's data may cause any error in a library; the other hosts go on.
+            # Data from a host may cause any error in a library. The other hosts must continue.
             raise HostFailed("internal", f"{type(error).__name__}: {error}"[:300]) from error
 
     async def _run_step(self, connection: SshConnection, step: Step) -> None:
@@ -152,7 +154,7 @@ class HostRun:
                 return await connection.run(script(command, self.target.values), self._log_output)
         except TimeoutError:
             uncertainty = "" if await self._stop(connection) else "; it is not known whether it has ended"
-            raise HostFailed("timeout", f"{what} was not done within {timeout:g} s{uncertainty}") from None
+            raise HostFailed("timeout", f"{what} did not finish within {timeout:g} s{uncertainty}") from None
         except asyncio.CancelledError:
             await self._stop(connection)
             raise
@@ -176,7 +178,7 @@ class HostRun:
         self.failed, self.code, self.reason = True, code, reason
 
     async def settle(self, state: str = "", reason: str = "", **more: Any) -> None:
-        """Reports the final state: ``state``, or the outcome of the steps. A later call only waits for the report."""
+        """Reports the final state: ``state``, or the outcome of the steps. A later call only waits for that report."""
         if self._reporting is None:
             if self.failed:
                 self.state = "failed" if self.begun else "unreachable"
@@ -192,7 +194,7 @@ class HostRun:
         await asyncio.shield(self._reporting)
 
     def _state_members(self) -> dict[str, Any]:
-        """The members of the final state."""
+        """Returns the members of the final state."""
         members: dict[str, Any] = {
             "code": self.code,
             "reason": self.reason,

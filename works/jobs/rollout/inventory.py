@@ -1,4 +1,4 @@
-"""The file of plans: hosts, groups and plans in YAML. All its faults are reported at once, each with its place."""
+"""The file of plans: hosts, groups and plans in YAML. All its faults are reported together, each with its place."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from pydantic import Field, ValidationError
 from works.jobs.rollout.plan import RESERVED, Name, Part, Plan, Value, Variable, as_text
 from works.jobs.rollout.settings import RolloutSettings
 
-# Bytes of the file. A thousand hosts take some 80 KiB.
+# Most bytes of the file. A thousand hosts take some 80 KiB.
 _MOST_BYTES = 4 << 20
-# Values in the file, aliases followed: nine lines of aliases to aliases can stand for a thousand million.
+# Most values in the file, aliases included. Nine lines with aliases of aliases can stand for a thousand million values.
 _MOST_VALUES = 500_000
-# Faults in one message.
+# Most faults in one message.
 _MAX_FAULTS = 20
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -44,7 +44,7 @@ class Defaults(Part):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A host as a rollout goes there; ``values`` are what its commands see as variables."""
+    """A host as a rollout connects to it. ``values`` are the variables of its commands."""
 
     name: str
     address: str
@@ -60,18 +60,18 @@ class Inventory(Part):
     plans: dict[Name, Plan] = Field({})
 
     def members(self, names: list[str]) -> list[str]:
-        """The hosts of these hosts and groups, each once, in the order they are named."""
+        """Returns the hosts of these hosts and groups, each once, in the order in which they are named."""
         found = (self.groups[name].hosts if name in self.groups else [name] for name in names)
         return list(dict.fromkeys(host for hosts in found for host in hosts))
 
     def all_hosts(self, plan: Plan) -> list[str]:
-        """Every host that the plan's stages work on."""
+        """Returns every host of the plan's stages."""
         return self.members([name for stage in plan.stages for name in stage.hosts or plan.hosts])
 
     def target(self, name: str, plan: Plan, values: dict[str, str]) -> Target:
-        """The host with its values: its own, else those of its groups, else of the plan, else of the defaults.
+        """Returns the host with its values: its own, else those of its groups, of the plan, or the defaults.
 
-        ``values`` of the request override all.
+        ``values`` of the request override all of them.
         """
         host = self.hosts[name]
         groups = [group.vars for group in self.groups.values() if name in group.hosts]
@@ -96,7 +96,7 @@ class Fault:
 
 
 class InventoryError(Exception):
-    """The file cannot be used; ``faults`` are all of its faults, by their lines."""
+    """The file of plans cannot be used. ``faults`` are all of its faults, sorted by line."""
 
     def __init__(self, path: Path, faults: list[Fault]) -> None:
         self.faults = sorted(set(faults), key=lambda fault: (fault.line, fault.place))
@@ -107,9 +107,11 @@ class InventoryError(Exception):
 
 
 def load(path: Path, settings: RolloutSettings) -> Inventory:
-    """Takes some 0.1 ms a line, so it is for a thread.
+    """Reads the file of plans. To be called in a thread, because a line takes some 0.1 ms.
 
-    Raises InventoryError, or OSError for a file that cannot be read.
+    Raises:
+        InventoryError: the file is invalid.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         data = file.read(_MOST_BYTES + 1)
@@ -132,7 +134,7 @@ def load(path: Path, settings: RolloutSettings) -> Inventory:
 
 
 class _Reading:
-    """YAML to plain values, with the line of each place; a key that stands twice is a fault."""
+    """Converts YAML to plain values, with the line of each place. A repeated key is a fault."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
@@ -188,11 +190,11 @@ class _Reading:
 
 
 def _merged(reading: _Reading, error: ValidationError) -> Iterator[Fault]:
-    """Merges the faults of one place, as of a value that fits none of several types."""
+    """Merges the faults of one place, for example of a value that fits none of several types."""
     found: dict[tuple[str, int], list[str]] = {}
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
         place = tuple(detail["loc"])
-        # In YAML no, 1.10 and 12:30 are not what they look like.
+        # In YAML the values no, 1.10 and 12:30 do not mean what they look like.
         text = "must be text; put it in quotes" if detail["type"] == "string_type" else detail["msg"]
         fault = reading.fault(place, text.removeprefix("Value error, "))
         name = str(place[-1]) if detail["type"] in ("missing", "extra_forbidden") else ""
@@ -203,7 +205,7 @@ def _merged(reading: _Reading, error: ValidationError) -> Iterator[Fault]:
 
 
 def _unknown_names(content: Any, place: Place = (), known: frozenset[str] | None = None) -> Iterator[tuple[Place, str]]:
-    """Faults for unknown hosts and groups, wherever a list of hosts stands."""
+    """Yields faults for unknown hosts and groups in any list of hosts."""
     if not isinstance(content, dict | list):
         return
     if known is None:
@@ -223,7 +225,7 @@ def _unknown_names(content: Any, place: Place = (), known: frozenset[str] | None
 
 
 def _over_limits(inventory: Inventory, settings: RolloutSettings) -> Iterator[tuple[Place, str]]:
-    """Faults beyond the schema: no user, names that are taken, more than the settings allow."""
+    """Yields faults beyond the schema: no user, names that are used twice, values above a limit of the settings."""
     for name, host in inventory.hosts.items():
         if not (host.user or inventory.defaults.user):
             yield ("hosts", name), "say its user, here or in defaults"

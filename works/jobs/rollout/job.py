@@ -1,4 +1,4 @@
-"""The job ``rollout``: a named plan, carried out on many hosts over SSH. Nobody sends commands of their own."""
+"""The job kind ``rollout``: runs a named plan on many hosts over SSH. Users cannot send commands of their own."""
 
 import asyncio
 from pathlib import Path
@@ -19,20 +19,25 @@ class RolloutParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     plan: str = Field(
-        min_length=1, max_length=100, description="the name of a plan", json_schema_extra={"from": "plans"}
+        min_length=1,
+        max_length=100,
+        description="Name of a plan in the file of plans (setting plans).",
+        json_schema_extra={"from": "plans"},
     )
     params: dict[str, bool | int | str] = Field(
-        default={}, max_length=100, description="the plan's parameters; it says which values they may have"
+        default={},
+        max_length=100,
+        description="Parameters of the plan, by name. The plan defines which values they may have.",
     )
     hosts: list[str] | None = Field(
-        None, min_length=1, max_length=10_000, description="hosts or groups of the plan, where not all are meant"
+        None, min_length=1, max_length=10_000, description="Hosts or groups of the plan. Empty: all of them."
     )
-    dry_run: bool = Field(False, description="says what would be done; of the plan only its checks are run")
+    dry_run: bool = Field(False, description="true runs only the checks of the plan and reports what it would change.")
 
 
 @job
 async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] | None:
-    """Carries out a named plan on many hosts over SSH: in stages and batches, until all is done or too much fails."""
+    """Runs a named plan on many hosts over SSH, in stages and batches, until all are done or too many have failed."""
     settings = context.resources.rollout
     try:
         from works.jobs.rollout.execution import RolloutExecution
@@ -66,11 +71,11 @@ async def rollout(context: JobContext, params: RolloutParams) -> dict[str, Any] 
 
 
 async def _read_plan(settings: RolloutSettings, params: RolloutParams) -> "tuple[Inventory, Plan, dict[str, str]]":
-    """The file of plans, the plan, its parameters as text. Raises JobFailed, with all errors by field."""
+    """Returns the file of plans, the plan, and its parameters as text. Raises JobFailed with all errors by field."""
     from works.jobs.rollout.inventory import InventoryError, load
 
     if settings.plans_path is None:
-        raise JobFailed("unavailable", "there is no file of plans (plans)")
+        raise JobFailed("unavailable", "there are no plans; set plans to the file of plans")
     try:
         inventory = await asyncio.to_thread(load, settings.plans_path, settings)
     except InventoryError as error:
@@ -103,7 +108,7 @@ def _open_ssh(settings: RolloutSettings) -> "Ssh":
     from works.jobs.rollout.ssh import Ssh
 
     if not (settings.ssh_known_hosts and settings.ssh_key):
-        raise JobFailed("unavailable", "rollouts need the settings ssh_known_hosts and ssh_key")
+        raise JobFailed("unavailable", "rollouts need the settings ssh_known_hosts and ssh_key; set both")
     try:
         return Ssh(Path(settings.ssh_known_hosts), Path(settings.ssh_key), settings.ssh_connect_timeout)
     except ValueError as error:
@@ -113,10 +118,10 @@ def _open_ssh(settings: RolloutSettings) -> "Ssh":
 def _choose(
     inventory: "Inventory", plan: "Plan", requested: list[str] | None, only: frozenset[str] | None
 ) -> tuple[list[str], list[str]]:
-    """The plan's hosts to do, and those to leave out."""
+    """Returns the plan's hosts to work on, and those to skip."""
     all_hosts = inventory.all_hosts(plan)
     wanted = set(inventory.members(requested)) if requested else set(all_hosts)
     chosen = [name for name in all_hosts if name in wanted and (only is None or name in only)]
     if not chosen:
-        raise JobFailed("bad_options", "of the hosts that were asked for, the plan has none")
+        raise JobFailed("bad_options", "hosts: the plan has none of these hosts")
     return chosen, [name for name in all_hosts if name not in set(chosen)]

@@ -1,17 +1,17 @@
-"""The output of a host, kept within bounds however much it is, however long its lines, whatever the bytes.
+"""The output of a host, within limits of bytes and line length, whatever the host sends.
 
-The lines are text but may still hold controls, which a JobContext removes.
+The lines are text but may contain control characters, which a JobContext removes.
 """
 
 import codecs
 import re
 
-# Characters of one line; what goes on is a line of its own.
+# Most characters of one line. The rest becomes another line.
 _MOST_LINE = 2000
 
 
 class Output:
-    """Takes bytes, gives lines: of the first ``live`` bytes as they come, and the last ``kept`` bytes at any time."""
+    """Splits bytes into lines: the first ``live`` bytes as they arrive, and the last ``kept`` bytes at any time."""
 
     def __init__(self, live: int, kept: int) -> None:
         self.total = 0
@@ -27,7 +27,7 @@ class Output:
         self._marker, self._unmatched, self.marked = (marker or "").encode(), b"", False
 
     def feed(self, data: bytes) -> list[str]:
-        """The lines that are complete by now and within the bound."""
+        """Adds bytes. Returns the lines that are now complete and within the limit."""
         self._find_marker(data)
         room = self._live - self.total
         self.total += len(data)
@@ -40,17 +40,17 @@ class Output:
         return lines
 
     def rest(self) -> list[str]:
-        """The last line, if no line break has ended it. What comes next begins a new one."""
+        """Returns the last line if no line break has ended it. Later output starts a new line."""
         line, self._line = self._line + self._decoder.decode(b"", final=True), ""
         self._decoder.reset()
         return [line.removesuffix("\r")] if line else []
 
     @property
     def tail(self) -> str:
-        """The end of the output, with a note when something before it is cut."""
+        """Returns the end of the output, with a note when earlier output is cut."""
         text = self._last.decode("utf-8", "replace")
         cut = self.total - len(self._last)
-        return f"({cut:,} bytes before this are not kept)\n{text}" if cut else text
+        return f"({cut:,} earlier bytes were dropped)\n{text}" if cut else text
 
     def _find_marker(self, data: bytes) -> None:
         if self._marker and not self.marked:
@@ -58,7 +58,7 @@ class Output:
             self._unmatched = (self._unmatched + data)[-len(self._marker) :]
 
     def _lines(self, text: str) -> list[str]:
-        # A bare carriage return ends a line too: what draws bars says nothing else for minutes.
+        # A carriage return ends a line too. A program that draws a progress bar prints no other line break for minutes.
         *lines, self._line = re.split(r"\r?\n|\r(?=[^\n])", self._line + text)
         if len(self._line) > _MOST_LINE:
             lines, self._line = [*lines, self._line], ""

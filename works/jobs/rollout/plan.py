@@ -1,7 +1,7 @@
-"""A plan: what is done on which hosts, in stages and batches, with its deadlines and its failure budget.
+"""A plan: the steps on hosts, in stages and batches, with deadlines and a failure budget.
 
-Values reach commands as shell variables (``$version``), set from quoted text before the command; they are never put
-into its text. Percentages are of the hosts that a stage or a rollout has.
+Values reach commands as shell variables (``$version``). They are set from quoted text before the command and never
+inserted into its text. Percentages are of the hosts of a stage or of the rollout.
 """
 
 import math
@@ -31,22 +31,22 @@ def _printable(text: str) -> str:
 Percentage = Annotated[str, AfterValidator(_percentage)]
 Command = Annotated[str, Field(max_length=20_000), AfterValidator(_printable)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-# Lower case: PATH, HOME and what else a shell goes by cannot be set.
+# Lower case only, so that PATH, HOME and other variables of the shell cannot be set.
 Variable = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
 Value = Annotated[str, Field(max_length=_MOST_VALUE, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")] | bool | int
 Seconds = Annotated[float, Field(gt=0, le=_DAY)]
-# What a command knows of its host besides the values.
+# Variables that describe the host, in addition to the values.
 RESERVED = frozenset({"host", "address"})
 
 
 class Part(BaseModel):
-    """Strict: in YAML ``1.10`` is the number 1.1, and no version."""
+    """Strict, because in YAML ``1.10`` is the number 1.1 and not a version."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Param(Part):
-    """One value that who starts a rollout may choose, and from what."""
+    """A value that the user of a rollout may choose, and its allowed values."""
 
     type: Literal["string", "integer", "boolean"] = "string"
     choices: list[Annotated[str, Field(max_length=_MOST_VALUE)]] | None = Field(None, min_length=1)
@@ -59,13 +59,13 @@ class Param(Part):
     @model_validator(mode="after")
     def _bounded(self) -> "Param":
         if self.type == "string" and (self.choices is None) == (self.pattern is None):
-            raise ValueError("a string needs either choices or a pattern: what may be sent?")
+            raise ValueError("a string needs either choices or a pattern for its values")
         if self.type == "integer" and (self.minimum is None or self.maximum is None):
             raise ValueError("an integer needs minimum and maximum")
         try:
             self._validator()
         except SchemaError:
-            raise ValueError("pattern: no regular expression (of those without look-around)") from None
+            raise ValueError("pattern: not a regular expression (look-around is not supported)") from None
         if self.default is not None:
             self.text(self.default)
         return self
@@ -77,12 +77,12 @@ class Param(Part):
             return SchemaValidator(core_schema.int_schema(ge=self.minimum, le=self.maximum, strict=True))
         if self.choices is not None:
             return SchemaValidator(core_schema.literal_schema(list(self.choices)))
-        # This engine takes linear time, whatever is sent; \A and \z leave no room for a last line break.
+        # This engine takes linear time for any input. \A and \z do not accept a final line break.
         pattern = rf"\A(?:{self.pattern})\z"
         return SchemaValidator(core_schema.str_schema(pattern=pattern, max_length=_MOST_VALUE, strict=True))
 
     def text(self, value: object) -> str:
-        """The value as commands see it. Raises ValueError when it is not allowed."""
+        """Returns the value as text for commands. Raises ValueError when it is not allowed."""
         try:
             found = self._validator().validate_python(value)
         except ValidationError as error:
@@ -95,7 +95,7 @@ class Param(Part):
 
 
 class ChangedWhen(Part):
-    """``exit``: the command ends with this status. ``output``: a line of what it prints has this in it."""
+    """``exit``: the command ends with this status. ``output``: a line of its output contains this text."""
 
     exit: int | None = Field(None, ge=1, le=255)
     output: str | None = Field(None, min_length=1, max_length=1000)
@@ -103,12 +103,12 @@ class ChangedWhen(Part):
     @model_validator(mode="after")
     def _one(self) -> "ChangedWhen":
         if (self.exit is None) == (self.output is None):
-            raise ValueError("say one of exit and output")
+            raise ValueError("set one of exit and output")
         return self
 
 
 class Step(Part):
-    """``check`` says by its exit status whether there is anything to do: 0 nothing, 1 something; else it has failed."""
+    """A command. The exit status of ``check`` says whether it is needed: 0 no, 1 yes, other values are a failure."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     command: Command
@@ -117,7 +117,9 @@ class Step(Part):
     timeout: Seconds = 60
 
     def changes(self, status: int, printed: bool) -> bool | None:
-        """Whether it has changed something; None when it has failed. ``printed``: the marker was seen."""
+        """Returns whether the command has changed something, or None when it has failed. ``printed``: the marker was
+        found.
+        """
         when = self.changed_when
         if isinstance(when, ChangedWhen):
             if when.exit is not None and status == when.exit:
@@ -131,7 +133,7 @@ class Step(Part):
 
 
 class HealthCheck(Part):
-    """Asked after each batch: on the batch's hosts, or on others."""
+    """A check after each batch, on the hosts of the batch or on others."""
 
     command: Command
     hosts: list[str] | None = Field(None, min_length=1)
@@ -141,7 +143,9 @@ class HealthCheck(Part):
 
 
 class Rollback(Part):
-    """For hosts on which the stage failed, or, once the rollout has stopped, for all that the stage had begun on."""
+    """Runs on hosts where the stage failed or, when the rollout has stopped, on all hosts where the stage
+    was started.
+    """
 
     hosts: Literal["failed", "all"] = "failed"
     steps: list[Step] = Field(min_length=1)
@@ -162,7 +166,7 @@ class Stage(Part):
     rollback: Rollback | None = None
 
     def sizes(self, hosts: int) -> list[int]:
-        """The batches of that many hosts."""
+        """Returns the sizes of the batches for this number of hosts."""
         sizes: list[int] = []
         while sum(sizes) < hosts:
             size = self.batches[min(len(sizes), len(self.batches) - 1)]
@@ -185,7 +189,7 @@ class Plan(Part):
     stages: list[Stage] = Field(min_length=1)
 
     def values(self, given: dict[str, Any]) -> dict[str, str]:
-        """Every parameter's text. Raises ValueError with a line for each that is wrong."""
+        """Returns the text of every parameter. Raises ValueError with a line for each wrong one."""
         faults = [
             f"{name}: the plan has no such parameter; it has {', '.join(self.params) or 'none'}"
             for name in given
@@ -206,7 +210,7 @@ class Plan(Part):
 
 
 def share(part: int | str, whole: int) -> int:
-    """That many, or that percentage of the whole, rounded down."""
+    """Returns this number, or this percentage of the whole, rounded down."""
     return part if isinstance(part, int) else math.floor(whole * int(part.removesuffix("%")) / 100)
 
 
@@ -215,6 +219,6 @@ def as_text(value: object) -> str:
 
 
 def script(command: str, values: dict[str, str]) -> str:
-    """The command for ``sh -c``, its variables before it. One that is not set, or a line that fails, ends it."""
+    """Returns the command for ``sh -c``, after its variables. An unset variable or a failing line ends it."""
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     return "\n".join([*lines, "set -eu", command])

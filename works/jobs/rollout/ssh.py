@@ -1,7 +1,7 @@
-"""Commands on hosts over SSH, by asyncssh: only where the host's key is known, with a bound on every wait.
+"""Runs commands on hosts over SSH with asyncssh. Only hosts with a known key are used, and every wait has a limit.
 
-A command runs under ``/bin/sh`` in a process group of its own. To stop it, a second channel has the host end that
-group: sshd does not pass signals on for root (OpenSSH, session.c).
+A command runs under ``/bin/sh`` in a process group of its own. To stop it, a second channel ends that group, because
+sshd does not pass signals on for root (OpenSSH, session.c).
 """
 
 import asyncio
@@ -19,16 +19,17 @@ import asyncssh
 
 from works.jobs.rollout.inventory import Target
 
-# Bytes of a command's output in flight, which the loop takes at once: 100 MB take a second.
+# Most bytes of a command's output in flight. The loop takes them in one turn: 100 MB take a second.
 _WINDOW = 64 << 10
-# Bytes before the line with the process id, from a login shell that prints a greeting.
+# Most bytes before the line with the process id, from a login shell that prints a greeting.
 _MAX_GREETING = 64 << 10
-# Seconds without output after which a command that has exited is taken to be done: background processes that it left
-# may hold its output open for ever.
+# Seconds without output after which a command that has exited counts as done. Its background processes may keep its
+# output open forever.
 _OUTPUT_TIMEOUT = 3.0
-# Seconds for a connection to close.
+# Seconds to close a connection.
 _CLOSE_TIMEOUT = 1.0
-# Ends a process group: TERM, after half of the tenths of seconds KILL; status 0 when it is gone.
+# Ends a process group: first TERM, then KILL after half of the time (in tenths of seconds). Status 0 when the group is
+# gone.
 _STOP = """send() { kill -s $1 -- -PID 2>/dev/null || kill -s $1 PID 2>/dev/null; }
 send TERM; n=0
 while send 0; do
@@ -50,7 +51,7 @@ class Unreachable(Exception):
 
 
 class ConnectionBroken(Exception):
-    """The connection was lost, or runs nothing (more). ``begun``: a command may have been under way."""
+    """The connection was lost or runs no more commands. ``begun``: a command may have been running."""
 
     def __init__(self, message: str, begun: bool) -> None:
         super().__init__(message)
@@ -59,14 +60,14 @@ class ConnectionBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """``status`` is None when a signal ended the command."""
+    """The end of a command. ``status`` is None when a signal ended it."""
 
     status: int | None
     signal: str = ""
 
 
 class Command:
-    """One command on its channel: asyncssh calls the methods that are not asynchronous."""
+    """One command on its channel. asyncssh calls the methods that are not asynchronous."""
 
     def __init__(self) -> None:
         self.nonce = secrets.token_hex(8)
@@ -79,7 +80,7 @@ class Command:
         self._wake = asyncio.Event()
 
     def wrap(self, script: str) -> str:
-        """The command line for the host's login shell."""
+        """Returns the command line for the host's login shell."""
         inner = f"printf '%s %s\\n' {self.nonce} $$ >&2\nexec 2>&1 </dev/null\n{script}"
         return f"exec /bin/sh -c {shlex.quote(inner)}"
 
@@ -98,7 +99,7 @@ class Command:
         self._wake.set()
 
     def _find_pid(self, data: bytes) -> bytes:
-        """The output without the line of the process id, once that has come; until then nothing."""
+        """Returns the output without the line with the process id. Before that line has arrived, returns nothing."""
         found = re.search(rb"%b (\d{1,10})\n" % self.nonce.encode(), data)
         if found:
             self.pid = int(found[1])
@@ -132,7 +133,7 @@ class Command:
         pass
 
     async def read(self) -> bytes:
-        """Waits for output and returns it; nothing at the end."""
+        """Waits for output and returns it, or nothing at the end."""
         while not self._pending and not self._closed and not (self._ended and self.exit):
             self._wake.clear()
             try:
@@ -151,16 +152,16 @@ class Command:
 
 
 class SshConnection:
-    """A host that we are logged in to."""
+    """A host with an open SSH connection."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
         self._connection = connection
         self._command: Command | None = None
 
     async def run(self, script: str, on_output: OnOutput) -> Exit:
-        """Runs it to its end. Raises ConnectionBroken.
+        """Runs a command to its end. Raises ConnectionBroken.
 
-        A caller that gives up before, by a timeout or a cancel, must ``stop`` it.
+        A caller that gives up before, by a timeout or a cancel, must call ``stop``.
         """
         self._command = command = Command()
         return await self._follow(command, script, on_output)
@@ -183,7 +184,7 @@ class SshConnection:
         return command.exit
 
     async def stop(self, timeout: float) -> bool:
-        """Ends the command that runs, within ``timeout`` seconds; returns whether it is known to have ended."""
+        """Ends the running command within ``timeout`` seconds. Returns whether it is known to have ended."""
         command = self._command
         if command is None or command.channel is None:
             return True
@@ -195,7 +196,7 @@ class SshConnection:
 
     async def _end(self, command: Command, timeout: float) -> bool:
         while command.pid is None and command.exit is None and await command.read():
-            pass  # much output may come before the process id
+            pass  # there may be much output before the process id
         if command.pid is not None:
             stop = _STOP.replace("PID", str(command.pid)).replace("TENTHS", str(max(int(timeout * 8), 2)))
             with suppress(ConnectionBroken):
@@ -218,10 +219,10 @@ class SshConnection:
 
 
 class Ssh:
-    """Logs in to hosts with one key, if ``known_hosts`` has theirs."""
+    """Connects to hosts with one key, if ``known_hosts`` has their keys."""
 
     def __init__(self, known_hosts: Path, key: Path, connect_timeout: float) -> None:
-        """Reads both files. Raises ValueError that names the setting to change."""
+        """Reads both files. Raises ValueError with the name of the setting to change."""
         self._connect_timeout = connect_timeout
         try:
             self._known_hosts = asyncssh.read_known_hosts(str(known_hosts))
@@ -232,13 +233,13 @@ class Ssh:
             private = asyncssh.read_private_key(key)
             self._key: Any = (private, asyncssh.read_certificate(certificate)) if certificate.exists() else private
         except asyncssh.KeyEncryptionError:
-            raise ValueError("ssh_key: the key has a passphrase; make one for the server that has none") from None
+            raise ValueError("ssh_key: the key has a passphrase; create a key without one for the server") from None
         except (OSError, ValueError) as error:
             raise ValueError(f"ssh_key: {_describe_error(error)}") from None
 
     @asynccontextmanager
     async def login(self, target: Target) -> AsyncIterator[SshConnection]:
-        """Raises Unreachable."""
+        """Connects to a host. Raises Unreachable."""
         connection = SshConnection(await self._connect(target))
         try:
             yield connection
@@ -253,11 +254,11 @@ class Ssh:
                     target.port,
                     username=target.user,
                     client_keys=[self._key],
-                    # An object, even one without entries: None would trust every host, () the keys of ~/.ssh.
+                    # An object, even without entries: None would trust every host, and () would use the keys in ~/.ssh.
                     known_hosts=self._known_hosts,
-                    # What its known keys are of, then the rest: a key of another kind is to be told as a wrong one.
+                    # Algorithms of its known keys first. So a host with another key is reported as having a wrong one.
                     server_host_key_algs="+ssh-ed25519,ecdsa-sha2-*,rsa-sha2-*",
-                    # Nothing of this machine's user: no ~/.ssh/config, no agent, no certificates, no Kerberos.
+                    # Uses nothing of the user of this machine: no ~/.ssh/config, agent, certificates or Kerberos.
                     config=None,
                     agent_path=None,
                     x509_trusted_certs=None,
@@ -270,16 +271,16 @@ class Ssh:
                     preferred_auth=["publickey"],
                     compression_algs=None,
                     connect_timeout=None,
-                    # A host that has gone without a word is found in the middle of a command too.
+                    # Detects a host that has gone silently, also during a command.
                     keepalive_interval=self._connect_timeout,
                     keepalive_count_max=2,
                 )
         except asyncssh.HostKeyNotVerifiable:
             raise Unreachable("host_key", self._host_key_fault(target)) from None
         except TimeoutError:
-            raise Unreachable("timeout", f"it did not let us in within {self._connect_timeout:g} s") from None
+            raise Unreachable("timeout", f"the login did not finish within {self._connect_timeout:g} s") from None
         except asyncssh.PermissionDenied:
-            raise Unreachable("denied", f"it does not let {target.user} in with our key") from None
+            raise Unreachable("denied", f"the login as {target.user} with the server's key was denied") from None
         except (asyncssh.Error, OSError, ValueError) as error:
             raise Unreachable("refused" if isinstance(error, OSError) else "lost", _describe_error(error)) from None
 
@@ -287,17 +288,17 @@ class Ssh:
         named = f"[{target.address}]:{target.port}" if target.port != 22 else target.address
         keys, authorities = self._known_hosts.match(target.address, "", target.port if target.port != 22 else None)[:2]
         if keys or authorities:
-            return f"its key is not the one that known_hosts has for {named}; nothing was run"
+            return f"the host's key differs from that in known_hosts for {named}; nothing was run"
         return f"known_hosts has no key for {named}; nothing was run"
 
 
 async def _discard(data: bytes) -> None:
-    """Discards the output of the command that ends another."""
+    """Discards the output of the command that stops another."""
 
 
 def _describe_error(error: Exception) -> str:
-    """The error in one short line: some of its text comes from the host."""
+    """Returns the error in one short line. Some of its text comes from the host."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, OSError) and (error.errno or 0) > 0:
-        text = os.strerror(error.errno or 0)  # asyncio's own says the address instead
+        text = os.strerror(error.errno or 0)  # asyncio's own text has the address instead
     return text.replace("\n", " ")[:300] or type(error).__name__

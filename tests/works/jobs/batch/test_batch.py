@@ -58,7 +58,7 @@ async def test_a_zip_that_was_uploaded_is_worked_without_being_unpacked(tmp_path
         sent = zipped({"a/1.jpg": encoded(photograph()), "a/readme.txt": b"words", "__MACOSX/a/._1.jpg": b"x"})
         result = await job.do("batch", zip=await job.upload(sent), fit="100x100", format="webp")
         assert {name: size(data) for name, data in job.unzipped(result).items()} == {"a/1.webp": (100, 100)}
-        assert ("log", "2 files are passed over: by their names they are no pictures") in job.reports
+        assert ("log", "2 files were skipped, because their names are not those of pictures") in job.reports
 
 
 async def test_uploads_are_worked_and_held_for_as_long_as_those_of_messages(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ async def test_only_folders_that_the_settings_name_are_read_and_no_link_in_them(
         for name in ("secret", "../scans", str(tmp_path), "scans/..", ""):
             with pytest.raises((WorkError, BadParams)):
                 await job.do("batch", folder=name)
-        assert "there are scans" in (await job.failure("batch", folder="other")).message
+        assert "use scans" in (await job.failure("batch", folder="other")).message
         result = await job.do("batch", folder="scans", match="*")
         assert (list(job.unzipped(result)), result["pictures"]) == (["own.jpg"], 1)
 
@@ -160,7 +160,7 @@ async def test_it_is_given_up_when_more_fail_than_may_and_what_was_made_is_kept(
         assert isinstance(failure, JobFailed)
         assert (failure.code, failure.message) == (
             "too_many_failed",
-            "given up: more than 2 pictures failed (max_failed)",
+            "stopped: more than 2 pictures failed (max_failed)",
         )
         assert failure.result
         assert list(job.unzipped(failure.result)) == ["a1.jpg"]
@@ -173,7 +173,11 @@ async def test_a_retry_does_those_pictures_alone(tmp_path: Path) -> None:
         job.only = frozenset({"b.jpg", "gone.jpg"})
         result = await job.do("batch", folder="scans")
         assert list(job.unzipped(result)) == ["b.jpg"]
-        assert job.states["gone.jpg"] == {"state": "failed", "code": "not_found", "message": "it is not there any more"}
+        assert job.states["gone.jpg"] == {
+            "state": "failed",
+            "code": "not_found",
+            "message": "the picture no longer exists",
+        }
         assert "a.jpg" not in job.states
 
 
@@ -206,8 +210,8 @@ async def test_the_sheet_shows_every_picture_in_order_and_in_pages(tmp_path: Pat
     [
         ({"folder": "scans", "action": "explode"}, "action 'explode' is unknown"),
         ({"folder": "scans", "action": "blur", "options": {"radius": "much"}}, "radius"),
-        ({}, "say one of folder, zip, uploads"),
-        ({"folder": "scans", "zip": "x"}, "say one of folder, zip, uploads"),
+        ({}, "set one of folder, zip and uploads"),
+        ({"folder": "scans", "zip": "x"}, "set one of folder, zip and uploads"),
         ({"uploads": ["x"] * 1801}, "List should have at most 1800 items"),
         ({"folder": "scans", "pictures": False}, "leave pictures on"),
         ({"folder": "scans", "fit": "big"}, "fit"),

@@ -162,7 +162,7 @@ async def test_the_folders_of_the_settings_are_the_only_ones(start_here: Start) 
     async with await connect(server) as client:
         end = await end_of(client, await begin(client, "batch", folder="media"))
         assert (end["type"], end["code"]) == ("failed", "not_found")
-        assert "there are none (folders)" in end["message"]
+        assert "the setting folders names no folder" in end["message"]
         await client.send("start", job="batch", params={"folder": "x", "action": "explode"}, client_id="1")
         error = await client.wait_for("error")
         assert (error["code"], "explode" in str(error["errors"])) == ("bad_options", True)

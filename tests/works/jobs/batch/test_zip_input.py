@@ -58,9 +58,9 @@ def test_the_pictures_of_a_zip_are_read_as_they_were(tmp_path: Path) -> None:
         ("../a.jpg", "leads out of its folder"),
         ("a/../../b.jpg", "leads out of its folder"),
         ("..", "leads out of its folder"),
-        ("/etc/a.jpg", "does not begin in the zip's own folder"),
-        ("C:/a.jpg", "does not begin in the zip's own folder"),
-        ("c:a.jpg", "does not begin in the zip's own folder"),
+        ("/etc/a.jpg", "has an absolute path"),
+        ("C:/a.jpg", "has an absolute path"),
+        ("c:a.jpg", "has an absolute path"),
         ("..\\a.jpg", "backslash"),
         ("\\\\host\\a.jpg", "backslash"),
         ("a.jpg\0.txt", "control characters"),
@@ -85,7 +85,7 @@ def test_a_path_that_climbs_or_hides_is_refused(tmp_path: Path, name: str, said:
         (("a/b.jpg", "./a/b.jpg"), "overwrite"),
         (("caf\u00e9.jpg", "cafe\u0301.jpg"), "overwrite"),
         (("stra\u00dfe.jpg", "STRASSE.jpg"), "overwrite"),
-        (("a.jpg", "A.jpg/b.jpg"), "lies within a file"),
+        (("a.jpg", "A.jpg/b.jpg"), "is inside of a file"),
     ],
 )
 def test_names_that_would_overwrite_each_other_are_refused(tmp_path: Path, names: tuple[str, str], said: str) -> None:
@@ -104,7 +104,8 @@ def test_the_same_name_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"), [(stat.S_IFLNK, "is a link"), (stat.S_IFIFO, "no plain file"), (stat.S_IFBLK, "no plain file")]
+    ("mode", "said"),
+    [(stat.S_IFLNK, "is a link"), (stat.S_IFIFO, "is not a regular file"), (stat.S_IFBLK, "is not a regular file")],
 )
 def test_links_and_devices_are_refused(tmp_path: Path, mode: int, said: str) -> None:
     assert said in refusal(tmp_path, zipped({"a.jpg": b"/etc/passwd"}, mode=mode | 0o644)).message
@@ -131,7 +132,7 @@ def test_bombs_are_refused_by_what_they_say_of_themselves(tmp_path: Path) -> Non
 
 def test_a_list_of_entries_longer_than_the_bound_is_not_even_read(tmp_path: Path) -> None:
     names = {"n" * 200 + f"{n}.jpg": b"" for n in range(400)}
-    assert "list of entries is too long" in refusal(tmp_path, zipped(names)).message
+    assert "central directory is too long" in refusal(tmp_path, zipped(names)).message
 
 
 def test_one_that_says_it_is_small_is_read_no_further_than_that(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_what_is_damaged_is_told_of_the_picture_alone(tmp_path: Path) -> None:
 def test_one_that_is_cut_short_or_none_at_all_is_refused(tmp_path: Path) -> None:
     whole = zipped({"a.jpg": PICTURE})
     for data in (b"", b"PK\3\4", PICTURE, whole[:-30], whole[: len(whole) // 2]):
-        assert "damaged, cut short, or none" in refusal(tmp_path, data).message
+        assert "not a zip, is incomplete or damaged" in refusal(tmp_path, data).message
 
 
 def test_no_mutation_of_a_zip_is_a_fault_of_ours(tmp_path: Path) -> None:
@@ -185,6 +186,6 @@ async def test_a_job_says_why_a_zip_is_refused_and_leaves_nothing(tmp_path: Path
         failure = await job.failure("batch", zip=sent)
         assert (failure.code, "leads out of its folder" in failure.message) == ("unsupported_format", True)
         assert not any((tmp_path / "media").iterdir())
-        assert "no zip" in (await job.failure("batch", zip=await job.upload(PICTURE))).message
+        assert "not zip" in (await job.failure("batch", zip=await job.upload(PICTURE))).message
     # Others may be clearing folders away there, over which rglob would stumble.
     assert "evil.jpg" not in [name for _, _, files in os.walk(tmp_path.parent) for name in files]

@@ -87,7 +87,7 @@ async def test_one_that_is_cut_short_gives_what_there_was_and_says_so(tmp_path: 
         assert 20 < len(numbers) < 90
         assert numbers == list(range(len(numbers)))
         (note,) = result["notes"]
-        assert note.startswith("the film ends early: of 100 frames that it should have,")
+        assert note.startswith("the film ends early: of 100 frames, ")
 
 
 async def test_what_is_no_video_is_refused_and_says_so(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ async def test_what_is_no_video_is_refused_and_says_so(tmp_path: Path) -> None:
         (tmp_path / "scans/concat.mp4").write_text("ffconcat version 1.0\nfile real.mp4\n")
         for name in ("noise", "empty", "hls", "concat"):
             failure = await job.failure("film", folder="scans", file=f"{name}.mp4")
-            assert (failure.code, "no film that can be read" in failure.message) == ("unsupported_format", True), name
+            assert (failure.code, "not a readable film" in failure.message) == ("unsupported_format", True), name
         assert not any((tmp_path / "media").iterdir())
 
 
@@ -180,10 +180,10 @@ async def test_a_film_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({}, "say either upload, or folder and file"),
-        ({"folder": "scans"}, "say either upload, or folder and file"),
-        ({"upload": "x", "folder": "scans", "file": "a"}, "say either upload"),
-        ({"upload": "x", "start": 5, "end": 5}, "must be later than start"),
+        ({}, "set either upload, or folder and file"),
+        ({"folder": "scans"}, "set either upload, or folder and file"),
+        ({"upload": "x", "folder": "scans", "file": "a"}, "set either upload"),
+        ({"upload": "x", "start": 5, "end": 5}, "must be greater than start"),
         ({"upload": "x", "every": 0}, "every"),
         ({"upload": "x", "every": True}, "every"),
         ({"upload": "x", "max_failed": False}, "max_failed"),

@@ -142,7 +142,7 @@ async def test_a_reader_that_dies_amid_a_film_leaves_what_was_read(tmp_path: Pat
         assert numbers == list(range(len(numbers)))
         assert 10 < len(numbers) < 60
         (note,) = result["notes"]
-        assert note.startswith("nothing can be read after 0."), note
+        assert note.startswith("no frame can be read after 0."), note
 
 
 async def test_a_writer_that_dies_fails_the_job_at_once_and_leaves_nothing(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def rsa(fleet: Fleet, port: int) -> str:
 
 KEYS: dict[str, tuple[Callable[[Fleet, int], str], str]] = {
     "not known": (lambda fleet, port: "", "known_hosts has no key for"),
-    "another": (another_key, "its key is not the one that known_hosts has for"),
-    "of another kind": (rsa, "its key is not the one that known_hosts has for"),
+    "another": (another_key, "the host's key differs from that in known_hosts for"),
+    "of another kind": (rsa, "the host's key differs from that in known_hosts for"),
     "revoked": (revoked, "nothing was run"),
 }
 
@@ -155,7 +155,7 @@ async def test_a_hundred_megabytes_of_output_cost_a_few_kilobytes(fleet: Fleet, 
     end = context.last("a")
     assert end["state"] == "changed"
     assert end["output_bytes"] == 100_000_009
-    assert end["output"].startswith("(99,999,009 bytes before this are not kept)\n")
+    assert end["output"].startswith("(99,999,009 earlier bytes were dropped)\n")
     assert end["output"].endswith("the end\n")
     assert len(end["output"]) < 1100
     assert sum(map(len, context.lines_of("a"))) < 11_000

@@ -50,7 +50,7 @@ def test_whatever_the_bytes_no_more_is_shown_and_kept_than_is_bound(
     assert sum(len(line) for line in shown if not line.startswith("(it prints more")) <= live
     cut = len(data) > kept
     assert len(output.tail) <= kept + (60 if cut else 0)
-    assert output.tail.startswith(f"({len(data) - kept:,} bytes before this are not kept)\n") == cut
+    assert output.tail.startswith(f"({len(data) - kept:,} earlier bytes were dropped)\n") == cut
     assert output.total == len(data)
 
 

@@ -10,6 +10,8 @@ from tests.support.client import Client
 from tests.support.rollouts import plan, prepare, serve_rollouts
 from tests.support.running import Server, Start, until
 from tests.support.sshd import Fleet, gone, sshd
+from works.jobs.batch.job import BatchParams
+from works.jobs.rollout.job import RolloutParams
 
 
 @pytest.fixture
@@ -62,11 +64,13 @@ async def test_the_plans_and_folders_that_there_are_are_offered_and_no_longer_wh
         assert "from" not in schema
         return schema["examples"], schema["description"]
 
-    assert await offered("rollout", "plan") == (["update"], "the name of a plan: update (version)")
-    assert await offered("batch", "folder") == (["art", "films"], "a folder of the server: art, films")
+    about_plan = RolloutParams.model_fields["plan"].description
+    about_folder = BatchParams.model_fields["folder"].description
+    assert await offered("rollout", "plan") == (["update"], f"{about_plan} Available: update (version).")
+    assert await offered("batch", "folder") == (["art", "films"], f"{about_folder} Available: art, films.")
     for broken in ("plans: [", ""):
         plans.write_text(broken)
-        assert await offered("rollout", "plan") == ([], "the name of a plan: there are none")
+        assert await offered("rollout", "plan") == ([], f"{about_plan} Available: none.")
     plans.unlink()
     assert (await offered("rollout", "plan"))[0] == []
 
