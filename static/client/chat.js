@@ -1,7 +1,9 @@
 // @ts-check
 /**
- * The client of a server's chat: rooms, conversations with one user, what is unread, who is there. A lost connection
- * comes back by itself; every message is then had once, in order, and what was said meanwhile is sent once.
+ * The client of the server's chat: rooms, conversations with one user, unread counts and presence.
+ *
+ * It reconnects by itself. Every message is delivered once and in order, and messages that were said while the
+ * connection was down are sent once.
  *
  *     const chat = new Chat("wss://pictures.example/ws/chat", { token });
  *     chat.addEventListener("message", ({ detail: { place, message } }) => show(place.name, message));
@@ -21,16 +23,19 @@ import { upload } from "./upload.js";
 /** @typedef {import("./place.js").Outgoing} Outgoing */
 
 const HISTORY = 50;
-/** Milliseconds: how long typing is shown, after how long it is sent again, and how often reads are sent at most. */
+/**
+ * In milliseconds: how long typing is shown, after how long it is sent again, and the shortest time between two read
+ * reports.
+ */
 const TYPING = 5000;
 const TYPING_AGAIN = 2500;
 const READ_LINGER = 150;
 /**
- * Events: "place" (detail: a Place that has changed in whatever way, or is new, or was left), "message" (detail:
- * {place, message}, once for each), "notice" (detail: {kind: "announcement" | "warning" | "error", text, from?}), "state".
+ * Events: "place" (detail: a Place that has changed, is new, or was left), "message" (detail: {place, message}, once
+ * for each message), "notice" (detail: {kind: "announcement" | "warning" | "error", text, from?}), "state".
  */
 export class Chat extends Connection {
-  /** @type {Map<string, Place>} By stream: room/NAME or direct/NAME. */
+  /** @type {Map<string, Place>} Stream (room/NAME or direct/NAME) -> place. */
   places = new Map();
   #pace = new Pace((message) => this.tell(message));
   #outbox = new Outbox({
@@ -40,22 +45,24 @@ export class Chat extends Connection {
     deaf: () => this.reconnect("the server does not answer"),
   });
   #typedAt = 0;
-  /** @type {Map<Place, number>} Up to where places were read whose report was sent a moment ago. */
+  /**
+   * @type {Map<Place, number>} Places whose read report was sent a moment ago, and the offset up to which they were read.
+   */
   #reading = new Map();
 
-  /** The user's name; empty before the first greeting. */
+  /** The user's name. Empty before the first greeting of the server. */
   get user() {
     return /** @type {string} */ (this.hello?.user ?? "");
   }
 
-  /** The place of that name, known or new. @param {string} stream */
+  /** Returns the place with this stream, and creates it when it is new. @param {string} stream */
   place(stream) {
     let place = this.places.get(stream);
     if (!place) this.places.set(stream, (place = new Place(stream)));
     return place;
   }
 
-  /** Joins the room, or begins the conversation, and asks for its newest messages. @param {string} stream */
+  /** Joins the room or starts the conversation, and requests its newest messages. @param {string} stream */
   open(stream) {
     const place = this.place(stream);
     place.wanted = true;
@@ -65,16 +72,16 @@ export class Chat extends Connection {
     return place;
   }
 
-  /** Leaves a room for good: it is not counted any more. @param {Place} place */
+  /** Leaves a room for good. Its unread messages are no longer counted. @param {Place} place */
   leave(place) {
     this.places.delete(place.stream);
     for (const outgoing of place.outgoing) this.#outbox.discard(outgoing);
     if (place.state === "joined") this.#pace.push({ type: "leave", room: place.name });
-    else if (place.state === "away") this.#pace.push({ type: "join", room: place.name }); // and left when that is done
+    else if (place.state === "away") this.#pace.push({ type: "join", room: place.name }); // the room is left when the join is done
     this.fire("place", place);
   }
 
-  /** Asks for the messages before those that are held. @param {Place} place */
+  /** Requests the messages before the oldest loaded one. @param {Place} place */
   older(place) {
     if (place.loaded && place.more && place.first > 1) this.#request(place, "older");
   }
@@ -85,18 +92,18 @@ export class Chat extends Connection {
     return this.#outbox.add(this.open(stream), text, attachments);
   }
 
-  /** Sends again what has failed. @param {Outgoing} outgoing */
+  /** Sends a failed message again. @param {Outgoing} outgoing */
   retry(outgoing) {
     this.open(outgoing.place.stream);
     this.#outbox.retry(outgoing);
   }
 
-  /** Forgets what has failed. @param {Outgoing} outgoing */
+  /** Discards a failed message. @param {Outgoing} outgoing */
   discard(outgoing) {
     this.#outbox.discard(outgoing);
   }
 
-  /** The user has seen the newest message. @param {Place} place */
+  /** Reports that the user has seen the newest message. @param {Place} place */
   read(place) {
     if (place.last <= place.reported || !this.#isReady(place)) return;
     const isLingering = this.#reading.has(place);
@@ -109,14 +116,19 @@ export class Chat extends Connection {
     }, READ_LINGER);
   }
 
-  /** The user types. @param {Place} place */
+  /** Reports that the user is typing. @param {Place} place */
   type(place) {
     if (Date.now() - this.#typedAt < TYPING_AGAIN || !this.#isReady(place)) return;
     this.#typedAt = Date.now();
     this.tell({ type: "typing", ...place.address });
   }
 
-  /** Uploads a picture, sound or film, to be said with `say`. @param {Blob} file @param {AbortSignal} [signal] @returns {Promise<Attachment>} */
+  /**
+   * Uploads a picture, audio or video, to attach it with `say`. Throws UploadError.
+   * @param {Blob} file
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<Attachment>}
+   */
   upload(file, signal) {
     return upload(this, file, signal);
   }
@@ -147,7 +159,7 @@ export class Chat extends Connection {
     this.fire("place", place);
   }
 
-  /** Whether messages can go there now. @param {Place} place */
+  /** Whether messages can be sent to this place now. @param {Place} place */
   #isReady(place) {
     return this.state === "open" && (!place.isRoom || place.state === "joined");
   }
@@ -156,7 +168,7 @@ export class Chat extends Connection {
   greet(hello) {
     this.#pace.begin(hello.limits.chat_rate);
     for (const place of this.places.values()) {
-      // Answers of the last connection will not come, and reports to it may have been lost.
+      // Answers of the last connection will not arrive, and reports to it may be lost.
       place.requested = undefined;
       place.reported = 0;
       if (place.state !== "away") place.state = "joining";
@@ -168,7 +180,10 @@ export class Chat extends Connection {
     }
   }
 
-  /** What another device has read meanwhile does not come by itself. @param {Place} place */
+  /**
+   * Requests the read mark again, because reads on other devices during the interruption are not reported.
+   * @param {Place} place
+   */
   #catchUp(place) {
     if (place.wanted) {
       place.loaded = false;
@@ -201,11 +216,11 @@ export class Chat extends Connection {
   /** @param {Message} message */
   #take(message) {
     const place = this.places.get(message.stream) ?? (message.stream.startsWith("direct/") && this.place(message.stream));
-    if (!place) return; // a room that was left
+    if (!place) return; // a message of a room that was left
     const wasLoaded = place.loaded;
     const isNew = message.offset > place.head;
     if (!place.take(message)) return;
-    // The server sends the unread count of conversations; in a room that is joined it is counted here.
+    // The server sends the unread count of conversations. Unread messages of a joined room are counted here.
     const isMine = message.from === this.user;
     if (isMine) place.recognise(message);
     if (isMine && isNew) place.unread = 0;
@@ -235,13 +250,15 @@ export class Chat extends Connection {
     this.fire("place", place);
   }
 
-  /** @param {Record<string, number | null>} streams Null: the room was left, on another device perhaps. */
+  /**
+   * @param {Record<string, number | null>} streams Unread counts. Null: the room was left, perhaps on another device.
+   */
   #counted(streams) {
     for (const [stream, unread] of Object.entries(streams)) {
       const place = unread === null ? this.places.get(stream) : this.place(stream);
       if (!place) continue;
       if (unread === null && !place.wanted) this.places.delete(stream);
-      // In a room that is joined, what raises the count is on its way as a message, and counted when it comes.
+      // A higher count in a joined room is not used: its message is on the way and is counted when it arrives.
       if (unread !== null) place.unread = place.state === "joined" ? Math.min(place.unread, unread) : unread;
       this.fire("place", place);
     }
@@ -272,7 +289,7 @@ export class Chat extends Connection {
     if (place.typing.delete(name)) this.fire("place", place);
   }
 
-  /** Something else could not be done. @param {Record<string, any>} error */
+  /** Reports an error that concerns no message of this client. @param {Record<string, any>} error */
   #refused({ code, message, temporary, room, stream }) {
     for (const place of this.places.values()) {
       if (place.requested && temporary && stream === place.stream) place.requested = undefined;

@@ -1,22 +1,25 @@
 // @ts-check
-/** The history of one job, as far as it has come: each event is taken once, in order. */
+/** The history of one job up to the newest known event. Each event is applied once, in order. */
 
 /** @typedef {"running" | "cancelling" | "succeeded" | "failed" | "cancelled" | "interrupted"} JobState */
-/** A line of the log, or a note of what happened amid it; `at` in milliseconds since 1970, if it is known. @typedef {{at?: number, target: string, line: string, isNote?: boolean}} Line */
+/**
+ * A line of the log, or a note about an event between lines. `at` is in milliseconds since 1970, if known.
+ * @typedef {{at?: number, target: string, line: string, isNote?: boolean}} Line
+ */
 /** @typedef {{state: string, [more: string]: any}} Target */
 /** @typedef {{done?: number, failed?: number, total?: number | null, eta_s?: number | null}} Progress */
 /** @typedef {Record<string, any>} Message */
 
 const ENDED = ["succeeded", "failed", "cancelled", "interrupted"];
-/** States in which a target has ended. */
+/** Final states of a target. */
 export const FINAL = new Set(["ok", "changed", "failed", "unreachable", "skipped", "not_started", "cancelled"]);
-/** Those of which a retry of all that is unfinished leaves out. */
+/** Final states that a retry of all unfinished targets leaves out. */
 const DONE = new Set(["ok", "changed", "skipped"]);
 
 export class JobHistory {
   job = "";
   user = "";
-  /** When it was started and when it ended, in milliseconds since 1970. */
+  /** Start and end of the job, in milliseconds since 1970. */
   at = 0;
   ended_at = 0;
   /** @type {JobState} */
@@ -28,31 +31,37 @@ export class JobHistory {
   params = {};
   /** @type {string | null} */
   retryOf = null;
-  /** How many targets it is to do, of a job that does not do all. @type {number | null} */
+  /** Number of targets of a retry. Null for a job with all targets. @type {number | null} */
   onlyCount = null;
-  /** What the job asks and waits for. @type {{approval: string, question: string, [more: string]: any} | null} */
+  /** The question that the job waits for. @type {{approval: string, question: string, [more: string]: any} | null} */
   approval = null;
-  /** Who has cancelled it, and why; `by` is null when the server is stopping. @type {{by: string | null, reason: string} | null} */
+  /**
+   * The user who has cancelled the job, and the reason. `by` is null when the server is stopping.
+   * @type {{by: string | null, reason: string} | null}
+   */
   cancelling = null;
   /** The last event. @type {Message | null} */
   end = null;
-  /** As many as the server keeps of a log (its setting job_log_bytes). @type {Line[]} */
+  /** Lines of the log, at most as many as the server stores (setting job_log_bytes). @type {Line[]} */
   lines = [];
   /** @type {Map<string, Target>} */
   targets = new Map();
-  /** How many targets are in each state. @type {Map<string, number>} */
+  /** State -> number of targets. @type {Map<string, number>} */
   counts = new Map();
-  /** Targets that have changed since they were drawn last. @type {Set<string>} */
+  /** Targets that have changed since they were last drawn. @type {Set<string>} */
   changedTargets = new Set();
-  /** Counts the snapshots: after each, everything is drawn again. */
+  /** Number of snapshots. After each, everything must be drawn again. */
   revision = 0;
-  /** Whether the log is there from its first line on. */
+  /** Whether the log starts with its first line. */
   isComplete = true;
-  /** Whether of the targets only the states are known. */
+  /** Whether only the states of the targets are known. */
   isBrief = false;
   offset = 0;
   epoch = "";
-  /** Events come only while it is watched; one that is refused has an `error`. @type {"asking" | "watching" | "refused"} */
+  /**
+   * "asking": not answered yet. "watching": events arrive. "refused": see `error`.
+   * @type {"asking" | "watching" | "refused"}
+   */
   watch = "asking";
   /** @type {import("./job-requests.js").Refused | null} */
   error = null;
@@ -62,18 +71,18 @@ export class JobHistory {
     this.id = id;
   }
 
-  /** The position after which events are requested. */
+  /** The offset after which events are requested. */
   get position() {
     return this.epoch ? { after: this.offset, epoch: this.epoch } : { after: 0 };
   }
 
-  /** How many targets a retry of those would do again. @param {string} only */
+  /** Number of targets that a retry with this state would process. @param {string} only */
   retryable(only) {
     if (only !== "unfinished") return this.counts.get(only) ?? 0;
     return [...this.counts].reduce((sum, [state, count]) => sum + (DONE.has(state) ? 0 : count), 0);
   }
 
-  /** It is watched from now on; the events that follow come after those that are known, or after this snapshot. @param {Message} watching */
+  /** Starts with the snapshot in the answer, or continues after the known events. @param {Message} watching */
   begin({ job, user, at, epoch, offset, snapshot }) {
     Object.assign(this, { job, user, at, epoch, watch: "watching", error: null });
     if (snapshot) this.#load(snapshot, offset);
@@ -114,7 +123,7 @@ export class JobHistory {
     else if (ENDED.includes(type)) this.#end(type, event, at);
   }
 
-  /** The time that was left is of the stage before. @param {{name: string}} event @param {number} at */
+  /** The estimate of the time left belonged to the previous stage. @param {{name: string}} event @param {number} at */
   #stage({ name }, at) {
     this.stage = name;
     this.progress = { ...this.progress, eta_s: null };
@@ -154,7 +163,7 @@ export class JobHistory {
     this.stage = event.stage ?? this.stage;
     this.progress = event.progress ?? this.progress;
     this.#note(at, type + (event.message ? `: ${event.message}` : ""));
-    // The state of those that had not ended is unknown from now on.
+    // Targets without a final state are in an unknown state from now on.
     for (const [name, { state }] of this.targets) if (!FINAL.has(state)) this.changedTargets.add(name);
   }
 

@@ -1,32 +1,32 @@
 // @ts-check
 /**
- * Requests and their answers. An answer of the server names the subject of its request, not the request itself: so of
- * those with the same subject one is sent at a time, and the others wait. After a lost connection, requests that may be
- * repeated are sent again.
+ * Matches answers with requests. An answer of the server names the subject of its request, but not the request. So only
+ * one request per subject is sent at a time, and the others wait. After a reconnect, requests that may be repeated are
+ * sent again.
  */
 
 /** @typedef {Record<string, unknown>} Message */
 /**
- * `onAnswer` gets the answer at once: the next message may come before the promise is settled.
+ * `onAnswer` gets the answer immediately, because the next message may arrive before the promise is settled.
  * @typedef {{isRepeatable?: boolean, onAnswer?: (answer: any) => void}} Options
  */
 /** @typedef {{make: () => Message, options: Options, resolve: (answer: any) => void, reject: (error: Error) => void}} PendingRequest */
 
-/** What the server has refused; `errors` name the fields that are wrong. */
+/** The server has refused a request. `errors` name the wrong fields. */
 export class Refused extends Error {
   /** @param {Record<string, any>} error */
   constructor({ code, message, temporary, retry_after_ms, errors }) {
     super(message);
     this.code = /** @type {string} */ (code);
     this.isTemporary = Boolean(temporary);
-    /** Milliseconds, of a server that is busy. */
+    /** Milliseconds after which a busy server may be asked again. */
     this.retryAfter = /** @type {number | undefined} */ (retry_after_ms);
     this.errors = /** @type {{field: string, message: string}[]} */ (errors ?? []);
   }
 }
 
 export class Requests {
-  /** @type {Map<string, PendingRequest[]>} By subject; the first of each is sent, the others wait. */
+  /** @type {Map<string, PendingRequest[]>} Subject -> its requests. The first one is sent, the others wait. */
   #queues = new Map();
   #isOpen = false;
   #why = "";
@@ -37,7 +37,8 @@ export class Requests {
   }
 
   /**
-   * @param {string} subject @param {() => Message} make Called when it is sent, and again when it is sent again.
+   * Queues a request.
+   * @param {string} subject @param {() => Message} make Creates the message, again for each time that it is sent.
    * @param {Options} [options] @returns {Promise<any>} The answer. Rejects with Refused.
    */
   request(subject, make, options = {}) {
@@ -62,13 +63,13 @@ export class Requests {
     this.#next(subject)?.reject(new Refused(error));
   }
 
-  /** The connection stands: what waits is sent. */
+  /** Sends waiting requests on a new connection. */
   opened() {
     this.#isOpen = true;
     for (const [first] of this.#queues.values()) this.send(first.make());
   }
 
-  /** The connection was lost: the outcome of requests that must not be repeated is unknown, and they are rejected. */
+  /** Rejects requests that must not be repeated, because their outcome is unknown after a lost connection. */
   lost() {
     if (!this.#isOpen) return;
     this.#isOpen = false;
@@ -77,7 +78,7 @@ export class Requests {
     }
   }
 
-  /** Nothing more will be answered. @param {string} why */
+  /** Rejects all requests, because no more answers will arrive. @param {string} why */
   end(why) {
     this.#isOpen = false;
     this.#why = why;

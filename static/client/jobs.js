@@ -1,7 +1,9 @@
 // @ts-check
 /**
- * The client of a server's long jobs: start them, watch how they go, cancel, answer, retry. A lost connection comes back
- * by itself: a job is started once, and every event of a watched job comes once. No page is needed.
+ * The client of the server's long jobs: start, watch, cancel, answer and retry them.
+ *
+ * It reconnects by itself. A job is started once, and every event of a watched job is delivered once. It also works
+ * without a page.
  *
  *     const jobs = new Jobs("wss://pictures.example/ws/jobs", { token });
  *     const { id } = await jobs.start("batch", { folder: "scans", action: "sharpen" });
@@ -34,11 +36,11 @@ export { Refused, JobHistory };
 const LIST = "jobs";
 
 /**
- * Requests made while there is no connection wait for it. Those refused reject with Refused.
- * Events: "job" (detail: a watched JobHistory that has changed in whatever way), "state".
+ * Requests without a connection wait for it. A refused request rejects with Refused. Events: "job" (detail: a watched
+ * JobHistory that has changed), "state".
  */
 export class Jobs extends Connection {
-  /** What is watched, by id. @type {Map<string, JobHistory>} */
+  /** Watched jobs by id. @type {Map<string, JobHistory>} */
   histories = new Map();
   #requests = new Requests((message) => this.tell(message));
 
@@ -46,17 +48,21 @@ export class Jobs extends Connection {
     return /** @type {string} */ (this.hello?.user ?? "");
   }
 
-  /** Whether everybody's jobs may be seen. */
+  /** Whether this user may see the jobs of all users. */
   get isAdmin() {
     return Boolean(this.hello?.admin);
   }
 
-  /** What this user may start, by name. @returns {Record<string, Kind>} */
+  /** Kinds of jobs that this user may start, by name. @returns {Record<string, Kind>} */
   get kinds() {
     return this.hello?.jobs ?? {};
   }
 
-  /** A page of jobs, newest first; `before` leads to the next one. @param {ListFilter} [filter] @returns {Promise<{jobs: Summary[], before: string | null}>} */
+  /**
+   * Returns a page of jobs, newest first. `before` leads to the next page.
+   * @param {ListFilter} [filter]
+   * @returns {Promise<{jobs: Summary[], before: string | null}>}
+   */
   list(filter = {}) {
     return this.#requests.request(LIST, () => ({ type: "jobs", ...filter }));
   }
@@ -67,7 +73,7 @@ export class Jobs extends Connection {
   }
 
   /**
-   * Does the targets of an ended job in that state again, as a new job.
+   * Starts a new job for the targets of an ended job that are in this state.
    * @param {string} id @param {"failed" | "unreachable" | "not_started" | "cancelled" | "unfinished"} only
    * @returns {Promise<{id: string, repeated: boolean}>}
    */
@@ -75,17 +81,26 @@ export class Jobs extends Connection {
     return this.#requests.request(client_id, () => ({ type: "retry", id, only, client_id }));
   }
 
-  /** @param {string} id @returns {Promise<{state: JobState}>} As what it had ended, if it was too late. */
+  /**
+   * Cancels a job.
+   * @param {string} id
+   * @returns {Promise<{state: JobState}>} Its final state, when it had already ended.
+   */
   cancel(id) {
     return this.#requests.request(id, () => ({ type: "cancel", id }));
   }
 
-  /** Answers what a job asks; the first answer counts. @param {string} id @param {string} approval @param {boolean} ok */
+  /**
+   * Answers a question of a job. Only the first answer counts.
+   * @param {string} id
+   * @param {string} approval
+   * @param {boolean} ok
+   */
   answer(id, approval, ok, text = "") {
     return this.#requests.request(id, () => ({ type: "answer", id, approval, ok, text }), { isRepeatable: false });
   }
 
-  /** The history of a job from its first event on, and what happens, until `unwatch` or its end. @param {string} id */
+  /** Watches a job from its first event, until `unwatch` or its end. Returns its history. @param {string} id */
   watch(id) {
     let history = this.histories.get(id);
     if (!history) {
@@ -100,10 +115,14 @@ export class Jobs extends Connection {
     const history = this.histories.get(id);
     this.histories.delete(id);
     if (!history || history.end || history.watch === "refused") return;
-    this.#requests.request(id, () => ({ type: "unwatch", id }), { isRepeatable: false }).catch(() => {}); // a lost connection watches nothing
+    this.#requests.request(id, () => ({ type: "unwatch", id }), { isRepeatable: false }).catch(() => {}); // without a connection the server watches nothing
   }
 
-  /** Sends a file for a job to work on, which has its name in what comes of it. @param {Blob} file @param {AbortSignal} [signal] */
+  /**
+   * Uploads a file for a job. Its name is used in the results. Throws UploadError.
+   * @param {Blob} file
+   * @param {AbortSignal} [signal]
+   */
   upload(file, signal) {
     return upload(this, file, signal, file instanceof File ? file.name : undefined);
   }
@@ -126,7 +145,7 @@ export class Jobs extends Connection {
     history.watch = "refused";
     history.error = error;
     this.fire("job", history);
-    // Jitter: those who were sent away together do not come back together.
+    // Random, so that clients that were refused together do not all return at the same moment.
     const pause = (error.retryAfter ?? 1000) * (1 + Math.random());
     if (error.isTemporary) setTimeout(() => this.histories.get(history.id) === history && history.watch === "refused" && this.#watch(history), pause);
   }
@@ -158,13 +177,13 @@ export class Jobs extends Connection {
   /** @param {Record<string, any>} message */
   #events(message) {
     const history = this.histories.get(message.id);
-    if (!history) return; // sent before it was unwatched
+    if (!history) return; // the event was sent before the job was unwatched
     history.take(message);
     this.fire("job", history);
   }
 }
 
-/** Not crypto.randomUUID, which pages without TLS do not have. */
+/** Not crypto.randomUUID, which is missing on pages without TLS. */
 function newId() {
   return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

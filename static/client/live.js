@@ -1,7 +1,9 @@
 // @ts-check
 /**
- * The client of a server's live video: cameras and recordings, the newest frame first. A lost connection comes back by
- * itself, and what was watched is taken up again, a recording where it was. No dependencies, and no page is needed.
+ * The client of the server's live video: cameras and recordings, always with the newest frame.
+ *
+ * It reconnects by itself and watches the same sources again, a recording at its last position. It has no dependencies
+ * and also works without a page.
  *
  *     const live = new Live("wss://pictures.example/ws/video", { token });
  *     const watch = live.watch("yard", { width: 640, fps: 15 }, async (frame) => {
@@ -23,25 +25,25 @@ export { Watch };
 /** @typedef {{name: string, kind: "live" | "file", state: string}} Source */
 /** @typedef {{jpeg: Blob, seq: number, pts: number | null, captured_at: number, width: number, height: number}} Snapshot */
 
-/** Events: "sources" (the list of sources has come), and those of a Connection. */
+/** Events: "sources" (the list of sources was received), and those of a Connection. */
 export class Live extends Connection {
-  /** @type {Source[]} What this user may watch. */
+  /** @type {Source[]} Sources that this user may watch. */
   sources = [];
-  /** Milliseconds by which the server's clock is ahead of the page's, as far as the quickest answer has shown. */
+  /** Milliseconds by which the server's clock is ahead of the page's, measured with the fastest answer. */
   ahead = 0;
-  /** @type {Set<Watch>} Those that were begun and not closed. */
+  /** @type {Set<Watch>} Watches that were started and not closed. */
   watches = new Set();
-  /** @type {Map<string, Watch>} By their names on this connection. */
+  /** @type {Map<string, Watch>} Watches by their names on this connection. */
   #named = new Map();
   /** @type {Map<string, {resolve: (shot: Snapshot) => void, reject: (error: Error) => void}>} */
   #snapshots = new Map();
   #names = 0;
-  /** @type {number[]} When the page asked what may be watched, for each time that was not answered. */
+  /** @type {number[]} Times of the unanswered requests for the list of sources. */
   #asked = [];
   #quickest = Infinity;
 
   /**
-   * Watches a source until `close`: every frame is given to `show`. One that is held begins with `hold(false)`.
+   * Watches a source until `close`. Every frame is passed to `show`. A held watch starts with `hold(false)`.
    * @param {string} source @param {FrameRequest} request @param {Show} show
    */
   watch(source, request, show, isHeld = false) {
@@ -53,7 +55,7 @@ export class Live extends Connection {
   }
 
   /**
-   * One picture of a source. `max_age` in seconds (0: a new one), `position` in seconds, for recordings.
+   * Returns one picture of a source. `max_age` is in seconds (0: a new picture), `position` in seconds, for recordings.
    * @param {string} source @param {{width?: number, quality?: number, position?: number, max_age?: number}} [request]
    * @returns {Promise<Snapshot>}
    */
@@ -64,19 +66,19 @@ export class Live extends Connection {
     return new Promise((resolve, reject) => this.#snapshots.set(id, { resolve, reject }));
   }
 
-  /** Asks what may be watched, and how it fares; "sources" tells. */
+  /** Requests the list of sources with their states. The event "sources" follows. */
   ask() {
     if (this.state !== "open") return;
     this.#asked.push(Date.now());
     this.tell({ type: "sources" });
   }
 
-  /** A name is used once: what is still on its way under an old one is then no concern of the new. */
+  /** A name is used only once. So late messages with an old name cannot reach a new watch. */
   #name() {
     return `${++this.#names}`;
   }
 
-  // What follows is for Watch.
+  // The rest is for Watch.
 
   /** @param {Watch} watch */
   enter(watch) {
@@ -90,13 +92,13 @@ export class Live extends Connection {
     this.#named.delete(name);
   }
 
-  // What follows is for Connection.
+  // The rest is for Connection.
 
   /** @param {Record<string, any>} hello */
   greet(hello) {
     this.become("open");
     this.ahead = hello.now - Date.now();
-    this.ask(); // how long the greeting has taken is not known
+    this.ask(); // unknown, because the greeting answers no request
     this.#list(hello.sources);
     for (const watch of this.watches) watch.begin();
   }
@@ -107,7 +109,7 @@ export class Live extends Connection {
     super.become(state, detail);
   }
 
-  /** What the lost connection knew. */
+  /** Forgets the state of the lost connection. */
   #forget() {
     this.#named.clear();
     for (const watch of this.watches) watch.lost();
@@ -126,7 +128,11 @@ export class Live extends Connection {
     else this.#named.get(message.watch)?.receive(message, payload);
   }
 
-  /** The answer says the server's time, taken for that of the middle of its way. @param {number} now @param {number} asked */
+  /**
+   * The answer has the server's time. It is assumed to be that of the middle of the round trip.
+   * @param {number} now
+   * @param {number} asked
+   */
   #compare(now, asked) {
     const took = Date.now() - asked;
     if (!(took < this.#quickest)) return;

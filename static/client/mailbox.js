@@ -1,24 +1,28 @@
 // @ts-check
-/** Room for one frame, which the newest takes: shown one at a time, so that who shows them slowly has fewer of them, never older ones. */
+/**
+ * A slot for one frame, which a newer frame replaces. Frames are shown one at a time. So slow drawing skips frames and
+ * never shows old ones.
+ */
 
 /**
- * A frame: what the server says of it, its JPEG, and `isWanted`: whether it may still be painted. It may not once the
- * viewer has gone elsewhere in a recording while it was decoded.
+ * A frame: the members of the server's message, its JPEG, and `isWanted`: whether it may still be drawn. It may not
+ * when the viewer has sought to another position while it was being decoded.
  * @typedef {{watch: string, jpeg: Blob, seq: number, pts: number | null, captured_at: number, width: number, height: number,
- *   dropped: number, placeholder?: boolean, data?: Record<string, any>, readonly isWanted: boolean}} Frame
+ * dropped: number, placeholder?: boolean, data?: Record<string, any>, readonly isWanted: boolean}} Frame
  */
 /** @typedef {(frame: Frame) => void | Promise<void>} Show */
 /**
- * `show` shows a frame; `shown` is then called for one that was wanted to the end; `seen` for each, and so for all before it.
+ * `show` draws a frame. Then `shown` is called if the frame was wanted until the end, and `seen` for every frame, which
+ * includes all earlier ones.
  * @typedef {{show: Show, shown: (frame: Frame) => void, seen: (frame: {watch: string, seq: number}) => void}} Callbacks
  */
 
 export class Mailbox {
-  /** Frames that the server has left out, and those that came and were not shown since newer ones were there. */
+  /** Number of frames that the server has dropped, plus those that were replaced here by newer ones. */
   dropped = 0;
   #reported = 0;
   #seq = 0;
-  /** Counts emptyings: what came before the last of them is not wanted. */
+  /** Incremented by `empty`. Frames from before are no longer wanted. */
   #turn = 0;
   /** @type {Frame | null} */
   #next = null;
@@ -29,13 +33,13 @@ export class Mailbox {
     this.callbacks = callbacks;
   }
 
-  /** Frames are counted from the beginning. */
+  /** Starts to count frames from the beginning. */
   begin() {
     this.#seq = this.#reported = 0;
     this.empty();
   }
 
-  /** What has come is not wanted any more, even if it is being decoded. */
+  /** Discards received frames, even one that is being decoded. */
   empty() {
     this.#turn += 1;
     if (this.#next) this.callbacks.seen(this.#next);
@@ -63,7 +67,7 @@ export class Mailbox {
         await this.callbacks.show(frame);
         if (frame.isWanted) this.callbacks.shown(frame);
       } catch {
-        this.dropped += 1; // a JPEG that the browser cannot read
+        this.dropped += 1; // the browser cannot decode this JPEG
       }
       this.callbacks.seen(frame);
     }

@@ -1,23 +1,25 @@
 // @ts-check
-/** What was said and is not stored yet. Every message keeps its id, so that the server stores it once, however often it is sent. */
+/**
+ * Messages that are not stored yet. Every message keeps its id, so the server stores it once, however often it is sent.
+ */
 
 /** @typedef {import("./place.js").Attachment} Attachment */
 /** @typedef {import("./place.js").Outgoing} Outgoing */
 /** @typedef {import("./place.js").Place} Place */
 
 const MOST_ATTEMPTS = 5;
-/** Milliseconds after which a message that is not acknowledged means that the connection is dead. */
+/** Milliseconds without an acknowledgement after which the connection counts as dead. */
 const DEAF = 20000;
 
 /**
- * `isReady`: whether messages can go there now. `send`: sends one. `changed`: to be called when one has changed.
- * `deaf`: to be called when the server does not answer.
+ * `isReady`: whether messages can be sent to the place now. `send`: sends a message. `changed`: called when a message
+ * has changed. `deaf`: called when the server does not answer.
  * @typedef {{isReady: (place: Place) => boolean, send: (message: Record<string, unknown>) => void,
- *   changed: (place: Place) => void, deaf: () => void}} Callbacks
+ * changed: (place: Place) => void, deaf: () => void}} Callbacks
  */
 
 export class Outbox {
-  /** @type {Map<string, Outgoing>} What the server has not acknowledged, in the order in which it was said. */
+  /** @type {Map<string, Outgoing>} Messages without an acknowledgement, in the order in which they were said. */
   #waiting = new Map();
 
   /** @param {Callbacks} callbacks */
@@ -35,7 +37,7 @@ export class Outbox {
     return outgoing;
   }
 
-  /** Sends it, now or, by `resend`, when it can be. @param {Outgoing} outgoing */
+  /** Sends a message now, or later by `resend` when the place is not ready. @param {Outgoing} outgoing */
   send(outgoing) {
     const { id, place, text, attachments } = outgoing;
     this.#waiting.set(id, outgoing);
@@ -46,18 +48,18 @@ export class Outbox {
     setTimeout(() => this.#isSending(outgoing) && outgoing.attempts === attempt && this.callbacks.deaf(), DEAF);
   }
 
-  /** Sends again whatever was said there and not acknowledged. @param {Place} place */
+  /** Sends all messages of this place again that have no acknowledgement. @param {Place} place */
   resend(place) {
     for (const outgoing of [...this.#waiting.values()]) if (outgoing.place === place) this.send(outgoing);
   }
 
-  /** Sends again what has failed. @param {Outgoing} outgoing */
+  /** Sends a failed message again. @param {Outgoing} outgoing */
   retry(outgoing) {
     Object.assign(outgoing, { state: "sending", attempts: 0, error: undefined });
     this.send(outgoing);
   }
 
-  /** Forgets it. @param {Outgoing} outgoing */
+  /** Discards a message. @param {Outgoing} outgoing */
   discard({ id, place }) {
     this.#waiting.delete(id);
     place.outgoing = place.outgoing.filter((each) => each.id !== id);
@@ -86,7 +88,7 @@ export class Outbox {
     this.callbacks.changed(outgoing.place);
   }
 
-  /** Nothing can be sent any more. @param {string} message */
+  /** Marks all messages as failed, because nothing can be sent any more. @param {string} message */
   end(message) {
     for (const client_id of [...this.#waiting.keys()]) this.refused({ client_id, code: "closed", message });
   }

@@ -1,5 +1,8 @@
 // @ts-check
-/** Lets messages go in turn, no faster than the server takes them: it ends connections that say too much. */
+/**
+ * Sends messages in order, no faster than the server's rate limit, because the server closes connections that exceed
+ * it.
+ */
 
 export class Pace {
   /** @type {Record<string, unknown>[]} */
@@ -15,10 +18,13 @@ export class Pace {
     this.send = send;
   }
 
-  /** A new connection: what waited was for the old one. @param {number} rate Messages a second. */
+  /**
+   * Starts with a new connection and forgets waiting messages of the old one.
+   * @param {number} rate Messages a second.
+   */
   begin(rate) {
     this.#waiting = [];
-    // Somewhat less than is let pass: clocks differ, and other messages of this page count too.
+    // A little below the limit, because clocks differ and other messages of this page count too.
     this.#rate = this.#allowance = Math.max(1, rate * 0.8);
     this.#at = performance.now();
   }

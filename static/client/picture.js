@@ -1,30 +1,29 @@
 // @ts-check
-/** One tall picture on its way through a server: its slices, what the reader sees of it, and how far each slice is. */
+/** One tall picture: its slices, the state of each, and the viewport (the part that the reader sees). */
 
 /** @typedef {import("./sluice.js").Sluice} Sluice */
 /** @typedef {"waiting" | "sent" | "accepted" | "done" | "failed" | "cancelled"} SliceState */
 /** @typedef {{code: string, message: string, temporary?: boolean, retry_after_ms?: number}} Failure */
 /**
- * One band of a picture, in source pixels. `result` is the server's message when `state` is "done": url, width,
- * height, data, timing. `error` is set when it is "failed". Every `attempt` has an id of its own.
+ * A band of a picture, in source pixels. When `state` is "done", `result` is the server's message: url, width, height,
+ * data, timing. When it is "failed", `error` is set. Every `attempt` has an id of its own.
  * @typedef {{picture: Picture, index: number, top: number, height: number, state: SliceState, attempt: number,
- *   failures: number, notBefore: number, result?: Record<string, any>, error?: Failure}} Slice
+ * failures: number, notBefore: number, result?: Record<string, any>, error?: Failure}} Slice
  */
 /**
- * What to do with a picture. `type` is the format in which its slices are sent: that of the file, PNG when unknown.
+ * How to process a picture. `type` is the format in which slices are sent: by default that of the file, or PNG when it
+ * is unknown.
  * @typedef {{action?: string, options?: Record<string, unknown>, zoom?: number, format?: string, sliceHeight?: number,
- *   type?: string}} PictureRequest
+ * type?: string}} PictureRequest
  */
 
-/** A slice has about this many pixels unless `sliceHeight` is said: some milliseconds of work, some 50 KB. */
+/** Pixels per slice unless `sliceHeight` is set. A slice of this size takes some milliseconds and some 50 KB. */
 const SLICE_PIXELS = 400_000;
 
 /** @param {Slice} slice */
 export const isOver = ({ state }) => state === "done" || state === "failed" || state === "cancelled";
 
-/**
- * Events: "slice" (detail: a Slice whose state changed), "progress" ({done, failed, total}) and "end" (likewise).
- */
+/** Events: "slice" (detail: a Slice whose state has changed), "progress" and "end" (detail: {done, failed, total}). */
 export class Picture extends EventTarget {
   /** @type {Slice[]} */
   slices = [];
@@ -45,14 +44,14 @@ export class Picture extends EventTarget {
     }
   }
 
-  /** How many slices are done, how many failed or cancelled, and how many there are. */
+  /** Numbers of slices: done, failed or cancelled, and all. */
   get progress() {
     const done = this.slices.filter(({ state }) => state === "done").length;
     return { done, failed: this.slices.filter(isOver).length - done, total: this.slices.length };
   }
 
   /**
-   * Says what the reader sees of this picture, in source pixels from its top; it may lie outside.
+   * Sets the viewport, in source pixels from the top of the picture. It may be outside of the picture.
    * @param {number} top @param {number} height
    */
   look(top, height) {
@@ -62,7 +61,10 @@ export class Picture extends EventTarget {
     this.tellViewport();
   }
 
-  /** Looks wherever `element`, which shows the whole picture, is on the screen. @param {Element} element */
+  /**
+   * Sets the viewport to the visible part of `element`, which shows the whole picture, whenever it moves.
+   * @param {Element} element
+   */
   follow(element) {
     const measure = () => {
       due = 0;
@@ -80,12 +82,12 @@ export class Picture extends EventTarget {
     measure();
   }
 
-  /** Ends what has not ended yet. */
+  /** Cancels all slices that have not ended. */
   cancel() {
     this.sluice.cancel(this);
   }
 
-  /** Sends slices again: those given, or all that failed or were cancelled. @param {Slice[]} [slices] */
+  /** Sends slices again: by default all that failed or were cancelled. @param {Slice[]} [slices] */
   retry(slices = this.slices.filter((slice) => isOver(slice) && slice.state !== "done")) {
     for (const slice of slices) {
       slice.attempt += 1;
@@ -96,7 +98,7 @@ export class Picture extends EventTarget {
     this.sluice.pump();
   }
 
-  /** Cancels, and lets go of the pixels. */
+  /** Cancels all slices and releases the pixels. */
   close() {
     this.#unfollow.abort();
     this.cancel();
@@ -104,13 +106,13 @@ export class Picture extends EventTarget {
     this.bitmap.close();
   }
 
-  // What follows is for Sluice.
+  // The rest is for Sluice.
 
   tellViewport() {
     this.sluice.tell({ type: "viewport", image: this.id, ...this.#viewport });
   }
 
-  /** In source pixels, 0 where the slice is in view. @param {Slice} slice */
+  /** Distance to the viewport in source pixels, 0 when the slice is visible. @param {Slice} slice */
   distance({ top, height }) {
     return Math.max(this.#viewport.top - top - height, top - this.#viewport.top - this.#viewport.height, 0);
   }
@@ -125,7 +127,7 @@ export class Picture extends EventTarget {
     if (detail.done + detail.failed === detail.total) this.dispatchEvent(new CustomEvent("end", { detail }));
   }
 
-  /** The slice's pixels as a file. @param {Slice} slice @returns {Promise<ArrayBuffer>} */
+  /** Returns the slice as an encoded file. @param {Slice} slice @returns {Promise<ArrayBuffer>} */
   async encode({ top, height }) {
     const canvas = new OffscreenCanvas(this.bitmap.width, height);
     canvas.getContext("2d")?.drawImage(this.bitmap, 0, -top);

@@ -1,43 +1,49 @@
 // @ts-check
-/** A room or the conversation with one user: what is known of it. The messages held are one run without a gap. */
+/** A room or a conversation with one user. Its loaded messages have consecutive offsets. */
 
 /** @typedef {import("./upload.js").Upload} Attachment */
 /**
  * @typedef {{stream: string, offset: number, from: string, at: number, text: string, attachments: Attachment[]}} Message
  */
 /**
- * What was said here and is not among the messages yet. "sent": stored, its message is on its way back. `echo`: the
- * message that seems to be this one, before the server has said so.
+ * A message of this client that is not among the loaded messages yet. State "sent": stored, and on its way back.
+ * `echo`: offset of the received message that is probably this one, before the acknowledgement arrives.
  * @typedef {{id: string, place: Place, at: number, text: string, attachments: Attachment[], attempts: number,
- *   state: "sending" | "sent" | "failed", offset?: number, echo?: number, error?: {code: string, message: string}}} Outgoing
+ * state: "sending" | "sent" | "failed", offset?: number, echo?: number, error?: {code: string, message: string}}}
+ * Outgoing
  */
 
 export class Place {
-  /** @type {Message[]} In order; each offset one more than the last. */
+  /** @type {Message[]} In order. Each offset is one more than the offset before. */
   messages = [];
   /** @type {Outgoing[]} */
   outgoing = [];
-  /** @type {string[]} Who is in the room. */
+  /** @type {string[]} Users in the room. */
   present = [];
-  /** @type {Map<string, ReturnType<typeof setTimeout>>} Who types. */
+  /** @type {Map<string, ReturnType<typeof setTimeout>>} Users who are typing. */
   typing = new Map();
   unread = 0;
-  /** @type {"away" | "joining" | "joined" | "refused"} Of rooms: messages and presence come only while "joined". */
+  /**
+   * @type {"away" | "joining" | "joined" | "refused"} State of a room. Messages and presence arrive only while "joined".
+   */
   state = "away";
-  /** @type {string | undefined} What its offsets count in. */
+  /** @type {string | undefined} Epoch of the offsets. */
   epoch;
-  /** Whether it is shown, whether the newest messages were fetched, and whether there are older ones. */
+  /** Whether it is shown, whether the newest messages were loaded, and whether there are older ones. */
   wanted = false;
   loaded = false;
   more = true;
-  /** @type {"newest" | "older" | undefined} The page of history that was requested and has not come. */
+  /** @type {"newest" | "older" | undefined} The requested page of history that has not arrived yet. */
   requested;
-  /** The last offset that was held when it was requested. */
+  /** Last loaded offset at the time of that request. */
   requestedAt = 0;
-  /** All up to this offset was received, or was there before; and the offset of the newest message there is. */
+  /**
+   * `seen`: all events up to this offset were received or are older than this client. `head`: offset of the newest
+   * message.
+   */
   seen = 0;
   head = 0;
-  /** The last offset that was reported to the server as read. */
+  /** Last offset that was reported to the server as read. */
   reported = 0;
 
   /** @param {string} stream */
@@ -55,12 +61,12 @@ export class Place {
     return this.messages.at(-1)?.offset ?? 0;
   }
 
-  /** Where messages of this client go. */
+  /** Members that address messages to this place. */
   get address() {
     return this.isRoom ? { room: this.name } : { to: this.name };
   }
 
-  /** What is held is void. @param {number} seen */
+  /** Discards the loaded messages. @param {number} seen */
   restart(seen) {
     this.messages = [];
     this.loaded = false;
@@ -70,14 +76,14 @@ export class Place {
     this.outgoing = this.outgoing.filter(({ state }) => state !== "sent");
   }
 
-  /** Takes a message that has come by itself; false for one that is held already. @param {Message} message */
+  /** Adds a new message. Returns false when it is already loaded. @param {Message} message */
   take(message) {
     const { offset } = message;
     const held = this.messages[offset - this.first];
     if (held?.at === message.at && held.from === message.from) return false;
-    // Another one at an offset that was passed: the server has lost its log and counts from 1 again.
+    // Another message at a known offset: the server has lost its events and counts from 1 again.
     if (this.last && offset <= this.last) this.restart(0);
-    // A message that is not the next: what lies between comes by history.
+    // Not the next message: history will fill the gap.
     else if (this.last && offset > this.last + 1) this.restart(offset - 1);
     this.messages.push(message);
     this.seen = offset;
@@ -86,13 +92,13 @@ export class Place {
     return true;
   }
 
-  /** Takes a page of history. @param {Message[]} page @param {boolean} more Whether there are older ones still. */
+  /** Adds a page of history. @param {Message[]} page @param {boolean} more Whether there are older messages. */
   takePage(page, more) {
     const isNewest = this.requested === "newest";
     this.requested = undefined;
     if (isNewest) this.loaded = true;
     if (!page.length) {
-      // Nothing is newest, and what is held was held when that was requested: the server has lost its log.
+      // No newest message, although messages were loaded at the time of the request: the server has lost its events.
       if (isNewest && this.last && this.last === this.requestedAt) this.restart(0);
       this.loaded ||= isNewest;
       this.more = false;
@@ -106,26 +112,29 @@ export class Place {
       const [older, newer] = [page.filter(({ offset }) => offset < first), page.filter(({ offset }) => offset > last)];
       this.messages = [...older, ...this.messages, ...newer];
     } else if (isNewest || !this.last) this.messages = page;
-    else return; // requested before the run was restarted
+    else return; // requested before the messages were discarded
     if (this.first === from) this.more = more;
     this.seen = Math.max(this.seen, this.last);
     this.head = Math.max(this.head, this.last);
     this.#settle();
   }
 
-  /** Stored messages of this client that are among the messages are no longer on their way. */
+  /** Removes stored messages of this client from `outgoing` when they are among the loaded messages. */
   #settle() {
     this.outgoing = this.outgoing.filter(({ offset }) => !offset || offset > this.last);
   }
 
-  /** The server has stored it. @param {Outgoing} outgoing @param {number} offset */
+  /** The server has stored the message. @param {Outgoing} outgoing @param {number} offset */
   acknowledge(outgoing, offset) {
     outgoing.state = "sent";
     outgoing.offset = offset;
     this.#settle();
   }
 
-  /** A message of this user has come: of what was sent, it may be the first that says the same. @param {Message} message */
+  /**
+   * A message of this user was received. It is probably the first outgoing one with the same content.
+   * @param {Message} message
+   */
   recognise({ text, attachments, offset }) {
     const same = (/** @type {Outgoing} */ sent) =>
       !sent.echo && sent.text === text && sent.attachments.map(({ id }) => id).join() === attachments.map(({ id }) => id).join();

@@ -1,7 +1,10 @@
 // @ts-check
-/** Seeks, one after the other: the next goes out when the first frame of the last was shown. So a bar that is dragged shows where it is. */
+/**
+ * Seeks one at a time: the next one is sent when the first frame of the last one was shown. So dragging a slider shows
+ * frames.
+ */
 
-/** Milliseconds that the first frame after a seek is waited for. */
+/** Milliseconds to wait for the first frame after a seek. */
 const PATIENCE = 10_000;
 
 export class Seek {
@@ -17,17 +20,20 @@ export class Seek {
     this.send = send;
   }
 
-  /** Where it goes, in seconds, until it is there. @returns {number | null} */
+  /** Target position in seconds until it is reached, otherwise null. @returns {number | null} */
   get position() {
     return this.#next ?? this.#under?.position ?? null;
   }
 
-  /** Whether frames that come now are from before it. */
+  /** Whether frames that arrive now are from before the seek. */
   get isUnanswered() {
     return this.#under?.isAnswered === false;
   }
 
-  /** @param {number} position @param {boolean} isOpen Whether it can be sent now; else by `go`. */
+  /**
+   * @param {number} position In seconds.
+   * @param {boolean} isOpen Whether it can be sent now. Otherwise `go` sends it.
+   */
   to(position, isOpen) {
     this.#next = position;
     if (isOpen) this.go();
@@ -41,20 +47,20 @@ export class Seek {
     this.send(this.#under.position);
   }
 
-  /** The server is there: whether this is the answer. @param {number | undefined} position */
+  /** Handles the server's position. Returns whether it answers this seek. @param {number | undefined} position */
   answer(position) {
     if (!this.#under || this.#under.isAnswered || position === undefined) return false;
     return (this.#under.isAnswered = Math.abs(position - this.#under.position) < 0.01);
   }
 
-  /** Its first frame was shown, or there is none, or it was refused. */
+  /** Ends the seek: its first frame was shown, there is no frame, or it was refused. */
   done() {
     clearTimeout(this.#timer);
     this.#under = null;
     this.go();
   }
 
-  /** A frame was shown. */
+  /** Called when a frame was shown. */
   shown() {
     if (this.#under?.isAnswered) this.done();
   }

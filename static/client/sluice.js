@@ -1,7 +1,9 @@
 // @ts-check
 /**
- * The client of Sluice: cuts tall pictures into slices, sends them nearest to the viewport first, and tells of every
- * result. A lost connection comes back by itself and goes on where it was. No dependencies.
+ * The client of Sluice. It cuts tall pictures into slices, sends the slices nearest to the viewport first, and reports
+ * each result.
+ *
+ * It reconnects by itself and continues where it was. It has no dependencies.
  *
  *     const sluice = new Sluice("wss://pictures.example/ws/images", { token });
  *     const picture = await sluice.send(file, { action: "sharpen", zoom: 0.5 });
@@ -19,25 +21,26 @@ export { Picture };
 /** @typedef {Blob | ImageBitmap | HTMLImageElement | HTMLCanvasElement} Source */
 /** @typedef {{session: string, epoch: string, after: number}} Position */
 /**
- * `inFlight`: slices sent and not yet answered; more of them keep the server busy, fewer follow the viewport closer.
+ * `inFlight`: most slices that are sent and not answered. More keep the server busy, fewer follow the viewport more
+ * closely.
  * @typedef {import("./socket.js").ConnectionOptions & {inFlight?: number}} Options
  */
 
-/** Failures of a slice that are temporary. */
+/** Temporary failures of a slice after which it has failed. */
 const MOST_ATTEMPTS = 5;
 
-/** A connection to a server, and the pictures that go over it. Event: "state" (detail: {state, code?, reason?}). */
+/** A connection to a server, and its pictures. Event: "state" (detail: {state, code?, reason?}). */
 export class Sluice extends Connection {
   /** @type {Set<Picture>} */
   pictures = new Set();
-  /** @type {Map<string, Slice>} What was sent and has not ended, by id. */
+  /** @type {Map<string, Slice>} Slices that were sent and have not ended, by id. */
   #inFlight = new Map();
   #pumping = false;
-  /** @type {Position | null} The session and the last of its events that was seen. */
+  /** @type {Position | null} The session, and the last of its events that was received. */
   #position = null;
-  /** Events of a resumed session still to come; until then it is unknown which slices were lost. */
+  /** Events of a resumed session that have not arrived yet. Until then it is unknown which slices were lost. */
   #replaying = 0;
-  /** @type {Set<string>} Slices that the resumed session still works on. */
+  /** @type {Set<string>} Slices that the resumed session is still processing. */
   #pending = new Set();
   /** When a busy server may be asked again, in milliseconds since 1970. */
   #quietUntil = 0;
@@ -48,7 +51,7 @@ export class Sluice extends Connection {
     this.most = options.inFlight ?? 16;
   }
 
-  /** Cuts a picture into slices and begins to send them. @param {Source} source @param {PictureRequest} [request] */
+  /** Cuts a picture into slices and starts to send them. @param {Source} source @param {PictureRequest} [request] */
   async send(source, request = {}) {
     const type = source instanceof Blob && source.type === "image/jpeg" ? source.type : "image/png";
     const picture = new Picture(this, await createImageBitmap(source), { type, ...request });
@@ -57,7 +60,7 @@ export class Sluice extends Connection {
     return picture;
   }
 
-  /** Ends what has not ended of a picture. @param {Picture} picture */
+  /** Cancels the slices of a picture that have not ended. @param {Picture} picture */
   cancel(picture) {
     for (const slice of picture.slices) {
       this.#inFlight.delete(idOf(slice));
@@ -67,7 +70,7 @@ export class Sluice extends Connection {
     this.pump();
   }
 
-  /** Sends the nearest slices of all pictures, one after the other, until enough are on their way. */
+  /** Sends the nearest slices of all pictures, one after the other, until `inFlight` are not answered. */
   async pump() {
     if (this.#pumping) return;
     this.#pumping = true;
@@ -89,7 +92,7 @@ export class Sluice extends Connection {
     const { picture, attempt } = slice;
     picture.settle(slice, "sent");
     const payload = await picture.encode(slice);
-    if (slice.state !== "sent" || slice.attempt !== attempt) return; // cancelled meanwhile, or tried again
+    if (slice.state !== "sent" || slice.attempt !== attempt) return; // cancelled or tried again in the meantime
     if (this.state !== "open") return picture.settle(slice, "waiting");
     const { action = "resize", options = {}, zoom = 1, format = "auto" } = picture.request;
     const place = { id: idOf(slice), offset_top: slice.top, height: slice.height, image: picture.id };
@@ -97,7 +100,11 @@ export class Sluice extends Connection {
     this.transmit(pack({ type: "slice", ...place, action, options, zoom, format }, payload));
   }
 
-  /** Nothing more will come: what has not ended has failed. @param {number} code @param {string} reason */
+  /**
+   * Fails all slices that have not ended, because no more results will arrive.
+   * @param {number} code
+   * @param {string} reason
+   */
   ended(code, reason) {
     this.#inFlight.clear();
     for (const { slices } of this.pictures) {
@@ -141,7 +148,7 @@ export class Sluice extends Connection {
     this.pump();
   }
 
-  /** What neither ended in the replay nor is worked on never arrived, or was lost: it is sent again. */
+  /** Sends slices again that have no event and are not being processed: they never arrived, or were lost. */
   #resend() {
     for (const [id, slice] of [...this.#inFlight]) if (!this.#pending.has(id)) this.#again(id, slice, 0);
     this.pump();
@@ -198,7 +205,11 @@ function nearest(pictures) {
   return best;
 }
 
-/** A binary message: length of the header, header, payload. @param {object} header @param {ArrayBuffer} payload */
+/**
+ * Packs a binary message: length of the header, header, payload.
+ * @param {object} header
+ * @param {ArrayBuffer} payload
+ */
 function pack(header, payload) {
   const text = new TextEncoder().encode(JSON.stringify(header));
   const message = new Uint8Array(4 + text.length + payload.byteLength);

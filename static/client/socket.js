@@ -1,30 +1,30 @@
 // @ts-check
-/** What sluice.js, chat.js, live.js and jobs.js share: a connection to one of a server's sockets that comes back by itself. */
+/** The reconnecting connection to one of the server's sockets, which sluice.js, chat.js, live.js and jobs.js share. */
 
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /**
- * `token`: a JWT, or a function that fetches one (asked again before it runs out); none: the page's cookie is used.
- * `attempts`: connections in a row that may fail before the first success.
+ * `token`: a JWT, or a function that fetches one (called again before it expires). Without a token, the page's cookie
+ * is used. `attempts`: how many connections in a row may fail before the first success.
  * @typedef {{token?: string | (() => string | Promise<string>), attempts?: number}} ConnectionOptions
  */
 
 const RESTARTING = 1012;
 const NO_CLOSE_FRAME = 1006;
 const SILENT = 4408;
-/** Milliseconds before the first attempt to reconnect, and the longest pause between two. */
+/** Milliseconds before the first attempt to reconnect, and the longest pause between two attempts. */
 const PAUSE = [250, 15000];
 const MOST_FAILURES = 10;
 
 /**
- * A subclass says what `greet`, `receive` and `ended` do, and becomes "open" when it may be used.
- * Event: "state" (detail: {state, code?, reason?}).
+ * A subclass defines `greet`, `receive` and `ended`, and calls `become("open")` when it can be used. Event: "state"
+ * (detail: {state, code?, reason?}).
  */
 export class Connection extends EventTarget {
   /** @type {State} */
   state = "connecting";
-  /** @type {Record<string, any> | null} The server's greeting. */
+  /** @type {Record<string, any> | null} The server's message `hello`. */
   hello = null;
-  /** Why the connection was lost or closed, as the server said. */
+  /** Why the connection was lost or closed, in the server's words. */
   reason = "";
   /** @type {WebSocket | null} */
   #socket = null;
@@ -39,31 +39,35 @@ export class Connection extends EventTarget {
     this.url.protocol = this.url.protocol.replace("http", "ws");
     this.token = options.token;
     this.attempts = options.attempts ?? MOST_FAILURES;
-    // Not now: the subclass has its fields only when this constructor has returned.
+    // Later, because the fields of the subclass are set after this constructor has returned.
     queueMicrotask(() => this.#connect());
   }
 
-  /** Ends the connection for good. */
+  /** Closes the connection for good. */
   close() {
     clearTimeout(this.#timer);
     this.become("closed", { code: 1000, reason: "closed by the page" });
     this.#socket?.close(1000);
   }
 
-  /** Sends a message now, or not at all while the connection is down. @param {Record<string, unknown>} message */
+  /** Sends a message now, or drops it while the connection is down. @param {Record<string, unknown>} message */
   tell(message) {
     if (this.state === "open") this.transmit(JSON.stringify(message));
   }
 
-  // What follows is for subclasses.
+  // The rest is for subclasses.
 
-  /** The server has greeted, on a new connection. @param {Record<string, any>} hello */
+  /** Called with the server's greeting on a new connection. @param {Record<string, any>} hello */
   greet(hello) {}
 
-  /** Anything else the server says. @param {Record<string, any>} message @param {Uint8Array<ArrayBuffer>} [payload] Of a binary message. */
+  /**
+   * Called with every other message.
+   * @param {Record<string, any>} message
+   * @param {Uint8Array<ArrayBuffer>} [payload] Of a binary message.
+   */
   receive(message, payload) {}
 
-  /** Nothing more will come. @param {number} code @param {string} reason */
+  /** Called when no more messages will arrive. @param {number} code @param {string} reason */
   ended(code, reason) {}
 
   /** @param {string | Uint8Array<ArrayBuffer>} data */
@@ -83,7 +87,7 @@ export class Connection extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  /** Gives up a connection that seems dead: the browser itself would wait for minutes. @param {string} reason */
+  /** Drops a connection that seems dead. The browser would notice only after minutes. @param {string} reason */
   reconnect(reason) {
     const socket = this.#socket;
     if (this.state !== "open" || !socket) return;
@@ -110,7 +114,7 @@ export class Connection extends EventTarget {
   #lost(code, reason) {
     if (this.state === "closed") return;
     this.#failures += 1;
-    // A laptop that slept is closed as silent; its reader has not gone away.
+    // A laptop that was asleep is closed with 4408 (no pong), but its reader has not left.
     const final = code < 4500 && ![RESTARTING, NO_CLOSE_FRAME, SILENT].includes(code);
     if (final || (!this.hello && this.#failures > this.attempts)) {
       this.become("closed", { code, reason });
@@ -118,7 +122,7 @@ export class Connection extends EventTarget {
     }
     this.become("waiting", { code, reason });
     const pause = Math.min(PAUSE[0] * 2 ** (this.#failures - 1), PAUSE[1]);
-    // Jitter: a restarted server must not have all its clients back in the same instant.
+    // Random, so that the clients of a restarted server do not all return at the same moment.
     this.#timer = setTimeout(() => {
       this.become("connecting");
       this.#connect();
@@ -139,7 +143,11 @@ export class Connection extends EventTarget {
   }
 }
 
-/** A binary message: length of the header, header, payload. @param {ArrayBuffer} data @returns {[Record<string, any>, Uint8Array<ArrayBuffer>]} */
+/**
+ * Unpacks a binary message: length of the header, header, payload.
+ * @param {ArrayBuffer} data
+ * @returns {[Record<string, any>, Uint8Array<ArrayBuffer>]}
+ */
 function unpack(data) {
   const end = 4 + new DataView(data).getUint32(0);
   return [JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, end - 4))), new Uint8Array(data, end)];

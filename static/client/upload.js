@@ -1,13 +1,16 @@
 // @ts-check
-/** Sends a file to a server that speaks one of our sockets, to refer to it there by its id. */
+/** Uploads a file to the server of a connection, so that messages can refer to it by its id. */
 
 /**
- * What an upload is known by from then on.
+ * An upload as messages refer to it.
  * @typedef {{id: string, url: string, type: string, kind: "image" | "audio" | "video" | "archive", size: number,
- *   width?: number, height?: number, thumbnail?: string}} Upload
+ * width?: number, height?: number, thumbnail?: string}} Upload
  */
 
-/** One that was refused: an error's code, and for how long (milliseconds) a server that is busy wants to be left alone. */
+/**
+ * The server has refused an upload. It has the error's code, and the milliseconds after which a busy server may be
+ * asked again.
+ */
 export class UploadError extends Error {
   /** @param {string} message @param {string} code @param {number | null} retryAfter */
   constructor(message, code, retryAfter) {
@@ -18,9 +21,9 @@ export class UploadError extends Error {
 }
 
 /**
- * Raises UploadError, or what `fetch` does for a server that cannot be reached.
- * @param {import("./socket.js").Connection} connection Whose server and token are used. @param {Blob} file @param {AbortSignal} [signal]
- * @param {string} [name] What jobs call it.
+ * Throws UploadError, or the error of `fetch` when the server cannot be reached.
+ * @param {import("./socket.js").Connection} connection The connection whose server and token are used. @param {Blob} file @param {AbortSignal} [signal]
+ * @param {string} [name] The name of the file for jobs.
  * @returns {Promise<Upload>}
  */
 export async function upload({ url, token }, file, signal, name) {

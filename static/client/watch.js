@@ -1,5 +1,5 @@
 // @ts-check
-/** One watch: a source as one viewer sees it. It keeps the request, and sends it again on each new connection. */
+/** One watch: a source as one viewer sees it. It stores the request and sends it again on each new connection. */
 
 import { Mailbox } from "./mailbox.js";
 import { Seek } from "./seek.js";
@@ -7,44 +7,50 @@ import { Seek } from "./seek.js";
 /** @typedef {import("./live.js").Live} Live */
 /** @typedef {import("./mailbox.js").Show} Show */
 /**
- * What the frames are to be, in the words of docs/video.md.
+ * Properties of the frames. docs/video.md describes them.
  * @typedef {{fps?: number, width?: number, quality?: number, action?: string, options?: Record<string, unknown>}} FrameRequest
  */
 /**
- * "waiting": not asked for yet, or not answered; "stopped": by the viewer; "failed": see `error`. The others are the server's.
+ * "waiting": not requested or not answered yet. "stopped": by the viewer. "failed": see `error`. The other states are
+ * the server's.
  * @typedef {"waiting" | "connecting" | "playing" | "paused" | "reconnecting" | "ended" | "stopped" | "failed"} WatchState
  */
 
-/** Frames on their way: one is painted, one waits, one is on the road. That is 30 a second over a round trip of 100 ms. */
+/**
+ * Frames in flight: one is drawn, one waits, one is on the network. That allows 30 a second with a round trip of 100
+ * ms.
+ */
 const WINDOW = 3;
-/** Milliseconds: a watch that nobody looks at is paused at once, and given back to the server after so long. */
+/** Milliseconds after which a held watch is stopped on the server. Before that it is only paused. */
 const LINGER = 5000;
-/** Milliseconds before a watch that failed for a while is tried again, and the longest such pause. */
+/** Milliseconds before a temporarily failed watch is tried again, and the longest such pause. */
 const PAUSE = [1000, 30_000];
 
 /** Event: "change", when any member below has changed. */
 export class Watch extends EventTarget {
   /** @type {WatchState} */
   state = "waiting";
-  /** Why it is reconnecting, in the server's word. */
+  /** Why it is reconnecting, as the server reports it. */
   reason = "";
-  /** When it is tried again, in milliseconds since 1970; 0: not known. */
+  /** When it is tried again, in milliseconds since 1970, or 0 when unknown. */
   retryAt = 0;
-  /** @type {{code: string, message: string, temporary?: boolean} | null} Why it failed. */
+  /** @type {{code: string, message: string, temporary?: boolean} | null} Why it has failed. */
   error = null;
-  /** What was refused and has not ended the watch: a seek, an action on the frames. */
+  /** Message of a refused seek or action, which does not end the watch. */
   trouble = "";
   /** @type {"live" | "file" | undefined} */
   kind;
-  /** @type {number | null} Of a recording, in seconds. */
+  /** @type {number | null} Duration of a recording in seconds. */
   duration = null;
   factor = 1;
-  /** @type {{width?: number, quality?: number, action?: string}} What the server gives, which may be less than was requested. */
+  /**
+   * @type {{width?: number, quality?: number, action?: string}} Properties of the frames that the server sends, which may be less than requested.
+   */
   given = {};
   isPaused = false;
-  /** Nobody looks: see `hold`. */
+  /** Whether the picture is not visible: see `hold`. */
   isHeld = false;
-  /** By which the server knows it; empty: it does not. */
+  /** Its name on the connection. Empty while the server does not know it. */
   #name = "";
   #isAnswered = false;
   #isSentPaused = false;
@@ -70,17 +76,17 @@ export class Watch extends EventTarget {
     this.#mailbox = new Mailbox({ show, seen, shown: (frame) => this.#shown(frame) });
   }
 
-  /** Whether the server knows of it. */
+  /** Whether the server knows this watch. */
   get isOpen() {
     return this.#name !== "";
   }
 
-  /** Seconds from the beginning of a recording: where it was asked to be, or else of the frame that was shown last. */
+  /** Position in a recording in seconds: the target of a seek, or that of the last frame that was shown. */
   get position() {
     return this.#seek.position ?? this.#at;
   }
 
-  /** Frames that were left out because newer ones came before the network, or the page, had room. */
+  /** Frames that were dropped because newer ones arrived before the network or the page was ready. */
   get dropped() {
     return this.#mailbox.dropped;
   }
@@ -91,7 +97,7 @@ export class Watch extends EventTarget {
     this.#changed();
   }
 
-  /** Goes on; from the beginning when a recording has ended, and again when it was stopped or has failed. */
+  /** Continues. A recording that has ended starts again, and a stopped or failed watch is requested again. */
   play() {
     this.isPaused = false;
     if (!["ended", "stopped", "failed"].includes(this.state)) this.#settle();
@@ -110,33 +116,33 @@ export class Watch extends EventTarget {
     this.#changed();
   }
 
-  /** @param {number} factor */
+  /** @param {number} factor Speed as a factor of the normal speed. */
   speed(factor) {
     this.factor = factor;
     if (this.#isAnswered) this.#tell("speed", { factor });
     this.#changed();
   }
 
-  /** Gives it back to the server until `play`. */
+  /** Stops the watch on the server until `play`. */
   stop() {
     this.#drop();
     [this.state, this.#at] = ["stopped", 0];
     this.#changed();
   }
 
-  /** Other frames from now on, of the same source. @param {FrameRequest} request */
+  /** Requests other frames of the same source. @param {FrameRequest} request */
   change(request) {
     if (JSON.stringify(request) === JSON.stringify(this.request)) return;
     this.request = request;
     if (!this.#name && this.state !== "failed") return;
     const hasEnded = this.state === "ended";
     this.#drop();
-    // A recording that has ended stays so, and shows its end.
+    // A recording that has ended stays at its end.
     if (!hasEnded) this.#restart();
     this.#changed();
   }
 
-  /** Whether nobody looks. @param {boolean} isHeld */
+  /** Pauses the watch while its picture is not visible. @param {boolean} isHeld */
   hold(isHeld) {
     if (isHeld === this.isHeld) return;
     this.isHeld = isHeld;
@@ -146,7 +152,7 @@ export class Watch extends EventTarget {
     this.begin();
   }
 
-  /** Gives it back to the server while nobody looks. */
+  /** Stops a held watch on the server. */
   release() {
     if (!this.isHeld || !this.#name) return;
     this.#drop();
@@ -154,7 +160,7 @@ export class Watch extends EventTarget {
     this.#changed();
   }
 
-  /** Ends it for good. */
+  /** Closes the watch for good. */
   close() {
     this.#drop();
     clearTimeout(this.#linger);
@@ -162,9 +168,9 @@ export class Watch extends EventTarget {
     this.live.watches.delete(this);
   }
 
-  // What follows is for Live.
+  // The rest is for Live.
 
-  /** Asks for it, unless that was done, or nobody looks, or it is over. */
+  /** Requests the watch, unless it is requested, held, ended or stopped. */
   begin() {
     if (this.#name || this.isHeld || this.live.state !== "open" || ["ended", "stopped"].includes(this.state)) return;
     clearTimeout(this.#again);
@@ -179,7 +185,7 @@ export class Watch extends EventTarget {
     this.#changed();
   }
 
-  /** The connection was lost. */
+  /** Called when the connection is lost. */
   lost() {
     this.#forget();
     if (!["ended", "stopped"].includes(this.state)) this.state = "waiting";
@@ -223,7 +229,7 @@ export class Watch extends EventTarget {
     this.#mailbox.empty();
   }
 
-  /** Tells the server whether frames are wanted. Not at the end: `play` would begin again. */
+  /** Tells the server whether frames are wanted. Not after the end, because `play` would start again. */
   #settle() {
     const isPaused = this.isPaused || this.isHeld;
     if (!this.#isAnswered || this.state === "ended" || isPaused === this.#isSentPaused) return;
@@ -256,7 +262,7 @@ export class Watch extends EventTarget {
       this.#at = this.duration ?? position ?? this.#at;
       this.#seek.shown();
     } else if (wasEnded) {
-      this.#isSentPaused = state === "paused"; // it began again, or was sought in
+      this.#isSentPaused = state === "paused"; // it was started again, or a seek has moved it
       this.#settle();
     }
   }
@@ -279,7 +285,7 @@ export class Watch extends EventTarget {
 
   /** @param {Record<string, any>} message @param {Uint8Array<ArrayBuffer>} payload */
   #arrived(message, payload) {
-    if (this.#seek.isUnanswered) this.#tell("seen", { seq: message.seq }); // it is from before
+    if (this.#seek.isUnanswered) this.#tell("seen", { seq: message.seq }); // the frame is from before the seek
     else this.#mailbox.put(message, payload);
   }
 
