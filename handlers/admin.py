@@ -1,4 +1,4 @@
-"""POST /admin/kick: ends a user's connections and keeps them out for a while. For back ends, with scope ``admin``."""
+"""POST /admin/kick: ends a user's connections and bans the user for a time. For back ends, with the scope ``admin``."""
 
 import time
 
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 class Kick(StrictModel):
-    """``deny_s``: seconds for which the user is not let in again; 0 only ends what is open."""
+    """``deny_s``: seconds for which the user is banned. 0 only ends open connections."""
 
     user: str = Field(min_length=1, max_length=200)
     deny_s: float = Field(0, ge=0, le=10 * 365 * 24 * 3600)
@@ -21,6 +21,7 @@ class Kick(StrictModel):
 
 class KickUser(BaseHandler):
     async def post(self) -> None:
+        """Bans a user and ends the connections. Raises Refused when the body is invalid or the ban is not stored."""
         admin = await self.authorize("admin")
         try:
             kick = Kick.model_validate_json(self.request.body)

@@ -1,7 +1,7 @@
-"""/ws/chat: rooms, conversations of two users, unread counts, presence (sluice.v2).
+"""/ws/chat: rooms, conversations of two users, unread counts and presence (sluice.v2).
 
-A room's messages come from its fanout, from where the client joined. Those of conversations are sent without a join,
-from the user's read position on, one stream after the other and no faster than the client reads.
+Messages of a room come from its fanout, starting where the client joined. Messages of conversations are sent without a
+join, from the user's read position. They are sent one stream after the other, and no faster than the client reads.
 """
 
 import asyncio
@@ -22,12 +22,13 @@ from works.errors import Busy, WorkError
 from works.events.broker import Event
 from works.events.fanout import StreamFanout
 
-# Messages of a client that wait to be stored, and requests that wait; chat_rate allows fewer of each in a second.
+# Most messages of a client that wait to be stored, and most waiting requests. chat_rate allows fewer of each per
+# second.
 _MAX_WAITING = 100
 
 Name = Field(min_length=1, max_length=100, pattern=r"^[^\s/]+$")
 User = Field(None, min_length=1, max_length=200)
-# Pydantic refuses lone surrogates, which cannot be stored, where a length is bounded.
+# The length limit makes pydantic refuse lone surrogates, which cannot be stored.
 Stream = Field(min_length=1, max_length=210)
 
 
@@ -39,7 +40,7 @@ class Join(Message):
 
 
 class InRoom(Message):
-    """``leave``, ``presence``."""
+    """The messages ``leave`` and ``presence``."""
 
     room: str = Name
 
@@ -59,7 +60,7 @@ class Send(Typing):
         if len(self.text) > limit:
             raise WorkError("too_large", f"text: at most {limit:,} characters (chat_text)")
         if not self.text.strip() and not self.attachments:
-            raise WorkError("bad_message", "text: there is nothing to send")
+            raise WorkError("bad_message", "text: the message has no text and no attachment")
 
 
 class Read(Message):
@@ -106,7 +107,7 @@ class ChatWebSocket(BaseWebSocketHandler):
 
     async def opened(self) -> None:
         self._connection = secrets.token_hex(8)
-        self._fanouts: dict[str, StreamFanout] = {}  # those that this connection listens to, by stream
+        self._fanouts: dict[str, StreamFanout] = {}  # stream -> the fanout that this connection listens to
         self._request_lock, self._requests = asyncio.Lock(), 0
         self._sends: asyncio.Queue[tuple[Place, Send]] = asyncio.Queue(_MAX_WAITING)
         settings, chat = self.context.chat, self.services.chat
@@ -125,11 +126,11 @@ class ChatWebSocket(BaseWebSocketHandler):
         self.spawn(self._send_all())
 
     def _may_enter(self, name: str) -> bool:
-        """Asks the current token, which may have been renewed."""
+        """Returns whether the current token, which may have been renewed, allows the room."""
         return self.user.may_enter(name)
 
     async def _listen(self, stream: str, write: Callable[[Event], str]) -> StreamFanout:
-        """The fanout of the stream, to which this connection then listens."""
+        """Adds this connection to the fanout of the stream. Returns the fanout."""
         if stream not in self._fanouts:
             self._fanouts[stream] = await self.services.chat.fanout.open(stream, write, self)
         return self._fanouts[stream]
@@ -139,7 +140,7 @@ class ChatWebSocket(BaseWebSocketHandler):
             self.services.chat.fanout.leave(fanout, self)
 
     def within_rate(self) -> bool:
-        """Warns when half of the burst is used up: people paste, and should not be disconnected for it."""
+        """Sends a warning when half of the burst is used up, because pasting text must not disconnect a user."""
         within = super().within_rate()
         low = self.rate.left < self.rate.per_second
         if within and low and not self._warned:
@@ -199,7 +200,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         for name in [name for name in self._joined if not self.user.may_enter(name)]:
             self._joined[name].cancel()
             self._leave(room(name))
-            self.reply_error(WorkError("forbidden", f"the new token's rooms do not include {name!r}"), {"room": name})
+            self.reply_error(WorkError("forbidden", f"room: the new token does not allow {name!r}"), {"room": name})
 
     def _leave(self, place: Place) -> None:
         self._joined.pop(place.room, None)
@@ -208,16 +209,19 @@ class ChatWebSocket(BaseWebSocketHandler):
         self.services.chat.later(self.services.chat.leave(place, self.user.name, self._connection))
 
     def on_send(self, message: Send, payload: memoryview) -> None:
+        """Queues a message to be stored. Raises WorkError for an invalid message, Busy when too many are waiting."""
         place = self._joined.addressee(message.type, message.room, message.to)
         message.check_text(self.context.chat.chat_text)
         try:
             self._sends.put_nowait((place, message))
         except asyncio.QueueFull:
-            raise Busy(f"{_MAX_WAITING} messages of this connection wait already", 1000) from None
+            raise Busy(f"{_MAX_WAITING} messages of this connection are already waiting", 1000) from None
 
     async def _send_all(self) -> None:
-        """Stores messages one after the other, in the order in which they came. One that is begun is stored even when
-        the connection closes."""
+        """Stores messages one after the other, in the order in which they arrived.
+
+        A message that is being stored is stored even when the connection closes.
+        """
         while True:
             place, message = await self._sends.get()
             await asyncio.shield(self.services.chat.later(self._store(place, message)))
@@ -230,7 +234,7 @@ class ChatWebSocket(BaseWebSocketHandler):
         except WorkError as error:
             self.reply_error(error, {"client_id": message.client_id})
         except OSError:
-            failed = WorkError("internal", "it could not be stored; send it again", temporary=True)
+            failed = WorkError("internal", "the message could not be stored; send it again", temporary=True)
             self.reply_error(failed, {"client_id": message.client_id})
         else:
             stream = place.wire_name(me)
@@ -267,20 +271,21 @@ class ChatWebSocket(BaseWebSocketHandler):
         self._enqueue(work)
 
     def on_broadcast(self, message: BroadcastMessage, payload: memoryview) -> None:
+        """Sends an announcement to all users. Raises WorkError without the scope ``admin``."""
         if "admin" not in self.user.scopes:
-            raise WorkError("forbidden", "the token's scope must include 'admin'")
+            raise WorkError("forbidden", "scope missing: the token's scope must include 'admin'")
         self._enqueue(self.services.chat.announce(self.user.name, message.text))
 
     def _enqueue(self, work: Coroutine[Any, Any, None], **echoed: str) -> None:
-        """Runs requests one after the other: one for the history that follows a ``read`` sees its effect."""
+        """Runs requests one after the other. So a ``history`` after a ``read`` sees its effect. Raises Busy."""
         if self._requests >= _MAX_WAITING:
             work.close()
-            raise Busy(f"{_MAX_WAITING} requests of this connection wait already", 1000)
+            raise Busy(f"{_MAX_WAITING} requests of this connection are already waiting", 1000)
         self._requests += 1
 
         def end(task: "asyncio.Task[None]") -> None:
             self._requests -= 1
-            work.close()  # the connection may have closed before its turn
+            work.close()  # the connection may close before the request starts
 
         self.spawn(self._run(work, echoed)).add_done_callback(end)
 
@@ -289,10 +294,10 @@ class ChatWebSocket(BaseWebSocketHandler):
             async with self._request_lock:
                 await work
         except OSError:
-            self.reply_error(WorkError("internal", "the log cannot be reached; try again", temporary=True), echoed)
+            self.reply_error(WorkError("internal", "event store unavailable; try again later", temporary=True), echoed)
 
     def touched(self, stream: str) -> None:
-        """A room that is being joined: ``_join`` sends its messages."""
+        """Does nothing. It is called while a room is being joined, and ``_join`` sends the messages of that room."""
 
     def lost(self, stream: str) -> None:
         self.disconnect(STREAM_LOST)

@@ -1,4 +1,4 @@
-"""POST /chat/publish and /chat/broadcast, GET /chat/presence: chat for back ends, with scope ``admin``."""
+"""POST /chat/publish and /chat/broadcast, GET /chat/presence: chat for back ends, with the scope ``admin``."""
 
 from typing import TypeVar
 
@@ -21,8 +21,7 @@ class Announcement(StrictModel):
 
 
 class Publication(Announcement):
-    """``sender`` (``from`` on the wire) need not be the name of a user. Messages with the same ``client_id`` are
-    stored once."""
+    """``sender`` (``from`` on the wire) may be any name. Messages with the same ``client_id`` are stored once."""
 
     room: str | None = Field(None, min_length=1, max_length=100, pattern=_ROOM)
     to: str | None = Field(None, min_length=1, max_length=200)
@@ -32,7 +31,7 @@ class Publication(Announcement):
 
 class BackEndHandler(BaseHandler):
     def body(self, schema: type[B]) -> B:
-        """The request's JSON. Raises Refused, naming the field."""
+        """Returns the JSON of the request. Raises Refused with the name of each wrong member."""
         try:
             return schema.model_validate_json(self.request.body)
         except ValidationError as error:
@@ -41,41 +40,44 @@ class BackEndHandler(BaseHandler):
 
 class Publish(BackEndHandler):
     async def post(self) -> None:
+        """Stores a message in a room or a conversation. Raises Refused when it is invalid or not stored."""
         admin = await self.authorize("admin")
         publication = self.body(Publication)
         if (publication.room is None) == (publication.to is None):
-            raise Refused(BAD_REQUEST, faults="say either room or to")
+            raise Refused(BAD_REQUEST, faults="set either room or to")
         place = room(publication.room) if publication.room else direct(publication.sender, str(publication.to))
         try:
             offset = await self.services.chat.post(
                 place, publication.sender, publication.text, [], publication.client_id
             )
         except OSError as error:
-            raise Refused(UNAVAILABLE, what="it could not be stored", error=error) from None
+            raise Refused(UNAVAILABLE, what="the message was not stored; send it again", error=error) from None
         log.info("chat.published", stream=place.stream, sender=publication.sender, by=admin.name, address=self.address)
         self.write({"stream": place.wire_name(publication.sender), "offset": offset})
 
 
 class BroadcastToAll(BackEndHandler):
     async def post(self) -> None:
+        """Sends an announcement to all users. Raises Refused when it is invalid or not sent."""
         admin = await self.authorize("admin")
         announcement = self.body(Announcement)
         try:
             await self.services.chat.announce(admin.name, announcement.text)
         except OSError as error:
-            raise Refused(UNAVAILABLE, what="nobody could be told", error=error) from None
+            raise Refused(UNAVAILABLE, what="the announcement was not sent; send it again", error=error) from None
         log.info("chat.broadcast", by=admin.name, address=self.address)
         self.set_status(204)
 
 
 class ReadPresence(BackEndHandler):
     async def get(self) -> None:
+        """Returns the users in a room. Raises Refused when presence is unavailable."""
         await self.authorize("admin")
         name = self.get_query_argument("room", "")
         try:
             self.write({"room": name, "present": await self.services.chat.presence.present(room(name).live)})
         except OSError as error:
-            raise Refused(UNAVAILABLE, what="it cannot be known", error=error) from None
+            raise Refused(UNAVAILABLE, what="presence is unavailable; try again later", error=error) from None
 
 
 routes = [(r"/chat/publish", Publish), (r"/chat/broadcast", BroadcastToAll), (r"/chat/presence", ReadPresence)]

@@ -1,6 +1,7 @@
-"""Three small sockets that show how little a new one needs: /ws/echo, /ws/broadcast and /ws/countdown.
+"""Three small example sockets: /ws/echo, /ws/broadcast and /ws/countdown.
 
-Authorization, rate and outbox are those of every socket; each is a class of a few lines, and a line in ``routes``.
+Each is a class of a few lines and a line in ``routes``. Authorization, rate limit and outbox are the same as for every
+socket.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from handlers.core.disconnects import BROADCAST_TOO_BIG, DONE
 from handlers.core.receive import PullWebSocketHandler
 from handlers.core.websocket import BaseWebSocketHandler
 
-# Bytes of a message to all: one sender must not be able to fill the others' outboxes with one message.
+# Most bytes of a broadcast. One sender must not be able to fill the outboxes of the others with one message.
 MAX_BYTES = 64 << 10
 
 
@@ -44,7 +45,7 @@ class Broadcast(BaseWebSocketHandler):
             each.send(message)
 
     def send_expiry_warning(self, in_s: int) -> None:
-        """Not sent: every message of this socket is one that a client sent."""
+        """Does nothing, because every message of this socket is one that a client sent."""
 
     def closed(self) -> None:
         self.everybody.discard(self)

@@ -1,4 +1,4 @@
-"""/healthz: the process answers. /readyz: work can be done. /metrics: figures for Prometheus."""
+"""/healthz: the process answers. /readyz: slices can be processed. /metrics: figures for Prometheus."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import json
 from handlers.core.http import BaseHandler, within
 from works.metrics import Metrics
 
-# Seconds between two measurements of the loop's lag, each of which costs about 20 us.
+# Seconds between two measurements of the loop's lag. Each takes about 20 us.
 _LAG_INTERVAL = 0.25
 
 
@@ -33,7 +33,7 @@ class MetricsHandler(BaseHandler):
 
 
 async def watch_loop(metrics: Metrics) -> None:
-    """Observes how late the loop wakes from a sleep, until cancelled."""
+    """Measures how late the event loop wakes from a sleep, until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + _LAG_INTERVAL

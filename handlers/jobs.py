@@ -1,7 +1,8 @@
 """/ws/jobs: starts, watches, cancels, answers and retries jobs (sluice.v2). docs/jobs.md has the protocol.
 
-The events of a watched job come from its fanout, encoded once for all connections: first those that this connection
-has not seen, then new ones. A lost connection loses nothing: the client names the last offset that it saw.
+The events of a watched job come from its fanout, which encodes each once for all connections. First the missed events
+are sent, then new ones. After a lost connection the client sends the last offset that it has seen, so it misses
+nothing.
 """
 
 import asyncio
@@ -25,9 +26,9 @@ from works.jobs.service import Requester
 
 # Milliseconds after which a client may try again to watch a job.
 _RETRY_AFTER = 5000
-# Requests of a connection that are under way at once.
+# Most concurrent requests of a connection.
 _MAX_REQUESTS = 100
-# How the message with the last event of a job begins.
+# The start of a message with the last event of a job.
 _ENDED = re.compile(r'\{"type":"events","id":"\w+","offset":\d+,"ended":')
 
 Id = Field(max_length=40)
@@ -69,7 +70,7 @@ class AnswerJob(Message, requests.AnswerRequest):
 
 
 class Watching:
-    """One job that a connection watches: a listener of the job's fanout."""
+    """A job that a connection watches. It is a listener of the job's fanout."""
 
     def __init__(self, socket: "JobsWebSocket", id: str) -> None:
         self.id, self._socket = id, socket
@@ -81,12 +82,12 @@ class Watching:
         self.sent(text)
 
     def sent(self, text: str) -> None:
-        """After the last event of the job it is no longer watched."""
+        """Sends an event. After the last event of the job, the connection stops watching it."""
         if _ENDED.match(text):
             asyncio.get_running_loop().call_soon(self._socket.unwatch, self)
 
     def touched(self, stream: str) -> None:
-        """While earlier events are sent; then it becomes a member."""
+        """Called while earlier events are being sent. After them, this listener becomes a member."""
 
     def lost(self, stream: str) -> None:
         self._socket.disconnect(STREAM_LOST)
@@ -127,7 +128,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         return Requester(self.user.name, self.user.scopes, self.base_url)
 
     def _start_request(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
-        """Spawns the work of a request. Raises Busy when too many are under way."""
+        """Runs the work of a request in a task. Raises Busy when too many requests are running."""
         if len(self._requests) >= _MAX_REQUESTS:
             work.close()
             raise Busy(f"{_MAX_REQUESTS} requests of this connection are under way already", 1000)
@@ -140,7 +141,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         return task
 
     async def _run(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
-        """Awaits the work, and sends its error with the members by which the client knows its request."""
+        """Awaits the work. When it fails, sends the error with the members that identify the request."""
         members = ((name, getattr(message, name, None)) for name in self.echoed_members)
         echoed = {name: value for name, value in members if value is not None}
         try:
@@ -165,7 +166,9 @@ class JobsWebSocket(BaseWebSocketHandler):
         )
 
     async def _accept(self, message: StartJob | RetryJob, work: Coroutine[Any, Any, tuple[str, bool]]) -> None:
-        """The job is started even when the connection closes: a client that reconnects sends the same ``client_id``."""
+        """Starts a job, even when the connection closes. A client that reconnects sends the same
+        ``client_id`` again.
+        """
         starting = asyncio.ensure_future(work)
         starting.add_done_callback(lambda done: done.cancelled() or done.exception())
         id, new = await asyncio.shield(starting)
@@ -186,6 +189,7 @@ class JobsWebSocket(BaseWebSocketHandler):
         self.send({"type": "answered", "id": message.id, "approval": message.approval})
 
     def on_watch(self, message: WatchJob, payload: memoryview) -> None:
+        """Starts to watch a job. Raises WorkError when it is watched already, Busy at a limit."""
         if message.id in self._watched:
             raise WorkError("bad_message", "id: the job is watched already")
         limit = self.services.jobs.settings.job_watches
@@ -240,7 +244,8 @@ class JobsWebSocket(BaseWebSocketHandler):
             self.services.jobs.fanout.leave(watching.fanout, watching)
             watching.fanout = None
         if watching.starting and watching.starting is not asyncio.current_task():
-            self._requests.discard(watching.starting)  # now: the next request may come before the task has ended
+            # removed now, because the next request may arrive before the task has ended
+            self._requests.discard(watching.starting)
             watching.starting.cancel()
 
     def closed(self) -> None:

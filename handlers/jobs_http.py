@@ -1,4 +1,4 @@
-"""/jobs over HTTP: the same as the socket, by the same rules, for programs that poll."""
+"""/jobs over HTTP: the same operations as the socket, for programs that poll."""
 
 import json
 from collections.abc import Awaitable
@@ -17,12 +17,12 @@ from works.jobs.service import Requester
 B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")
 
-# Events in one answer; one has at most 256 KiB, and few have so much.
+# Most events in one answer. An event may have up to 256 KiB, but few are that large.
 _PAGE = 100
 
 
 class JobsHandler(BaseHandler):
-    """What these endpoints share: the requester, the parsing of requests, and errors as JSON."""
+    """Base class of these endpoints: the requester, the parsing of requests, and errors as JSON."""
 
     requester: Requester
 
@@ -31,7 +31,7 @@ class JobsHandler(BaseHandler):
         self.requester = Requester(user.name, user.scopes, self.base_url)
 
     def parse(self, schema: type[B], members: str | bytes | dict[str, Any]) -> B:
-        """Raises Refused, naming each field that is wrong."""
+        """Parses the body. Raises Refused with the name of each wrong member."""
         try:
             if isinstance(members, dict):
                 return schema.model_validate(members)
@@ -43,7 +43,7 @@ class JobsHandler(BaseHandler):
             raise Refused(BAD_REQUEST, more={"errors": errors}, faults=shown[:500]) from None
 
     async def attempt(self, work: Awaitable[T]) -> T:
-        """The result of the work. Raises Refused for its errors."""
+        """Returns the result of the work. Raises Refused for its errors."""
         try:
             return await work
         except WorkError as error:
@@ -59,7 +59,7 @@ class JobsHandler(BaseHandler):
 
 class JobListHandler(JobsHandler):
     async def get(self) -> None:
-        """The kinds of jobs, and a page of the jobs."""
+        """Returns the kinds of jobs, and a page of the list of jobs."""
         query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         listed = await self.attempt(self.services.jobs.list(self.requester, self.parse(requests.ListRequest, query)))
         self.answer(200, {**listed, "kinds": await self.services.jobs.catalog.kinds_for(self.requester.scopes)})
@@ -73,7 +73,9 @@ class JobListHandler(JobsHandler):
 
 class JobHandler(JobsHandler):
     async def get(self, id: str) -> None:
-        """The job's state, and a page of its events after an offset; the next page is after the answer's ``after``."""
+        """Returns the state of a job, and a page of its events after an offset. ``after`` in the answer starts the next
+        page.
+        """
         after = self._number("after")
         history = await self.attempt(self.services.jobs.read_history(self.requester, id))
         snapshot, head = history.snapshot(), history.offset
@@ -87,7 +89,7 @@ class JobHandler(JobsHandler):
         self.finish(f'{members[:-1]},"events":[{texts}]}}')
 
     def _number(self, name: str) -> int | None:
-        """The query's number of that name, or None. Raises Refused."""
+        """Returns the number with this name in the query, or None. Raises Refused."""
         text = self.get_query_argument(name, None)
         if text is not None and not (text.isascii() and text.isdigit() and len(text) < 16):
             raise Refused(BAD_REQUEST, faults=f"{name}: must be a number from 0")

@@ -1,8 +1,8 @@
-"""/ws: the 150-character protocol, for front ends that already use it.
+"""/ws: the 150-character protocol, for front ends of the older server.
 
-A text message is 150 characters (code points) of JSON, padded with spaces, then the picture in base64 in which a space
-means ``+``.
-Answers are ``{"text": <JSON document in a string>}``. The token comes in the query and is checked after the upgrade.
+A text message is 150 characters (code points) of JSON, padded with spaces, then the picture in base64. A space in the
+base64 means ``+``. Answers are ``{"text": <JSON document in a string>}``. The token is in the query and is checked
+after the upgrade.
 """
 
 import binascii
@@ -28,7 +28,9 @@ _TOKEN_ERRORS = {"ip_mismatch": "ip mismatch", "expired": "token expired"}
 
 
 class SliceHeader(StrictModel):
-    """``offset_top`` and ``zoom`` may be numbers or numeric strings; unknown keys are ignored."""
+    """The JSON of a message. ``offset_top`` and ``zoom`` may be numbers or numeric strings. Unknown keys
+    are ignored.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -46,13 +48,15 @@ class BrowserWebSocket(BaseWebSocketHandler):
     )
 
     async def verify_token(self, scope: Scope, *others: Scope) -> User:
-        """Does not refuse: the error of a token is sent after the upgrade, in the words of this protocol."""
+        """Never refuses the upgrade. The error of a token is sent after the upgrade, with the texts of this
+        protocol.
+        """
         self._refusal = ""
         try:
             return await super().verify_token(scope, *others)
         except Refused as error:
             self._refusal = _TOKEN_ERRORS.get(error.cause, "enter correct token")
-            # Without a user, the address stands for one in the bounds on connections.
+            # Without a user, the address counts as a user in the limits of connections.
             return User(f"\0{self.address}", frozenset(), 0)
 
     @property
@@ -71,13 +75,14 @@ class BrowserWebSocket(BaseWebSocketHandler):
         self._send_document({})
 
     def _send_document(self, document: dict[str, Any], **members: bool) -> None:
-        """With the spaces of the older server's JSON: some front ends may compare strings."""
+        """Keeps the spaces that the older server's JSON has, because front ends may compare strings."""
         self.send(json.dumps({"text": json.dumps(document), **members}))
 
     def send_expiry_warning(self, in_s: int) -> None:
-        """Not sent: this protocol has no such message."""
+        """Does nothing, because this protocol has no such message."""
 
     def on_message(self, message: str | bytes) -> None:
+        """Submits the slice of a message. An error is sent to the client."""
         if self._refusal or self.ws_connection is None or not self.within_rate():
             return
         uuid: object = None
@@ -93,7 +98,7 @@ class BrowserWebSocket(BaseWebSocketHandler):
 
     @staticmethod
     def _uuid(members: dict[str, Any]) -> str | int | float:
-        """The front end's name for its message, repeated in the answer as it came."""
+        """Returns the front end's name for its message, which the answer repeats."""
         match members.get("uuid"):
             case str() | int() as uuid if not isinstance(uuid, bool):
                 return uuid

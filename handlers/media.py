@@ -1,7 +1,7 @@
-"""/media/NAME and /upload/NAME: results and uploads by their unguessable names, cacheable, never run by a browser.
+"""/media/NAME and /upload/NAME: results and uploads, under names that cannot be guessed. Browsers may cache them.
 
-Files of a folder are sent by us, or by nginx (`accel_redirect`). Objects of a bucket are fetched by the client, by a
-signed address that expires after some minutes, or are sent through us (`store_serve`).
+Files of a folder are sent by this server, or by nginx (`accel_redirect`). For an object in a bucket, the client is
+redirected to a signed URL that expires after some minutes, or the object is sent through this server (`store_serve`).
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from works.storage import results, uploads_store
 from works.storage.address import RemoteFiles, StoredObject
 from works.storage.filetype import FILE_TYPES
 
-# Bytes that are fetched from a bucket at once, and wait in memory for the client to take them.
+# Bytes that are fetched from a bucket at a time and wait in memory until the client has read them.
 _PIECE = 1 << 20
 
 
 class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
-    """Tornado's file handler (ranges, 304, HEAD), over a folder, and over what a bucket says of an object."""
+    """Tornado's file handler (ranges, 304, HEAD), for files in a folder and for objects in a bucket."""
 
     missing: ClassVar[str] = "there is no such result; they are kept for a day"
     _object: StoredObject | None = None
@@ -46,7 +46,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
             await super().get(path, include_body)
 
     def _accel_redirect(self, path: str, location: str) -> None:
-        """Has nginx send the file, with those of our headers that it knows and those of its own configuration."""
+        """Makes nginx send the file. nginx keeps some of our headers and adds those of its own configuration."""
         self.path = path
         self.validate_absolute_path(self.root, self.get_absolute_path(self.root, path))
         self.set_header("Content-Type", self.get_content_type())
@@ -70,13 +70,15 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         seconds = self.context.http.store_link_ttl
         address = await self.services.threads.run(bucket.sign, name, seconds)
         self.set_extra_headers(name)
-        # Not longer than the address is good for, with half of it left for the fetch itself.
+        # Less than the lifetime of the URL: half of it is left for the download itself.
         self.set_header("Cache-Control", f"private, max-age={int(seconds / 2)}")
         self.clear_header("Content-Disposition")
         self.redirect(address)
 
     async def _send_pieces(self, bucket: RemoteFiles, name: str, start: int, end: int) -> None:
-        """One request to the store for each piece, no faster than the client reads: a slow client would outlast one."""
+        """Yields the object in pieces, with a request to the store for each. One request for all would end before a
+        slow client.
+        """
         while start < end:
             piece = await self.services.threads.run(bucket.piece, name, start, min(start + _PIECE, end))
             self.write(piece)
@@ -84,6 +86,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
             start += len(piece)
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str:
+        """Returns the path of the file. Raises Refused when it does not exist."""
         if self._object:
             return absolute_path
         try:
@@ -100,7 +103,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         return super().get_modified_time()
 
     def get_content(self, abspath: str, start: int | None = None, end: int | None = None) -> Any:  # type: ignore[override]
-        """For an object, only notes the range: its bytes are fetched and sent after the headers."""
+        """For an object, only stores the range. Its bytes are fetched and sent after the headers."""
         if not self._object:
             return super().get_content(abspath, start, end)
         size = self._object.size
@@ -109,7 +112,7 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         return nothing
 
     def compute_etag(self) -> str:
-        """The name: its bytes never change. Tornado would read and hash the file, and remember it for ever."""
+        """Returns the name, because the bytes of a name never change. Tornado would read and hash the file."""
         return f'"{self.path}"'
 
     def get_content_type(self) -> str:
@@ -119,16 +122,16 @@ class MediaFile(tornado.web.StaticFileHandler, BaseHandler):
         for name, value in self.file_headers(path).items():
             self.set_header(name, value)
         self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
-        # The unguessable name is the key, without any cookie: a page that has it may read the pixels.
+        # A page that knows the name may read the pixels. The name cannot be guessed, and no cookie is involved.
         self.set_header("Access-Control-Allow-Origin", "*")
 
     def file_headers(self, path: str) -> dict[str, str]:
-        """The headers that depend on the file's type."""
+        """Sets the headers that depend on the type of the file."""
         return results.headers_of(path)
 
 
 class UploadedFile(MediaFile):
-    """A file as a user sent it: a browser must take it for its declared type, whatever its bytes look like."""
+    """A file from a user. A browser must use its declared type, whatever its bytes look like."""
 
     missing = "there is no such upload; what no message refers to is kept for an hour, all else for a month"
 
@@ -137,7 +140,7 @@ class UploadedFile(MediaFile):
         return self.services.uploads.place
 
     def file_headers(self, path: str) -> dict[str, str]:
-        # Should a browser take it for a page all the same, that page has no origin and runs no scripts.
+        # If a browser shows the file as a page anyway, that page has no origin and runs no scripts.
         runs_nothing = "default-src 'none'; frame-ancestors 'none'; sandbox"
         return uploads_store.headers_of(path) | {"Content-Security-Policy": runs_nothing}
 

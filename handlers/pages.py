@@ -1,4 +1,4 @@
-"""The console at /, its files under /static/. A token in the console's URL becomes a cookie and leaves the URL."""
+"""The console at /, and its files under /static/. A token in the console's URL is moved to a cookie."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from handlers.core.http import COOKIE, BaseHandler
 from handlers.core.refusals import NOTHING_HERE, Refused
 
 STATIC = Path(__file__).parent.parent / "static"
-# The console loads its own files only; results and pictures that were dropped are shown from here and from blobs.
+# The console may load only its own files. It shows results from this server, and dropped pictures from blobs.
 _CONSOLE_POLICY = (
     "default-src 'self'; img-src 'self' blob: data: {0}; media-src 'self' {0}; connect-src 'self';"
     " object-src 'none'; base-uri 'none';"
@@ -28,7 +28,7 @@ class Console(BaseHandler):
         self.finish((STATIC / "console" / "index.html").read_bytes())
 
     def _media_origins(self) -> set[str]:
-        """The origins besides our own by which results and uploads are fetched."""
+        """Returns the other origins from which results and uploads are fetched."""
         http, services = self.context.http, self.services
         origins = {http.public_url} if http.public_url else set()
         if http.store_serve == "redirect":
@@ -57,12 +57,13 @@ class StaticFile(tornado.web.StaticFileHandler, BaseHandler):
 
 
 class ClientModule(BaseHandler):
-    """/static/NAME.js: the short address by which pages import a module of static/client/."""
+    """/static/NAME.js: the short URL of a module of static/client/."""
 
     def head(self, name: str) -> None:
         self.get(name)
 
     def get(self, name: str) -> None:
+        """Sends a module that re-exports the client module of this name. Raises Refused for an unknown name."""
         if not (STATIC / "client" / name).is_file():
             raise Refused(NOTHING_HERE)
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
@@ -78,7 +79,7 @@ class Favicon(BaseHandler):
 
 
 def _allow_all_origins(handler: BaseHandler) -> None:
-    """The client modules are meant to be imported by pages of other origins."""
+    """Allows pages of other origins to import the client modules."""
     handler.set_header("Cache-Control", "no-cache")
     handler.set_header("Access-Control-Allow-Origin", "*")
     handler.set_header("Cross-Origin-Resource-Policy", "cross-origin")

@@ -1,4 +1,4 @@
-"""POST /process: one picture in, one out, through the same queue as the slices."""
+"""POST /process: processes one picture, through the same queue as slices."""
 
 import asyncio
 import json
@@ -17,7 +17,8 @@ from works.errors import WorkError
 from works.imaging.task import Result, Task
 from works.validation import describe_faults
 
-# Decimal digits of a length that are parsed: so many are too long already, and Python parses no thousands of digits.
+# Most digits of a length that are parsed. More digits are too large anyway, and Python refuses to parse thousands of
+# digits.
 _DIGITS = 18
 _PARAMETERS = ("action", "fit", "format", "options", "respond", "zoom")
 
@@ -25,18 +26,19 @@ _PARAMETERS = ("action", "fit", "format", "options", "respond", "zoom")
 @tornado.web.stream_request_body
 class ProcessHandler(BaseHandler):
     async def prepare(self) -> None:
-        """Refuses what it can before the body is read."""
+        """Refuses as much as possible before the body is read. Raises Refused."""
         self._body = bytearray()
         self._work: asyncio.Future[Result] | None = None
         if self.request.method != "POST":
             return
         user = await self.authorize("images")
-        # All requests of a user are one session of the queue: it takes turns with others, and has one session's bounds.
+        # All requests of a user are one session of the queue. It takes turns with others, and has the limits of one
+        # session.
         self._session, self._id = f"process/{user.name}", secrets.token_hex(16)
         length = self.request.headers.get("Content-Length", "0")
         if length.isdecimal() and int(length[:_DIGITS]) > self._max_bytes:
             raise self._too_large()
-        # Tornado would end a chunked body that is too large without saying why; ``data_received`` says it.
+        # Tornado would end a chunked body that is too large without an explanation. ``data_received`` explains it.
         cast(HTTP1Connection, self.request.connection).set_max_body_size(sys.maxsize)
 
     @property
@@ -53,6 +55,7 @@ class ProcessHandler(BaseHandler):
             self.send_error(error.status_code, exc_info=(Refused, error, None))
 
     async def post(self) -> None:
+        """Processes the picture in the body. Raises Refused for the error of the task."""
         try:
             task = self._task()
             self._work = self.services.queue.submit(task)
@@ -84,14 +87,14 @@ class ProcessHandler(BaseHandler):
         return message.task(self._session, bytes(self._body), "inline")
 
     def options(self) -> None:
-        """The preflight request of a page of another origin."""
+        """Answers the preflight request of a page of another origin."""
         self.set_header("Access-Control-Allow-Methods", "POST")
         self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
         self.set_header("Access-Control-Max-Age", "600")
         self.set_status(204)
 
     def on_connection_close(self) -> None:
-        """The client is gone: the task is cancelled."""
+        """Cancels the task when the client has closed the connection."""
         super().on_connection_close()
         if self._work is not None:
             self.services.queue.cancel(self._session, id=self._id)

@@ -1,7 +1,8 @@
-"""POST /upload: a picture, sound or film in the body, streamed to the disk; what messages may then refer to, as JSON.
+"""POST /upload: stores a picture, audio or video from the body. The JSON answer is what messages can refer to.
 
-It is refused as soon as it can be: before the body for who sends it and how long it says it is, amid the body for how
-long it gets, after it for what it is. A body that stops midway leaves nothing behind. ``?name=`` is what jobs call it.
+The body is streamed to the disk. The request is refused as early as possible: before the body for its sender and its
+declared length, during the body for its real length, and after it for its type. An incomplete body leaves no files.
+``?name=`` is the user's name for the file, which jobs use.
 """
 
 import json
@@ -16,7 +17,8 @@ from handlers.core.refusals import Refused
 from works.errors import WorkError
 from works.uploads import Upload
 
-# Decimal digits of a length that are parsed: so many are too long already, and Python parses no thousands of digits.
+# Most digits of a length that are parsed. More digits are too large anyway, and Python refuses to parse thousands of
+# digits.
 _DIGITS = 18
 
 
@@ -25,6 +27,7 @@ class UploadFile(BaseHandler):
     _upload: Upload | None = None
 
     async def prepare(self) -> None:
+        """Authorizes the request and starts the upload. Raises Refused."""
         if self.request.method != "POST":
             return
         user = await self.authorize("chat", "jobs")
@@ -36,12 +39,12 @@ class UploadFile(BaseHandler):
         except WorkError as error:
             raise self.refuse_failed(error) from None
         connection = cast(HTTP1Connection, self.request.connection)
-        # Tornado would end a body that is too large without saying why; ``data_received`` says it.
+        # Tornado would end a body that is too large without an explanation. ``data_received`` explains it.
         connection.set_max_body_size(sys.maxsize)
         connection.set_body_timeout(uploads.settings.upload_timeout)
 
     async def data_received(self, chunk: bytes) -> None:
-        """Tornado reads on when this is done: what the disk cannot take waits at the client."""
+        """Tornado reads on when this coroutine has ended. So the client waits while the disk is slow."""
         if self._upload is None or self._finished:
             return
         try:
@@ -53,6 +56,7 @@ class UploadFile(BaseHandler):
                 self.send_error(refused.status_code, exc_info=(Refused, refused, None))
 
     async def post(self) -> None:
+        """Finishes the upload and sends its members. Raises Refused."""
         assert self._upload
         try:
             attachment = await self._upload.finish()
@@ -67,7 +71,7 @@ class UploadFile(BaseHandler):
         self.finish(json.dumps(members))
 
     def options(self) -> None:
-        """The preflight request of a page of another origin."""
+        """Answers the preflight request of a page of another origin."""
         for name, value in (("Methods", "POST"), ("Headers", "Authorization, Content-Type")):
             self.set_header(f"Access-Control-Allow-{name}", value)
         self.set_header("Access-Control-Max-Age", "600")
@@ -78,7 +82,7 @@ class UploadFile(BaseHandler):
             self._upload.discard()
 
     def on_connection_close(self) -> None:
-        """The body has stopped midway, or the client does not wait for the answer."""
+        """Called when the body has stopped, or when the client has closed the connection before the answer."""
         super().on_connection_close()
         self.on_finish()
 

@@ -1,1 +1,4 @@
-"""All that does not know Tornado: slices, pictures, queues, events and files. Handed values, never settings."""
+"""Everything that does not use Tornado: pictures, queues, events, files, chat, video and jobs.
+
+This code never reads the configuration. It receives its settings as values.
+"""

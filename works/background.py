@@ -1,7 +1,7 @@
-"""Tasks that run for as long as the server does: sweeps, the bans of other servers, the leases of jobs.
+"""Background tasks that run as long as the server: sweeps, bans of other servers, leases of jobs.
 
-None of them ends in silence. One that ends before it is cancelled is logged, started again after a pause, and named by
-`faults` (and so by /readyz) until it has run for a while.
+No task ends silently. A task that ends before it is cancelled is logged and started again after a pause. `faults`, and
+so /readyz, names it until it has run for a while.
 """
 
 import asyncio
@@ -16,7 +16,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds: the first pause before a new start, the longest, and how long a task must run to count as well again."""
+    """Seconds: the first pause before a restart, the longest pause, and how long a task must run to count as healthy
+    again.
+    """
 
     first: float = 0.1
     longest: float = 30.0
@@ -32,23 +34,25 @@ class BackgroundTasks:
         self._down: set[str] = set()
 
     def start(self, name: str, run: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
-        """Runs `run()`, which is to end only by being cancelled, and runs it again whenever it ends.
+        """Runs `run()`, which must end only by being cancelled, and runs it again whenever it ends.
 
-        To be cancelled by `close`, or before that by the owner of the task.
+        `close` cancels the returned task. Its owner may cancel it before that.
         """
         task = asyncio.create_task(self._keep_running(name, run), name=name)
         self._tasks.append(task)
         return task
 
     def faults(self) -> list[str]:
-        """The tasks that are down. Never an error's own words: they may hold an address with its password."""
+        """Describes the tasks that are down. It never quotes an error, which may contain an address with
+        its password.
+        """
         return [
             f"{name}: this background task has ended; it is started again, and the log says why"
             for name in sorted(self._down)
         ]
 
     async def close(self) -> None:
-        """Cancels all of them and waits until they have ended."""
+        """Cancels all tasks and waits until they have ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -65,7 +69,7 @@ class BackgroundTasks:
             except asyncio.CancelledError:
                 if (current := asyncio.current_task()) and current.cancelling():
                     raise
-                log.exception("background.failed", task=name)  # something that it waited for was cancelled
+                log.exception("background.failed", task=name)  # another task that it was waiting for was cancelled
             except Exception:
                 log.exception("background.failed", task=name)
             finally:

@@ -1,4 +1,4 @@
-"""An error is data: a code that programs read, a message that tells a person what to change."""
+"""Errors are data: a code for programs, and a message that tells a person what to change."""
 
 from typing import Literal, get_args
 
@@ -22,9 +22,9 @@ CODES: tuple[Code, ...] = get_args(Code)
 
 
 class WorkError(Exception):
-    """Work refused or failed.
+    """A request or a task was refused or has failed.
 
-    ``temporary`` says that the same request may succeed later; ``retry_after_ms``, when it may.
+    ``temporary``: the same request may succeed later. ``retry_after_ms``: the earliest useful time, in milliseconds.
     """
 
     def __init__(self, code: Code, message: str, *, temporary: bool = False, retry_after_ms: int | None = None) -> None:
@@ -38,7 +38,7 @@ class WorkError(Exception):
         return _restore, (self.code, self.message, self.temporary, self.retry_after_ms)
 
     def as_dict(self) -> dict[str, object]:
-        """The members of a wire ``error`` message that this error knows."""
+        """Returns the members of this error in a wire message of type ``error``."""
         members: dict[str, object] = {
             "code": self.code,
             "message": self.message,
@@ -50,7 +50,7 @@ class WorkError(Exception):
 
 
 class Busy(WorkError):
-    """A bound of the queue is reached: nothing was accepted, ask again after ``retry_after_ms``."""
+    """A limit is reached and nothing was accepted. The client should try again after ``retry_after_ms``."""
 
     def __init__(self, message: str, retry_after_ms: int) -> None:
         super().__init__("busy", message, temporary=True, retry_after_ms=retry_after_ms)

@@ -1,4 +1,6 @@
-"""The services of one server: what its handlers use, checked by /readyz, swept, drained and closed in order."""
+"""The services of one server: everything that handlers use. They are checked by /readyz, swept, drained and closed in
+order.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,14 +29,18 @@ Check = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class ServiceIntervals:
-    """Seconds. A look at 1,000 names in an object store is a request that is paid for, so it is swept less often."""
+    """Seconds between two sweeps. Object stores are swept less often, because they charge for each request of 1,000
+    names.
+    """
 
     sweep: float = 30.0
     sweep_bucket: float = 300.0
     check: float = 6.0
-    """After which a store that has not answered is reported as such."""
+    """Seconds after which a check counts as failed."""
     last_events: float = 5.0
-    """At the end, for what is still to be written: an event store that is away would keep the server from its end."""
+    """Flush timeout at shutdown, in seconds. Without it, an unavailable event store would keep the server from
+    stopping.
+    """
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,13 +58,15 @@ class Services:
     snapshots: Snapshots
     metrics: Metrics
     threads: StoreThreads
-    """In which to wait for ``results``."""
+    """Threads that wait for ``results``."""
     background: BackgroundTasks
     intervals: ServiceIntervals = ServiceIntervals()
     _checks: "dict[str, asyncio.Future[None]]" = field(default_factory=dict)
 
     def start_sweeps(self) -> None:
-        """Sweeps in the background. A store that fails is tried again at the next turn, and /readyz says so."""
+        """Starts the sweeps in the background. A sweep that fails is repeated at its next time, and /readyz
+        reports it.
+        """
         places = {
             "results": (self.results.place, self._sweep_results),
             "uploads": (self.uploads.place, self.uploads.sweep),
@@ -74,7 +82,7 @@ class Services:
             await self.threads.run(self.results.sweep, settings.media_ttl, settings.media_bytes)
 
     async def faults(self) -> list[str]:
-        """Why work cannot be done now; empty when it can."""
+        """Returns the reasons why the server cannot work now, or an empty list."""
         faults = [] if self.queue.ready() else ["queue: no worker is available"]
         results = partial(self.threads.run, self.results.check)
         checks: dict[str, Check] = {"events": self.events.check, "media": results, "uploads": self.uploads.check}
@@ -83,7 +91,7 @@ class Services:
         return faults + self.background.faults()
 
     async def _fault(self, name: str, check: Check) -> str:
-        """What a check finds. One that does not end is not begun again, however often it is asked for."""
+        """Returns the fault that a check finds, or an empty string. A check that hangs is not started a second time."""
         running = self._checks.get(name)
         if running is None:
             running = self._checks[name] = asyncio.ensure_future(check())
@@ -98,14 +106,14 @@ class Services:
         return ""
 
     async def drain(self, deadline: float) -> None:
-        """Accepts no more, finishes what runs within ``deadline`` seconds, fails the rest as temporary."""
+        """Accepts no more work, finishes running work within ``deadline`` seconds, and fails the rest as temporary."""
         await self.video.close()
-        # Jobs first: they are stopped before their tasks fail.
+        # Jobs are first, so that they are stopped before their slices fail.
         await asyncio.gather(self.jobs.runner.drain(deadline), self.queue.close(deadline))
         await _within(self.intervals.last_events, self.sessions.settle())
 
     async def close(self) -> None:
-        """Writes what is not yet written. To be called when no connection reads events any more."""
+        """Writes pending events and closes the event store. To be called when no connection reads events any more."""
         await _within(self.intervals.last_events, self.chat.settle())
         await self.events.close()
         await self.background.close()

@@ -1,7 +1,7 @@
-"""A Session is one client's slices, by whichever connection they come: those that wait, and a stream of their results.
+"""A Session is the work of one client, independent of its connection: its waiting slices and the stream of its results.
 
-A client that reconnects within ``session_grace`` finds its slices still being processed; later it finds what is on the
-stream. The user is part of the stream's name, so a session cannot be resumed by another user.
+When a client reconnects within ``session_grace``, its slices are still being processed. Later it finds the events on
+the stream. The name of the stream contains the user, so no other user can resume the session.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from works.settings import Seconds, SettingsGroup
 log = structlog.get_logger()
 
 _ID = re.compile(r"[0-9a-f]{32}")
-# Ids of ended slices remembered, so that a second slice of the same id is refused rather than mixed up.
+# Ids of ended slices that are remembered, so that a second slice with the same id is refused.
 _ENDED_IDS = 10_000
-# Pictures whose progress is counted; the one that has not changed for longest is forgotten first.
+# Pictures whose progress is counted per session. The picture whose progress is oldest is forgotten first.
 _IMAGES = 256
 
 
@@ -40,14 +40,14 @@ class Progress:
 
 
 Encode = Callable[[Result | WorkError], str]
-"""Writes what a task ended in as an event of the session's stream, a JSON object as text."""
+"""Turns the outcome of a task into an event of the session's stream: a JSON object as text."""
 
 
 class Holder(Protocol):
-    """The connection by which a session is held."""
+    """The connection that holds a session."""
 
     def taken_over(self) -> None:
-        """Another connection has resumed the session."""
+        """Called when another connection has resumed the session."""
 
 
 class Session:
@@ -63,11 +63,14 @@ class Session:
 
     @property
     def is_stream_empty(self) -> bool:
-        """Whether its stream has no event yet, so that no client can have missed one."""
+        """Whether the stream has no event yet. Then no client can have missed one."""
         return not self._ended
 
     def submit(self, task: Task, encode: Encode) -> int:
-        """Accepts the slice; how many of this session now wait. Raises Busy, or WorkError for an id used before."""
+        """Accepts a slice. Returns how many slices of this session are waiting.
+
+        Raises Busy when a limit is reached, WorkError when the id was used before.
+        """
         if task.id in self.pending or task.id in self._ended:
             raise WorkError("bad_message", f"id: {task.id!r} was already used in this session")
         future = self._queue.submit(task)
@@ -83,11 +86,11 @@ class Session:
         return self._queue.cancel(self.id, id=id, image=image)
 
     def abandon(self) -> None:
-        """The client is gone for good, or for too long: what waits is cancelled."""
+        """Cancels the waiting slices, because the client has left or did not reconnect in time."""
         self._queue.forget(self.id)
 
     def take_progress(self) -> list[tuple[str, Progress]]:
-        """Image and progress of each picture of which a slice has ended since the last call."""
+        """Returns name and progress of each picture of which a slice has ended since the last call."""
         changed = [(image, counted) for image, counted in self.progress.items() if counted.changed]
         for _, counted in changed:
             counted.changed = False
@@ -117,7 +120,8 @@ class Session:
         try:
             await self._broker.append(self.stream, encode(outcome), durable=False)
         except OSError as error:
-            # The broker was away for longer than it can make up for; a client that resumes gets ``recovered`` false.
+            # The broker was unavailable for longer than its buffer lasts. A client that resumes gets ``recovered``
+            # false.
             log.error("session.event_lost", stream=self.stream, id=task.id, reason=str(error))
         finally:
             del self.pending[task.id]
@@ -141,12 +145,14 @@ class SessionSettings(SettingsGroup):
 
 
 class Sessions:
-    """All sessions of this process. ``most``: how many may wait for their client at once; the oldest ends first."""
+    """All sessions of this process. ``most``: how many sessions may wait for their client. Beyond it, the
+    oldest ends.
+    """
 
     def __init__(self, broker: Broker, queue: WorkQueue, settings: SessionSettings, *, most: int = 10_000) -> None:
         self._broker, self._queue, self._settings, self._most = broker, queue, settings, most
         self._sessions: dict[str, Session] = {}
-        # Streams of the sessions without a connection, oldest first, with the timers that end them.
+        # Streams of sessions without a connection, oldest first, with the timer that ends each.
         self._grace_timers: dict[str, asyncio.TimerHandle] = {}
         self._expiring: set[asyncio.Task[None]] = set()
 
@@ -156,14 +162,16 @@ class Sessions:
         return session
 
     async def resume(self, user: str, id: str, epoch: str, after: int, holder: Holder) -> Session | None:
-        """The session, taken from the connection that held it; None when events after ``after`` cannot be read."""
+        """Takes the session over from its previous connection. Returns None when events after ``after`` are no longer
+        retained.
+        """
         stream = stream_of(user, id)
         live = self._sessions.get(stream)
         nothing_missed = live is not None and live.is_stream_empty and (live.epoch, 0) == (epoch, after)
         if not nothing_missed and not (_ID.fullmatch(id) and await self._broker.recovers(stream, epoch, after)):
             return None
         session = self._sessions.get(stream) or await self._open(id, user)
-        # Nothing is awaited from here on: a caller who is cancelled holds the session, or has not touched it.
+        # No await below: a cancellation leaves the session either fully taken over or untouched.
         if session.holder:
             session.holder.taken_over()
         session.holder = holder
@@ -173,7 +181,7 @@ class Sessions:
         return session
 
     def release(self, session: Session, holder: Holder, *, final: bool) -> None:
-        """The connection is closed; ``final``: the client has said that it will not come back."""
+        """Detaches the closed connection. ``final``: the client has said that it will not reconnect."""
         if session.holder is not holder:
             return
         session.holder = None
@@ -188,19 +196,21 @@ class Sessions:
             self._expire_soon(session.stream, self._settings.session_ttl)
 
     async def settle(self) -> None:
-        """Waits until the end of every slice is on its stream. Called when the queue is closed."""
+        """Waits until the outcome of every slice is on its stream. To be called after the queue is closed."""
         sessions = self._sessions.values()
         await asyncio.gather(*(task for session in sessions for task in list(session.pending.values())))
         await asyncio.gather(*self._expiring)
 
     def _expire_soon(self, stream: str, seconds: float | None) -> None:
-        """Expires the stream, in the order of the calls: tasks begin in the order in which they were created."""
+        """Sets when the stream expires. The order of calls is kept, because tasks start in the order of
+        their creation.
+        """
         task = asyncio.get_running_loop().create_task(self._expire(stream, seconds))
         self._expiring.add(task)
         task.add_done_callback(self._expiring.discard)
 
     async def _expire(self, stream: str, seconds: float | None) -> None:
-        with suppress(OSError):  # the disk is full: the session goes on all the same
+        with suppress(OSError):  # The disk is full. The session works without the change.
             await self._broker.expire(stream, seconds)
 
     def _end(self, session: Session) -> None:

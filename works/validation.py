@@ -1,4 +1,4 @@
-"""Given: the ground of every model of what somebody sent, and the words for what does not fit one."""
+"""The base class of all models of data from outside, and the description of invalid data."""
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -7,8 +7,10 @@ _NUMBERS = (int, float, int | None, float | None)
 
 
 class StrictModel(BaseModel):
-    """Unknown members are refused: a misspelt one would be silently without effect. So are JSON's true and false
-    where a number is wanted: Python counts with them."""
+    """Refuses unknown members, because a misspelled one would have no effect.
+
+    Also refuses JSON's true and false where a number is expected, because Python treats them as 1 and 0.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
@@ -21,7 +23,9 @@ class StrictModel(BaseModel):
 
 
 def describe_faults(error: ValidationError, whole: str, most: int = 5) -> str:
-    """Each fault at its place, never the value; ``whole`` names what is wrong at no place in particular."""
+    """Describes each fault with its place, and never the value. ``whole`` is the place of a fault in the data as a
+    whole.
+    """
     faults = error.errors(include_url=False, include_input=False)[:most]
     lines = (f"{'.'.join(map(str, fault['loc'])) or whole}: {fault['msg']}" for fault in faults)
     return "; ".join(lines)[:500]

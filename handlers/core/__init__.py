@@ -1,2 +1,5 @@
-"""What endpoints stand on: the base classes of sockets (`websocket.py`, `receive.py`) and of HTTP (`http.py`), tokens,
-frames, connections and their bounds. Endpoints import from here and never from each other."""
+"""The common part of all endpoints.
+
+Base classes of sockets (`websocket.py`, `receive.py`) and of HTTP handlers (`http.py`), tokens, frames, connections and
+their limits. Endpoints import from this package and never from each other.
+"""

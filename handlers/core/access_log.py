@@ -1,4 +1,4 @@
-"""One line in the log for each answer over HTTP, without the query string: it may hold a token."""
+"""Logs one line for each HTTP answer. The query string is left out, because it may contain a token."""
 
 import structlog
 from tornado.web import RequestHandler
@@ -7,7 +7,7 @@ log = structlog.get_logger()
 
 
 def log_request(handler: RequestHandler) -> None:
-    """Tornado's log_function. Answers below 500 are logged at level debug."""
+    """Tornado's log_function. Answers below status 500 are logged at level debug."""
     write = log.debug if handler.get_status() < 500 else log.error
     write(
         "http.request",

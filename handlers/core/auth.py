@@ -1,5 +1,8 @@
-"""Tokens: issued for the console and the command line, verified into a User. The algorithm follows from our key,
-never from the token; ``sub`` and ``exp`` are required, ``aud`` and ``iss`` when they are configured."""
+"""Issues tokens for the console and the command line, and verifies tokens.
+
+The algorithm is determined by the server's key, never by the token. ``sub`` and ``exp`` are required, ``aud`` and
+``iss`` when they are configured.
+"""
 
 import asyncio
 import re
@@ -28,21 +31,21 @@ from handlers.core.settings import TokenSettings
 
 Scope = Literal["images", "chat", "video", "jobs", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-# Longer tokens are refused unread; a token of ours has about 200 characters.
+# Longer tokens are refused without parsing. A typical token has about 200 characters.
 MAX_LENGTH = 8192
-# A token from its first bytes on; or what is longer than a UUID, as the claims and the signature of one are.
+# Matches a JWT from its first bytes, or any word longer than a UUID, such as the claims or the signature of a token.
 _TOKEN = re.compile(r"eyJ[\w.%-]*|[\w-]{37,}")
-# Seconds that the clocks of two machines may differ.
+# Seconds by which the clocks of two machines may differ.
 _LEEWAY = 5
-# Where the development secret is, which signs while no key is set.
+# Folder of the development secret, which signs tokens while no key is configured.
 DEVELOPMENT_FOLDER = Path("var")
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The user that a token names, what they may do, and until when (seconds since 1970).
+    """The user named by a token, the user's scopes, and the expiry of the token in seconds since 1970.
 
-    ``rooms``: patterns of the rooms they may enter, as in file names.
+    ``rooms``: patterns of the rooms that the user may enter, with the wildcards of file names.
     """
 
     name: str
@@ -56,7 +59,7 @@ class User:
 
 
 class TokenError(Exception):
-    """A token that is not accepted: the refusal, and the values of the places in its message."""
+    """A token was rejected. It has the refusal and the values of its placeholders."""
 
     def __init__(self, refusal: Refusal, **values: Any) -> None:
         self.refusal, self.values = refusal, values
@@ -70,10 +73,12 @@ class TokenError(Exception):
 
 
 class Keys(Protocol):
-    """Where the key of a token comes from."""
+    """The source of the keys that verify tokens."""
 
     async def find(self, token: str) -> tuple[Any, str]:
-        """The key and the one algorithm it is for. Raises jwt.PyJWTError when there is none."""
+        """Returns the key of a token and its only algorithm. Raises jwt.PyJWTError when there is no key for
+        the token.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +91,24 @@ class OneKey:
 
     @classmethod
     def public(cls, pem: str) -> "OneKey":
-        """A public key in PEM, or the file that holds it. Raises ValueError for other kinds of key, OSError."""
+        """Loads a public key from PEM text or from a PEM file.
+
+        Raises:
+            ValueError: the key has an unsupported type.
+            OSError: the file cannot be read.
+        """
         text = pem if pem.lstrip().startswith("-----BEGIN") else Path(pem).read_text()
         key = load_pem_public_key(text.encode())
         return cls(key, _algorithm_of(key))
 
 
 class Jwks:
-    """Keys by ``kid`` from a JWKS document, which is fetched again after ``lifetime`` seconds.
+    """Keys by ``kid`` (key id) from a JWKS document (JSON Web Key Set), which is fetched again after ``lifetime``
+    seconds.
 
-    An unknown kid has it fetched too, so that keys can be rotated, but not within ``cooldown`` seconds of the last
-    fetch, or ``pause`` of one that failed, and never twice at once: made-up kids must not flood the server that
-    publishes the keys, and tokens of known keys do not wait for that. ``timeout`` is that of one fetch.
+    An unknown ``kid`` also triggers a fetch, so that keys can be rotated. But there is only one fetch at a time, and
+    none within ``cooldown`` seconds of the last fetch or ``pause`` seconds of a failed one. So invented ids cannot
+    flood the key server, and tokens with known keys do not wait. ``timeout``: seconds of one fetch.
     """
 
     def __init__(
@@ -106,11 +117,12 @@ class Jwks:
         self._client = jwt.PyJWKClient(url, timeout=timeout)
         self._lifetime, self._cooldown, self._pause = lifetime, cooldown, pause
         self._keys: dict[str, Any] = {}
-        self._until = self._not_before = 0.0  # monotonic: when the keys are out of date, when they may be fetched
+        self._until = self._not_before = 0.0  # monotonic times: end of the lifetime, earliest next fetch
         self._fault = ""
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, token: str) -> tuple[Any, str]:
+        """Returns the key of the token's ``kid`` and its algorithm. Raises jwt.PyJWTError when there is none."""
         kid = jwt.get_unverified_header(token).get("kid", "")
         if kid not in self._keys or time.monotonic() >= self._until:
             if self._fetching is None and time.monotonic() >= self._not_before:
@@ -156,11 +168,16 @@ class Verifier:
 
     @classmethod
     def from_settings(cls, settings: TokenSettings) -> "Verifier":
-        """Raises ValueError for a public key of an unknown kind, OSError for a file that cannot be read."""
+        """Creates the verifier of these settings.
+
+        Raises:
+            ValueError: the public key has an unsupported type.
+            OSError: a key file cannot be read.
+        """
         return cls(_load_keys(settings), settings.jwt_audience, settings.jwt_issuer)
 
     async def verify(self, token: str, address: str) -> User:
-        """The User of a token sent from ``address``. Raises TokenError."""
+        """Returns the user of a token that was sent from ``address``. Raises TokenError."""
         if not token:
             raise TokenError(TOKEN_MISSING)
         if len(token) > MAX_LENGTH:
@@ -211,7 +228,7 @@ def _user(claims: dict[str, Any]) -> User:
 
 
 def _describe(error: Exception) -> str:
-    """The cause in our own words: a library's message may quote the token."""
+    """Describes the error without the library's message, which may quote the token."""
     match error:
         case jwt.MissingRequiredClaimError():
             return f"the claim {error.claim} is missing"
@@ -230,32 +247,37 @@ def _describe(error: Exception) -> str:
 
 
 def redact_tokens(text: str) -> str:
-    """The text with everything replaced that may be part of a token: for logs, and for messages that quote a client."""
+    """Replaces every part of the text that may belong to a token. For logs and for messages that quote a client."""
     return _TOKEN.sub("...", text)
 
 
 def issue(secret: str, name: str, scope: str, ttl: float, **claims: str | None) -> str:
-    """A token signed with HS256; claims that are None are left out."""
+    """Returns a token signed with HS256, valid for ``ttl`` seconds. Claims that are None are left out."""
     body: dict[str, Any] = {"sub": name, "scope": scope, "exp": int(time.time() + ttl)}
     body |= {claim: value for claim, value in claims.items() if value is not None}
     return jwt.encode(body, secret, algorithm="HS256")
 
 
 def signing_secret(settings: TokenSettings) -> str:
-    """The secret that tokens are issued with. Raises ValueError where tokens are issued elsewhere."""
+    """Returns the secret that signs tokens. Raises ValueError when the settings have only a public key."""
     if not settings.are_issued_here:
         raise ValueError("this server has only a public key and cannot sign tokens; sign them where the private key is")
     return settings.jwt_secret.get_secret_value() if settings.jwt_secret else development_secret(DEVELOPMENT_FOLDER)
 
 
 def issue_by(settings: TokenSettings, name: str, scope: str, ttl: float, ip: str | None = None) -> str:
-    """A token for `ttl` seconds that a server with these settings accepts. Raises ValueError as `signing_secret`."""
+    """Returns a token that a server with these settings accepts for `ttl` seconds. Raises ValueError as
+    `signing_secret`.
+    """
     claims = {"ip": ip, "aud": settings.jwt_audience, "iss": settings.jwt_issuer}
     return issue(signing_secret(settings), name, scope, ttl, **claims)
 
 
 def development_secret(folder: Path) -> str:
-    """The secret in ``folder``/development.key (mode 0600), made when it is not there."""
+    """Returns the secret in ``folder``/development.key. Creates the file with mode 0600 when it is missing.
+
+    Raises ValueError when the file has no valid secret.
+    """
     path = folder / "development.key"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

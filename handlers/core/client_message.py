@@ -1,4 +1,4 @@
-"""Message: what a client sends over a socket, from JSON to a checked schema."""
+"""Parses and checks a client's JSON message."""
 
 import json
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from handlers.core.framing import MAX_HEADER
 from works.errors import WorkError
 from works.validation import StrictModel, describe_faults
 
-# Brackets and commas in a long message. Base64 has none; 20 MiB of brackets took 4 s and 570 MB to parse.
+# Most characters besides base64. JSON with many brackets is slow: 20 MiB of them took 4 s and 570 MB to parse.
 _MAX_MARKS = 1000
 
 
 class Message(StrictModel):
-    """A message from the client."""
+    """Base class of messages from the client."""
 
     type: str
 
@@ -26,9 +26,10 @@ class Token(Message):
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
-    """The members of a JSON object. Raises WorkError for any other text, and for a long one that is not mostly base64.
+    """Returns the members of a JSON object. Raises WorkError for any other text, and for long text that is not mostly
+    base64.
 
-    The JSON of a binary message, bytes, is short: framing.py bounds it.
+    The JSON of a binary message is ``bytes``. framing.py limits its length.
     """
     if isinstance(text, str) and len(text) > MAX_HEADER and sum(map(text.count, "[{,")) > _MAX_MARKS:
         raise WorkError(
@@ -44,7 +45,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def validate(members: dict[str, Any], accepts: Mapping[str, type[Message]]) -> Message:
-    """The message, checked by the schema of its type; every socket also accepts ``token``. Raises WorkError."""
+    """Returns the message, checked by the schema of its type. Every socket also accepts ``token``. Raises WorkError."""
     known: dict[str, type[Message]] = {"token": Token, **accepts}
     kind = members.get("type")
     schema = known.get(kind) if isinstance(kind, str) else None

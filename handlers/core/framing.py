@@ -1,28 +1,30 @@
-"""Binary messages of sluice.v2: a 4-byte big-endian length, that many bytes of JSON, then the payload. And any
-message as the one frame that a server sends it in. No I/O."""
+"""Binary messages of sluice.v2: a 4-byte big-endian length, the JSON of that length, and the payload.
+
+Also WebSocket frames of any message. No I/O.
+"""
 
 import json
 import struct
 from typing import Any
 
 _LENGTH = struct.Struct(">I")
-# The queue counts payloads; what comes beside them must not be able to matter.
+# Largest header in bytes. The queue counts only payloads, so headers must be negligible.
 MAX_HEADER = 64 << 10
 
 
 class FrameError(ValueError):
-    """The message does not hold what its length says."""
+    """The message is shorter than its length says."""
 
 
 def pack(header: dict[str, Any] | str, payload: bytes) -> bytes:
-    """``header`` as an object, or as JSON text that is ready."""
+    """Packs a binary message. ``header`` is an object, or its JSON text."""
     text = header if isinstance(header, str) else json.dumps(header, separators=(",", ":"))
     encoded = text.encode()
     return b"".join((_LENGTH.pack(len(encoded)), encoded, payload))
 
 
 def unpack(message: bytes) -> tuple[bytes, memoryview]:
-    """(JSON text not yet parsed, payload); the payload is a view, not a copy. Raises FrameError."""
+    """Returns the JSON text, not yet parsed, and the payload as a view without a copy. Raises FrameError."""
     if len(message) < _LENGTH.size:
         raise FrameError(f"a binary message must have at least {_LENGTH.size} bytes; this one has {len(message)}")
     (length,) = _LENGTH.unpack_from(message)
@@ -35,13 +37,13 @@ def unpack(message: bytes) -> tuple[bytes, memoryview]:
 
 
 def frame(message: str | bytes) -> bytes:
-    """The frame of RFC 6455 (5.2) that carries the message: whole, unmasked, not compressed."""
+    """Returns the message as one frame of RFC 6455 (5.2), unmasked and not compressed."""
     opcode, data = (0x81, message.encode()) if isinstance(message, str) else (0x82, message)
     return _begin(opcode, len(data)) + data
 
 
 def frame_packed(header: str, payload: bytes) -> bytes:
-    """``frame(pack(header, payload))`` in one copy of the payload instead of two."""
+    """Same as ``frame(pack(header, payload))``, but copies the payload once instead of twice."""
     encoded = header.encode()
     length = _LENGTH.size + len(encoded) + len(payload)
     return b"".join((_begin(0x82, length), _LENGTH.pack(len(encoded)), encoded, payload))

@@ -1,4 +1,4 @@
-"""What every answer shares, over HTTP or before an upgrade: user and address, safe headers, errors as JSON."""
+"""The base class of all handlers: user and address of a request, safe headers, and errors as JSON."""
 
 import ipaddress
 import json
@@ -32,7 +32,8 @@ from works.video.settings import VideoSettings
 log = structlog.get_logger()
 
 COOKIE = "sluice_token"
-# Answers are data; a browser must never run, frame or guess at them. The console has a policy of its own.
+# Answers are data. A browser must never run them, show them in a frame, or guess their type. The console has its own
+# policy.
 _HEADERS = {
     "Server": "Sluice",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -44,7 +45,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class HandlerContext:
-    """What the server hands to every handler: the settings that it goes by, and what does its work."""
+    """The settings and services that the server passes to every handler."""
 
     http: HttpSettings
     sockets: SocketSettings
@@ -58,7 +59,7 @@ class HandlerContext:
 
 
 class BaseHandler(tornado.web.RequestHandler):
-    """What every handler stands on; subclasses are plain Tornado handlers."""
+    """The base class of every handler."""
 
     @property
     def context(self) -> HandlerContext:
@@ -78,7 +79,7 @@ class BaseHandler(tornado.web.RequestHandler):
 
     @cached_property
     def address(self) -> str:
-        """The client's address: the peer's, or what trusted proxies say of the peer."""
+        """The client's IP address: that of the peer, or the one that trusted proxies forward."""
         trusted = [ipaddress.ip_network(network, strict=False) for network in self.context.http.trusted_proxies]
         address = str(self.request.remote_ip)
         forwarded = self.request.headers.get("X-Forwarded-For", "").replace(" ", "").split(",")
@@ -91,13 +92,13 @@ class BaseHandler(tornado.web.RequestHandler):
 
     @cached_property
     def base_url(self) -> str:
-        """Where the client reaches this server, for absolute URLs."""
+        """The URL at which the client reaches this server, for absolute URLs in answers."""
         public = self.context.http.public_url
         return public.rstrip("/") if public else f"{self.scheme}://{self.request.host}"
 
     @property
     def scheme(self) -> str:
-        """http or https: how the client reached us, or what a trusted proxy says of that."""
+        """http or https: how the client reached the server, or the scheme that a trusted proxy forwards."""
         forwarded = self.request.headers.get("X-Forwarded-Proto")
         if forwarded in ("http", "https") and within(str(self.request.remote_ip), self.context.http.trusted_proxies):
             return forwarded
@@ -105,22 +106,23 @@ class BaseHandler(tornado.web.RequestHandler):
 
     @property
     def token(self) -> str:
-        """The bearer token of the header or else of the console's cookie; empty when there is none."""
+        """The token from the Authorization header or the console's cookie, or an empty string."""
         kind, _, token = self.request.headers.get("Authorization", "").partition(" ")
         return token.strip() if kind.lower() == "bearer" else self.get_cookie(COOKIE, "") or ""
 
     async def authorize(self, scope: Scope, *others: Scope) -> User:
-        """The user of the request, who must have one of the scopes.
+        """Returns the user of the request, who must have one of the scopes.
 
-        Raises Refused: 401 for the token, 403 for the origin, a ban or the scope.
+        Raises Refused: 401 for the token; 403 for the origin, a ban or the scope.
         """
         self.require_allowed_origin()
         return await self.verify_token(scope, *others)
 
     def require_allowed_origin(self) -> None:
-        """Raises Refused for a page of another origin, and for a cookie that came without an origin."""
+        """Raises Refused for a page of another origin, and for a cookie without an Origin header."""
         origin = self.request.headers.get("Origin")
-        # With a plain GET our own page sends no Origin, nor does the address bar; the browser says which it was.
+        # In a plain GET, neither our own page nor the address bar sends an Origin header. Sec-Fetch-Site tells them
+        # from other pages.
         read = self.request.method == "GET" and self.request.headers.get("Sec-Fetch-Site") in ("same-origin", "none")
         if origin is None and self.get_cookie(COOKIE) and not read:
             raise self.refuse(ORIGIN_MISSING)
@@ -128,7 +130,7 @@ class BaseHandler(tornado.web.RequestHandler):
             raise self.refuse(FOREIGN_ORIGIN, origin=origin[:100])
 
     async def verify_token(self, scope: Scope, *others: Scope) -> User:
-        """The user of the token. Raises Refused when it is not accepted, or has none of the scopes."""
+        """Returns the user of the token. Raises Refused when the token is rejected or has none of the scopes."""
         try:
             user = await self.context.verifier.verify(self.token, self.address)
         except TokenError as error:
@@ -141,28 +143,29 @@ class BaseHandler(tornado.web.RequestHandler):
         return user
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Whether pages of that origin may connect: our own origin, and those of `allow_origins`.
+        """Returns whether pages of this origin may connect: the server's own origin, and those in `allow_origins`.
 
-        Our own has our host and port. Over TLS the same host's http is not ours, since anybody on the way may write
-        into it; without TLS the same host's https is, since a proxy may have ended the TLS without saying so.
+        The own origin has the same host and port. Over TLS, http of the same host is another origin, because its pages
+        can be changed on the way. Without TLS, https of the same host is allowed, because a proxy may have ended the
+        TLS connection.
         """
         scheme, _, host = origin.partition("://")
         ours = host == self.request.host and (scheme, self.scheme) != ("http", "https")
         return ours or origin in self.context.http.allow_origins
 
     def refuse(self, refusal: Refusal, **values: Any) -> Refused:
-        """Counts and logs the refusal with its places filled, and returns it to be raised."""
+        """Counts and logs a refusal with its placeholders filled. Returns it for the caller to raise."""
         return self.record_refusal(Refused(refusal, **values))
 
     def record_refusal(self, refused: Refused) -> Refused:
-        """Counts and logs it, and returns it to be raised."""
+        """Counts and logs a refusal. Returns it for the caller to raise."""
         self.services.metrics.refusals.labels(refused.cause).inc()
         status = refused.status_code
         log.info("http.refused", status=status, reason=refused.cause, address=self.address, path=self.request.path)
         return refused
 
     def refuse_failed(self, error: WorkError) -> Refused:
-        """Counts an error of the work, and returns the refusal that it amounts to, to be raised."""
+        """Counts an error of a task. Returns the refusal for it, for the caller to raise."""
         self.services.metrics.refusals.labels(error.code).inc()
         return Refused.because(error)
 
@@ -186,13 +189,14 @@ class BaseHandler(tornado.web.RequestHandler):
         self.finish(json.dumps({"error": body}))
 
     def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
-        """Tornado's own would log the query string, and with it tokens."""
+        """Logs an exception without the query string, which may contain a token."""
         if not isinstance(error, tornado.web.HTTPError):
             log.error("http.failed", path=self.request.path, exc_info=(kind, error, trace))
 
 
 class NotFound(BaseHandler):
     def prepare(self) -> None:
+        """Raises Refused for every request."""
         raise Refused(NOTHING_HERE)
 
 

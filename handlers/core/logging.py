@@ -1,4 +1,4 @@
-"""Logs as events with fields, to standard error: text on a terminal, JSON for machines. Tokens are left out."""
+"""Logs events with members to standard error: text on a terminal, JSON elsewhere. Tokens are removed."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from handlers.core.auth import redact_tokens
 
 
 def configure_logging(level: str, style: str) -> None:
-    """``style``: text, json, or auto (text when standard error is a terminal)."""
+    """Configures the log. ``style``: text, json, or auto (text when standard error is a terminal)."""
     text = style == "text" or (style == "auto" and sys.stderr.isatty())
     last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if text else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -24,10 +24,10 @@ def configure_logging(level: str, style: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    # Libraries log through the standard library; their INFO messages are of no use to an operator.
+    # Libraries log with the standard library. Operators do not need their INFO messages.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
 def _redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Tokens occur in paths and in names too, where nobody expects them."""
+    """Removes tokens from all values, because they also occur in paths and names."""
     return {name: redact_tokens(value) if isinstance(value, str) else value for name, value in event.items()}

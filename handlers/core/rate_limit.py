@@ -1,4 +1,4 @@
-"""How many messages a second are let pass, as a bucket that fills evenly and holds two seconds' worth. No I/O."""
+"""Limits the messages per second with a token bucket that holds the amount of two seconds. No I/O."""
 
 import time
 
@@ -10,7 +10,7 @@ class RateLimit:
         self._at = time.monotonic()
 
     def take(self) -> bool:
-        """Counts one; whether it may pass."""
+        """Counts one message. Returns whether it is within the limit."""
         now = time.monotonic()
         self.left = min(self.left + (now - self._at) * self.per_second, 2.0 * self.per_second) - 1
         self._at = now

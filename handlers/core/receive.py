@@ -1,8 +1,7 @@
-"""PullWebSocketHandler: its subclass is one coroutine that receives messages when it is ready for them; until then they
-wait in a bounded queue.
+"""PullWebSocketHandler: a subclass is one coroutine that requests messages. Until then they wait in a bounded queue.
 
-The connection is read on when the queue is full: a paused read would pause pongs and the close too. So a client that
-sends faster than the coroutine receives is closed, with a reason that says what to change.
+When the queue is full, the connection is still read, because otherwise pongs and the close would not be read either.
+Instead, the server closes the connection of a client that sends too fast, with a reason that says what to change.
 """
 
 import asyncio
@@ -13,16 +12,16 @@ from typing import ClassVar
 from handlers.core.disconnects import ENDED, TOO_MANY_UNREAD
 from handlers.core.websocket import BaseWebSocketHandler
 
-# Bytes that may wait in a queue; a message that waits alone may be larger.
+# Most bytes in a queue. A single message may be larger.
 MAX_BYTES = 4 << 20
 
 
 class ConnectionEnded(Exception):
-    """The connection is closed, and every message that came before the close was received."""
+    """The connection is closed, and every message before the close was received."""
 
 
 class ReceiveQueue:
-    """Messages that wait, first in first out, bounded in number and in bytes. A cancelled ``receive`` loses none."""
+    """Messages in the order of arrival, limited in number and bytes. Cancelling ``receive`` loses no message."""
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages, self._max_bytes = max_messages, max_bytes
@@ -32,7 +31,7 @@ class ReceiveQueue:
         self._changed = asyncio.Event()
 
     def put(self, message: str | bytes) -> bool:
-        """Whether the message was added: False when the queue is full."""
+        """Adds a message. Returns False when the queue is full."""
         is_full = len(self._waiting) >= self._max_messages or self._bytes + len(message) > self._max_bytes
         if self._waiting and is_full:
             return False
@@ -42,19 +41,19 @@ class ReceiveQueue:
         return True
 
     def end(self) -> None:
-        """No more messages will be added."""
+        """Ends the queue. No more messages are added."""
         self._ended = True
         self._changed.set()
 
     async def receive(self) -> str | bytes:
-        """Waits for the next message. Raises ConnectionEnded when there will be none."""
+        """Waits for the next message. Raises ConnectionEnded when there are no more."""
         while (message := self.receive_nowait()) is None:
             self._changed.clear()
             await self._changed.wait()
         return message
 
     def receive_nowait(self) -> str | bytes | None:
-        """The next message, or None. Raises ConnectionEnded when there will be none."""
+        """Returns the next message, or None. Raises ConnectionEnded when there are no more."""
         if not self._waiting:
             if self._ended:
                 raise ConnectionEnded
@@ -68,29 +67,33 @@ class ReceiveQueue:
 
 
 class PullWebSocketHandler(BaseWebSocketHandler):
-    """A subclass has a ``scope`` and one coroutine ``run``; when that returns, the socket is closed."""
+    """A subclass has a ``scope`` and one coroutine ``run``. When ``run`` returns, the socket is closed."""
 
     close_grace: ClassVar[float] = 5.0
     """Seconds that ``run`` goes on after the close, before it is cancelled."""
 
     async def run(self) -> None:
-        """Handles the connection, from the first message to the last."""
+        """Handles the whole connection. Every subclass must implement it."""
         raise NotImplementedError
 
     async def receive(self) -> str | bytes:
-        """Waits for the next message. Raises ConnectionEnded once the connection is closed and no message waits."""
+        """Waits for the next message. Raises ConnectionEnded when the connection is closed and no message
+        is waiting.
+        """
         return await self._queue.receive()
 
     def receive_nowait(self) -> str | bytes | None:
-        """The next message, or None. Raises ConnectionEnded once the connection is closed and no message waits."""
+        """Returns the next message, or None. Raises ConnectionEnded when the connection is closed and no message is
+        waiting.
+        """
         return self._queue.receive_nowait()
 
     def pending(self) -> int:
-        """How many messages wait."""
+        """Returns the number of waiting messages."""
         return self._queue.pending()
 
     async def messages(self) -> AsyncIterator[str | bytes]:
-        """Each message, until the connection is closed."""
+        """Yields each message until the connection is closed."""
         try:
             while True:
                 yield await self.receive()
@@ -98,7 +101,7 @@ class PullWebSocketHandler(BaseWebSocketHandler):
             return
 
     async def opened(self) -> None:
-        # As many as the rate allows at once, so that a client that keeps to the rate is never closed for a burst.
+        # As many as the rate allows in a burst, so that a client within its rate is never closed.
         self._queue = ReceiveQueue(int(2 * self.rate.per_second), MAX_BYTES)
         self._running = asyncio.create_task(self._run())
         self._running.add_done_callback(self._on_task_done)
@@ -117,7 +120,7 @@ class PullWebSocketHandler(BaseWebSocketHandler):
             self.disconnect(TOO_MANY_UNREAD.format(count=self.pending()))
 
     def send_expiry_warning(self, in_s: int) -> None:
-        """Not sent: the messages of these sockets are their own, without sluice.v2's envelope."""
+        """Does nothing, because these sockets define their own messages, without those of sluice.v2."""
 
     def closed(self) -> None:
         self._queue.end()

@@ -1,4 +1,6 @@
-"""RFC 6455 as Tornado does it; but where Tornado drops a client without a word, the client hears why (7.1.7)."""
+"""WebSocket protocol (RFC 6455). Where Tornado drops a client silently, this class sends a close with a
+reason (7.1.7).
+"""
 
 import socket
 import struct
@@ -14,7 +16,7 @@ _OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
 
 
 class ProtocolError(Exception):
-    """The client has broken the protocol; `disconnect` says how."""
+    """The client has violated the protocol. `disconnect` has the code and the reason."""
 
     def __init__(self, disconnect: Disconnect) -> None:
         super().__init__(disconnect.reason)
@@ -31,7 +33,8 @@ class StrictProtocol(WebSocketProtocol13):
 
     async def _receive_frame(self) -> None:
         if self._failed:
-            # Passed over. Closing with bytes unread would make a reset of our close, and the client would not see why.
+            # Discards the rest. If the socket were closed with unread bytes, the client would get a reset instead of
+            # the close.
             await self.stream.read_bytes(1 << 16, partial=True)
             return
         self._next = "header"
@@ -41,7 +44,9 @@ class StrictProtocol(WebSocketProtocol13):
             self._fail(error)
 
     async def _read_bytes(self, n: int) -> bytes:
-        """Tornado reads a frame's two first bytes, its length if it is long, its mask, its payload."""
+        """Called by Tornado for the first two bytes of a frame, its extended length, its mask and its payload, in this
+        order.
+        """
         data = await super()._read_bytes(n)
         if self._next == "header":
             check_header(*data, within=self._fragmented_message_buffer is not None)
@@ -71,7 +76,7 @@ class StrictProtocol(WebSocketProtocol13):
                 self.stream.socket.shutdown(socket.SHUT_WR)
 
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> "Future[None]":
-        """A control frame has its place in a full outbox too: there is never more than one of each kind in it."""
+        """Writes control frames even to a full outbox. It contains at most one of each kind."""
         bound = self.stream.max_write_buffer_size
         if opcode & _CONTROL:
             self.stream.max_write_buffer_size = None
@@ -87,7 +92,7 @@ class StrictProtocol(WebSocketProtocol13):
 
 
 def check_header(first: int, second: int, *, within: bool) -> None:
-    """The first two bytes of a frame; ``within``: amid a message of fragments. Raises ProtocolError."""
+    """Checks the first two bytes of a frame. ``within``: a fragmented message has started. Raises ProtocolError."""
     opcode = first & _OPCODE
     if first & _RESERVED:
         raise _broken("reserved bits must be 0: no extension was agreed on")
@@ -103,7 +108,7 @@ def check_header(first: int, second: int, *, within: bool) -> None:
 
 
 def check_close(data: bytes) -> None:
-    """The payload of a close frame. Raises ProtocolError, or UnicodeDecodeError for its reason."""
+    """Checks the payload of a close frame. Raises ProtocolError, or UnicodeDecodeError for its reason."""
     if not data:
         return
     code = struct.unpack_from(">H", data)[0] if len(data) > 1 else 0

@@ -1,4 +1,6 @@
-"""A slice on the wire: the schema by which every endpoint takes one, and the JSON that it is answered with."""
+"""The wire format of slices: the schema of a request, and the JSON of its result. All endpoints with slices
+share it.
+"""
 
 import json
 import re
@@ -15,7 +17,7 @@ from works.imaging.task import Deliver, Format, Result, Task
 
 
 class SliceMessage(Message):
-    """One slice; `/process` makes one of its query."""
+    """One slice. `/process` creates one from its query."""
 
     type: Literal["slice"]
     id: str = Field(min_length=1, max_length=100)
@@ -38,7 +40,9 @@ class SliceMessage(Message):
         return value
 
     def task(self, session: str, payload: bytes | memoryview, deliver: Deliver = "store") -> Task:
-        """The slice's task; ``deliver`` says where its picture goes. Raises WorkError unknown_action or bad_options."""
+        """Returns the task of the slice. ``deliver`` says where its picture goes. Raises WorkError unknown_action or
+        bad_options.
+        """
         action = actions.find(self.action)
         if self.respond == "data" and not action.gives_data:
             raise WorkError("bad_options", f"respond: {action.name} returns a picture and no data; use url or bytes")
@@ -58,12 +62,12 @@ class SliceMessage(Message):
         )
 
 
-# The first members of an event that names its file. Stored events have this form: it must not change.
+# The first members of an event that names a file. Stored events have this form, so it must not change.
 _FILE_FIRST = '{"type":"result","file":'
 
 
 def parse_fit(text: str | None) -> tuple[int, int] | None:
-    """``512x384`` -> (512, 384). Raises ValueError for other text."""
+    """Parses a size: ``512x384`` -> (512, 384), in pixels. Raises ValueError for other text."""
     if text is None:
         return None
     width, _, height = text.partition("x")
@@ -72,9 +76,9 @@ def parse_fit(text: str | None) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class SliceEvent:
-    """Writes what a slice ended in as the event that its client is sent; its `seq` is the event's offset, added later.
+    """Encodes the outcome of a slice as an event. Its member `seq` is the offset of the event, which is added later.
 
-    With `wants_bytes` the event names the stored file in its first member, `file`; it is sent in the file's place.
+    With `wants_bytes`, the first member `file` names the stored file, whose bytes are sent instead of the name.
     """
 
     task: Task
@@ -87,7 +91,7 @@ class SliceEvent:
 
     def _result(self, result: Result) -> dict[str, object]:
         task = self.task
-        event: dict[str, object] = {"type": "result"}  # in the order of _FILE_FIRST
+        event: dict[str, object] = {"type": "result"}  # the order of _FILE_FIRST
         if self.wants_bytes:
             event["file"] = result.name
         event |= {"id": task.id, "image": task.image, "offset_top": task.offset_top}
@@ -104,15 +108,15 @@ class SliceEvent:
 
 
 def result_url(base_url: str, name: str) -> str:
-    """The URL of the stored result ``name``, for clients that reach the server at ``base_url``."""
+    """Returns the URL of the stored result ``name`` for clients that reach the server at ``base_url``."""
     return f"{base_url}/media/{name}"
 
 
 def add_seq(event: str, offset: int) -> str:
-    """A stored event as the message that its client is sent: ``seq`` is the event's offset."""
+    """Returns the message for a stored event, which is the event with its offset as ``seq``."""
     return f'{{"seq":{offset},{event[1:]}'
 
 
 def names_file(event: str) -> bool:
-    """Whether the stored event names a file that is to be sent in its place (`SliceEvent.wants_bytes`)."""
+    """Returns whether the stored event names a file whose bytes must be sent (`SliceEvent.wants_bytes`)."""
     return event.startswith(_FILE_FIRST)

@@ -1,5 +1,8 @@
-"""BaseWebSocketHandler: what every socket shares. Authorization before the upgrade, a bounded rate in and a bounded
-outbox, messages to methods, errors to replies or closes, and a token that expires or is renewed."""
+"""BaseWebSocketHandler, the base class of all sockets.
+
+It authorizes before the upgrade, limits the rate of messages and the size of the outbox, calls a method for each
+message, sends errors or closes the socket, and handles tokens that expire or are renewed.
+"""
 
 import asyncio
 import json
@@ -32,9 +35,9 @@ from works.errors import WorkError
 log = structlog.get_logger()
 
 SUBPROTOCOL = "sluice.v2"
-# Seconds that a message waits for others, to be written together with them.
+# Seconds for which a message waits for others, to be written together with them.
 _BATCH_DELAY = 0.005
-# Seconds from the warning of a token's expiry to the expiry.
+# Seconds between the warning that a token expires and its expiry.
 _EXPIRY_WARNING = 60.0
 
 
@@ -62,16 +65,17 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
 
     @property
     def messages_per_second(self) -> int:
-        """The value of `rate_setting`."""
+        """Most messages a second: the value of `rate_setting`."""
         return self.context.sockets.messages_per_second
 
     async def opened(self) -> None:
         """Called when the socket is open, before the first message."""
 
     def closed(self) -> None:
-        """Called when the socket is closed; ``close_code`` is the client's, if it sent one."""
+        """Called when the socket is closed. ``close_code`` is the client's code, if it sent one."""
 
     async def prepare(self) -> None:
+        """Authorizes the connection before the upgrade. Raises Refused."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
@@ -88,7 +92,9 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             raise self.record_refusal(error) from None
 
     def _answer_plain_request(self) -> None:
-        """A request without an upgrade: a page for people, 426 for programs that accept JSON."""
+        """Answers a request without an upgrade: with a page for people, with 426 for programs that accept JSON. Raises
+        Refused.
+        """
         if "application/json" in self.request.headers.get("Accept", ""):
             raise Refused(NOT_A_SOCKET_REQUEST, description=self.description)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
@@ -121,7 +127,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         except OSError as error:
             return self._close_unavailable(error)
         except Exception:
-            # Tornado calls no on_close after an open that failed.
+            # Tornado does not call on_close after a failed open.
             self.on_connection_close()
             raise
         self._is_open = True
@@ -130,7 +136,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
 
     def on_message(self, message: str | bytes) -> None:
         if self.ws_connection is None or not self.within_rate():
-            return  # after the close nothing is accepted: the token may have expired
+            return  # after the close no message is accepted, because the token may have expired
         echoed: dict[str, str] = {}
         try:
             text, payload = (message, memoryview(b"")) if isinstance(message, str) else unpack(message)
@@ -145,7 +151,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             self.reply_error(error, echoed)
 
     def within_rate(self) -> bool:
-        """Counts a message. False when there are too many: the socket is then closed."""
+        """Counts a message. When there are too many, closes the socket and returns False."""
         if self.rate.take():
             return True
         self.disconnect(TOO_MANY_MESSAGES.format(setting=self.rate_setting))
@@ -155,7 +161,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         self.spawn(self._renew_token(message.token))
 
     async def _renew_token(self, token: str) -> None:
-        """Replaces the token by a new one of the same user with the same scope."""
+        """Replaces the token with a new one of the same user with the same scope."""
         try:
             user = await self.context.verifier.verify(token, self.address)
         except TokenError as error:
@@ -184,7 +190,8 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Runs ``work`` as a task that is cancelled when the socket closes.
 
-        An OSError of it closes the socket as BACKEND_UNAVAILABLE, any other exception as INTERNAL_ERROR.
+        When it raises an OSError, the socket is closed as BACKEND_UNAVAILABLE; after any other exception, as
+        INTERNAL_ERROR.
         """
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -205,19 +212,21 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         self.disconnect(BACKEND_UNAVAILABLE)
 
     def send(self, message: dict[str, Any] | str | bytes) -> "asyncio.Future[None] | None":
-        """Sends now, or closes the socket when its outbox is full. The future is done when all of it is sent."""
+        """Sends a message, or closes the socket when its outbox is full. The future is done when everything is sent."""
         if isinstance(message, dict):
             message = json.dumps(message, separators=(",", ":"))
         return self._write(frame(message))
 
     def send_batched(self, message: dict[str, Any]) -> None:
-        """Sends together with the next message, or after 5 ms: one write costs 40 us, a tenth of what a slice costs."""
+        """Sends a message together with the next one, at most 5 ms later. A write costs 40 us, a tenth of the cost of a
+        slice.
+        """
         self._batch += frame(json.dumps(message, separators=(",", ":")))
         if self._batch_timer is None:
             self._batch_timer = asyncio.get_running_loop().call_later(_BATCH_DELAY, self._flush)
 
     def push(self, text: str, frame: bytes) -> None:
-        """Sends the frame of a text, which was encoded once for many sockets."""
+        """Sends the frame of a text that was encoded once for many sockets."""
         self._write(frame)
 
     def _flush(self) -> None:
@@ -226,7 +235,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             self._write(b"")
 
     def _write(self, data: bytes) -> "asyncio.Future[None] | None":
-        """Instead of Tornado's write_message, which makes a task of each message."""
+        """Writes bytes. Tornado's write_message is not used, because it creates a task for each message."""
         connection = self.ws_connection
         if connection is None or connection.is_closing() or connection.stream is None:
             return None
@@ -245,7 +254,9 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         super().close(code, reason)
 
     async def deliver(self, message: str | bytes) -> None:
-        """Sends, and waits until all of it is sent; the socket is closed when that takes longer than stall_timeout."""
+        """Sends a message and waits until everything is sent. Closes the socket when this takes longer than
+        stall_timeout.
+        """
         sent = self.send(message)
         if sent is None or sent.done():
             return
@@ -256,12 +267,12 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             self.disconnect(READER_STALLED)
 
     def reply_error(self, error: WorkError, echoed: dict[str, str] | None = None) -> None:
-        """Counts the error and sends it, with the members by which the client knows its message."""
+        """Counts the error and sends it, with the members that identify the client's message."""
         self.services.metrics.refusals.labels(error.code).inc()
         self.send({"type": "error", **(echoed or {}), **error.as_dict(), "message": redact_tokens(error.message)})
 
     def disconnect(self, disconnect: Disconnect) -> None:
-        """Closes, after what was sent before; Tornado drops what a client has not read within five seconds."""
+        """Closes the socket after earlier messages. Tornado drops what a client has not read within five seconds."""
         if disconnect.cause:
             self.services.metrics.refusals.labels(disconnect.cause).inc()
         self.close(disconnect.code, disconnect.reason)
@@ -277,6 +288,6 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             task.cancel()
 
     def on_finish(self) -> None:
-        # A connection that was added and then failed its handshake gets no on_close.
+        # A connection that was added and whose handshake then failed gets no on_close.
         if self.get_status() != 101:
             self.context.connections.remove(self)

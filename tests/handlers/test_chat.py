@@ -275,7 +275,7 @@ async def test_a_thousand_joins_are_bounded(start_here: Start) -> None:
         answers = [(await alice.wait_for("joined", "error")) for _ in range(1000)]
         assert [answer["type"] for answer in answers].count("joined") == 10
         assert {answer["message"] for answer in answers if answer["type"] == "error"} == {
-            "at most 10 rooms are joined at once (chat_rooms)"
+            "room: at most 10 rooms may be joined (chat_rooms); leave one first"
         }
 
 

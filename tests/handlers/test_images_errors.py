@@ -105,7 +105,7 @@ MESSAGES: dict[str, tuple[str | bytes, str, str]] = {
     "no picture": (TEXT, "bad_image", "empty"),
     "an empty payload": (picture(b""), "bad_image", "empty"),
     "one byte over the limit": (picture(b"\xff\xd8\xff" + bytes((16 << 20) - 2)), "too_large", "16,777,216"),
-    "a text file": (picture(b"Dear reader, this was photo.jpg once.\n"), "bad_image", "no picture"),
+    "a text file": (picture(b"Dear reader, this was photo.jpg once.\n"), "bad_image", "not a picture"),
     "a truncated JPEG": (picture(TRUNCATED), "bad_image", ""),
     "a truncated PNG": (picture(encoded(scan(), ".png")[:-20]), "bad_image", ""),
     "a PNG that claims 30000 x 30000": (

@@ -141,7 +141,7 @@ BROKEN: dict[str, tuple[str | bytes, str, Any]] = {
     "base64 that is cut": (message()[:-1], "base64", "a"),
     "base64 rubbish": (message()[:150] + "\u4e16" * 8, "base64", "a"),
     "nothing after the header": (message()[:150], "empty", "a"),
-    "a text file": (message(b"Dear reader"), "no picture", "a"),
+    "a text file": (message(b"Dear reader"), "not a picture", "a"),
     "a truncated JPEG": (message(encoded(photograph())[:9000]), "cannot be read", "a"),
     "a GIF": (message(animated_gif()), "GIF", "a"),
     "too many bytes": (message(bytes((16 << 20) + 1)), "16,777,216", "a"),

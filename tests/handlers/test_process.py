@@ -78,7 +78,7 @@ def test_data_come_back_as_json(server: Server) -> None:
     ("content", "query", "status", "code", "word"),
     [
         (b"", {}, 422, "bad_image", "empty"),
-        (b"Dear reader", {}, 422, "bad_image", "no picture"),
+        (b"Dear reader", {}, 422, "bad_image", "not a picture"),
         (encoded(photograph())[:9000], {}, 422, "bad_image", ""),
         (animated_gif(), {}, 415, "unsupported_format", "GIF"),
         (small(), {"zoom": "1e9"}, 422, "too_many_pixels", "50,000,000"),

@@ -1,2 +1,3 @@
-"""Chat: `places.py` names rooms and conversations, `messages.py` stores and reads what is said in them, `unread.py` is
-one connection's view of what its user has not read."""
+"""Chat. `places.py` names rooms and conversations, `messages.py` stores and reads their messages, and `unread.py`
+counts what the user of a connection has not read.
+"""

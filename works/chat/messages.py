@@ -1,8 +1,9 @@
-"""Chat stores and reads messages: each place is a durable stream, and how far a user has read is a mark on it.
+"""Stores and reads chat messages. Each place is a durable stream. The position up to which a user has read it is a
+mark.
 
-A message is on its stream, and its receiver's mark exists, before its sender gets an acknowledgement. The receiver's
-connections, on any server, are notified on a volatile stream of that user. A notification may be lost: what a
-connection has missed is counted from the marks when it comes back.
+When a sender gets an acknowledgement, the message is on its stream and its receiver has a mark there. The connections
+of the receiver, on any server, are notified on a volatile stream of that user. A notification may be lost. After a
+reconnect, missed messages are counted from the marks.
 """
 
 import asyncio
@@ -19,12 +20,12 @@ from works.events.presence import Presence
 
 T = TypeVar("T")
 
-# Seconds that a volatile stream of a user or a room is kept after its last connection has left.
+# Seconds that a volatile stream of a user or a room is retained after its last connection has left.
 _LIVE_TTL = 60.0
 
 
 class Chat:
-    """``frame`` encodes a text as a message of the wire."""
+    """``frame`` encodes a text as a WebSocket frame."""
 
     def __init__(self, broker: Broker, marks: Marks, presence: Presence, frame: Callable[[str], bytes]) -> None:
         self.fanout = Fanout(broker, frame)
@@ -35,10 +36,11 @@ class Chat:
     async def post(
         self, place: Place, sender: str, text: str, attachments: list[dict[str, Any]], client_id: str | None
     ) -> int:
-        """Stores a message durably and returns its offset. The same ``client_id`` again is the same message.
+        """Stores a message durably and returns its offset. A repeated ``client_id`` returns the offset of the first
+        message.
 
-        The sender's mark, if there is one, moves to the new message. Raises OSError: then the message may have been
-        stored or not, and posting it again with the same ``client_id`` makes sure that it is.
+        The sender's mark, if there is one, moves to the new message. After an OSError the message may or may not be
+        stored. Posting it again with the same ``client_id`` is safe.
         """
         for user in place.users:
             await self._marks.set(place.stream, user, 0)
@@ -51,22 +53,22 @@ class Chat:
         return offset
 
     async def read(self, place: Place, reader: str, offset: int) -> None:
-        """Moves the reader's mark to ``offset``; does nothing where the reader has no mark."""
+        """Moves the reader's mark to ``offset``. Does nothing when the reader has no mark."""
         if await self._marks.advance(place.stream, reader, offset):
             await self.notify(reader, {"stream": place.stream})
 
     async def follow(self, place: Place, user: str, offset: int) -> Mark:
-        """Counts unread messages after ``offset`` for the user, on all their devices."""
+        """Starts to count messages after ``offset`` as unread, on all devices of the user."""
         mark = await self._marks.set(place.stream, user, offset)
         await self.notify(user, {"stream": place.stream})
         return mark
 
     def unfollow(self, place: Place, user: str) -> None:
-        """Counts no longer for the user; done in the background, even when the connection closes."""
+        """Stops counting for the user. This runs in the background, even when the connection closes."""
         self._leaving[place, user] = self.later(self._unfollow(place, user))
 
     async def unfollowed(self, place: Place, user: str) -> None:
-        """Waits for an ``unfollow`` that is under way: else it would undo a ``follow`` that overtakes it."""
+        """Waits for a running ``unfollow``, which would otherwise undo a later ``follow``."""
         if leaving := self._leaving.get((place, user)):
             await asyncio.wait({leaving})
 
@@ -79,7 +81,7 @@ class Chat:
                 del self._leaving[place, user]
 
     async def notify(self, user: str, event: dict[str, Any]) -> None:
-        """Sends the event to the user's connections; does nothing when there are none."""
+        """Sends the event to the user's connections. Does nothing when there are none."""
         if await self.presence.present(user_stream(user)):
             await self.broker.append(user_stream(user), json.dumps(event, separators=(",", ":")), durable=False)
 
@@ -98,7 +100,7 @@ class Chat:
             await self._expire_if_empty(place.live)
 
     async def disconnect(self, user: str, connection: str) -> None:
-        """A connection of the user has closed."""
+        """Called when a connection of the user has closed."""
         if await self.presence.leave(user_stream(user), user, connection):
             await self._expire_if_empty(user_stream(user))
 
@@ -113,16 +115,16 @@ class Chat:
             await self.broker.expire(stream, _LIVE_TTL)
 
     async def history(self, place: Place, before: int | None, limit: int) -> list[Event]:
-        """The ``limit`` messages before that offset, or the newest; oldest first."""
+        """Returns ``limit`` messages before this offset, or the newest ones. The oldest of them is first."""
         head = (await self.broker.position(place.stream)).offset
         end = head if before is None else min(before - 1, head)
         events = await self.broker.read(place.stream, max(end - limit, 0), limit)
         return [event for event in events if event.offset <= end]
 
     async def page(self, place: Place, wire: str, before: int | None, limit: int, most: int) -> str:
-        """A page of history as it goes over the wire.
+        """Returns a page of history as a wire message.
 
-        Of messages that have more than ``most`` characters together, the newest; at least one.
+        When the messages have more than ``most`` characters, it contains only the newest of them, at least one.
         """
         epoch = (await self.broker.position(place.stream)).epoch
         texts: list[str] = []
@@ -138,12 +140,12 @@ class Chat:
         return f'{json.dumps(head, separators=(",", ":"))[:-1]},"messages":[{",".join(reversed(texts))}]}}'
 
     async def marks(self, user: str) -> dict[Place, Mark]:
-        """Every room and conversation of the user, with the user's mark."""
+        """Returns every room and conversation of the user, with the user's mark."""
         found = await self._marks.of_reader(user)
         return {place: mark for stream, mark in found.items() if (place := place_of_stream(stream))}
 
     def later(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Runs it as a task that goes on when the connection has closed."""
+        """Runs a coroutine as a task that continues when the connection has closed."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -152,7 +154,8 @@ class Chat:
     def _done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # the log cannot be written: presence is forgotten with the process, or by its TTL
+            # The event store is unavailable. Presence is forgotten when the process ends, or when it expires.
+            task.exception()
 
     async def settle(self) -> None:
         """Waits for the tasks of ``later``."""

@@ -1,6 +1,6 @@
-"""A Place is a room or a conversation of two: its names on the wire, and the streams on which its events are.
+"""A Place is a room or a conversation of two users: its names on the wire, and its streams.
 
-Names of rooms and users are quoted in the names of streams, so that two places never share a stream.
+The names of rooms and users are quoted in the names of streams, so two places never share a stream.
 """
 
 import json
@@ -13,7 +13,7 @@ from works.events.broker import Event
 EVERYBODY = "chat/everybody"
 """The stream of announcements to all connections."""
 
-# Characters of a user's name, as in tokens.
+# Most characters of a user's name, as in tokens.
 _LONGEST_NAME = 200
 
 
@@ -26,18 +26,20 @@ class Place:
     users: tuple[str, ...] = ()
 
     def wire_name(self, user: str) -> str:
-        """Its name on the wire for that user: ``room/NAME``, or ``direct/NAME`` of the other user."""
+        """Returns the name on the wire for this user: ``room/NAME``, or ``direct/NAME`` with the name of the other
+        user.
+        """
         if self.room:
             return f"room/{self.room}"
         return f"direct/{next((name for name in self.users if name != user), user)}"
 
     def as_message(self, event: Event) -> str:
-        """A message of a room as it goes over the wire."""
+        """Returns a message of a room as JSON for the wire."""
         return as_message(f"room/{self.room}", event)
 
     @property
     def live(self) -> str:
-        """The volatile stream of a room: who enters, leaves and types."""
+        """Returns the volatile stream of a room, with events of users who enter, leave or type."""
         return f"chat/live/{quoted(self.room)}"
 
 
@@ -51,15 +53,15 @@ def direct(one: str, other: str) -> Place:
 
 
 def parse_place(wire: str, user: str) -> Place:
-    """The place of a name on the wire, as that user sees it. Raises WorkError."""
+    """Returns the place with this name on the wire, as this user sees it. Raises WorkError."""
     kind, _, name = wire.partition("/")
     if kind not in ("room", "direct") or not 0 < len(name) <= _LONGEST_NAME:
-        raise WorkError("bad_message", "stream: it is called room/NAME or direct/NAME")
+        raise WorkError("bad_message", "stream: must have the form room/NAME or direct/NAME")
     return room(name) if kind == "room" else direct(user, name)
 
 
 def place_of_stream(stream: str) -> Place | None:
-    """The place whose ``stream`` it is; None for any other stream."""
+    """Returns the place with this stream, or None for any other stream."""
     parts = stream.split("/")
     if parts[:2] == ["chat", "room"]:
         return room(unquote(parts[2]))
@@ -69,12 +71,12 @@ def place_of_stream(stream: str) -> Place | None:
 
 
 def user_stream(name: str) -> str:
-    """The volatile stream on which the user's own connections are notified."""
+    """Returns the volatile stream on which the connections of this user are notified."""
     return f"chat/user/{quoted(name)}"
 
 
 def as_message(wire: str, event: Event) -> str:
-    """A message as it goes over the wire, as JSON; the event holds all members but type, stream and offset."""
+    """Returns a message as JSON for the wire. The event has all members except type, stream and offset."""
     return f'{{"type":"message","stream":{json.dumps(wire)},"offset":{event.offset},{event.data[1:]}'
 
 

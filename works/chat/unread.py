@@ -1,7 +1,7 @@
-"""An Inbox is one connection's view of what its user has not read.
+"""An Inbox counts what the user of one connection has not read.
 
-It delivers the messages of conversations, and sends how many are unread, there and in rooms that the connection has
-not joined.
+It delivers the messages of conversations. It also sends the number of unread messages, for conversations and for the
+user's rooms that this connection has not joined.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ from works.chat.places import Place, as_message, place_of_stream, user_stream
 from works.events.fanout import StreamFanout
 from works.events.marks import Mark
 
-# Messages read from the log at a time.
+# Messages that are read from the event store at a time.
 _PAGE = 256
-# Seconds for which changes of unread counts are collected.
+# Seconds for which changes of unread counts are collected before they are sent.
 _LINGER = 0.25
-# Seconds between tries when the log cannot be reached.
+# Seconds between attempts while the event store is unavailable.
 _RETRY = 1.0
 
 
 class Inbox:
-    """``send`` queues a message, ``deliver`` waits until the client has taken it, ``lost`` ends the connection.
+    """``send`` queues a message, ``deliver`` waits until the client has received it, ``lost`` closes the connection.
 
     ``joined`` has the names of the rooms that the connection has joined.
     """
@@ -42,13 +42,15 @@ class Inbox:
         self._send, self._deliver, self.lost, self._joined = send, deliver, lost, joined
         self._user_stream = user_stream(user)
         self._fanouts: dict[str, StreamFanout] = {}
-        self._sent_to: dict[str, int] = {}  # last offset sent of each conversation, by stream
+        self._sent_to: dict[str, int] = {}  # stream of a conversation -> last offset that was sent
         self._to_deliver: dict[str, Place] = {}
         self._changed: set[Place] = set()
         self._deliver_due, self._count_due = asyncio.Event(), asyncio.Event()
 
     async def begin(self, may_enter: Callable[[str], bool], most_rooms: int) -> None:
-        """Subscribes, then counts: a message in between is counted twice rather than never. Raises OSError."""
+        """Subscribes first and counts then. So a message in between is counted twice, but never missed.
+        Raises OSError.
+        """
         self._may_enter, self._most_rooms = may_enter, most_rooms
         await self._chat.presence.enter(self._user_stream, self._user, self._connection)
         await self._chat.broker.expire(self._user_stream, None)
@@ -67,18 +69,21 @@ class Inbox:
         self._deliver_due.set()
 
     async def _watch(self, place: Place, counted: int) -> None:
-        """Counts unread messages of a room from now on; the count sent last included the offset ``counted``."""
+        """Starts to count unread messages of a room. The last count that was sent included the offset ``counted``."""
         if place.stream in self._fanouts or len(self._fanouts) >= self._most_rooms or not self._may_enter(place.room):
             return
         fanout = await self._chat.fanout.open(place.stream, place.as_message, self)
         if place.room in self._joined:
-            return self._chat.fanout.leave(fanout, self)  # joined meanwhile: its messages are delivered, not counted
+            # the room was joined in the meantime, so its messages are delivered and not counted
+            return self._chat.fanout.leave(fanout, self)
         self._fanouts[place.stream] = fanout
         if fanout.offset != counted:
             self._mark_changed(place)
 
     async def run(self) -> None:
-        """Delivers conversations and sends unread counts, until cancelled; retries while the log is unavailable."""
+        """Delivers conversations and sends unread counts, until cancelled. Tries again while the event store is
+        unavailable.
+        """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._deliver_missed())
             tasks.create_task(self._send_unread())
@@ -127,16 +132,18 @@ class Inbox:
                 self._send({"type": "unread", "streams": unread})
 
     def _counted_too_early(self, place: Place, marks: dict[Place, Mark]) -> bool:
-        """Whether the mark was read before a message that was sent meanwhile: its count would be too low."""
+        """Returns whether the mark was read before a message that was sent in the meantime. Its count would then be too
+        low.
+        """
         is_joined = place.room in self._joined and place in marks
         return is_joined and marks[place].head < self._chat.fanout.offset(place.stream)
 
     def _may_see(self, place: Place) -> bool:
-        """Unread messages of a room that the user may no longer enter are not counted."""
+        """Returns whether to count a place. Rooms that the user may no longer enter are not counted."""
         return bool(place.users) or self._may_enter(place.room)
 
     def push(self, text: str, frame: bytes) -> None:
-        """An event of the user's own stream: a change on one of their places, or a message to pass on."""
+        """Handles an event of the user's own stream: a change of a place, or a message to pass to the client."""
         event = json.loads(text)
         if "type" in event:
             self._send(event)
@@ -157,7 +164,7 @@ class Inbox:
         self._count_due.set()
 
     def unwatch(self, place: Place) -> None:
-        """Stops counting a room: its messages are delivered, or the user has left it."""
+        """Stops counting a room, because its messages are delivered or the user has left it."""
         if fanout := self._fanouts.pop(place.stream, None):
             self._chat.fanout.leave(fanout, self)
 

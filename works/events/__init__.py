@@ -1,4 +1,4 @@
-"""Streams of events and what stands beside them: four interfaces (broker, marks, presence, leases) and what opens them.
+"""Streams of events, and what belongs to them. There are four interfaces: broker, marks, presence and leases.
 
-``open.py`` opens a URL as an EventStore, which has one implementation of each: in SQLite or in Redis.
+``open.py`` opens a URL as an EventStore, with an implementation of each interface in SQLite or in Redis.
 """

@@ -1,14 +1,15 @@
-"""A Broker keeps streams of events: whatever a client must not lose is an event on a stream, with an offset.
+"""A Broker stores streams of events. Everything that a client must not lose is an event on a stream, with an offset.
 
-What every implementation promises:
+Every implementation guarantees:
 
-- Offsets grow by one per stream, from 1. An ``id`` makes a repeated append the same event.
-- A stream has an epoch. A reader whose position is of another epoch, or whose events are no longer kept, is answered
-  (``recovers`` is False, ``subscribe`` raises PositionLost) and never left in silence.
+- Offsets of a stream start at 1 and grow by one. An append with a known ``id`` returns the first event with that id.
+- A stream has an epoch. A reader with a position of another epoch, or of dropped events, is informed: ``recovers``
+  returns
+False, and ``subscribe`` raises PositionLost.
 - With ``durable``, append returns when the event would survive a kill -9 and a power cut.
-- A stream whose first event is not durable is volatile: it is whole after an orderly restart, and gone after a crash;
-  then it begins again with a new epoch.
-- What must reach the disk raises OSError when it cannot.
+- A stream whose first event is not durable is volatile. It is complete after a graceful restart and gone after a crash.
+Then it starts again with a new epoch.
+- Writes that cannot reach the disk raise OSError.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +19,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``data`` is a JSON object as text; it is stored and sent as it is."""
+    """``data`` is a JSON object as text. It is stored and sent without changes."""
 
     offset: int
     data: str
@@ -26,52 +27,52 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a stream stands: its epoch and the offset of its last event, 0 when it has none."""
+    """The position of a stream: its epoch and the offset of its last event, 0 when it has none."""
 
     epoch: str
     offset: int
 
 
 class PositionLost(Exception):
-    """Events after the requested position are no longer kept."""
+    """Events after the requested position are no longer retained."""
 
 
 class Fenced(Exception):
-    """The event was not appended: the stream has an event that it must not follow."""
+    """The event was not appended, because the stream has an event that forbids it."""
 
 
 class Broker(Protocol):
-    """Every method raises OSError while the events cannot be read or written."""
+    """Streams of events. Every method raises OSError while events cannot be read or written."""
 
     async def position(self, stream: str) -> Position:
-        """Where the stream stands; one that does not exist begins with a new epoch."""
+        """Returns the position of the stream. A stream that does not exist starts with a new epoch."""
 
     async def append(
         self, stream: str, data: str, *, id: str | None = None, durable: bool = True, unless: Sequence[str] = ()
     ) -> int:
-        """Adds an event and returns its offset; that of the first event when ``id`` was appended before.
+        """Appends an event and returns its offset, or that of the first event with the same ``id``.
 
-        An id is known for as long as its event is kept. On a volatile stream ``durable`` waits until the event is
-        written, but the event still goes with its stream in a crash.
+        An id is known as long as its event is retained. On a volatile stream, ``durable`` waits until the event is
+        written, but a crash still removes the whole stream.
 
         Raises:
-            Fenced: the stream has an event with an id in ``unless``; nothing was added. The check and the append are
-                one atomic step.
+            Fenced: the stream has an event with an id in ``unless``. Nothing was appended; the check is atomic.
             OSError: a durable event cannot be written.
-            ValueError: an ``id`` or ``unless`` on a volatile stream.
+            ValueError: ``id`` or ``unless`` was given for a volatile stream.
         """
 
     async def recovers(self, stream: str, epoch: str, after: int) -> bool:
-        """Whether every event after the offset ``after`` of that epoch can still be read."""
+        """Returns whether every event after the offset ``after`` of this epoch can still be read."""
 
     async def read(self, stream: str, after: int, limit: int) -> list[Event]:
-        """Up to ``limit`` events after that offset, oldest first."""
+        """Returns up to ``limit`` events after the offset ``after``, oldest first."""
 
     def subscribe(self, stream: str, after: int) -> AsyncIterator[list[Event]]:
-        """The events after that offset and then those to come, in batches without a gap or a repeat. It never ends.
+        """Yields the events after the offset ``after`` and then new ones, in lists without a gap or a repetition. It
+        never ends.
 
-        Raises PositionLost when the reader has fallen behind what is kept.
+        Raises PositionLost when the reader is further behind than events are retained.
         """
 
     async def expire(self, stream: str, seconds: float | None) -> None:
-        """Lets the stream be deleted, with the marks on it, after that time. None: it is kept after all."""
+        """Deletes the stream and its marks after this time, in seconds. None cancels the expiry."""

@@ -1,7 +1,8 @@
-"""A StreamFanout sends each event of one stream to every listener of this process, encoded once for all of them.
+"""A StreamFanout sends each event of one stream to every listener in this process. An event is encoded once for all of
+them.
 
-Listeners send without waiting, each from an outbox of its own, so a slow one costs the others nothing. A late one reads
-what it missed from the broker, up to the fanout's offset, and then joins without a gap or a repeat.
+Listeners send without waiting, each from its own outbox, so a slow listener does not delay the others. A late listener
+reads missed events from the broker, up to the offset of the fanout. Then it joins without a gap or a repetition.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from works.events.broker import Broker, Event, PositionLost
 
 log = structlog.get_logger()
 
-# Members that are sent an event before the loop has a turn: 100 sends take about 1 ms.
+# Members that get an event before other code of the loop may run. 100 sends take about 1 ms.
 _AT_ONCE = 100
 # Events that a late listener reads at a time.
 _PAGE = 256
@@ -22,20 +23,22 @@ _PAGE = 256
 
 class Subscriber(Protocol):
     def push(self, text: str, frame: bytes) -> None:
-        """Sends the text, for which the frame was made, or closes when its outbox is full. Never waits or raises."""
+        """Sends the text as the encoded frame, or closes the connection when its outbox is full. Never
+        waits or raises.
+        """
 
     def touched(self, stream: str) -> None:
-        """There are new events on a stream of which this one is not a member."""
+        """Called for a listener that is not a member, when the stream has new events."""
 
     def lost(self, stream: str) -> None:
-        """The stream has begun again, or its events are gone: what this listener knows of it is no longer valid."""
+        """Called when the stream was started again or has lost events. The listener's position is then invalid."""
 
 
 class StreamFanout:
-    """``offset`` is that of the last event that was sent, or is being sent.
+    """The fanout of one stream. ``offset`` is that of the last event that was sent or is being sent.
 
-    ``members`` are sent every event after the offset that stands beside them here. The other ``listeners`` are only
-    notified that there are events (``touched``). When ``ended``, all of them have been notified (``lost``).
+    ``members`` maps each member to the last offset that it was sent. Other ``listeners`` only get notifications
+    (``touched``). When ``ended`` is set, all listeners have been notified (``lost``).
     """
 
     def __init__(
@@ -57,14 +60,16 @@ class StreamFanout:
         self._running = asyncio.create_task(self._run())
 
     async def replay(self, after: int) -> AsyncIterator[str]:
-        """What a listener at ``after`` has missed. When it ends, nothing is awaited before the listener may join.
+        """Yields the events that a listener at ``after`` has missed. No await between its end and the listener's join
+        is allowed.
 
-        Raises OSError when events cannot be read: the oldest may be dropped while a listener reads slowly.
+        Raises OSError when events cannot be read, for example because they were dropped while a slow listener was
+        reading.
         """
         while after < self.offset:
             events = await self._broker.read(self.stream, after, min(_PAGE, self.offset - after))
             if not events or events[0].offset != after + 1:
-                raise OSError(f"events after {after} are no longer kept")
+                raise OSError(f"events after {after} are no longer retained")
             after = events[-1].offset
             for event in events:
                 yield self._write(event)
@@ -105,9 +110,9 @@ class StreamFanout:
 
 
 class Fanout:
-    """A StreamFanout for each stream in use: it starts with its first listener and ends with its last.
+    """The StreamFanouts of all streams in use. One starts with its first listener and ends with its last.
 
-    ``frame`` makes of a text what goes over the wire.
+    ``frame`` encodes a text as a WebSocket frame.
     """
 
     def __init__(self, broker: Broker, frame: Callable[[str], bytes]) -> None:
@@ -115,7 +120,9 @@ class Fanout:
         self._fanouts: dict[str, StreamFanout] = {}
 
     async def open(self, stream: str, write: Callable[[Event], str], listener: Subscriber) -> StreamFanout:
-        """The stream's fanout, with that listener added; the caller has to call ``leave``. Raises OSError."""
+        """Adds the listener to the stream's fanout and returns the fanout. The caller must call ``leave``. Raises
+        OSError.
+        """
         fanout = self._fanouts.get(stream)
         if fanout is None or fanout.ended:
             fanout = self._fanouts[stream] = StreamFanout(self._broker, stream, write, self._frame)
@@ -128,7 +135,9 @@ class Fanout:
         return fanout
 
     def offset(self, stream: str) -> int:
-        """Up to where the stream's listeners were sent its events; 0 when it has none."""
+        """Returns the offset up to which listeners of the stream were sent its events, or 0 when it has no
+        listeners.
+        """
         fanout = self._fanouts.get(stream)
         return fanout.offset if fanout else 0
 
@@ -140,6 +149,6 @@ class Fanout:
             fanout.stop()
 
     def unlisten(self, stream: str, listener: Subscriber) -> None:
-        """Leaves the fanout of that stream, if there is one."""
+        """Removes the listener from the stream's fanout, if there is one."""
         if fanout := self._fanouts.get(stream):
             self.leave(fanout, listener)

@@ -1,4 +1,4 @@
-"""A lease has at most one holder at a time, among all processes that share the event store."""
+"""A lease has at most one holder at a time, among all processes with the same event store."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ class Leases(Protocol):
     """Every method raises OSError while leases cannot be read or written."""
 
     async def hold(self, lease: str, holder: str, seconds: float) -> bool:
-        """Takes or renews the lease for so many seconds from now; returns whether ``holder`` has it."""
+        """Takes or renews the lease for this many seconds. Returns whether ``holder`` has it now."""
 
     async def release(self, lease: str, holder: str) -> None:
-        """Lets others take the lease, if it is this holder's."""
+        """Releases the lease if ``holder`` has it."""

@@ -1,7 +1,7 @@
-"""Marks say how far a reader has read a stream, so that what is unread can be counted.
+"""A mark is the position up to which a reader has read a stream. Unread events are counted from it.
 
-A reader is any name: a user, or a list of which the stream is a member. A mark stands on an offset of the stream, and
-goes with the stream when that expires.
+A reader has any name: that of a user, or of a list of streams. A mark is an offset of the stream, and is deleted with
+the stream.
 """
 
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The offset up to which a reader has read a stream, and the offset of the stream's last event (``head``)."""
+    """The offset of a mark, and the offset of the last event of its stream (``head``)."""
 
     offset: int
     head: int
 
     @property
     def unread(self) -> int:
-        """How many events the reader has not read."""
+        """The number of events that the reader has not read."""
         return max(self.head - self.offset, 0)
 
 
@@ -25,17 +25,19 @@ class Marks(Protocol):
     """Every method raises OSError while marks cannot be read or written."""
 
     async def set(self, stream: str, reader: str, offset: int) -> Mark:
-        """Sets the reader's mark at that offset. A mark that exists only moves forward.
+        """Sets the reader's mark to this offset. An existing mark only moves forward.
 
-        Never beyond the stream's last event. An event appended after this returned never survives a crash without
-        the mark.
+        A mark is never beyond the last event of the stream. If an event that was appended after the return of this
+        method survives a crash, the mark survives too.
         """
 
     async def advance(self, stream: str, reader: str, offset: int) -> bool:
-        """As ``set``, but only if the reader has a mark on the stream; returns whether they have one."""
+        """Moves the mark like ``set``, but only if the reader has a mark on the stream. Returns whether
+        there is one.
+        """
 
     async def remove(self, stream: str, reader: str) -> None:
-        """Removes the reader's mark: what is unread on the stream is no longer counted for them."""
+        """Removes the reader's mark, so that unread events of the stream are no longer counted."""
 
     async def of_reader(self, reader: str) -> dict[str, Mark]:
-        """All marks of the reader, by stream."""
+        """Returns all marks of the reader, by stream."""

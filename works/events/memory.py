@@ -1,11 +1,11 @@
-"""Presence and leases of a single process, in its memory: they end with it, as they must."""
+"""Presence and leases of a single process, in memory. They end with the process, as they must."""
 
 import time
 
 
 class MemoryPresence:
     def __init__(self) -> None:
-        # Room -> user -> their connections.
+        # Room -> user -> connections of the user.
         self._rooms: dict[str, dict[str, set[str]]] = {}
 
     async def enter(self, room: str, user: str, connection: str) -> bool:
@@ -31,7 +31,7 @@ class MemoryPresence:
 
 class MemoryLeases:
     def __init__(self) -> None:
-        # Lease -> its holder, and until when by the monotonic clock.
+        # Lease -> its holder, and its end by the monotonic clock.
         self._leases: dict[str, tuple[str, float]] = {}
 
     async def hold(self, lease: str, holder: str, seconds: float) -> bool:

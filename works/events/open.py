@@ -1,4 +1,4 @@
-"""Opens the EventStore of a URL."""
+"""Opens the event store of a URL."""
 
 import re
 from pathlib import Path
@@ -12,15 +12,17 @@ _KNOWN = "sqlite:FILE, redis://HOST:PORT/NUMBER, rediss://HOST:PORT/NUMBER and u
 
 
 def open_events(settings: EventSettings, background: BackgroundTasks) -> EventStore:
-    """To be called on the running loop. What the store does beside it is among the tasks of `background`.
+    """Opens the event store. To be called on the running loop. Tasks of the store run in `background`.
 
-    Raises ValueError for an unknown scheme or a package that is not installed, OSError for a file that cannot be used.
+    Raises:
+        ValueError: the URL has an unknown scheme, or a package is not installed.
+        OSError: the file cannot be used.
     """
     url, keep = settings.events, settings.session_events
     scheme, _, path = url.partition(":")
     if scheme == "sqlite" and path:
         return SqliteEventStore(Path(path.removeprefix("//")), keep, background)
-    shown = re.sub(r"//[^/]*@", "//***@", url)  # without the password
+    shown = re.sub(r"//[^/]*@", "//***@", url)  # the URL without its password
     if scheme not in ("redis", "rediss", "unix") or not path.removeprefix("//"):
         raise ValueError(f"events {shown!r}: unknown; use {_KNOWN}")
     try:

@@ -1,4 +1,4 @@
-"""An EventStore is what one URL of events opens: one implementation of each interface, opened and closed together."""
+"""An EventStore has an implementation of each interface for one URL. They are opened and closed together."""
 
 from typing import Protocol
 
@@ -23,13 +23,13 @@ class EventStore(Protocol):
 
     @property
     def syncs(self) -> int:
-        """How often a disk of this machine was waited for; 0 where events are kept elsewhere."""
+        """How often the disk of this machine was waited for, or 0 when events are stored elsewhere."""
 
     async def sweep(self) -> None:
-        """Deletes expired streams that have no reader. To be called every minute or so. Raises OSError."""
+        """Deletes expired streams without a reader. To be called about every minute. Raises OSError."""
 
     async def check(self) -> None:
-        """Raises OSError unless an event can be written now."""
+        """Raises OSError when an event cannot be written now."""
 
     async def close(self) -> None:
-        """Writes what is not yet written, and lets go of the file or the connections."""
+        """Writes pending events and closes the file or the connections."""

@@ -67,7 +67,8 @@ def encode(image: Image, wanted: Format, source: PictureFormat) -> tuple[bytes, 
     form = source if wanted == "auto" else wanted
     if max(size_of(image)) > LONGEST_SIDE[form]:
         raise WorkError(
-            "too_many_pixels", f"a side of a {form} may have {LONGEST_SIDE[form]:,} pixels; request another format"
+            "too_many_pixels",
+            f"a side of a {form} may have at most {LONGEST_SIDE[form]:,} pixels; request another format",
         )
     if form == "jpeg" and has_alpha(image):
         image = on_white(image)

@@ -66,6 +66,7 @@ def check(header: ImageHeader, limits: ImageLimits) -> None:
 
 
 def check_size(what: str, size: tuple[int, int], limits: ImageLimits) -> None:
+    """Raises WorkError when ``size`` (width, height in pixels) exceeds a limit. ``what`` begins the message."""
     width, height = size
     if width * height > limits.max_pixels:
         raise WorkError(
@@ -74,7 +75,8 @@ def check_size(what: str, size: tuple[int, int], limits: ImageLimits) -> None:
         )
     if max(size) > limits.max_side:
         raise WorkError(
-            "too_many_pixels", f"{what} {width} x {height}; a side may have {limits.max_side:,} pixels (max_side)"
+            "too_many_pixels",
+            f"{what} {width} x {height}; a side may have at most {limits.max_side:,} pixels (max_side)",
         )
 
 

@@ -55,6 +55,7 @@ class BaseQueue:
         raise NotImplementedError
 
     def submit(self, task: Task) -> "asyncio.Future[Result]":
+        """As in WorkQueue. Raises Busy or ValueError."""
         if self._closing:
             raise Busy("server is restarting; try again", 1000)
         self._refuse()

@@ -149,6 +149,7 @@ class DaskCluster:
         return cls(client, answer_timeout)
 
     async def threads(self) -> int:
+        """As in Cluster. Raises ClusterLost."""
         try:
             async with asyncio.timeout(self._answer_timeout):
                 return sum((await self._client.nthreads()).values())
@@ -186,6 +187,7 @@ class DaskCluster:
             raise DecoderCrashed from None
 
     async def stop(self, keys: Iterable[str]) -> None:
+        """As in Cluster. Raises ClusterLost."""
         wanted = {(self._prefix, key) for key in keys}
         try:
             async with asyncio.timeout(self._answer_timeout):
@@ -260,7 +262,7 @@ async def _retire(worker: Worker, decoders: WorkerDecoders, drain: float) -> Non
     with suppress(TimeoutError, OSError, RuntimeError):
         async with asyncio.timeout(drain):
             # For Dask a task is still executing after its decoder has finished, until the worker has stored its result.
-            while worker.state.executing or decoders.at_work or worker.data:  # noqa: ASYNC110 - nor is it told when fetched
+            while worker.state.executing or decoders.at_work or worker.data:  # noqa: ASYNC110, Dask has no event for this
                 await asyncio.sleep(0.02)
         async with asyncio.timeout(_CLOSE):
             await worker.close_gracefully()

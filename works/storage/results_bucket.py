@@ -46,6 +46,7 @@ class BucketResults:
         return name
 
     def put_file(self, path: Path, suffix: str) -> str:
+        """As in ResultStore. Raises OSError."""
         name = new_name(suffix)
         if not stat.S_ISREG(path.lstat().st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -41,6 +41,7 @@ class FolderResults:
         return name
 
     def put_file(self, path: Path, suffix: str) -> str:
+        """As in ResultStore. Raises OSError."""
         name = new_name(suffix)
         if not stat.S_ISREG(path.lstat().st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -70,6 +71,7 @@ class FolderResults:
             raise
 
     def path(self, name: str) -> Path:
+        """Returns the path of a result. Raises FileNotFoundError for an invalid name."""
         if not NAME.fullmatch(name):
             raise FileNotFoundError(name)
         return self.folder / name

@@ -34,14 +34,14 @@ async def test_a_joined_room_and_any_conversation_may_be_named(rooms: JoinedRoom
         (lambda rooms: rooms.place("nowhere"), "not_found", "join 'nowhere' first"),
         (lambda rooms: rooms.addressee("send", "nowhere", None), "not_found", "join 'nowhere' first"),
         (lambda rooms: rooms.addressee("send", "", None), "not_found", "join '' first"),
-        (lambda rooms: rooms.addressee("send", None, None), "bad_message", "send: say either room or to"),
-        (lambda rooms: rooms.addressee("typing", "harbour", "bob"), "bad_message", "typing: say either room or to"),
+        (lambda rooms: rooms.addressee("send", None, None), "bad_message", "send: set either room or to"),
+        (lambda rooms: rooms.addressee("typing", "harbour", "bob"), "bad_message", "typing: set either room or to"),
         (lambda rooms: rooms.readable("room/nowhere"), "not_found", "join 'nowhere' first"),
         (lambda rooms: rooms.readable("chat/room/harbour"), "bad_message", "room/NAME"),
         (lambda rooms: rooms.readable("direct/"), "bad_message", "direct/NAME"),
         (lambda rooms: rooms.readable("direct/" + "b" * 201), "bad_message", "direct/NAME"),
-        (lambda rooms: rooms.check_join("harbour"), "bad_message", "joined already"),
-        (lambda rooms: rooms.check_join("vault"), "forbidden", "do not include 'vault'"),
+        (lambda rooms: rooms.check_join("harbour"), "bad_message", "already joined"),
+        (lambda rooms: rooms.check_join("vault"), "forbidden", "does not allow 'vault'"),
     ],
 )
 async def test_other_places_are_refused(
@@ -54,5 +54,5 @@ async def test_other_places_are_refused(
 
 async def test_no_more_rooms_than_the_limit_are_joined(rooms: JoinedRooms) -> None:
     rooms["market"] = rooms["harbour"]
-    with pytest.raises(WorkError, match=r"at most 2 rooms are joined at once \(chat_rooms\)"):
+    with pytest.raises(WorkError, match=r"at most 2 rooms may be joined \(chat_rooms\)"):
         rooms.check_join("station")

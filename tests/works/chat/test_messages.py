@@ -323,6 +323,6 @@ async def test_who_reads_a_room_too_slowly_to_have_it_all_is_told(tmp_path: Path
         chat, harbour, ear = chat_on(store), room("harbour"), Ear()
         await fill(store.broker, harbour.stream, 350, durable=True)
         fanout = await chat.fanout.open(harbour.stream, lambda event: event.data, ear)
-        with pytest.raises(OSError, match="no longer kept"):
+        with pytest.raises(OSError, match="no longer retained"):
             assert [text async for text in fanout.replay(0)] == []
         chat.fanout.leave(fanout, ear)

@@ -108,7 +108,7 @@ async def test_a_second_process_on_the_same_file_is_refused(tmp_path: Path) -> N
     with writer("sqlite", tmp_path) as process:
         assert process.stdout
         process.stdout.readline()
-        with pytest.raises(OSError, match=r"events\.db cannot be opened: another process uses it"):
+        with pytest.raises(OSError, match=r"events\.db cannot be opened: another process uses the file"):
             OPENERS["sqlite"](tmp_path, 100)
         process.stdout.readline()
     async with opened("sqlite", tmp_path) as store:

@@ -152,7 +152,7 @@ def test_no_metadata_is_in_the_result(format: str) -> None:
 @pytest.mark.parametrize("longest", [("jpeg", 65_501), ("webp", 16_384)])
 def test_a_side_longer_than_the_format_can_hold_is_refused(longest: tuple[PictureFormat, int]) -> None:
     form, side = longest
-    with pytest.raises(WorkError, match="ask for another format") as caught:
+    with pytest.raises(WorkError, match="request another format") as caught:
         encode(np.zeros((side, 1), np.uint8), form, "png")
     assert caught.value.code == "too_many_pixels"
     assert encode(np.zeros((side, 1), np.uint8), "png", "png")[1] == "png"

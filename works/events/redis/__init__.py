@@ -1,1 +1,1 @@
-"""The event store in Redis, shared by any number of server processes."""
+"""The event store in Redis, which any number of server processes may share."""

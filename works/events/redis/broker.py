@@ -1,4 +1,4 @@
-"""The Broker in Redis. What is written survives what Redis itself survives by its settings; a volatile stream too."""
+"""The Broker in Redis. Events are as durable as Redis is configured to be, also on a volatile stream."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -7,12 +7,14 @@ from works.events.redis.calls import RedisCalls
 from works.events.redis.scripts import begin_arguments
 from works.events.redis.subscriptions import RedisSubscriptions, events_of
 
-# What may wait to be written while Redis is away, in bytes; each event takes that much besides its data.
+# Most bytes of events that wait while Redis is unavailable, and the overhead that is counted for each event.
 _MOST_UNWRITTEN, _OVERHEAD = 64 << 20, 1000
 
 
 class RedisBroker:
-    """``keep``: how many events a stream holds; the oldest go first. ``prefix`` is that of the streams' channels."""
+    """``keep``: events that a stream retains; the oldest are dropped first. ``prefix``: of the names of the streams'
+    channels.
+    """
 
     def __init__(self, calls: RedisCalls, subscriptions: RedisSubscriptions, prefix: str, keep: int) -> None:
         self._calls, self._subscriptions, self._prefix, self._keep = calls, subscriptions, prefix, keep
@@ -25,9 +27,10 @@ class RedisBroker:
     async def append(
         self, stream: str, data: str, *, id: str | None = None, durable: bool = True, unless: Sequence[str] = ()
     ) -> int:
+        """As in Broker. Raises Fenced, OSError or ValueError."""
         size = len(data) + _OVERHEAD
         if self._unwritten + size > _MOST_UNWRITTEN:
-            raise OSError("events cannot be written: too much is waiting to be")
+            raise OSError("events cannot be written: the buffer for unwritten events is full")
         self._unwritten += size
         try:
             offset = await self._calls.call(
@@ -44,7 +47,7 @@ class RedisBroker:
         finally:
             self._unwritten -= size
         if offset < 0:
-            raise ValueError("a volatile stream takes no ids")
+            raise ValueError("id and unless need a durable stream")
         if not offset:
             raise Fenced(f"{stream} has one of {', '.join(unless)}")
         return int(offset)
@@ -65,7 +68,7 @@ class RedisBroker:
         await self._calls.call("expire", *begin_arguments(stream), "" if seconds is None else seconds)
 
     async def _read(self, stream: str, after: int, limit: int) -> tuple[str, int, list[Event]]:
-        """The stream's epoch, its head and the events."""
-        first = min(max(after, 0) + 1, 2**63)  # Redis takes no larger number
+        """Returns the epoch of the stream, its last offset and the events."""
+        first = min(max(after, 0) + 1, 2**63)  # Redis accepts no larger number
         answer = await self._calls.call("read", stream, f"{first}-0", limit, done="read")
         return answer[0], answer[1], events_of(answer)

@@ -1,7 +1,8 @@
-"""The calls of one process to Redis, one after another: those made while one round trip is under way go out together.
+"""The calls of one process to Redis, in order. Calls that are made during a round trip are sent together in the next
+one.
 
-A call whose answer is lost is made again, before any later one, until its caller's patience ends. That is why every
-script gives the same answer when it is sent twice, and why order is kept through an outage.
+A call whose answer is lost is sent again before all later calls, until its caller's patience ends. So the order is kept
+during an outage. Every script gives the same answer when it is sent twice.
 """
 
 import asyncio
@@ -14,9 +15,9 @@ from typing import Any
 
 from works.background import BackgroundTasks
 
-# Calls in one round trip: enough to fill it, and few enough that their answers, read whole, stay small.
+# Most calls in one round trip: enough to fill it, few enough that all answers, which are read together, stay small.
 _GROUP = 256
-# Seconds between attempts while Redis does not answer: the first, and the longest.
+# Seconds between attempts while Redis does not answer: the first pause and the longest.
 _PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 Argument = str | int | float
@@ -24,7 +25,7 @@ Argument = str | int | float
 
 @dataclass(eq=False, slots=True)
 class RedisCall:
-    """One script with its arguments. The caller may cancel ``done``; then the call is not made again."""
+    """A script with its arguments. The caller may cancel ``done``; then the call is not sent again."""
 
     script: str
     arguments: tuple[bytes | int | float, ...]
@@ -32,10 +33,10 @@ class RedisCall:
 
 
 class RedisCalls:
-    """``execute`` returns the answer to each of some calls, in order, an OSError where there is none.
+    """``execute`` returns the answer of each call, in order, with an OSError for each call without an answer.
 
-    ``patience``: seconds after which a caller gets an OSError. ``process`` names this process among those that share
-    Redis. ``fault`` is why Redis last gave no answer.
+    ``patience``: seconds after which a caller gets an OSError. ``process``: a name of this process, unique in this
+    Redis. ``fault``: why Redis last gave no answer.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class RedisCalls:
         self._sender = background.start("event sender", self._send_all)
 
     def new_id(self) -> str:
-        """A name for a call, which no other call of any process has."""
+        """Returns a name for a call that no other call of any process has."""
         return f"~{self.process}:{next(self._numbers)}"
 
     async def call(self, script: str, *arguments: Argument, forever: bool = False, done: str = "written") -> Any:
-        """The answer. Raises OSError when there is none in time; with ``forever`` it waits without an end."""
+        """Returns the answer. Raises OSError when there is none in time. With ``forever`` it waits without a limit."""
         future = self.send(script, *arguments)
         try:
             async with asyncio.timeout(None if forever else self.patience):
@@ -70,10 +71,13 @@ class RedisCalls:
             raise OSError(f"events cannot be {done}: {self.fault}") from None
 
     def send(self, script: str, *arguments: Argument) -> "asyncio.Future[Any]":
-        """As ``call``, but its place in the order is taken now. It is tried until the future is cancelled."""
+        """Queues a call like ``call``, immediately and without waiting. It is tried until the future is cancelled.
+
+        Raises OSError when the store is closed.
+        """
         if self._closed:
-            raise OSError("the event log is closed")
-        # Encoded here, so that the caller gets the ValueError of a string that cannot be.
+            raise OSError("the event store is closed")
+        # Encoded here, so that the caller gets the ValueError of a string that cannot be encoded.
         encoded = tuple(each.encode() if isinstance(each, str) else each for each in arguments)
         call = RedisCall(script, encoded, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
@@ -82,7 +86,7 @@ class RedisCalls:
         return call.done
 
     async def close(self) -> None:
-        """Accepts no more, and waits for what is under way as long as patience lasts."""
+        """Accepts no more calls, and waits for pending ones until their patience ends."""
         self._closed = True
         try:
             async with asyncio.timeout(self.patience):
@@ -94,11 +98,11 @@ class RedisCalls:
         for call in self._waiting:
             if not call.done.done():
                 call.done.set_exception(OSError(f"events cannot be written: {self.fault}"))
-                call.done.exception()  # marked as retrieved: the caller may have gone
+                call.done.exception()  # marks the exception as retrieved, because the caller may have gone
 
     async def _send_all(self) -> None:
         pause = _PAUSE
-        if self._waiting:  # it was started again
+        if self._waiting:  # the task was started again
             self._wake.set()
         while True:
             await self._wake.wait()
@@ -112,7 +116,7 @@ class RedisCalls:
             self._idle.set()
 
     async def _send_group(self) -> bool:
-        """Makes the calls that have waited longest; False when one of them has to be made again."""
+        """Sends the oldest calls. Returns False when some of them must be sent again."""
         # They stay in the queue until they are answered, so that ``close`` finds them there.
         oldest = list(itertools.islice(self._waiting, _GROUP))
         group = [call for call in oldest if not call.done.done()]

@@ -1,6 +1,6 @@
-"""The two connections of a process to Redis: one for its calls, one on which it receives what is published.
+"""The two connections of a process to Redis: one for its calls, one for published events.
 
-The only file that imports the driver.
+This is the only file that imports the driver.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ from works.events.redis.scripts import DIGESTS, SCRIPTS
 
 
 def make_pool(url: str) -> ConnectionPool:
-    """What makes connections to Redis at that URL; it does not connect yet. Raises ValueError for an invalid URL."""
-    # We look at the clock ourselves: redis-py's timeout for sending is asyncio.wait_for, which before Python 3.12
-    # may swallow a cancellation, and sends in a task of its own, a moment later.
+    """Returns the driver's client for this URL. It does not connect yet. Raises ValueError for an invalid URL."""
+    # The driver's own timeouts are not used. Its timeout for sending is asyncio.wait_for, which may swallow a
+    # cancellation before Python 3.12, and which sends in a separate task, a moment later.
     always = {"protocol": 2, "decode_responses": True, "socket_timeout": None}
     pool = ConnectionPool.from_url(url, **always)
-    pool.connection_kwargs |= always  # also where the URL sets another
+    pool.connection_kwargs |= always  # overrides a value in the URL
     return pool
 
 
 def database_of(pool: ConnectionPool) -> int:
-    """The number of the database that the URL names."""
+    """The number of the database in the URL."""
     return int(pool.connection_kwargs.get("db", 0))
 
 
 class CallConnection:
-    """The connection by which calls are made; it is made again after it broke. ``answer``: seconds for Redis to
-    connect, and to answer a group of calls.
+    """The connection for calls. After an error it is opened again. ``answer``: seconds to connect, and to answer a
+    group of calls.
 
-    When a call is cancelled the driver disconnects, so its late answer is never read as that of another call.
+    When a call is cancelled, the driver disconnects. So a late answer is never taken for that of another call.
     """
 
     def __init__(self, pool: ConnectionPool, answer: float) -> None:
@@ -42,7 +42,9 @@ class CallConnection:
         self._connection: AbstractConnection | None = None
 
     async def execute(self, calls: Sequence[RedisCall]) -> list[Any]:
-        """The answer to each call, an OSError where there is none: that call may have been executed all the same."""
+        """Returns the answer of each call. An OSError means that there was no answer, although the call may have been
+        executed.
+        """
         answers: list[Any] = []
         try:
             async with asyncio.timeout(self._answer):
@@ -51,7 +53,7 @@ class CallConnection:
                 await connection.send_packed_command(connection.pack_commands(commands))
                 while len(answers) < len(calls):
                     answers.append(await _read_answer(connection))
-        except (RedisError, OSError, ValueError) as error:  # ValueError: what came was not of Redis
+        except (RedisError, OSError, ValueError) as error:  # ValueError: the received data were not Redis's protocol
             await self.close()
             fault = OSError(str(error) or f"Redis has not answered for {self._answer:g} s")
             answers += [fault] * (len(calls) - len(answers))
@@ -63,7 +65,7 @@ class CallConnection:
             self._connection = None
 
     async def _connect(self) -> AbstractConnection:
-        """With the scripts, which Redis may have forgotten."""
+        """Connects and loads the scripts, because Redis may have been restarted without them."""
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
@@ -74,30 +76,34 @@ class CallConnection:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self._connection = connection  # not before it has the scripts
+        self._connection = connection  # the connection is used only after the scripts are loaded
         return connection
 
 
 async def _read_answer(connection: AbstractConnection) -> Any:
-    """An OSError when Redis refuses: its disk or its memory is full, it is loading, or no longer the master."""
+    """Returns the OSError for a refusal of Redis: its disk or memory is full, it is loading, or it is no longer the
+    master.
+    """
     try:
         return await connection.read_response(timeout=math.inf)
     except NoScriptError:
         raise  # the scripts were flushed; the next connection loads them again
     except ResponseError as error:
-        return OSError(str(error).partition(" script: ")[0])  # without the line of our script
+        return OSError(str(error).partition(" script: ")[0])  # without the line number in the script
 
 
 class ChannelConnection:
-    """The connection on which this process receives what is published. A stream's channel is its name after the
-    prefix. ``answer``: seconds for Redis to connect. Each method raises OSError."""
+    """The connection for published events. Each method raises OSError.
+
+    The channel of a stream has the stream's name after the prefix. ``answer``: seconds for Redis to connect.
+    """
 
     def __init__(self, pool: ConnectionPool, prefix: str, answer: float) -> None:
         self._pool, self._prefix, self._answer = pool, prefix, answer
         self._connection: AbstractConnection | None = None
 
     async def open(self) -> None:
-        """Connects again; no stream is subscribed."""
+        """Connects again. Then no stream is subscribed. Raises OSError."""
         try:
             connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             async with asyncio.timeout(self._answer):
@@ -107,7 +113,9 @@ class ChannelConnection:
         self._connection = connection
 
     async def change(self, add: set[str], drop: set[str]) -> None:
-        """Subscribes some streams and unsubscribes others. With neither it pings, so that Redis sends something."""
+        """Subscribes some streams and unsubscribes others. Without streams it sends a ping, so that Redis answers
+        something.
+        """
         for command, streams in (("SUBSCRIBE", add), ("UNSUBSCRIBE", drop)):
             if streams:
                 await self._send(command, *(self._prefix + stream for stream in streams))
@@ -115,7 +123,11 @@ class ChannelConnection:
             await self._send("PING")
 
     async def next(self) -> tuple[str, str, str]:
-        """What Redis sends next: its kind, the stream and the message; all empty for the answer to a ping."""
+        """Returns the next message of Redis: its kind, the stream and the data. All three are empty for the answer to a
+        ping.
+
+        Raises OSError when the connection is lost.
+        """
         assert self._connection
         try:
             reply = await self._connection.read_response(timeout=math.inf)
@@ -131,7 +143,8 @@ class ChannelConnection:
             self._connection = None
 
     async def _send(self, *command: str) -> None:
-        if self._connection and self._connection.is_connected:  # else it would connect by itself
+        # without a connection, the driver would connect by itself
+        if self._connection and self._connection.is_connected:
             try:
                 await self._connection.send_packed_command(self._connection.pack_command(*command))
             except RedisError as error:

@@ -1,4 +1,4 @@
-"""Leases in Redis, by its clock."""
+"""Leases in Redis, with the clock of Redis."""
 
 from works.events.redis.calls import RedisCalls
 

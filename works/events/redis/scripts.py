@@ -1,26 +1,26 @@
-"""What an event store does inside Redis: Lua scripts, each of them atomic.
+"""The operations of the event store inside Redis: Lua scripts, each of them atomic.
 
-Each may be sent again when its answer was lost: it then does nothing more and gives the same answer. Time is that of
-the Redis server, in seconds. Keys, all of them beginning with ``sluice:``
+A script may be sent again when its answer was lost. Then it changes nothing more and returns the same answer. Times are
+those of the Redis server, in seconds. All keys begin with ``sluice:``:
 
     stream:NAME   hash: epoch, head, volatile, expires (present only after ``expire`` with a time)
-    events:NAME   stream of the events kept, with ids OFFSET-0 and the fields d(ata) and i(d)
-    ids:NAME      hash: the ids of the events kept -> offset
-    readers:NAME  sorted set: processes that have subscribed to the stream, until when
-    marked:NAME   set of the readers that have a mark on it
+    events:NAME   stream of the retained events, with ids OFFSET-0 and the fields d(ata) and i(d)
+    ids:NAME      hash: id of a retained event -> offset
+    readers:NAME  sorted set: processes that subscribe to the stream, by the end of their subscription
+    marked:NAME   set of the readers that have a mark on the stream
     marks:READER  hash: stream -> offset
-    due           sorted set: streams to be deleted, when
-    room:ROOM     sorted set: users, until when
-    there:LENGTH:ROOM:USER  sorted set: the user's connections in the room, until when
-    turn:LENGTH:ROOM:USER   the call that brought the user in or out
+    due           sorted set: streams that will be deleted, by the time
+    room:ROOM     sorted set: users, by the end of their presence
+    there:LENGTH:ROOM:USER  sorted set: the user's connections in the room, by the end of their presence
+    turn:LENGTH:ROOM:USER   the call with which the user entered or left
     lease:NAME    string: its holder
 """
 
 import hashlib
 import secrets
 
-# Seconds that an unused volatile stream, or one without events, is kept unless it expires: as long as results are kept
-# by default, as the events of such streams are about results.
+# Seconds that an unused volatile stream, or one without events, is retained unless it expires. This is the default
+# lifetime of results, because the events of such streams are about results.
 _UNCLAIMED = 86_400.0
 
 _COMMON = """
@@ -73,7 +73,7 @@ redis.call('PUBLISH', channel, epoch .. ' ' .. head .. ' ' .. data)
 return head
 """
 
-# The epoch and the head. A process that is named counts as a reader of the stream for so many seconds.
+# Returns the epoch and the head. A process that is named counts as a reader of the stream for this many seconds.
 _POSITION = """
 local name, process, seconds = ARGV[1], ARGV[4], ARGV[5]
 local epoch, head = begin(name, ARGV[2], ARGV[3])
@@ -86,7 +86,7 @@ return {epoch, head}
 
 _STOP_READING = "return redis.call('ZREM', key('readers', ARGV[1]), ARGV[2])"
 
-# The epoch, '' for a stream that does not exist, the head, and of each event its id in Redis and its data.
+# Returns the epoch ('' when there is no such stream), the head, and of each event its id in Redis and its data.
 _READ = """
 local name = ARGV[1]
 local found = redis.call('HMGET', key('stream', name), 'epoch', 'head')
@@ -139,7 +139,8 @@ if volatile or head == 0 then unclaimed(name, ARGV[3]) else redis.call('ZREM', '
 return 0
 """
 
-# Looks at some of the streams that are due, after so many: how many it saw, and how many of them have readers and stay.
+# Checks up to this many due streams, after skipping some. Returns how many it checked, and how many of them have
+# readers and stay.
 _SWEEP = """
 local time, stay = now(), 0
 local names = redis.call('ZRANGEBYSCORE', 'sluice:due', '-inf', time, 'LIMIT', ARGV[1], ARGV[2])
@@ -227,10 +228,10 @@ SCRIPTS = {
     "release": _COMMON + _RELEASE,
     "check": _CHECK,
 }
-# By which Redis knows a script that it has loaded.
+# The hash by which Redis knows a loaded script.
 DIGESTS = {name: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for name, script in SCRIPTS.items()}
 
 
 def begin_arguments(stream: str) -> tuple[str, str, float]:
-    """The first arguments of every script that begins a stream which does not exist: its name, epoch and lifetime."""
+    """Returns the first arguments of every script that may start a stream: its name, epoch and lifetime."""
     return stream, secrets.token_hex(8), _UNCLAIMED

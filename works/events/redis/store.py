@@ -1,4 +1,4 @@
-"""The EventStore in Redis, shared by any number of server processes that are one service."""
+"""The EventStore in Redis. All server processes that share it are one service."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from works.events.redis.marks import RedisMarks
 from works.events.redis.presence import RedisPresence
 from works.events.redis.subscriptions import RedisSubscriptions
 
-# Streams looked at in one step of a sweep.
+# Streams that are checked in one step of a sweep.
 _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class RedisTimeouts:
-    """In seconds.
+    """Timeouts, in seconds.
 
-    ``answer``: for Redis to connect, and to answer a group of calls; far more than it needs, less than ``patience``.
-    ``patience``: after which a caller gets an OSError: long enough for a restart of Redis or a failover, and short
-    enough to tell a person who waits.
-    ``present``: after which the presence and the subscriptions of a process that has died are forgotten.
+    ``answer``: for Redis to connect, and to answer a group of calls. Much more than it needs, and less than
+    ``patience``. ``patience``: after which a caller gets an OSError. Long enough for a restart or failover of Redis,
+    and short enough for a person who waits. ``present``: after which presence and subscriptions of a dead process are
+    forgotten.
     """
 
     answer: float = 3.0
@@ -36,9 +36,9 @@ TIMEOUTS = RedisTimeouts()
 
 
 class RedisEventStore:
-    """``keep``: how many events a stream holds; the oldest go first.
+    """``keep``: events that a stream retains; the oldest are dropped first.
 
-    Raises ValueError for an invalid URL. Redis may be away; then the first call raises OSError.
+    Raises ValueError for an invalid URL. Redis may be unavailable; then the first call raises OSError.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RedisEventStore:
         await self._connection.close()
 
     async def _refresh(self) -> None:
-        """Keeps what this process has entered and what it reads from expiring."""
+        """Renews this process's presence and subscriptions, so that they do not expire."""
         while True:
             await asyncio.sleep(self._interval)
             self._subscriptions.refresh()

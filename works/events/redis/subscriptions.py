@@ -1,8 +1,7 @@
-"""The streams that this process reads: what is published on them is received once and is in memory for all readers.
+"""The streams that this process reads. A published event is received once and kept in memory for all readers.
 
-Nothing depends on receiving everything. The position of a stream is looked up when a reader begins, when Redis has
-confirmed the subscription of its channel, thus after each interruption, and at every refresh; what was not received is
-read from Redis.
+Published events may get lost. So the position of a stream is requested when a reader starts, when Redis has confirmed
+the subscription, which includes every reconnect, and at every refresh. Missed events are read from Redis.
 """
 
 import asyncio
@@ -20,9 +19,9 @@ from works.events.redis.calls import RedisCalls
 from works.events.redis.connection import ChannelConnection
 from works.events.redis.scripts import begin_arguments
 
-# Newest events of a stream kept in memory, and events in one batch.
+# Newest events of a stream in memory, which is also the largest list of events that is yielded.
 _TAIL = 256
-# Seconds between pings, and seconds without anything from Redis after which the connection is taken to be dead.
+# Seconds between pings, and seconds without data from Redis after which the connection counts as dead.
 _PING, _SILENCE = 3.0, 10.0
 # Seconds between attempts to connect.
 _PAUSE = 0.25
@@ -30,9 +29,9 @@ _PAUSE = 0.25
 
 @dataclass(eq=False, slots=True)
 class FollowedStream:
-    """A stream that is read. ``epoch`` is empty until it was looked up.
+    """A stream that is read. ``epoch`` is empty until the position is known.
 
-    ``lost``: it has begun again, or lost its newest events; a reader that comes now gets another FollowedStream.
+    ``lost``: the stream was started again or has lost its newest events. New readers get another FollowedStream.
     """
 
     name: str
@@ -46,19 +45,21 @@ class FollowedStream:
 
 
 def events_of(answer: list[Any]) -> list[Event]:
-    """The events in the answer of the script ``read``."""
+    """Returns the events in the answer of the script ``read``."""
     return [Event(int(id[:-2]), data) for id, data in zip(answer[2::2], answer[3::2], strict=True)]
 
 
 class RedisSubscriptions:
-    """``present``: seconds for which this process counts as a reader of a stream after each look-up."""
+    """``present``: seconds for which this process counts as a reader of a stream after each request for its
+    position.
+    """
 
     def __init__(
         self, calls: RedisCalls, channels: ChannelConnection, present: float, background: BackgroundTasks
     ) -> None:
         self._calls, self._channels, self._present = calls, channels, present
         self._streams: dict[str, FollowedStream] = {}
-        # The streams whose channels are subscribed on this connection; None while there is none.
+        # Streams whose channels are subscribed on the current connection, or None without a connection.
         self._subscribed: set[str] | None = None
         self._changed = asyncio.Event()
         self._tasks = [
@@ -67,7 +68,7 @@ class RedisSubscriptions:
         ]
 
     async def subscribe(self, stream: str, after: int) -> AsyncIterator[list[Event]]:
-        """As a Broker does; while Redis is away it waits."""
+        """Subscribes as in Broker. While Redis is unavailable it waits. Raises PositionLost."""
         state = self._streams.get(stream)
         if state is None:
             state = self._streams[stream] = FollowedStream(stream)
@@ -80,7 +81,7 @@ class RedisSubscriptions:
                     await state.changed.wait()
                 events = await self._read(state, after)
                 if not events or events[0].offset != after + 1:
-                    raise PositionLost(f"events after {after} are no longer kept")
+                    raise PositionLost(f"events after {after} are no longer retained")
                 after = events[-1].offset
                 yield events
         finally:
@@ -89,20 +90,22 @@ class RedisSubscriptions:
                 self._leave(state)
 
     def refresh(self) -> None:
-        """Finds out what was missed, and tells Redis that this process still reads its streams."""
+        """Requests the position of each stream. This finds missed events, and tells Redis that this process still reads
+        them.
+        """
         for state in self._streams.values():
             if state.lookup is None:
                 self._look_up(state)
 
     async def close(self) -> None:
-        """To be called when the calls are closed."""
+        """Ends the tasks and the connection. To be called after the calls are closed."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._channels.close()
 
     async def _read(self, state: FollowedStream, after: int) -> list[Event]:
-        """The next events; none when they cannot be had."""
+        """Returns the next events, or none when they cannot be read."""
         limit = min(_TAIL, state.head - after)
         if state.lost or limit <= 0:
             return []
@@ -121,18 +124,20 @@ class RedisSubscriptions:
         if state.name not in self._streams:
             with suppress(OSError):  # the store is closed
                 leaving = self._calls.send("stop reading", state.name, self._calls.process)
-                # Not for longer: Redis forgets a reader that does not refresh.
+                # Redis forgets a reader that does not refresh, so there is no need to wait longer
                 asyncio.get_running_loop().call_later(self._calls.patience, leaving.cancel)
 
     def _look_up(self, state: FollowedStream) -> "asyncio.Future[Any]":
-        """Finds the stream's position, and tells Redis that this process reads it."""
+        """Requests the stream's position, and tells Redis that this process reads it."""
         found = self._calls.send("position", *begin_arguments(state.name), self._calls.process, self._present)
         state.lookup = found
         found.add_done_callback(partial(self._take_position, state, state.head))
         return found
 
     def _take_position(self, state: FollowedStream, known: int, found: "asyncio.Future[Any]") -> None:
-        """``known``: the head when the call was made. What was received since may be newer than the answer."""
+        """``known``: the head when the call was made. Events that were received since then may be newer than the
+        answer.
+        """
         if state.lookup is found:
             state.lookup = None
         if found.cancelled() or found.exception():
@@ -176,7 +181,7 @@ class RedisSubscriptions:
     async def _receive(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            with suppress(OSError, ValueError):  # Redis is away, or a message was not one of ours
+            with suppress(OSError, ValueError):  # Redis is unavailable, or a message was not from Sluice
                 await self._channels.open()
                 self._subscribed = set()
                 self._changed.set()
@@ -193,7 +198,7 @@ class RedisSubscriptions:
             await asyncio.sleep(_PAUSE)
 
     async def _keep_subscribed(self) -> None:
-        """Keeps the channels that are subscribed the same as the streams that are read."""
+        """Keeps the subscribed channels equal to the streams that are read."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PING):
@@ -203,5 +208,5 @@ class RedisSubscriptions:
                 wanted = set(self._streams)
                 add, drop = wanted - self._subscribed, self._subscribed - wanted
                 self._subscribed = wanted
-                with suppress(OSError):  # then ``_receive`` finds that the connection is gone
+                with suppress(OSError):  # then ``_receive`` notices that the connection is lost
                     await self._channels.change(add, drop)

@@ -1,8 +1,8 @@
-"""The Broker in one SQLite file: commits grouped, on the loop, and the disk waited for in a thread.
+"""The Broker in one SQLite file. Commits are grouped and run on the loop; waiting for the disk runs in a thread.
 
-While the disk makes a group durable the next one collects, so a thousand durable appends at once cost a few fsyncs.
-Volatile events have their offset at once and are written with the next group, at the latest after half a second. The
-newest events of a stream in use are in memory too, so a reader who keeps up never waits for the file.
+While the disk makes a group durable, the next group collects. So a thousand concurrent durable appends need only a few
+fsyncs. A volatile event has its offset immediately and is written with the next group, at most half a second later. The
+newest events of each stream in use are also in memory, so a reader without a backlog never waits for the file.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from works.events.sqlite.disk import Disk
 from works.events.sqlite.streams import StreamCache
 from works.events.sqlite.tables import TAIL, PendingWrite, StoredStream, os_errors
 
-# Seconds after which volatile events are written, and how many wait at most, also while the disk is full.
+# Seconds after which volatile events are written, and how many may wait, for example while the disk is full.
 _LINGER = 0.5
 _MOST_UNWRITTEN = 10_000
 
 
 class SqliteBroker:
-    """``keep``: how many events a stream holds; the oldest go first."""
+    """``keep``: events that a stream retains; the oldest are dropped first."""
 
     def __init__(self, disk: Disk, streams: StreamCache, keep: int, background: BackgroundTasks) -> None:
         self._disk, self._database, self._streams, self._keep = disk, disk.database, streams, keep
@@ -39,9 +39,10 @@ class SqliteBroker:
     async def append(
         self, stream: str, data: str, *, id: str | None = None, durable: bool = True, unless: Sequence[str] = ()
     ) -> int:
+        """As in Broker. Raises Fenced, OSError or ValueError."""
         state = self._streams.get(stream)
         if self._closing:
-            raise OSError("the event log is closed")
+            raise OSError("the event store is closed")
         if not (durable or state.head or state.unwritten):
             state.volatile = True
         if not state.volatile:
@@ -51,13 +52,13 @@ class SqliteBroker:
             self._urgent.set()
             return await done
         if id is not None or unless:
-            raise ValueError("a volatile stream takes no ids")
+            raise ValueError("id and unless need a durable stream")
         event = Event(state.head + 1, data)
         state.add(event)
         state.unwritten += 1
         self._group.append(PendingWrite(stream, state, data, offset=event.offset, durable=durable))
         if durable and not await self._commit():
-            raise OSError("the event is not yet written")
+            raise OSError("the event could not be written yet")
         elif state.unwritten >= TAIL // 2:
             self._urgent.set()
         return event.offset
@@ -70,6 +71,7 @@ class SqliteBroker:
         return await self._read(stream, self._streams.get(stream), after, limit)
 
     async def subscribe(self, stream: str, after: int) -> AsyncIterator[list[Event]]:
+        """As in Broker. Raises PositionLost."""
         state = self._streams.get(stream)
         state.readers += 1
         try:
@@ -79,7 +81,7 @@ class SqliteBroker:
                     await state.changed.wait()
                 events = await self._read(stream, state, after, TAIL)
                 if state.lost or not events or events[0].offset != after + 1:
-                    raise PositionLost(f"events after {after} are no longer kept")
+                    raise PositionLost(f"events after {after} are no longer retained")
                 after = events[-1].offset
                 yield events
         finally:
@@ -91,7 +93,7 @@ class SqliteBroker:
             tables.expire(self._database, stream, self._streams.get(stream), at)
 
     async def sweep(self) -> None:
-        """Deletes expired streams that have no reader, after all that waits was written. Raises OSError."""
+        """Writes pending events, then deletes expired streams without a reader. Raises OSError."""
         await self._commit()
         with os_errors():
             due = tables.due(self._database, time.time())
@@ -102,7 +104,7 @@ class SqliteBroker:
             await asyncio.sleep(0)
 
     async def close(self) -> bool:
-        """Accepts no more events and writes those that wait; False when they could not be written."""
+        """Accepts no more events and writes the pending ones. Returns False when they cannot be written."""
         self._closing = True
         self._writer.cancel()
         await asyncio.gather(self._writer, return_exceptions=True)
@@ -116,8 +118,8 @@ class SqliteBroker:
             skip = after + 1 - state.tail[0].offset
             return list(state.tail)[skip : skip + limit]
         if state.volatile and state.unwritten and not await self._commit():
-            return []  # the file does not yet have all events of this stream
-        await asyncio.sleep(0)  # a reader who is far behind does not keep the loop to itself
+            return []  # the file does not have all events of this stream yet
+        await asyncio.sleep(0)  # lets other code of the loop run while a reader has a long backlog
         with os_errors("read"):
             return tables.read_events(self._database, stream, after, limit)
 
@@ -133,11 +135,13 @@ class SqliteBroker:
                 await asyncio.sleep(_LINGER)
 
     async def _commit(self) -> bool:
-        """Writes all that waits; False when it could not. Goes on when its caller is cancelled: others wait for it."""
+        """Writes all pending events and returns whether it worked. It continues when its caller is cancelled, because
+        others wait.
+        """
         return await asyncio.shield(asyncio.create_task(self._write_group()))
 
     async def _write_group(self) -> bool:
-        """When the group cannot be written, its volatile events go on waiting and its durable ones are refused."""
+        """When the group cannot be written, its volatile events stay pending and its durable ones are refused."""
         async with self._committing:
             group, self._group = self._group, []
             if not group:
@@ -148,7 +152,7 @@ class SqliteBroker:
             except OSError as error:
                 self._put_back(group, error)
                 return False
-            except Exception as error:  # tried again, the same would come of it: nobody is to wait for that
+            except Exception as error:  # A repetition would fail the same way, so no caller should wait for it.
                 self._drop(group, OSError(f"not written: {error}"))
                 raise
             try:
@@ -162,7 +166,9 @@ class SqliteBroker:
             return not failed
 
     def _written(self, group: list[PendingWrite], offsets: list[int], failed: OSError | None) -> None:
-        """``failed``: they are in the file, but might not survive a power cut, so their callers get that error."""
+        """Completes the writes. ``failed``: they are in the file but may not survive a power cut, so their callers get
+        this error.
+        """
         for write, offset in zip(group, offsets, strict=True):
             write.stream.unwritten -= 1
             if write.done is None:
@@ -184,7 +190,7 @@ class SqliteBroker:
             if write.done and not write.done.done():
                 write.done.set_exception(error)
         for name in {write.name for write in group if write.done is None}:
-            self._streams.begin_again(name)  # its events were broadcast, and are not in the file
+            self._streams.begin_again(name)  # its events were sent to readers, but are not in the file
 
     def _put_back(self, group: list[PendingWrite], error: OSError) -> None:
         for write in group:

@@ -1,7 +1,8 @@
-"""The slow half of an event store's SQLite file: making commits survive a power cut, and folding the WAL into the file.
+"""The slow operations on an event store's SQLite file: making commits survive a power cut, and checkpoints.
 
-Both wait for the disk, so both run in a thread. Everything else does not, and runs on the loop: a thread that asks
-for the interpreter's lock beside a busy loop waits for milliseconds each time, and a commit asks some thirty times.
+A checkpoint copies the WAL (SQLite's write-ahead log) into the file. Both operations wait for the disk, so both run in
+a thread. All other operations run on the loop. A thread would wait for the interpreter's lock for milliseconds while
+the loop is busy, and a commit requests the lock some thirty times.
 """
 
 import asyncio
@@ -15,12 +16,12 @@ from pathlib import Path
 
 from works.events.sqlite import tables
 
-# The WAL is folded into the file when it has grown to this: SQLite's own default, 1,000 pages of 4 KiB.
+# Size of the WAL from which it is copied into the file: SQLite's default, 1,000 pages of 4 KiB.
 _LONGEST_WAL = 4_096_000
 
 
 class Disk:
-    """Of a file that only one process may use at a time. Raises OSError when another one does.
+    """The file of an event store. Only one process may use it at a time. Raises OSError when another process does.
 
     ``database`` is the connection for the loop. ``syncs`` counts how often the disk was waited for.
     """
@@ -29,7 +30,7 @@ class Disk:
         self.syncs = 0
         self._fold_lock = asyncio.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Never closed before the connections are: closing any descriptor of the file drops SQLite's own locks on it.
+        # Closed after the connections, because closing any descriptor of the file drops SQLite's own locks on it.
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,18 +39,20 @@ class Disk:
             self._wal = os.open(f"{path}-wal", os.O_RDONLY)
         except (OSError, sqlite3.Error) as error:
             os.close(self._file)
-            raise OSError("another process uses it" if isinstance(error, BlockingIOError) else str(error)) from error
+            raise OSError(
+                "another process uses the file" if isinstance(error, BlockingIOError) else str(error)
+            ) from error
         self._thread = ThreadPoolExecutor(1, "sluice-events")
 
     async def sync(self) -> None:
-        """What is committed survives a power cut when this returns. Raises OSError."""
+        """Returns when all commits would survive a power cut. Raises OSError."""
         self.syncs += 1
         await asyncio.get_running_loop().run_in_executor(self._thread, os.fsync, self._wal)
 
     async def fold(self) -> None:
-        """Folds a WAL that has grown long into the file. What fails is tried again by the next call.
+        """Copies a long WAL into the file. The next call repeats what fails.
 
-        Raises OSError when the WAL cannot be looked at.
+        Raises OSError when the size of the WAL cannot be read.
         """
         async with self._fold_lock:
             if os.fstat(self._wal).st_size > _LONGEST_WAL:
@@ -58,7 +61,7 @@ class Disk:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Within, a small write without a group: not while the WAL is folded, which locks the file. Raises OSError."""
+        """A block for a small write without a group. It excludes checkpoints, which lock the file. Raises OSError."""
         async with self._fold_lock:
             with tables.os_errors():
                 yield

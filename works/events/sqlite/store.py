@@ -13,7 +13,9 @@ from works.events.sqlite.tables import os_errors
 
 
 class SqliteEventStore:
-    """``keep``: how many events a stream holds; the oldest go first. Raises OSError when the file cannot be used."""
+    """``keep``: events that a stream retains; the oldest are dropped first. Raises OSError when the file cannot be
+    used.
+    """
 
     def __init__(self, path: Path, keep: int, background: BackgroundTasks | None = None) -> None:
         try:

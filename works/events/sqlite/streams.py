@@ -1,4 +1,4 @@
-"""The streams in use, in memory: the broker and the marks of one file share them."""
+"""The streams in use, in memory. The broker and the marks of a file share them."""
 
 import secrets
 import sqlite3
@@ -6,8 +6,8 @@ import sqlite3
 from works.events.sqlite import tables
 from works.events.sqlite.tables import StoredStream, os_errors
 
-# Streams in memory, more than one process has connections; beyond this many, those without a reader and without
-# unwritten events are dropped from it.
+# Streams in memory. The limit is higher than the connections of a process. Beyond it, streams without readers and
+# without unwritten events are removed from memory.
 _MOST = 20_000
 
 
@@ -17,7 +17,7 @@ class StreamCache:
         self._streams: dict[str, StoredStream] = {}
 
     def get(self, name: str) -> StoredStream:
-        """The stream from memory or from the file; one that does not exist begins. Raises OSError."""
+        """Returns the stream from memory or from the file. A stream that does not exist is started. Raises OSError."""
         stream = self._streams.get(name)
         if stream is None:
             with os_errors("read"):
@@ -30,9 +30,9 @@ class StreamCache:
         return stream
 
     def begin_again(self, name: str) -> None:
-        """The stream has lost unwritten events: it gets a new epoch, and its readers get PositionLost.
+        """Starts a stream again that has lost unwritten events. It gets a new epoch, and its readers get PositionLost.
 
-        The file still has the old epoch, so the new stream counts as unwritten and is never dropped from memory.
+        The file still has the old epoch. So the new stream counts as unwritten and is never removed from memory.
         """
         lost = self._streams[name]
         self._streams[name] = StoredStream(secrets.token_hex(8), 0, volatile=True, unwritten=1)
@@ -40,7 +40,7 @@ class StreamCache:
         lost.wake()
 
     def forget(self, name: str) -> bool:
-        """Drops the stream from memory unless it has readers or unwritten events; returns whether it is dropped."""
+        """Removes the stream from memory unless it has readers or unwritten events. Returns whether it was removed."""
         stream = self._streams.get(name)
         if stream and (stream.readers or stream.unwritten):
             return False

@@ -1,4 +1,4 @@
-"""The tables of an event store's SQLite file, and the few statements on them."""
+"""The tables of an event store's SQLite file, and the statements on them."""
 
 import asyncio
 import secrets
@@ -27,15 +27,15 @@ CREATE TABLE IF NOT EXISTS marks (
 CREATE INDEX IF NOT EXISTS marks_by_stream ON marks (stream);
 CREATE INDEX IF NOT EXISTS streams_by_expiry ON streams (expires) WHERE expires IS NOT NULL;
 """
-# Newest events of a stream kept in memory; a reader further behind reads from the file.
+# Newest events of a stream in memory. A reader with a longer backlog reads from the file.
 TAIL = 256
 
 
 @dataclass(eq=False, slots=True)
 class StoredStream:
-    """A stream in use. ``head`` of a volatile one is ahead of the file by what is ``unwritten``.
+    """A stream in use. The ``head`` of a volatile stream is ahead of the file by its ``unwritten`` events.
 
-    ``lost``: its events have holes, and it has begun again as another StoredStream.
+    ``lost``: its events have gaps, and it was started again as another StoredStream.
     """
 
     epoch: str
@@ -60,9 +60,10 @@ class StoredStream:
 
 @dataclass(eq=False, slots=True)
 class PendingWrite:
-    """One event to be written. That of a volatile stream has its offset already; another gets it when it is written.
+    """An event to be written. An event of a volatile stream has its offset already; any other gets it when it is
+    written.
 
-    ``durable``: it is ``done`` only when it would survive a power cut.
+    ``durable``: ``done`` is set only when the event would survive a power cut.
     """
 
     name: str
@@ -76,7 +77,10 @@ class PendingWrite:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """It never waits for a lock: the loop must not. WAL with synchronous=NORMAL: a commit is not yet on the disk."""
+    """Opens a connection. It never waits for a lock, because it is used on the loop.
+
+    With a WAL and synchronous=NORMAL, a commit is not on the disk yet.
+    """
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
     database.execute("PRAGMA synchronous=NORMAL")
     database.execute("PRAGMA wal_autocheckpoint=0")
@@ -84,7 +88,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def open_tables(path: Path) -> sqlite3.Connection:
-    """Raises sqlite3.Error when the file cannot be used."""
+    """Creates the tables. Raises sqlite3.Error when the file cannot be used."""
     database = connect(path)
     try:
         _prepare(database)
@@ -96,7 +100,7 @@ def open_tables(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def os_errors(done: str = "written") -> Iterator[None]:
-    """Within, what SQLite raises becomes an OSError."""
+    """A block in which an error of SQLite becomes an OSError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -110,23 +114,25 @@ def _prepare(database: sqlite3.Connection) -> None:
     if clean is None:
         database.execute("INSERT INTO state VALUES (0)")
     elif not clean[0]:
-        # After a crash the last events of volatile streams may be missing: gone and known is better than holes.
+        # After a crash the last events of volatile streams may be missing. Deleting these streams is better than gaps
+        # in them.
         database.execute("DELETE FROM events WHERE stream IN (SELECT name FROM streams WHERE volatile)")
         database.execute("DELETE FROM streams WHERE volatile")
-    # On the disk before any volatile event is: an epoch must not go on where it had not ended.
+    # Must be on the disk before any volatile event, so that a crash is noticed and an incomplete stream never
+    # continues.
     database.execute("PRAGMA synchronous=FULL")
     database.execute("UPDATE state SET clean = 0")
     database.execute("PRAGMA synchronous=NORMAL")
 
 
 def close(database: sqlite3.Connection) -> None:
-    """Notes that every volatile stream is whole."""
+    """Notes in the file that every volatile stream is complete."""
     database.execute("PRAGMA synchronous=FULL")
     database.execute("UPDATE state SET clean = 1")
 
 
 def fold(database: sqlite3.Connection) -> None:
-    """Folds the WAL into the file and begins it again, with a first write: that one waits for the disk, too."""
+    """Copies the WAL into the file and restarts it, with a first write, because that write waits for the disk too."""
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     write_anything(database)
 
@@ -142,8 +148,10 @@ def read_events(database: sqlite3.Connection, stream: str, after: int, limit: in
 
 
 def write_events(database: sqlite3.Connection, group: list[PendingWrite], keep: int) -> list[int]:
-    """Writes the group in one transaction; the offset of each event: for a repeated id that of the first, 0 for one
-    that was fenced off."""
+    """Writes the group in one transaction and returns the offset of each event.
+
+    The offset is that of the first event for a repeated id, and 0 for an event that was fenced off.
+    """
     heads: dict[str, tuple[StoredStream, int]] = {}
     offsets: list[int] = []
     database.execute("BEGIN IMMEDIATE")
@@ -154,7 +162,7 @@ def write_events(database: sqlite3.Connection, group: list[PendingWrite], keep: 
             fenced = known is None and any(_offset_of(database, write.name, id) for id in write.unless)
             offset = 0 if fenced else known or write.offset or head + 1
             if not (known or fenced):
-                if write.offset == 1:  # the stream may have begun again
+                if write.offset == 1:  # the stream may have been started again
                     database.execute("DELETE FROM events WHERE stream = ?", (write.name,))
                 row = (write.name, offset, write.id, write.data)
                 database.execute("INSERT INTO events (stream, offset, id, data) VALUES (?, ?, ?, ?)", row)
@@ -181,7 +189,7 @@ def _offset_of(database: sqlite3.Connection, stream: str, id: str) -> int | None
 
 
 def expire(database: sqlite3.Connection, name: str, stream: StoredStream, at: float | None) -> None:
-    """Also a stream that has no event yet: it is in the tables from now on."""
+    """Sets the expiry of a stream. A stream without events is in the tables from now on."""
     database.execute(
         "INSERT INTO streams (name, epoch, head, volatile, expires) VALUES (?, ?, 0, ?, ?)"
         " ON CONFLICT (name) DO UPDATE SET expires = excluded.expires",
@@ -190,7 +198,7 @@ def expire(database: sqlite3.Connection, name: str, stream: StoredStream, at: fl
 
 
 def write_anything(database: sqlite3.Connection) -> None:
-    """Something new each time, gone with the next sweep: what changes nothing never reaches the disk."""
+    """Writes a new value each time, because an unchanged value never reaches the disk. The next sweep deletes it."""
     row = ("", secrets.token_hex(8), 0, True, 0)
     database.execute(
         "INSERT OR REPLACE INTO streams (name, epoch, head, volatile, expires) VALUES (?, ?, ?, ?, ?)", row
@@ -202,7 +210,7 @@ def due(database: sqlite3.Connection, now: float) -> list[str]:
 
 
 def set_mark(database: sqlite3.Connection, name: str, stream: StoredStream, reader: str, offset: int) -> int:
-    """Returns the offset of the mark. A stream that has no event yet is in the tables from now on, with its epoch."""
+    """Sets a mark and returns its offset. A stream without events is in the tables from now on, with its epoch."""
     if not stream.head:
         database.execute(
             "INSERT INTO streams (name, epoch, head, volatile) VALUES (?, ?, 0, ?) ON CONFLICT (name) DO NOTHING",
