@@ -42,7 +42,7 @@ export class Chat extends Connection {
     isReady: (place) => this.#isReady(place),
     send: (message) => this.#pace.push(message),
     changed: (place) => this.fire("place", place),
-    deaf: () => this.reconnect("the server does not answer"),
+    deaf: () => this.reconnect("server does not answer"),
   });
   #typedAt = 0;
   /**
@@ -194,7 +194,7 @@ export class Chat extends Connection {
 
   /** @override @param {number} code @param {string} reason */
   ended(code, reason) {
-    this.#outbox.end(`the connection was closed: ${reason || code}`);
+    this.#outbox.end(`connection closed: ${reason || code}`);
   }
 
   /** @override @param {Record<string, any>} message */
@@ -305,6 +305,6 @@ export class Chat extends Connection {
   /** @param {string} stream */
   #gone(stream) {
     const place = this.place(stream);
-    this.fire("notice", { kind: "warning", text: `Older messages of ${place.name} are no longer kept.` });
+    this.fire("notice", { kind: "warning", text: `Older messages of ${place.name} are no longer stored.` });
   }
 }

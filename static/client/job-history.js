@@ -115,7 +115,7 @@ export class JobHistory {
     if (type === "log") this.lines.push({ at, target: event.target, line: event.line, isNote: event.cut });
     else if (type === "target") this.#target(event.name, /** @type {any} */ (event));
     else if (type === "progress") this.progress = event;
-    else if (type === "stage") this.#stage(/** @type {any} */ (event), at);
+    else if (type === "stage") this.#enlarged(/** @type {any} */ (event), at);
     else if (type === "started") this.#started(event, at);
     else if (type === "approval") this.#ask(/** @type {any} */ (event), at);
     else if (type === "answered") this.#answered(event, at);
@@ -124,7 +124,7 @@ export class JobHistory {
   }
 
   /** The estimate of the time left belonged to the previous stage. @param {{name: string}} event @param {number} at */
-  #stage({ name }, at) {
+  #enlarged({ name }, at) {
     this.stage = name;
     this.progress = { ...this.progress, eta_s: null };
     this.#note(at, `stage: ${name}`);

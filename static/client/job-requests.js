@@ -74,7 +74,7 @@ export class Requests {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     for (const [subject, [first]] of [...this.#queues]) {
-      if (first.options.isRepeatable === false) this.refused(subject, { code: "lost", message: "the connection was lost", temporary: true });
+      if (first.options.isRepeatable === false) this.refused(subject, { code: "lost", message: "connection lost", temporary: true });
     }
   }
 
@@ -98,4 +98,4 @@ export class Requests {
 }
 
 /** @param {string} why */
-const closed = (why) => new Refused({ code: "closed", message: `the connection was closed: ${why}` });
+const closed = (why) => new Refused({ code: "closed", message: `connection closed: ${why}` });

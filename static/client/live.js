@@ -60,7 +60,7 @@ export class Live extends Connection {
    * @returns {Promise<Snapshot>}
    */
   snapshot(source, request = {}) {
-    if (this.state !== "open") return Promise.reject(new Error("there is no connection to the server"));
+    if (this.state !== "open") return Promise.reject(new Error("not connected to the server"));
     const id = this.#name();
     this.tell({ type: "snapshot", id, source, ...request });
     return new Promise((resolve, reject) => this.#snapshots.set(id, { resolve, reject }));
@@ -113,7 +113,7 @@ export class Live extends Connection {
   #forget() {
     this.#named.clear();
     for (const watch of this.watches) watch.lost();
-    for (const { reject } of this.#snapshots.values()) reject(new Error("the connection was lost"));
+    for (const { reject } of this.#snapshots.values()) reject(new Error("connection lost"));
     this.#snapshots.clear();
     this.#asked = [];
     this.#quickest = Infinity;

@@ -109,7 +109,7 @@ export class Sluice extends Connection {
     this.#inFlight.clear();
     for (const { slices } of this.pictures) {
       for (const slice of slices.filter((each) => !isOver(each))) {
-        slice.error = { code: "closed", message: `the connection was closed: ${reason || code}` };
+        slice.error = { code: "closed", message: `connection closed: ${reason || code}` };
         slice.picture.settle(slice, "failed");
       }
     }

@@ -46,7 +46,7 @@ export class Connection extends EventTarget {
   /** Closes the connection for good. */
   close() {
     clearTimeout(this.#timer);
-    this.become("closed", { code: 1000, reason: "closed by the page" });
+    this.become("closed", { code: 1000, reason: "closed by this page" });
     this.#socket?.close(1000);
   }
 

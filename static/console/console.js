@@ -1,5 +1,7 @@
 // @ts-check
-/** The console: the page on which a person tries what a server can do. All of it goes through sluice.js, chat.js, live.js and jobs.js. */
+/**
+ * The console: a page to try everything that the server can do. It uses only sluice.js, chat.js, live.js and jobs.js.
+ */
 
 import { Chat } from "../client/chat.js";
 import { byId } from "./dom.js";
@@ -25,7 +27,7 @@ const progress = /** @type {HTMLProgressElement} */ (byId("progress"));
 const file = /** @type {HTMLInputElement} */ (document.querySelector("#drop input"));
 
 const sluice = new Sluice("/ws/images");
-// A token without the scope for chat is refused as often as it is tried.
+// A token without the scope for chat is refused on every attempt.
 const chat = new Chat("/ws/chat", { attempts: 2 });
 const rooms = new Rooms(chat);
 const grid = new SourceGrid(() => showConnection());
@@ -35,7 +37,7 @@ const viewer = new Viewer(byId("sheet"), byId("map"));
 let picture = null;
 /** @type {{blob: Blob, url: string, caption: string} | null} */
 let chosen = null;
-/** Counts what was begun: a picture that is ready after the next was chosen is let go of. */
+/** Incremented for each chosen picture. A picture that is ready after a later choice is dropped. */
 let turns = 0;
 
 sluice.addEventListener("state", showConnection);
@@ -43,7 +45,7 @@ sluice.addEventListener("state", () => jobs.update());
 chat.addEventListener("state", showConnection);
 addEventListener("hashchange", showView);
 
-/** The address says which view is shown, and which room: so it can be kept, and gone back to. */
+/** The URL names the view and the room, so that it can be bookmarked and the Back button works. */
 function showView() {
   const [stream, source, job] = [streamOf(location.hash), sourceOf(location.hash), jobOf(location.hash)];
   const view = stream !== undefined ? "rooms" : source !== undefined ? "live" : job ? "jobs" : "picture";
@@ -66,15 +68,15 @@ function showView() {
   showConnection();
 }
 
-/** How the connection of the view that is shown fares; without one that ever stood, the page asks for a token. */
+/** Shows the state of the connection of this view. If it was never open, the page asks for a token. */
 function showConnection() {
   const { view } = document.body.dataset;
   const { state, hello, reason } = view === "rooms" ? chat : (view === "live" && grid.live) || (view === "jobs" && jobs.jobs) || sluice;
   /** @type {Record<string, string>} */
-  const words = { connecting: "connecting", open: "connected", waiting: "connection lost, trying again", closed: "closed; load the page again" };
+  const words = { connecting: "connecting", open: "connected", waiting: "connection lost, reconnecting", closed: "connection closed; reload the page" };
   const letIn = hello !== null;
   byId("connection").dataset.state = state;
-  byId("connection").textContent = letIn || state === "connecting" ? words[state] : "not let in";
+  byId("connection").textContent = letIn || state === "connecting" ? words[state] : "no access";
   byId("connection").title = reason;
   byId("scope").textContent = { rooms: "chat", live: "video", jobs: "jobs" }[view ?? ""] ?? "images";
   if (letIn) byId("entry").hidden = true;
@@ -114,7 +116,7 @@ async function work() {
     if (turn !== turns) return sent.close();
     picture = sent;
   } catch {
-    byId("count").textContent = "This file is no picture that the browser can read.";
+    byId("count").textContent = "The browser cannot read this file as a picture.";
     return;
   }
   byId("empty").hidden = true;
@@ -160,7 +162,7 @@ function listFound(slice, item) {
   byId("found").querySelector("ul")?.append(line(item.page[1], item.kind ? `${item.kind}: ${text}` : text));
 }
 
-/** A line that leads to its place on the picture. @param {number} top @param {string} text */
+/** A line of a list with a link to its place on the picture. @param {number} top @param {string} text */
 function line(top, text) {
   const item = document.createElement("li");
   const link = document.createElement("a");

@@ -1,5 +1,5 @@
 // @ts-check
-/** Elements by their id, and new ones. Text goes in as text: nothing that was said by anybody is ever parsed as HTML. */
+/** Finds elements by id and creates new ones. Text is always inserted as text and never parsed as HTML. */
 
 /** @template {HTMLElement} T @param {string} id @returns {T} */
 export const byId = (id) => /** @type {T} */ (document.getElementById(id));
@@ -14,7 +14,11 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-/** Puts `nodes` into `parent` without touching those that are there: a film that plays goes on. @param {Element} parent @param {Element[]} nodes */
+/**
+ * Puts `nodes` into `parent` without moving those that are there, so that playing films continue.
+ * @param {Element} parent
+ * @param {Element[]} nodes
+ */
 export function arrange(parent, nodes) {
   const wanted = new Set(nodes);
   for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
@@ -25,13 +29,13 @@ export function arrange(parent, nodes) {
   }
 }
 
-/** A function that does `work` once, soon, however often it is called meanwhile. @param {() => void} work */
+/** Returns a function that runs `work` once, soon, however often it is called before. @param {() => void} work */
 export function soon(work) {
   let isDue = false;
   return () => {
     if (isDue) return;
     isDue = true;
-    // Not by animation frames: those wait until the page is seen, and its title is to count meanwhile.
+    // Not with animation frames, which wait while the page is hidden, although its title must show unread counts.
     setTimeout(() => {
       isDue = false;
       work();

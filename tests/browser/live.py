@@ -97,7 +97,7 @@ async def at(page: Page, source: str, number: int, most: int | None = None, befo
 
 async def state(page: Page, *labels: str, timeout: float = 90) -> None:
     """Waits until the enlarged source says that it is in one of these states."""
-    script = "(labels) => labels.includes(document.querySelector('#stage-label').textContent)"
+    script = "(labels) => labels.includes(document.querySelector('#enlarged-label').textContent)"
     await page.wait_for_function(script, arg=labels, timeout=timeout * 1000)
 
 
@@ -118,7 +118,7 @@ async def enlarge(page: Page, source: str) -> None:
     and the bar still act on the source before.
     """
     await page.click(f"#source-list a[href='#live/{source}']")
-    await expect(page.locator("#stage-name")).to_have_text(source)
+    await expect(page.locator("#enlarged-name")).to_have_text(source)
 
 
 async def round_trip(page: Page) -> None:
@@ -147,7 +147,7 @@ async def drag(page: Page, *positions: float) -> int:
             bar.value = position;
             bar.dispatchEvent(new Event("input", { bubbles: true }));
         }
-        return (window.shown[document.querySelector("#stage-name").textContent] ?? []).length;
+        return (window.shown[document.querySelector("#enlarged-name").textContent] ?? []).length;
     }"""
     painted: int = await page.evaluate(script, positions)
     return painted

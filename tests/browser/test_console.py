@@ -143,7 +143,7 @@ async def test_what_fails_is_listed_with_its_reason(start_here: Start) -> None:
 async def test_a_file_that_is_no_picture_is_told(server: Server) -> None:
     async with console(server) as page:
         await choose(page, b"this is text", "image/jpeg")
-        await page.wait_for_selector("#count:has-text('no picture')")
+        await page.wait_for_selector("#count:has-text('as a picture')")
 
 
 async def test_what_an_action_finds_is_listed_and_framed(server: Server) -> None:

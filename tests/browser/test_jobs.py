@@ -81,10 +81,10 @@ async def test_a_job_whose_server_is_killed_is_shown_as_interrupted(start: Start
         assert await lines(page) == numbered(60)
         end = page.locator("#job-end")
         await expect(end.locator("h3")).to_have_text("Interrupted")
-        await expect(end).to_contain_text("Of one target that had begun it is not known how it ended: one.")
+        await expect(end).to_contain_text("Of one target that was running it is not known how it ended: one.")
         await expect(page.locator("#targets button small")).to_have_text("unknown")
         await page.click("#targets button")
-        await expect(page.locator("#target-state")).to_have_text("not known: it was running when the job ended")
+        await expect(page.locator("#target-state")).to_have_text("unknown: it was running when the job ended")
         await expect(page.locator("#job-retries button")).to_have_text(["Retry all 1 unfinished"])
 
 
@@ -93,7 +93,7 @@ async def test_a_job_is_cancelled_by_who_is_sure(server: Server) -> None:
         await begin(page, "waiting")
         await expect(page.locator("#targets button")).to_have_count(3)
         await page.click("#job-cancel")
-        await page.click("text=Let it run")
+        await page.click("text=Keep it running")
         await state(page, "running")
         await page.click("#job-cancel")
         await page.click("text=Cancel the job")
@@ -183,7 +183,7 @@ async def test_a_log_that_was_cut_says_so(start_here: Start) -> None:
         await expect(page.locator("#job-lines .note").first).to_contain_text("the log is cut here")
         kept = await page.locator("#job-lines li:not(.note)").count()
         assert 0 < kept < 1000
-        await expect(page.locator("#job-end")).to_contain_text(f"The log is cut: {1000 - kept} lines of it were not")
+        await expect(page.locator("#job-end")).to_contain_text(f"The log is incomplete: {1000 - kept} lines were not")
 
 
 async def test_a_job_that_is_not_there_is_told(server: Server) -> None:
@@ -198,6 +198,6 @@ async def test_a_job_that_is_not_there_is_told(server: Server) -> None:
 async def test_a_token_without_the_scope_is_asked_for_another(server: Server) -> None:
     async with console(server) as page:
         await page.click("nav[aria-label=Views] a[href='#jobs']")
-        await expect(page.locator("#connection")).to_have_text("not let in")
+        await expect(page.locator("#connection")).to_have_text("no access")
         await expect(page.locator("#scope")).to_have_text("jobs")
         await expect(page.locator("#entry")).to_be_visible()

@@ -124,7 +124,7 @@ async def test_the_list_is_of_ones_own_and_older_ones_come_in(server: Server) ->
         await page.select_option("#jobs-state", "failed")
         await expect(page.locator(items)).to_have_count(1)
         await page.select_option("#jobs-state", "interrupted")
-        await expect(page.locator("#jobs-none")).to_have_text("None that is interrupted.")
+        await expect(page.locator("#jobs-none")).to_have_text("No job is interrupted.")
     async with jobs(server, name="root", scope="images jobs admin") as page:
         await expect(page.locator("#jobs-none")).to_have_text("None yet.")
         await page.select_option("#jobs-filter", "all")

@@ -163,9 +163,9 @@ async def test_what_is_wished_of_the_frames_is_what_comes(start_here: Start, tmp
         assert (wish["source"], wish["width"], wish["quality"], wish["fps"]) == ("wide", 320, 10, 5)
         assert wish["position"] > 0, "other frames, but of the same place"
         # The wall has the action too; its size and rate are its own.
-        await page.click("#stage header a")
+        await page.click("#enlarged header a")
         await page.wait_for_function(WITHOUT_COLOUR)
-        await expect(page.locator("#wall .state")).to_have_text("playing")
+        await expect(page.locator("#tiles .state")).to_have_text("playing")
         await until(lambda: asked[-1] is not wish)
         assert (asked[-1]["action"], asked[-1]["fps"], asked[-1]["width"]) == ("binarize", 10, 320)
 
@@ -277,7 +277,7 @@ async def test_it_fits_the_screen_light_and_dark(start_here: Start, tmp_path: Pa
         await page.select_option("#frame-options select", "box")
         await expect(page.locator("#found-now")).to_contain_text("faces: ")
         await _photographs(page, "live-large")
-        await page.click("#stage header a")
+        await page.click("#enlarged header a")
         await page.click("[aria-label='Enlarge gate']")
         await more_shown(page, "gate", 2)
         camera.lose()

@@ -55,7 +55,7 @@ COUNT_PAUSES = """() => {
         send.call(this, data);
     };
 }"""
-IN_SIGHT = """() => [...document.querySelectorAll("#wall .picture")].filter((picture) => {
+IN_SIGHT = """() => [...document.querySelectorAll("#tiles .picture")].filter((picture) => {
     const { top, bottom } = picture.getBoundingClientRect();
     return bottom > 2 && top < innerHeight - 2;
 }).length"""
@@ -75,10 +75,10 @@ async def test_a_camera_that_goes_away_is_told_and_comes_back(start_here: Start,
         await more_shown(page, "gate", 2)
         camera.lose()
         await state(page, "reconnecting")
-        veil = page.locator("#stage .veil")
+        veil = page.locator("#enlarged .veil")
         await expect(veil).to_contain_text("Last picture")
         await expect(veil).to_contain_text("It cannot be reached.")
-        await expect(page.locator("#stage-detail")).to_contain_text("It cannot be reached.")
+        await expect(page.locator("#enlarged-detail")).to_contain_text("It cannot be reached.")
         await expect(page.locator("#fps")).to_have_text("0")
         before = await shown(page, "gate")
         assert before == sorted(set(before)), "a placeholder was painted as if it were a picture"
@@ -116,7 +116,7 @@ async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, lo
         await page.wait_for_function(f"() => window.shown.yard?.at(-1) > {60 * FPS}")
         server.stop(signal.SIGKILL)
         await state(page, "no connection")
-        await expect(page.locator("#stage .veil")).to_contain_text("The server is away")
+        await expect(page.locator("#enlarged .veil")).to_contain_text("The server is away")
         yard, at_the_end = await shown(page, "yard"), await shown(page, "quay")
         start(port=server.port, sources=places)
         await state(page, "playing")
@@ -210,7 +210,7 @@ async def test_only_what_is_on_the_screen_is_watched(start_here: Start, long_cli
 async def test_as_many_are_watched_as_the_server_allows(start_here: Start, long_clip: Path) -> None:
     server = start_here(sources=sources(one=long_clip, two=long_clip, three=long_clip), video_watches=2)
     async with watching(server) as page:
-        third = page.locator("#wall li:nth-child(3)")
+        third = page.locator("#tiles li:nth-child(3)")
         await expect(third.locator(".state")).to_have_text("not watched")
         await expect(third.locator(".veil")).to_contain_text("At most 2 are watched at once.")
         await more_shown(page, "two", 2)
@@ -227,7 +227,7 @@ async def test_what_failed_for_a_while_is_tried_again(start_here: Start, camera:
         await more_shown(bob, "gate", 2)
         async with watching(server, "gate") as alice:
             await state(alice, "failed")
-            await expect(alice.locator("#stage .veil")).to_contain_text("gate has 1 viewers")
+            await expect(alice.locator("#enlarged .veil")).to_contain_text("gate has 1 viewers")
             await expect(alice.locator("#play")).to_have_text("Try again")
             await bob.click("#stop")
             await state(alice, "playing")
@@ -238,9 +238,9 @@ async def test_what_cannot_be_watched_is_told(start_here: Start, clip: Path, tmp
     (tmp_path / "notes.mp4").write_text("this is text")
     async with watching(start_here(sources=sources(notes=tmp_path / "notes.mp4", yard=clip)), "notes") as page:
         await state(page, "failed")
-        await expect(page.locator("#stage .veil")).to_have_text("failednotes: this is not a readable video")
+        await expect(page.locator("#enlarged .veil")).to_have_text("failednotes: this is not a readable video")
         await page.evaluate("() => { location.hash = '#live/cellar'; }")
-        await expect(page.locator("#stage")).to_be_hidden()
+        await expect(page.locator("#enlarged")).to_be_hidden()
         await more_shown(page, "yard", 2, before=0)
 
 
@@ -250,6 +250,6 @@ async def test_without_sources_and_without_the_scope_it_is_told(start_here: Star
         await expect(page.locator("#no-sources")).to_contain_text("nothing to watch")
     async with console(server) as page:
         await page.click("nav[aria-label=Views] a[href='#live']")
-        await expect(page.locator("#entry")).to_contain_text("scope includes video")
+        await expect(page.locator("#entry")).to_contain_text("with the scope video")
         await page.click("nav[aria-label=Views] a[href='#picture']")
         await expect(page.locator("#entry")).to_be_hidden()

@@ -61,7 +61,7 @@ async def test_two_browsers_talk(server: Server) -> None:
 
 async def test_who_was_away_finds_what_was_said_and_shown(server: Server) -> None:
     async with room(server, "bob", "#direct/alice") as bob:
-        await expect(bob.locator("#before")).to_contain_text("have not written yet")
+        await expect(bob.locator("#before")).to_contain_text("There are no messages with alice yet")
         await say(bob, "I am off")
         await expect(bob.locator(".sign")).to_have_count(1)
     async with room(server, "alice", "#direct/bob") as alice:
@@ -124,7 +124,7 @@ async def test_history_comes_in_at_the_top_and_the_view_stays(start_here: Start)
                 await expect(texts(alice)).not_to_have_count(before)
                 assert abs(await alice.evaluate(PLACE, seen) - place) <= 1, f"{seen} has moved"
             await alice.evaluate(AT_TOP)
-            await expect(alice.locator("#before")).to_have_text("This is the beginning.")
+            await expect(alice.locator("#before")).to_have_text("This is the first message.")
             numbers = [re.findall(r"\d+", text)[0] for text in await texts(alice).all_inner_texts()]
             assert numbers == [str(number) for number in range(1, 201)]
             # Somebody who reads further up is told of what is new, and not moved.
@@ -161,11 +161,11 @@ async def test_a_room_is_joined_by_name_and_a_bad_name_is_told(server: Server) -
     async with room(server, "bob", "#rooms") as bob:
         await bob.fill("#go-name", "two words")
         await bob.press("#go-name", "Enter")
-        assert "no spaces" in await bob.evaluate("document.querySelector('#go-name').validationMessage")
+        assert "without spaces" in await bob.evaluate("document.querySelector('#go-name').validationMessage")
         await bob.fill("#go-name", "harbour")
         await bob.press("#go-name", "Enter")
         await expect(bob.locator("#talk-name")).to_have_text("harbour")
-        await expect(bob.locator("#before")).to_contain_text("Nothing was said here yet")
+        await expect(bob.locator("#before")).to_contain_text("There are no messages yet")
         await bob.fill("#go-name", "alice w.")
         await bob.click("text=Write to them")
         await expect(bob.locator("#talk-name")).to_have_text("alice w.")

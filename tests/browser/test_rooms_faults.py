@@ -97,8 +97,8 @@ async def test_scripts_in_names_and_texts_are_shown_and_not_run(server: Server) 
 async def test_a_token_without_the_scope_is_told_what_is_missing(server: Server) -> None:
     async with console(server) as page:
         await page.click("nav[aria-label=Views] a[href='#rooms']")
-        await expect(page.locator("#entry")).to_contain_text("scope includes chat")
-        await expect(page.locator("#connection")).to_have_text("not let in")
+        await expect(page.locator("#entry")).to_contain_text("with the scope chat")
+        await expect(page.locator("#connection")).to_have_text("no access")
         await page.click("nav[aria-label=Views] a[href='#picture']")
         await expect(page.locator("#entry")).to_be_hidden()
 
@@ -130,8 +130,8 @@ async def test_a_server_that_has_lost_its_log_is_begun_with_anew(start: Start, f
 async def test_a_room_that_the_token_does_not_name_is_not_entered(server: Server) -> None:
     token = issue(SECRET, "bob", "images chat", 600, rooms=["team-*"])
     async with console(server, token=token, fragment="#room/vault") as bob:
-        await expect(bob.locator("#before")).to_have_text("You are not let into this room.")
+        await expect(bob.locator("#before")).to_have_text("Your token does not allow this room.")
         await say(bob, "let me in")
         await expect(bob.locator("#messages li[data-state=failed]")).to_contain_text("forbidden")
         await bob.evaluate("location.hash = '#room/team-blue'")
-        await expect(bob.locator("#before")).to_contain_text("Nothing was said here yet")
+        await expect(bob.locator("#before")).to_contain_text("There are no messages yet")

@@ -1,5 +1,8 @@
 // @ts-check
-/** Where a message is written: text, and files that are attached by button, drop or paste. Every place has its draft. */
+/**
+ * The form for a new message: text, and files that are attached by button, drop or paste. Every place has its own
+ * draft.
+ */
 
 import { arrange, byId, element } from "../dom.js";
 import { showAttachment } from "./message.js";
@@ -13,7 +16,7 @@ import { showAttachment } from "./message.js";
  */
 /** @typedef {{text: string, files: Attached[]}} Draft */
 
-/** Files that one message may carry, as the server says. */
+/** Most files of one message, a limit of the server. */
 const MOST_FILES = 10;
 
 export class Compose {
@@ -25,7 +28,7 @@ export class Compose {
   #text = /** @type {HTMLTextAreaElement} */ (byId("text"));
   #send = /** @type {HTMLButtonElement} */ (this.#form.querySelector("button.main"));
 
-  /** @param {Chat} chat @param {(text: string) => void} tell Of what cannot be attached. */
+  /** @param {Chat} chat @param {(text: string) => void} tell Shows why a file cannot be attached. */
   constructor(chat, tell) {
     this.chat = chat;
     this.tell = tell;
@@ -62,7 +65,7 @@ export class Compose {
     if (!place) return;
     this.#text.value = this.#draft.text;
     this.#update();
-    // A phone's keyboard would cover what one came to read.
+    // A phone's keyboard would cover the messages.
     if (matchMedia("(hover: hover)").matches) this.#text.focus();
   }
 
@@ -74,12 +77,12 @@ export class Compose {
     return draft;
   }
 
-  /** Uploads files, to go with the message that is being written. @param {File[]} files */
+  /** Uploads files to attach them to the draft. @param {File[]} files */
   attach(files) {
     if (!this.#place || !files.length) return;
     const draft = this.#draft;
     const room = Math.max(0, MOST_FILES - draft.files.length);
-    if (files.length > room) this.tell(`A message carries at most ${MOST_FILES} files.`);
+    if (files.length > room) this.tell(`A message can have at most ${MOST_FILES} files.`);
     for (const file of files.slice(0, room)) {
       /** @type {Attached} */
       const attached = { file, item: element("li"), stop: new AbortController(), state: "uploading" };

@@ -1,5 +1,5 @@
 // @ts-check
-/** One message as an element: who, when, what, and what is attached. */
+/** One message as an element: author, time, text and attachments. */
 
 import { byId, element } from "../dom.js";
 
@@ -8,16 +8,16 @@ import { byId, element } from "../dom.js";
 /** @typedef {import("../../client/place.js").Outgoing} Outgoing */
 
 const LINK = /https?:\/\/[^\s<>"]+[^\s<>"'.,:;!?()[\]{}]/g;
-/** Messages of the same author within so many milliseconds stand together. */
+/** Messages of the same author within this many milliseconds are grouped. */
 const TOGETHER = 5 * 60_000;
-/** Pixels that a picture takes up at most, before it is scaled to what there is. */
+/** Largest width and height of a picture in pixels, before it is scaled to the available space. */
 const BOX = 320;
 
 /** @param {Message} message @param {boolean} isMine */
 export function showMessage(message, isMine) {
   const { from, at, text, attachments } = message;
   const time = timeOf(at);
-  if (isMine) time.append(element("span", { className: "sign", title: "Sent: the server has stored it" }, " ✓"), hidden(" sent"));
+  if (isMine) time.append(element("span", { className: "sign", title: "Sent and stored by the server" }, " ✓"), hidden(" sent"));
   const bubble = element("div", { className: "bubble" }, element("bdi", { className: "author" }, isMine ? "You" : from));
   if (text) bubble.append(element("p", { className: "text", dir: "auto" }, ...linked(text)));
   bubble.append(...(attachments ?? []).map(showAttachment), time);
@@ -43,10 +43,14 @@ export function showOutgoing(outgoing, { retry, discard }) {
   return item;
 }
 
-/** Whether `next` stands under the same name as the one before it. @param {{from: string, at: number} | undefined} last @param {{from: string, at: number}} next */
+/**
+ * Whether `next` belongs to the group of the message before it.
+ * @param {{from: string, at: number} | undefined} last
+ * @param {{from: string, at: number}} next
+ */
 export const goesOn = (last, next) => last?.from === next.from && next.at - last.at < TOGETHER && dayOf(last.at) === dayOf(next.at);
 
-/** Whether it is of the same day. @param {{at: number} | undefined} last @param {{at: number}} next */
+/** Whether both are of the same day. @param {{at: number} | undefined} last @param {{at: number}} next */
 export const isSameDay = (last, next) => last !== undefined && dayOf(last.at) === dayOf(next.at);
 
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
@@ -61,10 +65,10 @@ function timeOf(at, ...more) {
   return element("time", { dateTime: date.toISOString(), title: date.toLocaleString() }, TIME.format(date), ...more);
 }
 
-/** For those who do not see it. @param {string} text */
+/** A text for screen readers only. @param {string} text */
 const hidden = (text) => element("span", { className: "unseen" }, text);
 
-/** The text, its addresses as links; nothing is fetched before somebody follows one. @param {string} text */
+/** The text with its URLs as links. Nothing is fetched before a user follows a link. @param {string} text */
 function linked(text) {
   /** @type {(Node | string)[]} */
   const parts = [];
@@ -77,7 +81,7 @@ function linked(text) {
   return [...parts, text.slice(end)];
 }
 
-/** An address that may be shown: of this server or another, but no script. @param {string | undefined} url */
+/** Returns a URL that is safe to show: http or https, of any server. @param {string | undefined} url */
 export function addressOf(url) {
   if (!url || !URL.canParse(url, location.href)) return "";
   const address = new URL(url, location.href);
@@ -95,13 +99,17 @@ export function showAttachment(attachment) {
   return element("figure", { className: kind }, player, element("figcaption", { className: "quiet" }, label));
 }
 
-/** The thumbnail, in the place that it will take; a click shows the whole picture. @param {Attachment} attachment @param {string} url */
+/**
+ * The thumbnail, in a space of its final size. A click shows the whole picture.
+ * @param {Attachment} attachment
+ * @param {string} url
+ */
 function showPicture({ thumbnail, width = BOX, height = BOX, size }, url) {
   const scale = Math.min(1, BOX / width, BOX / height);
   const [across, down] = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
   const image = element("img", { src: addressOf(thumbnail) || url, width: across, height: down, loading: "lazy" });
   image.alt = `Picture, ${width} by ${height} pixels, ${sizeOf(size)}`;
-  const link = element("a", { href: url, target: "_blank", rel: "noopener noreferrer", title: "Show all of it" }, image);
+  const link = element("a", { href: url, target: "_blank", rel: "noopener noreferrer", title: "Show the whole picture" }, image);
   link.onclick = (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();

@@ -1,5 +1,5 @@
 // @ts-check
-/** The Rooms view: the list of rooms and conversations, the one that is open, and what the server tells everybody. */
+/** The Rooms view: the list of rooms and conversations, the open one, and announcements of the server. */
 
 import { Compose } from "./compose.js";
 import { arrange, byId, element, soon } from "../dom.js";
@@ -38,7 +38,7 @@ export class Rooms {
     byId("leave").onclick = () => this.#open && chat.leave(this.#open);
   }
 
-  /** Whether files that are dropped are for a message. */
+  /** Whether dropped files are attached to a message. */
   get takesFiles() {
     return this.#isShown && this.#open !== null;
   }
@@ -48,7 +48,7 @@ export class Rooms {
     this.compose.attach(files);
   }
 
-  /** Shows a place by its stream, or the list alone. @param {string} stream */
+  /** Shows the place with this stream, or only the list. @param {string} stream */
   show(stream) {
     this.#isShown = true;
     this.#open = stream ? this.chat.open(stream) : null;
@@ -71,7 +71,7 @@ export class Rooms {
   #go(kind) {
     const name = this.#name.value.trim();
     const isFit = kind === "direct" ? name.length > 0 : /^[^\s/]{1,100}$/.test(name);
-    this.#name.setCustomValidity(isFit ? "" : "A room's name has at most 100 characters, no spaces and no slash.");
+    this.#name.setCustomValidity(isFit ? "" : "A room name has at most 100 characters, without spaces and slashes.");
     if (!this.#name.reportValidity()) return;
     this.#name.value = "";
     location.hash = hashOf(`${kind}/${name}`);
@@ -79,7 +79,7 @@ export class Rooms {
 
   #draw() {
     const places = [...this.chat.places.values()];
-    if (this.#open && this.chat.places.get(this.#open.stream) !== this.#open) location.hash = "#rooms"; // it was left
+    if (this.#open && this.chat.places.get(this.#open.stream) !== this.#open) location.hash = "#rooms"; // the place was left
     const unread = places.reduce((sum, place) => sum + this.#unread(place), 0);
     document.title = unread ? `(${unread}) ${TITLE}` : TITLE;
     badge(byId("all-unread"), unread);
@@ -92,7 +92,7 @@ export class Rooms {
     this.talk.show(this.#open);
   }
 
-  /** What is being read is not counted. @param {Place} place */
+  /** Unread count of a place, 0 for the place that is being read. @param {Place} place */
   #unread(place) {
     const isSeen = place === this.#open && document.hasFocus();
     return isSeen ? 0 : place.unread;
@@ -156,7 +156,7 @@ export class Rooms {
 /** @param {string} stream */
 const hashOf = (stream) => `#${stream.split("/", 1)[0]}/${encodeURIComponent(stream.slice(stream.indexOf("/") + 1))}`;
 
-/** @param {string} hash @returns {string | undefined} The stream; empty for the list of all, undefined for another view. */
+/** @param {string} hash @returns {string | undefined} The stream. Empty for the list, undefined for another view. */
 export function streamOf(hash) {
   const [, kind, name] = /^#(room|direct)\/(.+)$/.exec(hash) ?? [];
   if (!kind) return hash === "#rooms" ? "" : undefined;

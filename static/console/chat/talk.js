@@ -1,5 +1,5 @@
 // @ts-check
-/** The messages of one place on the screen: older ones come in at the top, and what is seen is reported as read. */
+/** The messages of one place. Older ones are loaded at the top. Visible messages are reported as read. */
 
 import { arrange, byId, element, soon } from "../dom.js";
 import { goesOn, isSameDay, showMessage, showOutgoing } from "./message.js";
@@ -9,18 +9,18 @@ import { goesOn, isSameDay, showMessage, showOutgoing } from "./message.js";
 /** @typedef {import("../../client/place.js").Message} Message */
 /** @typedef {import("../../client/place.js").Outgoing} Outgoing */
 
-/** Messages shown at first, and shown in addition when the user scrolls up. */
+/** Messages that are shown at first, and that are added when the user scrolls up. */
 const PAGE = 60;
-/** Pixels from the end of the log that count as its end, and from its start at which older messages are fetched. */
+/** Pixels from the end of the log that count as its end, and from its start at which older messages are loaded. */
 const AT_END = 48;
 const NEAR_START = 400;
 
 export class Talk {
   /** @type {Place | null} */
   #place = null;
-  /** @type {Map<string, HTMLLIElement>} By offset and time, or by id and state. */
+  /** @type {Map<string, HTMLLIElement>} Items by offset and time, or by id and state. */
   #items = new Map();
-  /** The offset from which messages are shown, and that of the first that was unread when the place was opened. */
+  /** Offset of the first message that is shown, and of the first that was unread when the place was opened. */
   #from = 0;
   #firstNew = 0;
   #top = 0;
@@ -57,7 +57,7 @@ export class Talk {
     const place = this.#place;
     if (!place) return;
     this.#note(place);
-    // The first message in view stays where it is, whatever comes in above it.
+    // Keeps the first visible message in its place when messages are added above it.
     const anchor = this.#isAtEnd ? undefined : this.#inView();
     const before = anchor ? endOf(anchor) : 0;
     arrange(byId("messages"), this.#list(place));
@@ -71,12 +71,12 @@ export class Talk {
     const isNew = place.unread && (this.#isOpening || !this.#isSeen());
     if (!this.#firstNew && loaded && isNew) this.#firstNew = place.head + 1 - place.unread;
     if (loaded) this.#isOpening = false;
-    // A run that was restarted is shown from its end.
+    // After its messages were discarded, a place is shown from its end.
     if (!this.#from || this.#from > place.last || this.#from < place.first) this.#from = Math.max(place.first, place.last - PAGE);
     const isEmpty = loaded && !messages.length && !outgoing.length;
-    const nothing = isRoom ? "Nothing was said here yet. Be the first." : `You and ${name} have not written yet. What you write waits until they come.`;
-    const refused = place.state === "refused" ? "You are not let into this room." : "Loading …";
-    byId("before").textContent = isEmpty ? nothing : !loaded ? refused : more || this.#from > place.first ? "…" : "This is the beginning.";
+    const nothing = isRoom ? "There are no messages yet. Write the first one." : `There are no messages with ${name} yet. Your messages wait until ${name} is online.`;
+    const refused = place.state === "refused" ? "Your token does not allow this room." : "Loading …";
+    byId("before").textContent = isEmpty ? nothing : !loaded ? refused : more || this.#from > place.first ? "…" : "This is the first message.";
   }
 
   /** @param {Place} place */
@@ -136,7 +136,9 @@ export class Talk {
     this.#top = this.#log.scrollTop;
   }
 
-  /** After whatever changed: the end stays in view if it was, older messages fill the screen, what is seen is read. */
+  /**
+   * After every change: keeps the end in view, loads older messages until the screen is full, and reports what is read.
+   */
   #settle() {
     if (this.#isAtEnd) this.#scroll(this.#log.scrollHeight);
     this.#newest.hidden = this.#isAtEnd || !this.#place?.unread;
@@ -146,7 +148,7 @@ export class Talk {
 
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.#log;
-    // What has grown longer has not been scrolled away from its end.
+    // A list that has grown was not scrolled away from its end by the user.
     const isNear = scrollHeight - scrollTop - clientHeight < AT_END;
     this.#isAtEnd = isNear || (this.#isAtEnd && scrollTop >= this.#top);
     this.#top = scrollTop;
@@ -164,16 +166,19 @@ export class Talk {
     } else this.chat.older(place);
   }
 
-  /** Whether somebody sees the newest message. */
+  /** Whether the user sees the newest message. */
   #isSeen() {
     return this.#isAtEnd && this.#log.clientHeight > 0 && document.hasFocus() && document.visibilityState === "visible";
   }
 
   #read() {
-    // Not before it is drawn: what is new is marked as such first.
+    // After drawing, because new messages are marked as such first.
     if (this.#place?.loaded && !this.#isOpening && this.#isSeen()) this.chat.read(this.#place);
   }
 }
 
-/** Where a message ends; its beginning shifts when another one comes before it that is of the same author or day. @param {HTMLElement} item */
+/**
+ * The bottom of a message. Its top moves when a message of the same author or day is inserted before it.
+ * @param {HTMLElement} item
+ */
 const endOf = (item) => item.offsetTop + item.offsetHeight;

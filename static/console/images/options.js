@@ -1,14 +1,18 @@
 // @ts-check
-/** A form for an action's options, made from the JSON Schema that the server's greeting carries. */
+/** A form for the options of an action, created from the JSON Schema in the server's greeting. */
 
-/** @typedef {{type?: string, enum?: string[], default?: any, minimum?: number, maximum?: number, exclusiveMinimum?: number}} Schema */
+/** @typedef {{type?: string, enum?: string[], default?: any, minimum?: number, maximum?: number, exclusiveMinimum?: number, description?: string}} Schema */
 
 /** @param {Element} place @param {Record<string, Schema>} options */
 export function showOptions(place, options) {
   place.replaceChildren(...Object.entries(options).map(([name, schema]) => field(name, schema)));
 }
 
-/** What the form says, each value of its option's type. @param {Element} place @returns {Record<string, unknown>} */
+/**
+ * Returns the values of the form, each with the type of its option.
+ * @param {Element} place
+ * @returns {Record<string, unknown>}
+ */
 export function readOptions(place) {
   /** @type {NodeListOf<HTMLInputElement | HTMLSelectElement>} */
   const inputs = place.querySelectorAll("input, select");
@@ -26,6 +30,7 @@ function field(name, schema) {
   const label = document.createElement("label");
   const input = schema.enum ? choice(schema) : entry(schema);
   input.name = name;
+  input.title = schema.description ?? "";
   const title = `${name[0].toUpperCase()}${name.slice(1).replaceAll("_", " ")} `;
   label.classList.toggle("check", schema.type === "boolean");
   label.append(...(schema.type === "boolean" ? [input, title] : [title, input]));

@@ -1,10 +1,13 @@
 // @ts-check
-/** Shows one picture while it is worked on: the original, the slices that replace it, and a map of their states. */
+/**
+ * Shows one picture during processing: the original, the results that replace it, and a map of the states of its
+ * slices.
+ */
 
 /** @typedef {import("../../client/picture.js").Picture} Picture */
 /** @typedef {import("../../client/picture.js").Slice} Slice */
 
-/** Milliseconds before a result that could not be fetched is tried again, and the longest pause between two tries. */
+/** Milliseconds before a failed fetch of a result is repeated, and the longest pause between two attempts. */
 const FETCH_PAUSE = 500;
 const MOST_PAUSE = 32000;
 
@@ -28,12 +31,12 @@ export class Viewer {
     });
   }
 
-  /** @param {Picture} picture @param {string} url Of the original. */
+  /** @param {Picture} picture @param {string} url URL of the original. */
   show(picture, url) {
     const { width, height } = picture.bitmap;
     const original = new Image(width, height);
     original.src = url;
-    original.alt = "The picture that is worked on";
+    original.alt = "The picture before processing";
     this.#order = 0;
     this.#slices = picture.slices.map((slice) => this.#place(slice, height));
     this.#cells = picture.slices.map(() => document.createElement("i"));
@@ -63,7 +66,7 @@ export class Viewer {
     result.alt = "";
     fetchInto(result, url);
     place.dataset.order = String(++this.#order);
-    place.title = `No. ${this.#order} to be done: waited ${timing.queued_ms} ms, worked ${timing.work_ms} ms, ${width} pixels wide`;
+    place.title = `Result number ${this.#order}: waited ${timing.queued_ms} ms, processed in ${timing.work_ms} ms, ${width} pixels wide`;
     place.replaceChildren(result, ...boxes(data).map((box) => outline(box, slice)));
   }
 
@@ -76,20 +79,20 @@ export class Viewer {
 }
 
 /**
- * Shows a result, tried again for a minute while it cannot be fetched: a proxy, a server or a store may be starting.
- * A browser itself tries once. @param {HTMLImageElement} image @param {string} url
+ * Shows a result. A failed fetch is repeated for a minute, because a proxy, a server or a store may be starting. The
+ * browser itself tries only once. @param {HTMLImageElement} image @param {string} url
  */
 function fetchInto(image, url) {
   let pause = FETCH_PAUSE;
   image.onerror = () => {
-    if (pause > MOST_PAUSE) image.alt = "This slice is done, but its result could not be fetched.";
+    if (pause > MOST_PAUSE) image.alt = "The slice is done, but its result could not be loaded. Retry it.";
     else if (image.isConnected) setTimeout(() => (image.src = url), pause * (0.5 + Math.random()));
     pause *= 2;
   };
   image.src = url;
 }
 
-/** What an action found, whatever it calls it. @param {Record<string, any>} [data] @returns {any[]} */
+/** Returns the findings of an action, whatever their name is. @param {Record<string, any>} [data] @returns {any[]} */
 export const boxes = (data) => Object.values(data ?? {}).flat();
 
 /** @param {any} found @param {Slice} slice */

@@ -1,5 +1,8 @@
 // @ts-check
-/** A field for files that a job is to work on: they are uploaded as they are chosen, a few at once, and it says their ids. */
+/**
+ * A field for the files of a job. They are uploaded when they are chosen, a few at a time. Its value is the ids of the
+ * uploads.
+ */
 
 import { arrange, element, soon } from "../dom.js";
 import { labelled } from "./fields.js";
@@ -11,15 +14,15 @@ import { sizeOf } from "../chat/message.js";
 /** @typedef {{name: string, file?: File, id: string, state: State, why: string, stop: AbortController, item: HTMLLIElement}} Attached */
 /** @typedef {(file: File, signal: AbortSignal) => Promise<{id: string}>} Send */
 
-/** By the names that jobs give to what is the id of an upload, what they take. */
+/** Name of a job's parameter with ids of uploads -> the file types that it accepts. */
 const TAKEN = /** @type {Record<string, string>} */ ({
   uploads: "image/jpeg,image/png,image/webp",
   upload: "video/*",
   zip: ".zip,application/zip",
 });
-/** Of a user the server takes no more than uploads_per_user at once: 4, unless it is set otherwise. */
+/** Concurrent uploads. The server's limit per user is uploads_per_user, by default 4. */
 const AT_ONCE = 3;
-/** Files shown; of the others only the number. */
+/** Files that are listed. The rest is only counted. */
 const SHOWN = 100;
 
 /** @param {string} name @param {Schema} schema */
@@ -46,8 +49,8 @@ export class Attach {
       this.#input.value = "";
     };
     this.#count.setAttribute("role", "status");
-    const most = schema.maxItems ? `; at most ${schema.maxItems.toLocaleString()}, more come as a zip` : "";
-    this.#labelled = labelled(name, schema, this.#input, this.#isMany ? `choose them, or drop them anywhere${most}` : "choose it, or drop it anywhere");
+    const most = schema.maxItems ? `; at most ${schema.maxItems.toLocaleString()}, send more in a zip` : "";
+    this.#labelled = labelled(name, schema, this.#input, this.#isMany ? `Choose files, or drop them anywhere on this page${most}` : "Choose a file, or drop it anywhere on this page");
     this.#labelled.node.append(this.#count, this.#list);
   }
 
@@ -58,7 +61,7 @@ export class Attach {
     return { node, clear, read: () => this.#read(), write: (value) => this.#write(value), fault: (path, message) => fault(where(path) + message) };
   }
 
-  /** Whether a file is of the sort that is taken here. @param {File} file */
+  /** Whether a file has a type that this field accepts. @param {File} file */
   takes({ name, type }) {
     return this.#input.accept.split(",").some((each) => {
       if (each.startsWith(".")) return name.toLowerCase().endsWith(each);
@@ -73,16 +76,16 @@ export class Attach {
     this.#pump();
   }
 
-  /** Done when all that was chosen is there. Raises Error for files that could not be uploaded. */
+  /** Resolves when all chosen files are uploaded. Throws Error when some could not be uploaded. */
   async settled() {
     while (this.#files.some(({ state }) => state === "waiting" || state === "uploading")) {
       await new Promise((resolve) => this.#waiters.push(() => resolve(undefined)));
     }
     const failed = this.#files.filter(({ state }) => state === "failed").length;
-    if (failed) throw new Error(`${failed.toLocaleString()} could not be uploaded: try again, or remove them`);
+    if (failed) throw new Error(`${failed.toLocaleString()} could not be uploaded. Try again, or remove them.`);
   }
 
-  /** Lets go of what is on its way. */
+  /** Cancels uploads in progress. */
   close() {
     this.#drop(this.#files);
   }
@@ -92,10 +95,10 @@ export class Attach {
     return this.#isMany ? ids : (ids[0] ?? "");
   }
 
-  /** Uploads of an earlier job. @param {string | string[]} value */
+  /** Shows uploads of an earlier job. @param {string | string[]} value */
   #write(value) {
     this.#drop(this.#files);
-    for (const id of [value].flat().filter(Boolean)) this.#files.push({ ...blank(`sent before: ${id}`), id, state: "done" });
+    for (const id of [value].flat().filter(Boolean)) this.#files.push({ ...blank(`uploaded before: ${id}`), id, state: "done" });
     this.#draw();
   }
 
@@ -106,7 +109,7 @@ export class Attach {
     this.#pump();
   }
 
-  /** Begins what may begin. */
+  /** Starts uploads up to the limit. */
   #pump() {
     const count = this.#files.filter(({ state }) => state === "uploading").length;
     const next = this.#files.filter(({ state }) => state === "waiting").slice(0, Math.max(0, AT_ONCE - count));
@@ -125,7 +128,7 @@ export class Attach {
       const { message, retryAfter } = /** @type {import("../../client/upload.js").UploadError} */ (error);
       attached.state = "failed";
       attached.why = message;
-      // Jitter: other pages of this user wait for the same.
+      // Random, because other pages of this user may be waiting too.
       if (retryAfter) setTimeout(() => this.#again(attached), retryAfter * (0.5 + Math.random()));
     }
     this.#pump();
@@ -143,9 +146,9 @@ export class Attach {
     const done = files.filter(({ state }) => state === "done").length;
     const bytes = files.reduce((sum, { file }) => sum + (file?.size ?? 0), 0);
     const summary = `${done.toLocaleString()} of ${files.length.toLocaleString()} uploaded${bytes ? `, ${sizeOf(bytes)} in all` : ""}`;
-    const more = files.length > SHOWN ? `; ${(files.length - SHOWN).toLocaleString()} are not listed` : "";
+    const more = files.length > SHOWN ? `; ${(files.length - SHOWN).toLocaleString()} are not shown` : "";
     this.#count.textContent = files.length ? summary + more : "";
-    // What has gone wrong is not among those that are left out.
+    // Failed files are always among the listed ones.
     const first = [...files].sort((one, other) => Number(other.state === "failed") - Number(one.state === "failed")).slice(0, SHOWN);
     for (const attached of first) this.#describe(attached);
     arrange(this.#list, first.map(({ item }) => item));

@@ -1,5 +1,5 @@
 // @ts-check
-/** The end of a job: its result, what is unknown, and its files. */
+/** The end of a job: its result, targets in an unknown state, and its files. */
 
 import { byId, element } from "../dom.js";
 import { wordOf } from "./targets.js";
@@ -34,26 +34,26 @@ export function showEnd(history) {
 /** @param {JobHistory} history @param {Record<string, any>} end */
 function paragraphs(history, end) {
   const texts = end.message ? [`${end.message}${end.code && end.code !== history.state ? ` (${end.code})` : ""}`] : [];
-  if (history.state === "interrupted") texts.push("What it had begun was not brought to its end. What is told here is what was known until then.");
+  if (history.state === "interrupted") texts.push("The job did not finish. This is its last known state.");
   const unknown = end.unknown_count ?? 0;
   if (unknown) {
     const names = (end.unknown ?? []).join(", ");
     const more = unknown - (end.unknown ?? []).length;
-    const of = unknown === 1 ? "one target that had begun" : `${unknown.toLocaleString()} targets that had begun`;
-    texts.push(`Of ${of} it is not known how it ended: ${names}${more > 0 ? ` and ${more.toLocaleString()} more` : ""}.`);
+    const of = unknown === 1 ? "one target that was running" : `${unknown.toLocaleString()} targets that were running`;
+    texts.push(`Unknown result of ${of}: ${names}${more > 0 ? ` and ${more.toLocaleString()} more` : ""}.`);
   }
-  if (end.lines_cut) texts.push(`The log is cut: ${end.lines_cut.toLocaleString()} lines of it were not kept.`);
+  if (end.lines_cut) texts.push(`The log is incomplete: ${end.lines_cut.toLocaleString()} lines were not stored.`);
   return texts;
 }
 
 /** @param {any} file @returns {file is File} */
 const isFile = (file) => typeof file?.name === "string" && typeof file?.url === "string" && addressOf(file.url) !== "";
 
-/** Contact sheets and films, as they are. @param {File[]} files */
+/** Shows contact sheets and films. @param {File[]} files */
 function pictures(files) {
   return files.filter(({ name }) => PICTURE.test(name) || FILM.test(name)).map(({ name, url }) => {
     const figure = element("figure", { className: "job-result" });
-    const gone = () => figure.replaceChildren(element("p", { className: "quiet" }, `${name} cannot be shown: results are kept for a while only.`));
+    const gone = () => figure.replaceChildren(element("p", { className: "quiet" }, `${name} can no longer be shown: results are stored for a limited time.`));
     const src = addressOf(url);
     if (FILM.test(name)) {
       const film = element("video", { controls: true, preload: "metadata", src, onerror: gone });
@@ -61,7 +61,7 @@ function pictures(files) {
       figure.append(film);
     } else {
       const image = element("img", { src, alt: name, onerror: gone });
-      const link = element("a", { href: src, target: "_blank", rel: "noopener noreferrer", title: "Show all of it" }, image);
+      const link = element("a", { href: src, target: "_blank", rel: "noopener noreferrer", title: "Show the whole picture" }, image);
       link.onclick = (event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault();
@@ -84,7 +84,7 @@ const faultOf = (fault) => [element("b", {}, String(fault?.field ?? "")), ` ${fa
 /** @param {(Node | string)[][]} items */
 const listOf = (items, className = "") => element("ul", { className }, ...items.map((each) => element("li", {}, ...each)));
 
-/** What else the job says of its result. @param {Record<string, any>} result */
+/** Further members of the job's result. @param {Record<string, any>} result */
 function facts(result) {
   const entries = Object.entries(result).filter(([, value]) => value !== null && !isEmpty(value));
   if (!entries.length) return [];
@@ -103,10 +103,14 @@ function textOf(value) {
   return plain ? [listOf(Object.entries(value).map(([name, each]) => [`${wordOf(name)}: ${each}`]))] : [JSON.stringify(value)];
 }
 
-/** A button for each sort of targets that can be done again. @param {JobHistory} history @param {(only: typeof RETRIES[number]) => void} retry */
+/**
+ * A button for each state whose targets can be retried.
+ * @param {JobHistory} history
+ * @param {(only: typeof RETRIES[number]) => void} retry
+ */
 export function showRetries(history, retry) {
   const known = RETRIES.map((only) => /** @type {const} */ ([only, history.retryable(only)]));
-  // All that is unfinished may be what another button says already.
+  // No button for all unfinished targets when another button has the same targets.
   const all = history.retryable("unfinished");
   const wanted = known.filter(([only, count]) => count && (only !== "unfinished" || !known.some(([other, its]) => other !== only && its === all)));
   byId("job-retries").replaceChildren(...wanted.map(([only, count]) => {

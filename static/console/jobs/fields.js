@@ -1,18 +1,21 @@
 // @ts-check
 /**
- * Fields of a form, made from the JSON Schema of a job's parameters. Nothing is checked here: the server says all that
- * is wrong at once, and each field shows what is said of it.
+ * Form fields, created from the JSON Schema of a job's parameters. The form does not check values: the server reports
+ * all errors together, and each field shows its own.
  */
 
 import { element } from "../dom.js";
 
 /** @typedef {import("../../client/jobs.js").Schema} Schema */
 /**
- * `read`: the value, undefined for one that is left to the server. `write`: shows a value. `fault`: shows what is wrong
- * with it, or with the part of it that `path` leads to. `clear`: shows nothing wrong.
+ * `read`: returns the value, or undefined when the server's default applies. `write`: shows a value. `fault`: shows an
+ * error of the value, or of the part at `path`. `clear`: removes errors.
  * @typedef {{node: HTMLElement, read: () => unknown, write: (value: any) => void, fault: (path: string[], message: string) => void, clear: () => void}} Field
  */
-/** Makes the field of a schema whose form has its own idea of it, or returns undefined. @typedef {(name: string, schema: Schema) => Field | undefined} Special */
+/**
+ * Returns a special field for a schema, or undefined.
+ * @typedef {(name: string, schema: Schema) => Field | undefined} Special
+ */
 
 let made = 0;
 
@@ -29,13 +32,22 @@ export function fieldOf(name, schema, definitions, special) {
   return entry(name, plain, isNullable);
 }
 
-/** The fields of an object's properties. @param {Schema} schema @param {Record<string, Schema>} definitions @param {Special} [special] */
+/**
+ * Creates the fields of an object's properties.
+ * @param {Schema} schema
+ * @param {Record<string, Schema>} definitions
+ * @param {Special} [special]
+ */
 export function fieldsOf(schema, definitions, special) {
   const named = Object.entries(schema.properties ?? {});
   return new Map(named.map(([name, each]) => [name, fieldOf(name, each, definitions, special)]));
 }
 
-/** What the fields say, without what is as it would be anyway. @param {Map<string, Field>} fields @param {Record<string, Schema>} [properties] */
+/**
+ * Returns the values of the fields that differ from their defaults.
+ * @param {Map<string, Field>} fields
+ * @param {Record<string, Schema>} [properties]
+ */
 export function valuesOf(fields, properties = {}) {
   /** @type {Record<string, unknown>} */
   const values = {};
@@ -47,7 +59,13 @@ export function valuesOf(fields, properties = {}) {
   return values;
 }
 
-/** A label, what is to be known about it, and a place for what is wrong with it. @param {string} name @param {Schema} schema @param {HTMLElement} control @param {string} [hint] */
+/**
+ * A label, a hint, and a place for errors.
+ * @param {string} name
+ * @param {Schema} schema
+ * @param {HTMLElement} control
+ * @param {string} [hint]
+ */
 export function labelled(name, schema, control, hint = hintOf(schema)) {
   const id = `field-${(made += 1)}`;
   control.id = id;
@@ -76,16 +94,22 @@ export const titleOf = (name) => (name[0] ?? "").toUpperCase() + name.slice(1).r
 
 /** @param {Schema} schema */
 function hintOf({ description = "", minimum, maximum, exclusiveMinimum, exclusiveMaximum }) {
-  const bounds = [
+  const limits = [
     minimum === undefined ? "" : `at least ${minimum.toLocaleString()}`,
     exclusiveMinimum === undefined ? "" : `more than ${exclusiveMinimum.toLocaleString()}`,
     maximum === undefined ? "" : `at most ${maximum.toLocaleString()}`,
     exclusiveMaximum === undefined ? "" : `less than ${exclusiveMaximum.toLocaleString()}`,
   ];
-  return [description, bounds.filter(Boolean).join(", ")].filter(Boolean).join("; ");
+  const range = limits.filter(Boolean).join(", ");
+  return [description, range && `${range[0].toUpperCase()}${range.slice(1)}.`].filter(Boolean).join(" ");
 }
 
-/** The schema itself, of one that is there by reference, or with nothing as the alternative. @param {Schema} schema @param {Record<string, Schema>} definitions @returns {Schema & {isNullable: boolean}} */
+/**
+ * Resolves references, and alternatives with null.
+ * @param {Schema} schema
+ * @param {Record<string, Schema>} definitions
+ * @returns {Schema & {isNullable: boolean}}
+ */
 function simplified(schema, definitions) {
   const { $ref, anyOf, allOf, ...rest } = schema;
   const within = $ref ? definitions[$ref.split("/").at(-1) ?? ""] : allOf?.length === 1 ? allOf[0] : undefined;
@@ -100,7 +124,7 @@ function simplified(schema, definitions) {
 function entry(name, schema, isNullable) {
   const isNumber = schema.type === "integer" || schema.type === "number";
   const input = element("input", { name, autocomplete: "off", spellcheck: false });
-  // Not the type `number`: of what is no number a browser would say nothing, not even what it is.
+  // Not the type `number`, because browsers report no value at all for a text that is not a number.
   if (isNumber) input.inputMode = schema.type === "integer" ? "numeric" : "decimal";
   const { node, clear, fault } = labelled(name, schema, input);
   if (schema.examples?.length) {
@@ -143,11 +167,18 @@ function check(name, schema) {
   return { node, clear, write, read: () => input.checked, fault: (path, message) => fault(message) };
 }
 
-/** A list, a line to each of its items. @param {string} name @param {Schema} schema @param {boolean} isNullable @param {Schema} items @returns {Field} */
+/**
+ * A list with one item per line.
+ * @param {string} name
+ * @param {Schema} schema
+ * @param {boolean} isNullable
+ * @param {Schema} items
+ * @returns {Field}
+ */
 function lines(name, schema, isNullable, items) {
   const input = element("textarea", { name, rows: 3, spellcheck: false });
   const isText = items.type === "string";
-  const each = isText ? "one to a line" : "one to a line, as JSON";
+  const each = isText ? "One per line." : "One per line, as JSON.";
   const { node, clear, fault } = labelled(name, schema, input, [hintOf(schema), each].filter(Boolean).join("; "));
   /** @param {any[] | null | undefined} value */
   const write = (value) => (input.value = (value ?? []).map((item) => (typeof item === "string" && isText ? item : JSON.stringify(item))).join("\n"));
@@ -162,7 +193,14 @@ function lines(name, schema, isNullable, items) {
   return { node, clear, write, read, fault: (path, message) => fault(where(path) + message) };
 }
 
-/** An object whose members are known. @param {string} name @param {Schema} schema @param {Record<string, Schema>} definitions @param {Special} [special] @returns {Field} */
+/**
+ * An object with known members.
+ * @param {string} name
+ * @param {Schema} schema
+ * @param {Record<string, Schema>} definitions
+ * @param {Special} [special]
+ * @returns {Field}
+ */
 function group(name, schema, definitions, special) {
   const fields = fieldsOf(schema, definitions, special);
   const wrong = element("p", { className: "fault" });
@@ -187,7 +225,12 @@ function group(name, schema, definitions, special) {
   }; // prettier-ignore
 }
 
-/** An object whose members are not known: a line to each, as name: value. @param {string} name @param {Schema} schema @returns {Field} */
+/**
+ * An object with any members: one line per member, as name: value.
+ * @param {string} name
+ * @param {Schema} schema
+ * @returns {Field}
+ */
 function pairs(name, schema) {
   const input = element("textarea", { name, rows: 3, spellcheck: false });
   const isTaken = takes(schema.additionalProperties);
@@ -203,13 +246,13 @@ function pairs(name, schema) {
   return { node, clear, write, read, fault: (path, message) => fault((path.length ? `${path.join(".")}: ` : "") + message) };
 }
 
-/** What is no number goes to the server as it is, which says so. @param {string} text */
+/** A text that is not a number is sent unchanged, and the server reports the error. @param {string} text */
 function numberIn(text) {
   const number = Number(text.replace(",", "."));
   return Number.isFinite(number) ? number : text;
 }
 
-/** JSON where it is JSON of a sort that is taken, and plain text otherwise. @param {string} text */
+/** Parses JSON of an accepted type. Any other text stays text. @param {string} text */
 function scalarIn(text, isTaken = (/** @type {unknown} */ value) => true) {
   try {
     const value = JSON.parse(text);
@@ -219,7 +262,10 @@ function scalarIn(text, isTaken = (/** @type {unknown} */ value) => true) {
   }
 }
 
-/** Whether a value may be a member: where only whole numbers are taken, 1.4 is a text. @param {boolean | Schema | undefined} schema */
+/**
+ * Whether a value is accepted as a member. Where only integers are accepted, 1.4 is a text.
+ * @param {boolean | Schema | undefined} schema
+ */
 function takes(schema) {
   if (typeof schema !== "object") return () => true;
   const types = (schema.anyOf ?? [schema]).map(({ type }) => type);
@@ -229,7 +275,7 @@ function takes(schema) {
   };
 }
 
-/** The line that `scalarIn` reads as that value. @param {unknown} value */
+/** Returns the line that `scalarIn` parses as this value. @param {unknown} value */
 const scalarOut = (value) => (typeof value === "string" && scalarIn(value) === value ? value : JSON.stringify(value));
 
 /** @param {unknown} one @param {unknown} other */

@@ -1,5 +1,5 @@
 // @ts-check
-/** The form that starts a job of one kind: its parameters, their files, and what the server says is wrong with them. */
+/** The form that starts a job of one kind: its parameters, its files, and the errors that the server reports. */
 
 import { byId, element } from "../dom.js";
 import { Attach, isAttached } from "./attach.js";
@@ -10,7 +10,10 @@ import { readOptions, showOptions } from "../images/options.js";
 /** @typedef {import("../../client/jobs.js").Kind} Kind */
 /** @typedef {import("./fields.js").Field} Field */
 /** @typedef {import("./fields.js").Schema} Schema */
-/** What can be done to pictures, by name, if the page knows it. @typedef {Record<string, {help: string, options: Record<string, any>}> | undefined} Actions */
+/**
+ * Actions on pictures by name, if the page knows them.
+ * @typedef {Record<string, {help: string, options: Record<string, any>}> | undefined} Actions
+ */
 
 export class JobForm {
   /** @type {Map<string, Field>} */
@@ -39,7 +42,7 @@ export class JobForm {
     return this.#attached.length > 0 && !byId("job-new").hidden;
   }
 
-  /** Files that were dropped, each to the first field that takes such. @param {File[]} files */
+  /** Adds dropped files, each to the first field that accepts it. @param {File[]} files */
   attach(files) {
     for (const attach of this.#attached) {
       const fit = files.filter((file) => attach.takes(file));
@@ -49,11 +52,15 @@ export class JobForm {
     if (files.length) this.#tell([`This job takes no ${files.map(({ name }) => name).slice(0, 3).join(", ")}.`]);
   }
 
-  /** Shows the form of a kind; one that is shown already stays as it is filled in. @param {string} name @param {Record<string, any>} [params] */
+  /**
+   * Shows the form of a kind. A form that is already shown keeps its values.
+   * @param {string} name
+   * @param {Record<string, any>} [params]
+   */
   show(name, params) {
     const kind = this.jobs.kinds[name];
     byId("job-new-name").textContent = name;
-    byId("job-help").textContent = kind ? kind.help.replaceAll("`", "") : this.jobs.hello ? "There is no such job, or you may not start it." : "";
+    byId("job-help").textContent = kind ? kind.help.replaceAll("`", "") : this.jobs.hello ? "This kind of job does not exist, or your token does not allow it." : "";
     this.#form.hidden = !kind;
     if (!kind) return;
     const hadActions = this.#hasActions;
@@ -74,7 +81,7 @@ export class JobForm {
     for (const [member, value] of Object.entries(params ?? {})) this.#fields.get(member)?.write(value);
   }
 
-  /** What can be done to pictures came to be known: the fields that offer it take the place of plain ones. @param {Kind} kind */
+  /** Replaces plain fields by fields that list the actions, which are now known. @param {Kind} kind */
   #refine({ params }) {
     for (const name of ["action", "options"]) {
       const before = this.#fields.get(name);
@@ -116,12 +123,12 @@ export class JobForm {
       const place = this.#fields.get("options")?.node.querySelector(".options");
       if (place) showOptions(place, actions[select.value]?.options ?? {});
     };
-    queueMicrotask(() => select.onchange?.(new Event("change"))); // when its options are there
+    queueMicrotask(() => select.onchange?.(new Event("change"))); // after its options are shown
     select.value = schema.default ?? "";
     return { node, clear, write, read: () => select.value, fault: (path, message) => fault(message) };
   }
 
-  /** Those of the action that is chosen. @returns {Field} */
+  /** The field for the options of the chosen action. @returns {Field} */
   #options() {
     const place = element("div", { className: "options" });
     const wrong = element("p", { className: "fault" });
@@ -152,7 +159,7 @@ export class JobForm {
     this.#busy("");
   }
 
-  /** The next one begins with an empty form: what has been sent is the job's now. */
+  /** The next form starts empty, because the uploads belong to the job that was started. */
   #reset() {
     this.#name = "";
     this.#attached = [];

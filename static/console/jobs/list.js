@@ -1,5 +1,5 @@
 // @ts-check
-/** The list of jobs there were and are, newest first: one's own, or everybody's; older ones come in by pages. */
+/** The list of jobs, newest first: those of this user, or of all users. Older ones are loaded in pages. */
 
 import { arrange, byId, element, soon } from "../dom.js";
 import { wordOf } from "./targets.js";
@@ -9,7 +9,7 @@ import { wordOf } from "./targets.js";
 /** @typedef {import("../../client/jobs.js").ListFilter} ListFilter */
 
 const PAGE = 30;
-/** Milliseconds: what is not watched is asked after so often while the list is shown. */
+/** Milliseconds between two updates of jobs that are not watched, while the list is shown. */
 const ASKED = 10_000;
 const TIME = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
 
@@ -18,13 +18,16 @@ export class JobList {
   #jobs = new Map();
   /** @type {Map<string, HTMLLIElement>} */
   #lines = new Map();
-  /** From where older ones can be asked for; null: there are none. @type {string | null} */
+  /** Start of the next page of older jobs. Null when there is none. @type {string | null} */
   #before = null;
-  /** Whether a page was had, and whether those that follow were asked for: then the first one does not say where to go on. */
+  /**
+   * Whether a page was received, and whether later pages were requested. Then the first page no longer sets where to
+   * continue.
+   */
   #isLoaded = false;
   #hasMore = false;
   #open = "";
-  /** Counts changes of the filter: answers to earlier requests are ignored. */
+  /** Incremented when the filter changes. Answers to earlier requests are ignored. */
   #turn = 0;
   #why = "";
   /** @type {ReturnType<typeof setInterval> | undefined} */
@@ -46,7 +49,7 @@ export class JobList {
     jobs.addEventListener("job", (event) => this.#onJob(/** @type {CustomEvent} */ (event).detail));
   }
 
-  /** @param {string} open The id of the job that is shown beside it. */
+  /** @param {string} open The id of the job that is shown next to the list. */
   show(open) {
     this.#open = open;
     clearInterval(this.#asking);
@@ -59,7 +62,7 @@ export class JobList {
     clearInterval(this.#asking);
   }
 
-  /** Asks for the newest ones. */
+  /** Requests the newest jobs. */
   refresh() {
     if (this.jobs.state === "open") this.#ask({});
   }
@@ -99,12 +102,15 @@ export class JobList {
     this.#draw();
   }
 
-  /** Of those that the first page covers, what it does not say is of another state by now, or forgotten. @param {string | null} before */
+  /**
+   * Removes jobs that the first page covers but does not contain: they have another state now, or are deleted.
+   * @param {string | null} before
+   */
   #drop(before) {
     for (const id of this.#jobs.keys()) if (before === null || id >= before) this.#jobs.delete(id);
   }
 
-  /** What is watched is known sooner. @param {import("../../client/job-history.js").JobHistory} history */
+  /** A watched job is updated by its events. @param {import("../../client/job-history.js").JobHistory} history */
   #onJob(history) {
     const known = this.#jobs.get(history.id);
     if (!known) return;
@@ -122,8 +128,8 @@ export class JobList {
     for (const id of this.#lines.keys()) if (!this.#jobs.has(id)) this.#lines.delete(id);
     this.#older.hidden = !this.#before;
     this.#older.disabled = this.jobs.state !== "open";
-    const none = this.#state.value ? `None that is ${this.#state.value}.` : "None yet.";
-    const words = this.#why || (!this.#isLoaded ? "Loading …" : jobs.length ? "" : this.#before ? "None among the newest ones; look further." : none);
+    const none = this.#state.value ? `No job is ${this.#state.value}.` : "None yet.";
+    const words = this.#why || (!this.#isLoaded ? "Loading …" : jobs.length ? "" : this.#before ? "None among the newest jobs. Load older ones." : none);
     byId("jobs-none").textContent = words;
     byId("jobs-none").hidden = !words;
   }

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The log of a job on the screen: a window of its lines, however long it is, that follows the end unless the user has
- * scrolled up. What is scrolled to comes in on that side, and goes on the other.
+ * The log of a job: a window of its lines, for logs of any length. It follows the end unless the user has scrolled up.
+ * Scrolling adds lines on one side and removes them on the other.
  */
 
 import { byId, element } from "../dom.js";
@@ -9,24 +9,24 @@ import { byId, element } from "../dom.js";
 /** @typedef {import("../../client/job-history.js").JobHistory} JobHistory */
 /** @typedef {import("../../client/job-history.js").Line} Line */
 
-/** Lines in the page at most, and those that come in at once when the user scrolls. */
+/** Most lines in the page, and how many are added when the user scrolls. */
 const MOST = 600;
 const STEP = 200;
-/** Pixels from the end that count as the end, and from either end of the window at which it is moved on. */
+/** Pixels from the end that count as the end, and from either end of the window at which it is moved. */
 const AT_END = 24;
 const NEAR = 300;
-/** Targets that can be chosen from the list; the others are found in the grid. */
+/** Targets in the list of choices. The others are found in the grid of targets. */
 const CHOICES = 2000;
 
 export class JobLog {
   /** @type {JobHistory | null} */
   #history = null;
   #revision = 0;
-  /** The target whose lines are shown; null: all. @type {string | null} */
+  /** The target whose lines are shown. Null: all lines. @type {string | null} */
   #only = null;
-  /** @type {Line[]} Those of the history that are shown. */
+  /** @type {Line[]} Lines of the history that match the choice. */
   #lines = [];
-  /** How many lines of the history were examined, and which of #lines are in the page. */
+  /** Number of lines of the history that were examined, and the range of #lines in the page. */
   #looked = 0;
   #from = 0;
   #to = 0;
@@ -57,7 +57,7 @@ export class JobLog {
     this.update();
   }
 
-  /** Shows the lines of one target, or of all. @param {string | null} target */
+  /** Shows the lines of one target, or all lines. @param {string | null} target */
   only(target) {
     if (!this.#history || target === this.#only) return;
     this.#only = target;
@@ -65,7 +65,7 @@ export class JobLog {
     this.update();
   }
 
-  /** Takes in what has come. */
+  /** Adds new lines. */
   update() {
     const history = this.#history;
     if (!history) return;
@@ -74,8 +74,8 @@ export class JobLog {
       const line = history.lines[this.#looked];
       if (this.#only === null || line.target === this.#only) this.#lines.push(line);
     }
-    const note = history.isComplete ? "" : "Earlier lines are no longer kept.";
-    byId("job-log-note").textContent = history.lines.length ? note : history.end ? "It has said nothing." : "Nothing has been said yet.";
+    const note = history.isComplete ? "" : "Earlier lines are no longer stored.";
+    byId("job-log-note").textContent = history.lines.length ? note : history.end ? "The log is empty." : "The log is empty so far.";
     if (this.#isAtEnd) this.#follow();
     this.#tellNews();
   }
@@ -90,7 +90,7 @@ export class JobLog {
     this.#list.replaceChildren();
   }
 
-  /** The names of targets to choose from. @param {JobHistory} history */
+  /** Fills the list of targets. @param {JobHistory} history */
   #offer(history) {
     if (this.#choices < Math.min(history.targets.size, CHOICES)) {
       const names = [...history.targets.keys()].slice(this.#choices, CHOICES);
@@ -102,7 +102,7 @@ export class JobLog {
     this.#select.value = value;
   }
 
-  /** The window moves to the end. */
+  /** Moves the window to the end. */
   #follow() {
     const end = this.#lines.length;
     if (end - this.#to > MOST) this.#replace(end - MOST, end);
@@ -141,7 +141,7 @@ export class JobLog {
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.#box;
     const below = scrollHeight - scrollTop - clientHeight;
-    // What has grown longer has not been scrolled away from its end.
+    // A log that has grown was not scrolled away from its end by the user.
     const isNear = below < AT_END && this.#to === this.#lines.length;
     this.#isAtEnd = isNear || (this.#isAtEnd && scrollTop >= this.#top);
     this.#top = scrollTop;
@@ -150,7 +150,7 @@ export class JobLog {
     this.#tellNews();
   }
 
-  /** Earlier lines come in; what is in view stays where it is. */
+  /** Adds earlier lines, and keeps the visible ones in their place. */
   #up() {
     const from = Math.max(0, this.#from - STEP);
     const before = this.#box.scrollHeight;
@@ -160,7 +160,7 @@ export class JobLog {
     for (; this.#to - this.#from > MOST; this.#to -= 1) this.#list.lastElementChild?.remove();
   }
 
-  /** Later ones come in. */
+  /** Adds later lines. */
   #down() {
     this.#append(Math.min(this.#lines.length, this.#to + STEP));
     const before = this.#box.scrollHeight;
@@ -177,7 +177,7 @@ export class JobLog {
   #tellNews() {
     const below = this.#lines.length - this.#to;
     this.#end.hidden = this.#isAtEnd;
-    const words = below ? `${below.toLocaleString()} more lines below` : "To the end";
+    const words = below ? `${below.toLocaleString()} more lines below` : "Go to the end";
     if (this.#end.textContent !== words) this.#end.textContent = words;
   }
 
@@ -190,7 +190,7 @@ export class JobLog {
     return item;
   }
 
-  /** All of it, or all of one target's, as a file. */
+  /** Saves all lines, or those of one target, as a file. */
   #save() {
     const lines = this.#lines.map(({ at, target, line, isNote }) => {
       const head = [at ? new Date(at).toISOString() : "", isNote ? "--" : target].filter(Boolean);

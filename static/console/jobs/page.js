@@ -1,5 +1,5 @@
 // @ts-check
-/** One job: how far it is, what it asks, its result, its targets and its log; and what one can do about it. */
+/** The page of one job: progress, question, result, targets and log, with the buttons to cancel, answer and retry. */
 
 import { byId, element, soon } from "../dom.js";
 import { showEnd, showRetries } from "./end.js";
@@ -13,7 +13,7 @@ import { JobLog } from "./log.js";
 export class JobPage {
   /** @type {JobHistory | null} */
   #history = null;
-  /** What is drawn of it once, and again only when it is another. */
+  /** Parts that are drawn once, and again only for another job. */
   #approval = "";
   #ended = "";
   #isCancelling = false;
@@ -23,7 +23,7 @@ export class JobPage {
   #sure = /** @type {HTMLDialogElement} */ (byId("job-sure"));
   update = soon(() => this.#draw());
 
-  /** @param {Jobs} jobs @param {Actions} actions Where one may go from here. */
+  /** @param {Jobs} jobs @param {Actions} actions Called to open another job or form. */
   constructor(jobs, actions) {
     this.jobs = jobs;
     this.actions = actions;
@@ -39,7 +39,7 @@ export class JobPage {
     jobs.addEventListener("state", () => this.update());
   }
 
-  /** Watches that job; an empty id: none. @param {string} id */
+  /** Watches the job with this id. An empty id watches none. @param {string} id */
   show(id) {
     if (id === (this.#history?.id ?? "")) return;
     if (this.#history) this.jobs.unwatch(this.#history.id);
@@ -95,8 +95,8 @@ export class JobPage {
   #progress(history) {
     const { done = 0, failed = 0, total, eta_s } = history.progress;
     const { stage: name, end } = history;
-    const stage = !name || history.state === "succeeded" ? "" : end ? `Its last stage: ${name}` : name;
-    // Only when it is another: a screen reader reads it once.
+    const stage = !name || history.state === "succeeded" ? "" : end ? `Last stage: ${name}` : name;
+    // Updated only when it changes, because a screen reader reads every update.
     if (byId("job-stage").textContent !== stage) byId("job-stage").textContent = stage;
     const bar = /** @type {HTMLProgressElement} */ (byId("job-bar"));
     const isCounted = history.progress.done !== undefined;
@@ -161,7 +161,7 @@ export class JobPage {
     });
   }
 
-  /** Shows a refusal, on the page where the request was made. @param {() => Promise<unknown>} work */
+  /** Runs a request, and shows its error on the page where it was made. @param {() => Promise<unknown>} work */
   async #try(work) {
     const history = this.#history;
     try {
@@ -173,7 +173,7 @@ export class JobPage {
 
   /** @param {string} text */
   #tell(text, isBad = false) {
-    const place = byId("job-told");
+    const place = byId("job-notice");
     if (place.textContent !== text) place.textContent = text;
     place.classList.toggle("fault", isBad);
     place.hidden = !text;
@@ -183,7 +183,7 @@ export class JobPage {
 /** @param {JobHistory} history */
 function cancelled({ cancelling }) {
   const by = cancelling ? (cancelling.by === null ? "the server is stopping" : `cancelled by ${cancelling.by}`) : "cancelled";
-  return `Cancelling (${by}): the job has some time to clear away; then it is ended.`;
+  return `Cancelling (${by}). The job has some time to clean up, then it is stopped.`;
 }
 
 /** @param {number} seconds */

@@ -1,5 +1,8 @@
 // @ts-check
-/** The targets of a job, a cell to each, its state by colour and by word; a click shows what was said of it. */
+/**
+ * The targets of a job as a grid of cells, with the state of each as colour and word. A click shows the details of a
+ * target.
+ */
 
 import { arrange, byId, element } from "../dom.js";
 import { FINAL } from "../../client/job-history.js";
@@ -7,9 +10,9 @@ import { FINAL } from "../../client/job-history.js";
 /** @typedef {import("../../client/job-history.js").JobHistory} JobHistory */
 /** @typedef {import("../../client/job-history.js").Target} Target */
 
-/** Cells in the page at most: of more, one finds those one looks for by state or by name. */
+/** Most cells in the page. Other targets are found by state or by name. */
 const MOST = 1000;
-/** In which order states are listed; others stand before these. */
+/** Order of the states in the list. Other states are listed before these. */
 const ORDER = ["failed", "unreachable", "cancelled", "not_started", "changed", "ok", "skipped"];
 const AS_PEOPLE_DO = new Intl.Collator(undefined, { numeric: true });
 
@@ -19,17 +22,17 @@ export class JobTargets {
   #revision = 0;
   /** @type {Map<string, HTMLButtonElement>} */
   #cells = new Map();
-  /** @type {string | null} Of which state those are that are shown; null: of any. */
+  /** @type {string | null} State of the targets that are shown. Null: any. */
   #state = null;
   #chosen = "";
-  /** All names, as people sort them, since events of one moment come in any order. @type {string[]} */
+  /** All names in natural order, because events arrive in any order. @type {string[]} */
   #names = [];
-  /** The target as it was when the detail was drawn. @type {Target | undefined} */
+  /** The target when its details were drawn. @type {Target | undefined} */
   #shown;
   #list = byId("targets");
   #find = /** @type {HTMLInputElement} */ (byId("targets-find"));
 
-  /** @param {(name: string | null) => void} chosen Called with the target that is looked at, or null. */
+  /** @param {(name: string | null) => void} chosen Called with the chosen target, or null. */
   constructor(chosen) {
     this.chosen = chosen;
     this.#find.oninput = () => this.#draw();
@@ -74,8 +77,8 @@ export class JobTargets {
     const names = this.#names.filter((name) => this.#isWanted(history, name, sought));
     arrange(this.#list, names.slice(0, MOST).map((name) => /** @type {HTMLElement} */ (this.#cell(history, name).parentElement)));
     const more = names.length - MOST;
-    const few = names.length ? "" : "None of that state and name.";
-    byId("targets-more").textContent = more > 0 ? `${more.toLocaleString()} more are not shown: look for them by state or name.` : few;
+    const few = names.length ? "" : "No target has this state and name.";
+    byId("targets-more").textContent = more > 0 ? `${more.toLocaleString()} more are not shown. Find them by state or name.` : few;
     this.#find.parentElement?.toggleAttribute("hidden", history.targets.size < 12);
     this.#rove();
   }
@@ -109,7 +112,7 @@ export class JobTargets {
     cell.setAttribute("aria-pressed", String(name === this.#chosen));
   }
 
-  /** How many are in each state; one is chosen by a click. @param {JobHistory} history */
+  /** The number of targets in each state. A click chooses a state. @param {JobHistory} history */
   #legend(history) {
     /** @type {Map<string, number>} */
     const counts = new Map();
@@ -146,7 +149,7 @@ export class JobTargets {
     if (name) byId("target").scrollIntoView({ block: "nearest" });
   }
 
-  /** What was said of the target that is looked at. */
+  /** Draws the details of the chosen target. */
   #describe() {
     const history = this.#history;
     const target = history?.targets.get(this.#chosen);
@@ -156,7 +159,7 @@ export class JobTargets {
     const { state, name, output, steps, ...more } = target;
     const shown = stateOf(history, this.#chosen);
     byId("target-name").textContent = this.#chosen;
-    byId("target-state").textContent = shown === "unknown" ? `not known: it was ${wordOf(state)} when the job ended` : wordOf(state);
+    byId("target-state").textContent = shown === "unknown" ? `unknown: it was ${wordOf(state)} when the job ended` : wordOf(state);
     byId("target-state").dataset.state = shown;
     const facts = Object.entries(more).map(([key, value]) => {
       const text = typeof value === "object" ? JSON.stringify(value) : String(value);
@@ -169,7 +172,7 @@ export class JobTargets {
     byId("target-brief").hidden = !history.isBrief;
   }
 
-  /** One stop for the tabulator; the arrows lead on from there. */
+  /** The grid has one tab stop. The arrow keys move inside of it. */
   #rove() {
     const cells = /** @type {HTMLButtonElement[]} */ ([...this.#list.querySelectorAll("button")]);
     const current = cells.find((cell) => cell === document.activeElement) ?? cells.find((cell) => cell.tabIndex === 0) ?? cells[0];
@@ -192,7 +195,11 @@ export class JobTargets {
   }
 }
 
-/** What is known of it now: of one that had not ended when the job did, nothing. @param {JobHistory} history @param {string} name */
+/**
+ * The current state of a target. It is unknown for a target that had not ended when the job ended.
+ * @param {JobHistory} history
+ * @param {string} name
+ */
 function stateOf(history, name) {
   const state = history.targets.get(name)?.state ?? "";
   return history.end && !FINAL.has(state) ? "unknown" : state;

@@ -1,5 +1,5 @@
 // @ts-check
-/** The Jobs view: what can be started, what was, and beside them the form or the job that is open. */
+/** The Jobs view: the kinds of jobs and the list of jobs, and next to them the open form or job. */
 
 import { arrange, byId, element } from "../dom.js";
 import { JobForm } from "./form.js";
@@ -7,26 +7,32 @@ import { JobList } from "./list.js";
 import { JobPage } from "./page.js";
 import { Jobs } from "../../client/jobs.js";
 
-/** Where in the view one is: the kind of job whose form is filled in, or the job that is looked at. @typedef {{kind: string, id: string}} Place */
+/**
+ * The open part of the view: the kind of job whose form is shown, or the id of the job that is shown.
+ * @typedef {{kind: string, id: string}} Place
+ */
 
 export class JobsView {
-  /** @type {Jobs | null} Made when the view is first shown. */
+  /** @type {Jobs | null} Created when the view is first shown. */
   jobs = null;
   /** @type {{list: JobList, form: JobForm, page: JobPage} | null} */
   #parts = null;
   #isShown = false;
   /** @type {Place} */
   #place = { kind: "", id: "" };
-  /** The parameters that the form is to begin with. @type {Record<string, unknown> | undefined} */
+  /** Initial parameters of the form. @type {Record<string, unknown> | undefined} */
   #params;
 
-  /** @param {() => void} changed Called when the connection fares otherwise. @param {() => import("./form.js").Actions} actions */
+  /**
+   * @param {() => void} changed Called when the state of the connection changes.
+   * @param {() => import("./form.js").Actions} actions
+   */
   constructor(changed, actions) {
     this.changed = changed;
     this.actions = actions;
   }
 
-  /** Whether files that are dropped are for a job. */
+  /** Whether dropped files are for a job. */
   get takesFiles() {
     return this.#isShown && Boolean(this.#parts?.form.takesFiles);
   }
@@ -56,7 +62,7 @@ export class JobsView {
     document.body.classList.remove("at-job");
   }
 
-  /** Draws what the server's greeting says. */
+  /** Draws the kinds of jobs from the server's greeting. */
   update() {
     const { jobs } = this;
     if (!this.#isShown || !jobs || !this.#parts) return;
@@ -85,7 +91,7 @@ export class JobsView {
   }
 
   #open() {
-    // A token without the scope for jobs is refused as often as it is tried.
+    // A token without the scope for jobs is refused on every attempt.
     const jobs = (this.jobs = new Jobs("/ws/jobs", { attempts: 2 }));
     const opened = (/** @type {string} */ id) => (location.hash = `#jobs/${id}`);
     const like = (/** @type {string} */ job, /** @type {Record<string, unknown>} */ params) => {

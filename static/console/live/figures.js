@@ -1,12 +1,12 @@
 // @ts-check
-/** How a source fares, in figures: frames a second and delay over the last two seconds, and the size of what comes. */
+/** Figures of a source: frames a second and delay over the last two seconds, and the size of its frames. */
 
-/** Milliseconds; the first frames after a silence are counted over a shorter time. */
+/** In milliseconds. After a pause, the first frames are counted over a shorter time. */
 const SPAN = 2000;
 const LEAST_SPAN = 500;
 
 export class Figures {
-  /** When the last frame was painted, in milliseconds since 1970; 0: none was. */
+  /** When the last frame was drawn, in milliseconds since 1970. 0: none yet. */
   at = 0;
   width = 0;
   height = 0;
@@ -15,7 +15,7 @@ export class Figures {
   #begun = 0;
 
   /**
-   * A frame is painted now.
+   * Counts a frame that is drawn now.
    * @param {{captured_at: number, width: number, height: number}} frame
    * @param {number} ahead Milliseconds by which the clock of `captured_at` is ahead of this one.
    */
@@ -32,7 +32,7 @@ export class Figures {
     return this.#frames.length / (span / 1000);
   }
 
-  /** The median of the milliseconds from capture to paint; null when nothing came. */
+  /** Median of the milliseconds from capture to drawing, or null without frames. */
   get delay() {
     this.#forget();
     if (!this.#frames.length) return null;
@@ -40,7 +40,7 @@ export class Figures {
     return Math.max(0, Math.round(delays[delays.length >> 1]));
   }
 
-  /** `delay` in words. */
+  /** `delay` as text. */
   get delayed() {
     const { delay } = this;
     if (delay === null) return "–";

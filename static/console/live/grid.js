@@ -1,5 +1,7 @@
 // @ts-check
-/** The Live view: all sources side by side, one of them enlarged on a click. Only what is on the screen is watched. */
+/**
+ * The Live view: all sources side by side, and one of them enlarged after a click. Only visible sources are watched.
+ */
 
 import { arrange, byId, element, soon } from "../dom.js";
 import { Live } from "../../client/live.js";
@@ -8,12 +10,15 @@ import { Player } from "./player.js";
 
 /** @typedef {{monitor: Monitor, tile: HTMLLIElement, slot: HTMLElement, state: HTMLElement, figures: HTMLElement, line: HTMLLIElement}} Place */
 
-/** Milliseconds: figures are drawn, and what is not watched is asked after, so often. */
+/**
+ * Milliseconds between two updates of the figures, and between two requests for the states of sources that are not
+ * watched.
+ */
 const DRAWN = 250;
 const ASKED = 10_000;
 
 export class SourceGrid {
-  /** @type {Live | null} Made when the view is first shown. */
+  /** @type {Live | null} Created when the view is first shown. */
   live = null;
   player = new Player();
   /** @type {Map<string, Place>} */
@@ -30,7 +35,7 @@ export class SourceGrid {
   #sight = new IntersectionObserver((entries) => this.#look(entries), { threshold: 0.01 });
   #size = new ResizeObserver(() => this.#fit());
 
-  /** @param {() => void} changed Called when the connection fares otherwise. */
+  /** @param {() => void} changed Called when the state of the connection changes. */
   constructor(changed) {
     this.changed = changed;
     document.addEventListener("visibilitychange", () => this.#admitAll());
@@ -59,7 +64,7 @@ export class SourceGrid {
   }
 
   #connect() {
-    // A token without the scope for video is refused as often as it is tried.
+    // A token without the scope for video is refused on every attempt.
     const live = (this.live = new Live("/ws/video", { attempts: 2 }));
     live.addEventListener("state", () => {
       if (live.state === "open" && live.hello) this.player.greet(live.hello);
@@ -83,7 +88,7 @@ export class SourceGrid {
     }
     for (const source of live.sources) if (!this.#places.has(source.name)) this.#places.set(source.name, this.#place(live, source));
     const places = live.sources.map(({ name }) => /** @type {Place} */ (this.#places.get(name)));
-    arrange(byId("wall"), places.map(({ tile }) => tile));
+    arrange(byId("tiles"), places.map(({ tile }) => tile));
     arrange(byId("source-list"), places.map(({ line }) => line));
     byId("no-sources").hidden = places.length > 0;
     byId("sources-of").hidden = !places.length;
@@ -107,19 +112,19 @@ export class SourceGrid {
     return { monitor, tile, slot, state, figures, line };
   }
 
-  /** Moves the picture of that source into the player, and that of the last back to its tile. @param {string} name */
+  /** Moves the picture of this source into the player, and the previous one back to its tile. @param {string} name */
   #enlarge(name) {
     this.#wanted = name;
     const before = this.player.monitor;
     const place = this.#places.get(name);
     const monitor = place?.monitor ?? null;
-    byId("wall").hidden = monitor !== null;
+    byId("tiles").hidden = monitor !== null;
     document.body.classList.toggle("enlarged", monitor !== null);
     if (before !== monitor) {
       if (before) this.#putBack(before);
       if (monitor) monitor.isLarge = true;
       this.player.show(monitor);
-      if (monitor) byId("stage-name").focus();
+      if (monitor) byId("enlarged-name").focus();
       for (const each of [before, monitor]) each?.fit();
     }
     for (const [each, { line }] of this.#places) {
@@ -134,7 +139,7 @@ export class SourceGrid {
     const place = this.#places.get(monitor.name);
     if (place?.monitor !== monitor) return;
     place.slot.append(monitor.picture);
-    if (this.#isShown && !byId("wall").hidden) place.slot.focus();
+    if (this.#isShown && !byId("tiles").hidden) place.slot.focus();
   }
 
   /** @param {IntersectionObserverEntry[]} entries */
@@ -147,7 +152,10 @@ export class SourceGrid {
     this.#admitAll();
   }
 
-  /** Has those watched that are seen, as many as the server lets one socket watch; those seen a moment ago make room. */
+  /**
+   * Watches the visible sources, as many as the server allows per socket. Sources that were visible a moment ago give
+   * up their place.
+   */
   #admitAll() {
     const most = this.live?.hello?.limits.video_watches ?? 0;
     const isSeen = this.#isShown && !document.hidden;
@@ -172,7 +180,7 @@ export class SourceGrid {
     const isPausing = watches.some(({ isPaused }) => !isPaused);
     for (const watch of watches) {
       if (isPausing) watch.pause();
-      else if (["ended", "stopped", "failed"].includes(watch.state)) watch.isPaused = false; // `play` would begin it again
+      else if (["ended", "stopped", "failed"].includes(watch.state)) watch.isPaused = false; // `play` would start the recording again
       else watch.play();
     }
     this.#drawAll();
@@ -197,14 +205,21 @@ export class SourceGrid {
     byId("pause-all").textContent = watches.length && watches.every(({ isPaused }) => isPaused) ? "Play all" : "Pause all";
   }
 
-  /** Of one that is not on the screen: what the server says of it, if others watch it. @param {Monitor} monitor @param {string | undefined} state */
+  /**
+   * State of a source that is not visible, as the server reports it when others watch it.
+   * @param {Monitor} monitor
+   * @param {string | undefined} state
+   */
   #elsewhere({ watch, kind }, state = "") {
     if (["ended", "stopped", "failed"].includes(watch.state)) return watch.state;
     return kind === "live" && state !== "idle" ? state : "not on screen";
   }
 }
 
-/** @param {string} hash @returns {string | undefined} The source; empty for all, undefined for another view. */
+/**
+ * @param {string} hash
+ * @returns {string | undefined} The source. Empty for all sources, undefined for another view.
+ */
 export function sourceOf(hash) {
   const name = /^#live\/(.+)$/.exec(hash)?.[1];
   if (!name) return hash === "#live" ? "" : undefined;

@@ -1,5 +1,8 @@
 // @ts-check
-/** One source on the page: its picture, how it fares in words, and in figures. Wherever its picture stands, the frames that are asked for fit. */
+/**
+ * One source on the page: its picture, its state in words, and its figures. It requests frames of the size at which its
+ * picture is shown.
+ */
 
 import { element } from "../dom.js";
 import { Figures } from "./figures.js";
@@ -9,33 +12,38 @@ import { Figures } from "./figures.js";
 /** @typedef {import("../../client/mailbox.js").Frame} Frame */
 /** @typedef {{fps: number, width: number, quality: number, action: string, options: Record<string, unknown>}} Settings */
 
-/** Widths that are asked for: few, since everybody who asks for the same is served by one encoding. */
+/** Widths that are requested. They are few, because all viewers with the same width share one encoding. */
 export const WIDTHS = [320, 640, 1280, 1920];
-/** For small pictures: many play at once. */
+/** For small pictures, because many play at the same time. */
 const SMALL = { fps: 10, quality: 70 };
-/** Milliseconds without a picture after which it is said that one is waited for: other frames of the same source come sooner. */
+/**
+ * Milliseconds without a picture after which the page says that it waits for one. Changes of the same source are
+ * faster.
+ */
 const PATIENCE = 2000;
 
 /** @type {Record<string, string>} */
 const REASONS = {
-  unreachable: "it cannot be reached",
-  no_video: "it sends no video",
-  ended: "its stream has ended",
-  silent: "it sends nothing",
-  crashed: "its stream broke the capture",
+  unreachable: "the source cannot be reached",
+  no_video: "the source sends no video",
+  ended: "the stream has ended",
+  silent: "the source sends no data",
+  crashed: "the stream could not be decoded",
 };
 /** @type {Record<string, string>} */
 const LABELS = { waiting: "connecting", lost: "no connection", full: "not watched" };
 
 export class Monitor {
-  /** Whether it is the one that is enlarged. */
+  /** Whether this source is enlarged. */
   isLarge = false;
   isVisible = false;
-  /** Whether as many as may be are watched already. */
+  /** Whether the limit of watched sources is reached. */
   isLeftOut = false;
-  /** @type {Settings} Of the enlarged picture; `width` 0: as wide as it is shown. The action goes for both. */
+  /**
+   * @type {Settings} Settings of the enlarged picture. `width` 0: as wide as it is shown. The action also applies to the small picture.
+   */
   settings = { fps: 30, width: 0, quality: 80, action: "", options: {} };
-  /** @type {Record<string, any> | undefined} What the action has found on the frame that is shown. */
+  /** @type {Record<string, any> | undefined} Findings of the action on the current frame. */
   found;
   figures = new Figures();
   #canvas = element("canvas", { width: 16, height: 9 });
@@ -49,12 +57,12 @@ export class Monitor {
     this.kind = kind;
     this.#canvas.setAttribute("role", "img");
     this.#canvas.setAttribute("aria-label", `Picture of ${name}`);
-    this.#veil.setAttribute("aria-hidden", "true"); // said beside the picture too
+    this.#veil.setAttribute("aria-hidden", "true"); // also shown next to the picture
     this.picture = element("div", { className: "picture" }, this.#canvas, this.#veil);
     this.watch = live.watch(name, this.#request(), (frame) => this.#show(frame), true);
   }
 
-  /** Asks for frames that fit where the picture now stands. */
+  /** Requests frames of the size at which the picture is shown. */
   fit() {
     if (this.picture.isConnected && this.picture.clientWidth) this.watch.change(this.#request());
   }
@@ -64,7 +72,7 @@ export class Monitor {
     this.picture.remove();
   }
 
-  /** In one word, of ours or of docs/video.md, how it fares. */
+  /** The state in one word: one of ours, or one in docs/video.md. */
   get state() {
     if (this.live.state !== "open") return "lost";
     return this.isLeftOut ? "full" : this.watch.state;
@@ -74,18 +82,18 @@ export class Monitor {
     return LABELS[this.state] ?? this.state;
   }
 
-  /** Why, and since when there was no picture. */
+  /** Why there is no picture, and since when. */
   get detail() {
     const { state, watch } = this;
-    if (state === "lost" && this.live.state === "closed") return `${sentence(this.live.reason || "it was closed")} Load the page again.`;
-    if (state === "lost") return "The server is away; trying again.";
-    if (state === "full") return `At most ${this.live.hello?.limits.video_watches} are watched at once. Open this one to see it.`;
+    if (state === "lost" && this.live.state === "closed") return `${sentence(this.live.reason || "connection closed")} Reload the page.`;
+    if (state === "lost") return "The server cannot be reached. Reconnecting.";
+    if (state === "full") return `At most ${this.live.hello?.limits.video_watches} sources are shown at the same time. Open this one to see it.`;
     if (state === "reconnecting") return `${sentence(REASONS[watch.reason] ?? watch.reason)} ${this.#since()}`.trim();
     if (state === "failed") return watch.error?.message ?? "";
     return sentence(watch.trouble);
   }
 
-  /** @returns {string} Changes every second, and so is for the eye alone. */
+  /** @returns {string} It changes every second, so screen readers do not get it. */
   get #countdown() {
     const seconds = Math.ceil((this.watch.retryAt - Date.now()) / 1000);
     if (!this.watch.retryAt || !["reconnecting", "failed"].includes(this.state)) return "";
@@ -96,7 +104,7 @@ export class Monitor {
     return this.figures.at ? `Last picture ${new Date(this.figures.at).toLocaleTimeString()}.` : "";
   }
 
-  /** Says on the picture how it fares, unless it plays. */
+  /** Shows the state on the picture, unless it plays. */
   draw() {
     this.picture.dataset.state = this.state;
     const isShort = this.state === "waiting" && Date.now() - this.figures.at < PATIENCE;
@@ -120,10 +128,10 @@ export class Monitor {
 
   /** @param {Frame} frame */
   async #show(frame) {
-    if (frame.placeholder) return; // the veil says more
+    if (frame.placeholder) return; // the overlay says more
     const bitmap = await createImageBitmap(frame.jpeg);
     try {
-      // The server is told that it was seen when it is painted: a page in the background is not sent what it does not paint.
+      // The frame is acknowledged when it is drawn. So the server sends no frames to a hidden page.
       await new Promise(requestAnimationFrame);
       if (frame.isWanted) this.#paint(bitmap, frame);
     } finally {

@@ -1,5 +1,5 @@
 // @ts-check
-/** The source that is enlarged: its picture, its controls, and the settings of its frames. */
+/** The enlarged source: its picture, its controls, and the settings of its frames. */
 
 import { byId, element } from "../dom.js";
 import { WIDTHS } from "./monitor.js";
@@ -9,9 +9,9 @@ import { readOptions, showOptions } from "../images/options.js";
 
 const FACTORS = [0.25, 0.5, 1, 2, 4, 8, 16];
 const RATES = [1, 5, 10, 15, 30, 60];
-/** Seconds that an arrow key goes. */
+/** Seconds that an arrow key moves. */
 const STEP = 5;
-/** Milliseconds without a change after which the settings are sent: a watch restarts with each. */
+/** Milliseconds without a change after which settings are sent. Each change starts the watch again. */
 const CALM = 300;
 
 /** @param {number} seconds */
@@ -56,7 +56,7 @@ export class Player {
     };
   }
 
-  /** What the server's greeting says. @param {Record<string, any>} hello */
+  /** Applies the server's greeting. @param {Record<string, any>} hello */
   greet({ actions, limits }) {
     this.#actions = actions;
     const { action } = this.monitor?.settings ?? { action: "" };
@@ -75,15 +75,15 @@ export class Player {
     clearTimeout(this.#calm);
     this.#isDragging = false;
     this.monitor = monitor;
-    byId("stage").hidden = !monitor;
+    byId("enlarged").hidden = !monitor;
     if (!monitor) return;
-    byId("stage-name").textContent = monitor.name;
-    byId("stage-picture").replaceChildren(monitor.picture);
+    byId("enlarged-name").textContent = monitor.name;
+    byId("enlarged-picture").replaceChildren(monitor.picture);
     this.#fill();
     this.draw();
   }
 
-  /** Puts the settings of this source into the form. */
+  /** Fills the form with the settings of this source. */
   #fill() {
     if (!this.monitor) return;
     const { fps, width, quality, action, options } = this.monitor.settings;
@@ -95,7 +95,7 @@ export class Player {
     this.#fps.value = String(rates.findLast((rate) => rate <= fps) ?? rates[0] ?? "");
   }
 
-  /** The options of the action that is chosen. @param {Record<string, unknown>} [values] */
+  /** Shows the options of the chosen action. @param {Record<string, unknown>} [values] */
   #offer(values = {}) {
     const { help = "", options = {} } = this.#actions[this.#action.value] ?? {};
     byId("frame-help").textContent = help.replaceAll("`", "");
@@ -130,7 +130,7 @@ export class Player {
   /** @param {KeyboardEvent} event */
   #press(event) {
     const { key, target, ctrlKey, altKey, metaKey } = event;
-    const isHere = this.monitor && !byId("live-view").hidden && (target === document.body || byId("stage").contains(/** @type {Node} */ (target)));
+    const isHere = this.monitor && !byId("live-view").hidden && (target === document.body || byId("enlarged").contains(/** @type {Node} */ (target)));
     if (!isHere || ctrlKey || altKey || metaKey) return;
     if (key === "Escape") location.hash = "#live";
     else if (target instanceof HTMLInputElement || target instanceof HTMLSelectElement || target instanceof HTMLButtonElement) return;
@@ -146,7 +146,7 @@ export class Player {
     if (watch?.duration) watch.seek(Math.min(Math.max(watch.position + seconds, 0), watch.duration));
   }
 
-  /** One whole picture of where it stands, to be looked at and kept. */
+  /** Takes a snapshot: one complete picture at the current position, to view and save. */
   async #shoot() {
     if (!this.monitor) return;
     const { name, kind, live, watch } = this.monitor;
@@ -156,7 +156,7 @@ export class Player {
       const { jpeg, captured_at } = await live.snapshot(name, kind === "file" ? { position: watch.position } : { max_age: 1 });
       showSnapshot(jpeg, `${name}-${new Date(captured_at).toISOString().replace(/[:.]/g, "-")}.jpg`);
     } catch (error) {
-      showDialog(() => {}, element("p", {}, `There is no snapshot: ${/** @type {Error} */ (error).message}`));
+      showDialog(() => {}, element("p", {}, `The snapshot failed: ${/** @type {Error} */ (error).message}`));
     }
     button.disabled = false;
   }
@@ -165,9 +165,9 @@ export class Player {
     const { monitor } = this;
     if (!monitor) return;
     const { watch, figures, found } = monitor;
-    setText("stage-label", monitor.label);
-    setText("stage-detail", monitor.detail);
-    byId("stage-state").dataset.state = monitor.state;
+    setText("enlarged-label", monitor.label);
+    setText("enlarged-detail", monitor.detail);
+    byId("enlarged-state").dataset.state = monitor.state;
     const isOver = ["ended", "stopped", "failed"].includes(watch.state);
     setText("play", watch.state === "failed" ? "Try again" : watch.state === "ended" ? "Replay" : isOver || watch.isPaused ? "Play" : "Pause");
     /** @type {HTMLButtonElement} */ (byId("stop")).disabled = watch.state === "stopped";
@@ -191,7 +191,11 @@ export class Player {
   }
 }
 
-/** Changes a text only when it differs, so that nothing is read aloud again. @param {string} id @param {string} text */
+/**
+ * Changes a text only when it differs, because screen readers read every change.
+ * @param {string} id
+ * @param {string} text
+ */
 function setText(id, text) {
   if (byId(id).textContent !== text) byId(id).textContent = text;
 }
@@ -212,7 +216,10 @@ function showSnapshot(jpeg, name) {
   showDialog(() => URL.revokeObjectURL(url), element("img", { src: url, alt: `Snapshot ${name}` }), element("p", {}, link));
 }
 
-/** @param {() => void} closed @param {HTMLElement[]} content A button that closes goes into the last. */
+/**
+ * @param {() => void} closed
+ * @param {HTMLElement[]} content Content of the dialog. A button that closes it is added to the last element.
+ */
 function showDialog(closed, ...content) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("shot"));
   content[content.length - 1].append(element("button", { type: "button", autofocus: true, onclick: () => dialog.close() }, "Close"));

@@ -179,7 +179,7 @@ class SshConnection:
         except (asyncssh.Error, OSError) as error:
             raise ConnectionBroken(_describe_error(error), begun=command.channel is not None) from None
         if command.exit is None:
-            raise ConnectionBroken("the connection was lost", begun=True)
+            raise ConnectionBroken("connection lost", begun=True)
         command.channel.abort()
         return command.exit
 
