@@ -167,7 +167,7 @@ async def test_a_room_is_joined_by_name_and_a_bad_name_is_told(server: Server) -
         await expect(bob.locator("#talk-name")).to_have_text("harbour")
         await expect(bob.locator("#before")).to_contain_text("There are no messages yet")
         await bob.fill("#go-name", "alice w.")
-        await bob.click("text=Write to them")
+        await bob.click("text=Write to the user")
         await expect(bob.locator("#talk-name")).to_have_text("alice w.")
 
 

@@ -226,7 +226,7 @@ def test_a_json_block_parses(block: Block) -> None:
     found = json.loads(block.text)
     messages = [found, *found.get("events", [])] if "type" in found else []
     tables = (ROOT / block.file).read_text()
-    assert all(re.search(rf"^\| .*`{each['type']}`", tables, re.MULTILINE) for each in messages)
+    assert all(re.search(rf"^(?:\| .*|- )`{each['type']}`", tables, re.MULTILINE) for each in messages)
 
 
 @pytest.mark.parametrize("block", alone("http"), ids=str)
