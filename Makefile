@@ -1,13 +1,13 @@
-# make run: the server, with all it needs. make test and make test-chaos: what is checked before a change is taken.
+# make run starts the server. make test and make test-chaos run all checks that a change must pass.
 PYTHON ?= python3
 BIN := .venv/bin
-# What the tests run, and the Debian packages that bring it.
+# Programs that the tests start, and the Debian packages that contain them.
 PROGRAMS := chromium-headless-shell redis-server ffmpeg sshd nginx
 DEBIAN := chromium-headless-shell fonts-dejavu-core redis-server ffmpeg openssh-server nginx-light
-# Four files of tests at a time on two cores: much of a test is waiting.
+# Four files of tests at the same time on two cores, because tests mostly wait.
 PARALLEL ?= -n 4 --dist loadfile
 
-# Images of Python set it. Each process that a test starts would then compile its modules again.
+# Docker images of Python set this variable. With it, each process of a test would compile its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install extras run test test-chaos test-all style types types-js reference bench clean
@@ -47,7 +47,7 @@ style: .venv/installed-dev
 types: .venv/installed-dev
 	$(BIN)/mypy
 
-# The JSDoc types of the page. Not part of make test: that shall not need Node.
+# Checks the JSDoc types of the page. It is not part of make test, which does not need Node.
 types-js: .cache/typescript/node_modules/.bin/tsc
 	$< --allowJs --checkJs --noEmit --strict --target es2023 --module esnext --moduleResolution bundler $(shell find static -name '*.js')
 
@@ -58,8 +58,8 @@ types-js: .cache/typescript/node_modules/.bin/tsc
 node:
 	@command -v node >/dev/null && command -v npm >/dev/null || $(MAKE) --no-print-directory apt PACKAGES="nodejs npm"
 
-# Another program may hold the locks of apt and dpkg, on a new machine for minutes. For those of dpkg apt-get waits by
-# itself; for those of its lists and of its archives it does not, so it is called again. Other errors end it at once.
+# Another program may hold the locks of apt and dpkg, on a new machine for minutes. apt-get waits for the locks of dpkg,
+# but not for those of its lists and archives, so it is called again. Other errors end the loop immediately.
 WAIT := 300
 apt:
 	@as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
@@ -73,7 +73,7 @@ apt:
 		done; \
 	done
 
-# The generated parts of docs/reference.md and docs/actions.md, which a test compares with the code.
+# Writes the generated parts of docs/reference.md and docs/actions.md. A test compares them with the code.
 reference: .venv/installed-dev
 	$(BIN)/python -m tests.docs.reference
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Throwaway hosts for the tutorial in docs/jobs.md: so many sshd on loopback ports of this machine, each with a host key
-# and a folder of its own, and what Sluice needs to reach them: key, known_hosts and plans.yaml.
+# Throwaway hosts for the tutorial in docs/jobs.md: COUNT sshd on loopback ports of this machine, each with its own host
+# key and folder. Also writes the files with which Sluice connects to them: key, known_hosts and plans.yaml.
 #
 #   hosts.sh start FOLDER [COUNT=20] [FIRST_PORT=22001]
 #   hosts.sh stop FOLDER
