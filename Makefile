@@ -7,6 +7,12 @@ DEBIAN := chromium-headless-shell fonts-dejavu-core redis-server ffmpeg openssh-
 # Four files of tests at the same time on two cores, because tests mostly wait.
 PARALLEL ?= -n 4 --dist loadfile
 
+# Files about jobs, whose stages have this name on the wire. In all other files the word is one that is not used.
+JOBS := CHANGELOG.md Makefile cli docs/decisions.md docs/examples docs/jobs.md static/client static/console tests/browser \
+	tests/support tests/works/jobs works/jobs
+comma := ,
+space := $() $()
+
 # Docker images of Python set this variable. With it, each process of a test would compile its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -43,6 +49,8 @@ test-all: style types types-js
 style: .venv/installed-dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
+	$(BIN)/codespell --skip "$(subst $(space),$(comma),$(addprefix ./,$(JOBS)))" .
+	$(BIN)/codespell --ignore-words-list stage,stages $(JOBS)
 
 types: .venv/installed-dev
 	$(BIN)/mypy

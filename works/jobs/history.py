@@ -1,8 +1,8 @@
 """A job's history: the durable stream of its events, and the state that results from them.
 
-An event of the stream is a group of events within a short time: ``{"at": ms, "events": [...]}``. A group that starts
-with ``{"told": ...`` has a request to the job (a cancel or an answer). A group with ``{"ended": STATE, ...`` is the
-last one.
+An event of the stream is a group of events within a short time: ``{"at": ms, "events": [...]}``. The first
+member of a group with a request to the job (a cancel or an answer) is ``_REQUEST``. The last group starts with
+``{"ended": STATE, ...``.
 """
 
 import json
@@ -23,6 +23,8 @@ END = "end"
 ENDED = ("succeeded", "failed", "cancelled", "interrupted")
 _ID = re.compile(r"[0-9a-f]{27}")
 _STREAM = "jobs/of/"
+# A name in stored events, which must not change.
+_REQUEST = "told"  # codespell:ignore told
 # Readers whose marks are lists of jobs. A mark is durable, and is deleted with its stream.
 RUNNING, ALL = "jobs/running", "jobs/all"
 # Most lines of the log in a snapshot, and their most characters as JSON, in which a non-ASCII letter takes six.
@@ -76,7 +78,7 @@ def group(events: Iterable[str], *, request: str = "", ended: str = "") -> str:
 
     ``request``: a request to the job (cancel, answer, stop). ``ended``: the final state, in the last group.
     """
-    first = {"told": request} if request else {"ended": ended} if ended else {}
+    first = {_REQUEST: request} if request else {"ended": ended} if ended else {}
     head = dumps({**first, "at": round(time.time() * 1000)})
     return f'{head[:-1]},"events":[{",".join(events)}]}}'
 
@@ -108,7 +110,7 @@ def is_end(event: Event) -> bool:
 
 
 def is_request(event: Event) -> bool:
-    return event.data.startswith('{"told":')
+    return event.data.startswith(f'{{"{_REQUEST}":')
 
 
 @dataclass(slots=True)
