@@ -19,7 +19,8 @@ class RolloutSettings(SettingsGroup):
     rollout_hosts: Count = Field(1000, description="Most hosts of one plan. Each takes about 3 KiB of memory.")
     rollout_forks: Count = Field(
         50,
-        description="Most hosts that a rollout works on at the same time. Each SSH handshake takes about 10 ms of the event loop.",
+        description="Most hosts that a rollout works on at the same time. Each SSH handshake takes about 10 ms of "
+        "the event loop.",
     )
     rollout_deadline: Seconds = Field(24 * 3600, description="Most seconds that a plan may allow itself.")
     rollout_output: Count = Field(
