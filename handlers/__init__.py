@@ -1,4 +1,6 @@
-"""All that knows Tornado: one file per endpoint, each ending in its own ``routes`` list, joined here."""
+"""All code that uses Tornado. Each endpoint has one file, which ends with its list ``routes``; this package
+joins them.
+"""
 
 import importlib
 import pkgutil
@@ -7,7 +9,7 @@ from tornado.routing import URLSpec
 
 
 def routes() -> list[URLSpec]:
-    """Every module's routes. Raises ValueError when two claim the same pattern."""
+    """Returns the routes of all modules. Raises ValueError when two modules use the same URL pattern."""
     joined: dict[str, URLSpec] = {}
     for module in pkgutil.iter_modules(__path__):
         for route in getattr(importlib.import_module(f"{__name__}.{module.name}"), "routes", []):

@@ -1,4 +1,6 @@
-"""POST /admin/kick: ends a user's connections and keeps them out for a while. For back ends, with scope ``admin``."""
+"""POST /admin/kick: closes the connections of a user and bans the user for a time. For backend systems with a token of
+scope ``admin``.
+"""
 
 import time
 
@@ -13,7 +15,7 @@ log = structlog.get_logger()
 
 
 class Kick(StrictModel):
-    """``deny_s``: seconds for which the user is not let in again; 0 only ends what is open."""
+    """The body of the request. ``deny_s`` is the length of the ban in seconds; 0 only closes the open connections."""
 
     user: str = Field(min_length=1, max_length=200)
     deny_s: float = Field(0, ge=0, le=10 * 365 * 24 * 3600)
@@ -21,6 +23,7 @@ class Kick(StrictModel):
 
 class KickUser(BaseHandler):
     async def post(self) -> None:
+        """Bans the user and answers with 204. Raises Refused when the request is not valid or not allowed."""
         admin = await self.authorize("admin")
         try:
             kick = Kick.model_validate_json(self.request.body)

@@ -1,4 +1,4 @@
-"""One line in the log for each answer over HTTP, without the query string: it may hold a token."""
+"""Writes one log line for each HTTP response. The line leaves out the query string, because it may contain a token."""
 
 import structlog
 from tornado.web import RequestHandler
@@ -7,7 +7,10 @@ log = structlog.get_logger()
 
 
 def log_request(handler: RequestHandler) -> None:
-    """Tornado's log_function. Answers below 500 are logged at level debug."""
+    """Logs a finished request. Tornado calls this function through its setting ``log_function``.
+
+    Responses with a status below 500 are logged at level debug, all others at level error.
+    """
     write = log.debug if handler.get_status() < 500 else log.error
     write(
         "request",

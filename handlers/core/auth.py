@@ -1,5 +1,8 @@
-"""Tokens: issued for the console and the command line, verified into a User. The algorithm follows from our key,
-never from the token; ``sub`` and ``exp`` are required, ``aud`` and ``iss`` when they are configured."""
+"""Tokens (JWT): this module issues them for the console and the command line, and verifies them into a User.
+
+The signature algorithm follows from the configured key, never from the token. The claims ``sub`` and ``exp`` are always
+required; ``aud`` and ``iss`` are required when they are configured.
+"""
 
 import asyncio
 import re
@@ -28,21 +31,22 @@ from handlers.core.settings import TokenSettings
 
 Scope = Literal["images", "chat", "video", "jobs", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-# Longer tokens are refused unread; a token of ours has about 200 characters.
+# Longer tokens are refused without parsing them. A token that this server issues has about 200 characters.
 MAX_LENGTH = 8192
-# A token from its first bytes on; or what is longer than a UUID, as the claims and the signature of one are.
+# Matches the start of a JWT ("eyJ") and all that follows it, or any run of 37 or more word characters. A UUID has 36
+# characters, and the claims and the signature of a token are longer than that.
 _TOKEN = re.compile(r"eyJ[\w.%-]*|[\w-]{37,}")
-# Seconds that the clocks of two machines may differ.
+# Seconds by which the clocks of two machines may differ.
 _LEEWAY = 5
-# Where the development secret is, which signs while no key is set.
+# The folder of the development secret. The server signs tokens with this secret while no key is configured.
 DEVELOPMENT_FOLDER = Path("var")
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The user that a token names, what they may do, and until when (seconds since 1970).
+    """The user that a token names, the permissions of this user, and when they expire (in seconds since 1970).
 
-    ``rooms``: patterns of the rooms they may enter, as in file names.
+    ``rooms`` holds patterns of the chat rooms that the user may enter, with the wildcards of file names (``*``, ``?``).
     """
 
     name: str
@@ -56,7 +60,7 @@ class User:
 
 
 class TokenError(Exception):
-    """A token that is not accepted: the refusal, and the values of the places in its message."""
+    """Says that a token is not accepted. It holds the refusal, and the values for the placeholders in its message."""
 
     def __init__(self, refusal: Refusal, **values: Any) -> None:
         self.refusal, self.values = refusal, values
@@ -65,15 +69,18 @@ class TokenError(Exception):
 
     @property
     def reason(self) -> str:
-        """One of missing, expired, bad, ip_mismatch."""
+        """Returns the cause: missing, expired, bad or ip_mismatch."""
         return self.refusal.cause
 
 
 class Keys(Protocol):
-    """Where the key of a token comes from."""
+    """A source of the keys that verify tokens."""
 
     async def find(self, token: str) -> tuple[Any, str]:
-        """The key and the one algorithm it is for. Raises jwt.PyJWTError when there is none."""
+        """Returns the key for the token, and the one algorithm that this key allows.
+
+        Raises jwt.PyJWTError when there is no key for the token.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +93,25 @@ class OneKey:
 
     @classmethod
     def public(cls, pem: str) -> "OneKey":
-        """A public key in PEM, or the file that holds it. Raises ValueError for other kinds of key, OSError."""
+        """Loads a public key from PEM text, or from the PEM file at this path.
+
+        Raises:
+            ValueError: the key is of a kind that is not supported.
+            OSError: the file cannot be read.
+        """
         text = pem if pem.lstrip().startswith("-----BEGIN") else Path(pem).read_text()
         key = load_pem_public_key(text.encode())
         return cls(key, _algorithm_of(key))
 
 
 class Jwks:
-    """Keys by ``kid`` from a JWKS document, which is fetched again after ``lifetime`` seconds.
+    """The keys of a JWKS document (a JSON list of public keys), by their key ID (``kid``).
 
-    An unknown kid has it fetched too, so that keys can be rotated, but not within ``cooldown`` seconds of the last
-    fetch, or ``pause`` of one that failed, and never twice at once: made-up kids must not flood the server that
-    publishes the keys, and tokens of known keys do not wait for that. ``timeout`` is that of one fetch.
+    The document is fetched again after ``lifetime`` seconds. It is also fetched when a token names an unknown kid, so
+    that keys can be rotated. Such a fetch starts at the earliest ``cooldown`` seconds after the last successful fetch,
+    or ``pause`` seconds after a failed fetch, and never while another fetch runs. For this reason, tokens with invented
+    kids cannot flood the server that publishes the keys, and tokens with known kids do not wait for these fetches.
+    ``timeout`` is the limit of one fetch in seconds.
     """
 
     def __init__(
@@ -106,11 +120,17 @@ class Jwks:
         self._client = jwt.PyJWKClient(url, timeout=timeout)
         self._lifetime, self._cooldown, self._pause = lifetime, cooldown, pause
         self._keys: dict[str, Any] = {}
-        self._until = self._not_before = 0.0  # monotonic: when the keys are out of date, when they may be fetched
+        self._until = self._not_before = 0.0  # monotonic times: when the keys expire, when the next fetch may start
         self._fault = ""
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, token: str) -> tuple[Any, str]:
+        """Returns the key that the token names by its ``kid``, and the algorithm of this key.
+
+        Raises:
+            jwt.InvalidKeyError: no key has this kid, or the key is of a kind that is not supported.
+            jwt.PyJWKClientConnectionError: the keys cannot be fetched.
+        """
         kid = jwt.get_unverified_header(token).get("kid", "")
         if kid not in self._keys or time.monotonic() >= self._until:
             if self._fetching is None and time.monotonic() >= self._not_before:
@@ -156,11 +176,18 @@ class Verifier:
 
     @classmethod
     def from_settings(cls, settings: TokenSettings) -> "Verifier":
-        """Raises ValueError for a public key of an unknown kind, OSError for a file that cannot be read."""
+        """Creates a verifier with the key that the settings name.
+
+        Raises:
+            ValueError: the public key is of a kind that is not supported.
+            OSError: the file of the key cannot be read.
+        """
         return cls(_load_keys(settings), settings.jwt_audience, settings.jwt_issuer)
 
     async def verify(self, token: str, address: str) -> User:
-        """The User of a token sent from ``address``. Raises TokenError."""
+        """Returns the User of a token that was sent from ``address``. Raises TokenError when the token is
+        not accepted.
+        """
         if not token:
             raise TokenError(TOKEN_MISSING)
         if len(token) > MAX_LENGTH:
@@ -211,7 +238,7 @@ def _user(claims: dict[str, Any]) -> User:
 
 
 def _describe(error: Exception) -> str:
-    """The cause in our own words: a library's message may quote the token."""
+    """Describes the cause in words of this server, because the message of a library may quote the token."""
     match error:
         case jwt.MissingRequiredClaimError():
             return f"the claim {error.claim} is missing"
@@ -230,32 +257,44 @@ def _describe(error: Exception) -> str:
 
 
 def redact_tokens(text: str) -> str:
-    """The text with everything replaced that may be part of a token: for logs, and for messages that quote a client."""
+    """Returns the text with "..." in place of everything that may be part of a token.
+
+    It is used for logs, and for messages that quote input of a client.
+    """
     return _TOKEN.sub("...", text)
 
 
 def issue(secret: str, name: str, scope: str, ttl: float, **claims: str | None) -> str:
-    """A token signed with HS256; claims that are None are left out."""
+    """Returns a token that is signed with HS256. Claims with the value None are left out."""
     body: dict[str, Any] = {"sub": name, "scope": scope, "exp": int(time.time() + ttl)}
     body |= {claim: value for claim, value in claims.items() if value is not None}
     return jwt.encode(body, secret, algorithm="HS256")
 
 
 def signing_secret(settings: TokenSettings) -> str:
-    """The secret that tokens are issued with. Raises ValueError where tokens are issued elsewhere."""
+    """Returns the secret that signs tokens.
+
+    Raises ValueError when this server only verifies tokens, and another system issues them.
+    """
     if not settings.are_issued_here:
         raise ValueError("tokens are issued by whoever holds the private key; this server only checks them")
     return settings.jwt_secret.get_secret_value() if settings.jwt_secret else development_secret(DEVELOPMENT_FOLDER)
 
 
 def issue_by(settings: TokenSettings, name: str, scope: str, ttl: float, ip: str | None = None) -> str:
-    """A token for `ttl` seconds that a server with these settings accepts. Raises ValueError as `signing_secret`."""
+    """Returns a token that a server with these settings accepts for `ttl` seconds.
+
+    Raises ValueError when this server only verifies tokens, and another system issues them.
+    """
     claims = {"ip": ip, "aud": settings.jwt_audience, "iss": settings.jwt_issuer}
     return issue(signing_secret(settings), name, scope, ttl, **claims)
 
 
 def development_secret(folder: Path) -> str:
-    """The secret in ``folder``/development.key (mode 0600), made when it is not there."""
+    """Returns the secret in ``folder``/development.key. The file is created with mode 0600 when it does not exist.
+
+    Raises ValueError when the secret in the file is shorter than 32 characters.
+    """
     path = folder / "development.key"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Message: what a client sends over a socket, from JSON to a checked schema."""
+"""Parses a message of a client from JSON, and checks it against the schema of its type."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from handlers.core.framing import MAX_HEADER
 from works.errors import WorkError
 from works.validation import StrictModel, describe_faults
 
-# Brackets and commas in a long message. Base64 has none; 20 MiB of brackets took 4 s and 570 MB to parse.
+# The most brackets, braces and commas that a long message may have. Base64 contains none of them. Without this limit,
+# 20 MiB of brackets took 4 s and 570 MB of memory to parse.
 _MAX_MARKS = 1000
 
 
@@ -26,9 +27,12 @@ class Token(Message):
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
-    """The members of a JSON object. Raises WorkError for any other text, and for a long one that is not mostly base64.
+    """Returns the members of a JSON object.
 
-    The JSON of a binary message, bytes, is short: framing.py bounds it.
+    ``text`` is the JSON of a binary message when it is of type bytes. Such JSON is always short, because framing.py
+    limits its length.
+
+    Raises WorkError when the text is not a JSON object, and when it is long but not mostly base64.
     """
     if isinstance(text, str) and len(text) > MAX_HEADER and sum(map(text.count, "[{,")) > _MAX_MARKS:
         raise WorkError("bad_message", f"besides base64 a message has at most {MAX_HEADER:,} characters")
@@ -42,7 +46,10 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def validate(members: dict[str, Any], accepts: Mapping[str, type[Message]]) -> Message:
-    """The message, checked by the schema of its type; every socket also accepts ``token``. Raises WorkError."""
+    """Returns the message after a check against the schema of its type. Every socket also accepts the type ``token``.
+
+    Raises WorkError when the type is unknown or when the message does not match the schema.
+    """
     known: dict[str, type[Message]] = {"token": Token, **accepts}
     kind = members.get("type")
     schema = known.get(kind) if isinstance(kind, str) else None

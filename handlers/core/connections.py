@@ -1,4 +1,6 @@
-"""The open sockets: how many a user and an address have, and all of them, to be closed when the server stops."""
+"""The open sockets of this server. Limits how many each user and each address may have, and closes all of them when the
+server stops.
+"""
 
 import asyncio
 from collections import Counter
@@ -12,7 +14,7 @@ from handlers.core.refusals import RESTARTING, TOO_MANY_OF_ADDRESS, TOO_MANY_OF_
 from handlers.core.settings import SocketSettings
 from works.metrics import Metrics
 
-# Seconds between two checks whether an answer has been sent: Tornado has no event for that.
+# Seconds between two checks whether a response has been sent. Tornado has no event for this.
 _POLL_INTERVAL = 0.02
 
 
@@ -36,7 +38,7 @@ class Connections:
         metrics.watch(metrics.connections, lambda: len(self._open))
 
     def add(self, connection: Connection) -> None:
-        """Adds an open connection. Raises Refused: a bound is reached, or ``refuse_new`` was called."""
+        """Adds an open connection. Raises Refused when a limit is reached or after ``refuse_new`` was called."""
         if self._refuses_new:
             raise Refused(RESTARTING)
         if self._users[connection.user_name] >= (most := self._settings.connections_per_user):
@@ -48,7 +50,7 @@ class Connections:
         self._addresses[connection.address] += 1
 
     def remove(self, connection: Connection) -> None:
-        """Removes a connection; one that was not added is ignored."""
+        """Removes a connection. A connection that was never added is ignored."""
         if connection not in self._open:
             return
         self._open.remove(connection)
@@ -60,8 +62,11 @@ class Connections:
             self._all_closed.set()
 
     def refuse_new(self) -> None:
-        """From now on ``add`` refuses. A proxy that keeps its connections opens sockets by them even when the server
-        does not listen any more, and these would end without a close."""
+        """Makes every later call of ``add`` raise Refused.
+
+        A proxy with keep-alive connections can still open sockets after the server has stopped to listen. Without this
+        refusal, these sockets would later end without a close frame.
+        """
         self._refuses_new = True
 
     def disconnect_user(self, name: str, disconnect: Disconnect) -> None:
@@ -74,7 +79,7 @@ class Connections:
             connection.disconnect(disconnect)
 
     async def wait_closed(self, seconds: float) -> None:
-        """Waits until no connection is open, at most that long."""
+        """Waits until no connection is open, for at most ``seconds``."""
         self._all_closed.clear()
         if self._open:
             await asyncio.wait([asyncio.ensure_future(self._all_closed.wait())], timeout=seconds)
@@ -84,16 +89,17 @@ class Connections:
 
 
 async def close_http_connections(server: HTTPServer, seconds: float) -> None:
-    """Closes the server's connections once all answers are sent, or after that long.
+    """Closes the HTTP connections of the server after all responses are sent, or after ``seconds`` at the latest.
 
-    Otherwise the end of the loop would cancel requests, which Tornado answers with 500. A request that has just come by
-    a connection that a proxy keeps is closed without an answer instead, and the proxy may send it to another server.
+    Without this wait, the end of the event loop would cancel running requests, and Tornado answers a cancelled request
+    with 500. A request that has just arrived on a keep-alive connection of a proxy is closed without a response
+    instead, and the proxy may send the request to another server.
     """
     streams = [connection.stream for connection in server._connections]
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    # A stream that neither reads nor is closed has a request that is being answered; one that waits for a request, or
-    # for the rest of one, reads.
+    # A stream that is open but not reading has a request in progress. A stream that waits for a new request, or for
+    # more bytes of a request, is reading.
     while loop.time() < until and any(one.writing() or not (one.reading() or one.closed()) for one in streams):  # noqa: ASYNC110
         await asyncio.sleep(_POLL_INTERVAL)
     for connection in list(server._connections):

@@ -1,28 +1,34 @@
-"""Binary messages of sluice.v2: a 4-byte big-endian length, that many bytes of JSON, then the payload. And any
-message as the one frame that a server sends it in. No I/O."""
+"""Packs and unpacks the binary messages of sluice.v2, and builds WebSocket frames. This module does no I/O.
+
+A binary message consists of a 4-byte big-endian length, a JSON header of that many bytes, and the payload.
+"""
 
 import json
 import struct
 from typing import Any
 
 _LENGTH = struct.Struct(">I")
-# The queue counts payloads; what comes beside them must not be able to matter.
+# The largest JSON header in bytes. The task queue counts only the bytes of payloads, so headers must stay too small to
+# matter for memory.
 MAX_HEADER = 64 << 10
 
 
 class FrameError(ValueError):
-    """The message does not hold what its length says."""
+    """The content of a binary message does not match its length field."""
 
 
 def pack(header: dict[str, Any] | str, payload: bytes) -> bytes:
-    """``header`` as an object, or as JSON text that is ready."""
+    """Returns a binary message. ``header`` is an object, or text that is already JSON."""
     text = header if isinstance(header, str) else json.dumps(header, separators=(",", ":"))
     encoded = text.encode()
     return b"".join((_LENGTH.pack(len(encoded)), encoded, payload))
 
 
 def unpack(message: bytes) -> tuple[bytes, memoryview]:
-    """(JSON text not yet parsed, payload); the payload is a view, not a copy. Raises FrameError."""
+    """Returns the JSON header (not yet parsed) and the payload. The payload is a view of ``message``, not a copy.
+
+    Raises FrameError when the message is too short or its length field is wrong.
+    """
     if len(message) < _LENGTH.size:
         raise FrameError(f"a binary message has at least {_LENGTH.size} bytes, this has {len(message)}")
     (length,) = _LENGTH.unpack_from(message)
@@ -35,13 +41,15 @@ def unpack(message: bytes) -> tuple[bytes, memoryview]:
 
 
 def frame(message: str | bytes) -> bytes:
-    """The frame of RFC 6455 (5.2) that carries the message: whole, unmasked, not compressed."""
+    """Returns the message as one WebSocket frame (RFC 6455, section 5.2): not fragmented, not masked, not
+    compressed.
+    """
     opcode, data = (0x81, message.encode()) if isinstance(message, str) else (0x82, message)
     return _begin(opcode, len(data)) + data
 
 
 def frame_packed(header: str, payload: bytes) -> bytes:
-    """``frame(pack(header, payload))`` in one copy of the payload instead of two."""
+    """Returns the same as ``frame(pack(header, payload))``, but copies the payload once instead of twice."""
     encoded = header.encode()
     length = _LENGTH.size + len(encoded) + len(payload)
     return b"".join((_begin(0x82, length), _LENGTH.pack(len(encoded)), encoded, payload))

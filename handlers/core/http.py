@@ -1,4 +1,6 @@
-"""What every answer shares, over HTTP or before an upgrade: user and address, safe headers, errors as JSON."""
+"""The base of all HTTP responses and of the requests that open a WebSocket: user, address, safe headers,
+JSON errors.
+"""
 
 import ipaddress
 import json
@@ -32,7 +34,8 @@ from works.video.settings import VideoSettings
 log = structlog.get_logger()
 
 COOKIE = "sluice_token"
-# Answers are data; a browser must never run, frame or guess at them. The console has a policy of its own.
+# Responses are data. These headers forbid browsers to run them, to show them in a frame or to guess their type. The
+# console page sets its own policy.
 _HEADERS = {
     "Server": "Sluice",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -44,7 +47,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class HandlerContext:
-    """What the server hands to every handler: the settings that it goes by, and what does its work."""
+    """The settings and the services that the server passes to every handler."""
 
     http: HttpSettings
     sockets: SocketSettings
@@ -58,7 +61,7 @@ class HandlerContext:
 
 
 class BaseHandler(tornado.web.RequestHandler):
-    """What every handler stands on; subclasses are plain Tornado handlers."""
+    """The base class of every handler. Apart from this base, handlers are ordinary Tornado handlers."""
 
     @property
     def context(self) -> HandlerContext:
@@ -78,7 +81,7 @@ class BaseHandler(tornado.web.RequestHandler):
 
     @cached_property
     def address(self) -> str:
-        """The client's address: the peer's, or what trusted proxies say of the peer."""
+        """The address of the client. Behind trusted proxies, it is taken from the header X-Forwarded-For."""
         trusted = [ipaddress.ip_network(network, strict=False) for network in self.context.http.trusted_proxies]
         address = str(self.request.remote_ip)
         forwarded = self.request.headers.get("X-Forwarded-For", "").replace(" ", "").split(",")
@@ -91,13 +94,13 @@ class BaseHandler(tornado.web.RequestHandler):
 
     @cached_property
     def base_url(self) -> str:
-        """Where the client reaches this server, for absolute URLs."""
+        """The URL at which the client reaches this server, without a path. Absolute URLs start with it."""
         public = self.context.http.public_url
         return public.rstrip("/") if public else f"{self.scheme}://{self.request.host}"
 
     @property
     def scheme(self) -> str:
-        """http or https: how the client reached us, or what a trusted proxy says of that."""
+        """The scheme of the client's request, http or https. A trusted proxy may set it with X-Forwarded-Proto."""
         forwarded = self.request.headers.get("X-Forwarded-Proto")
         if forwarded in ("http", "https") and within(str(self.request.remote_ip), self.context.http.trusted_proxies):
             return forwarded
@@ -105,22 +108,28 @@ class BaseHandler(tornado.web.RequestHandler):
 
     @property
     def token(self) -> str:
-        """The bearer token of the header or else of the console's cookie; empty when there is none."""
+        """The bearer token of the header Authorization, else the token of the console's cookie, else an
+        empty string.
+        """
         kind, _, token = self.request.headers.get("Authorization", "").partition(" ")
         return token.strip() if kind.lower() == "bearer" else self.get_cookie(COOKIE, "") or ""
 
     async def authorize(self, scope: Scope, *others: Scope) -> User:
-        """The user of the request, who must have one of the scopes.
+        """Returns the user of the request, who must have at least one of the scopes.
 
-        Raises Refused: 401 for the token, 403 for the origin, a ban or the scope.
+        Raises Refused with status 401 for a bad token, and 403 for a foreign origin, a banned user or a missing scope.
         """
         self.require_allowed_origin()
         return await self.verify_token(scope, *others)
 
     def require_allowed_origin(self) -> None:
-        """Raises Refused for a page of another origin, and for a cookie that came without an origin."""
+        """Checks the origin of the request.
+
+        Raises Refused when the origin is foreign, and when the request uses the cookie without an origin.
+        """
         origin = self.request.headers.get("Origin")
-        # With a plain GET our own page sends no Origin, nor does the address bar; the browser says which it was.
+        # A browser sends no Origin with a plain GET of our own page or of the address bar. Sec-Fetch-Site tells these
+        # two from other pages.
         read = self.request.method == "GET" and self.request.headers.get("Sec-Fetch-Site") in ("same-origin", "none")
         if origin is None and self.get_cookie(COOKIE) and not read:
             raise self.refuse(ORIGIN_MISSING)
@@ -128,7 +137,7 @@ class BaseHandler(tornado.web.RequestHandler):
             raise self.refuse(FOREIGN_ORIGIN, origin=origin[:100])
 
     async def verify_token(self, scope: Scope, *others: Scope) -> User:
-        """The user of the token. Raises Refused when it is not accepted, or has none of the scopes."""
+        """Returns the user of the token. Raises Refused when the token is not accepted or has none of the scopes."""
         try:
             user = await self.context.verifier.verify(self.token, self.address)
         except TokenError as error:
@@ -141,28 +150,32 @@ class BaseHandler(tornado.web.RequestHandler):
         return user
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Whether pages of that origin may connect: our own origin, and those of `allow_origins`.
+        """Returns whether pages of this origin may connect: pages of our own origin, and of those in `allow_origins`.
 
-        Our own has our host and port. Over TLS the same host's http is not ours, since anybody on the way may write
-        into it; without TLS the same host's https is, since a proxy may have ended the TLS without saying so.
+        An origin is our own when it has our host and port. There is one exception: when the request uses TLS, the http
+        origin of the same host is foreign, because an attacker on the network could change its pages. When the request
+        does not use TLS, the https origin of the same host is our own, because a proxy may have ended TLS without a
+        header that says so.
         """
         scheme, _, host = origin.partition("://")
         ours = host == self.request.host and (scheme, self.scheme) != ("http", "https")
         return ours or origin in self.context.http.allow_origins
 
     def refuse(self, refusal: Refusal, **values: Any) -> Refused:
-        """Counts and logs the refusal with its places filled, and returns it to be raised."""
+        """Fills the placeholders of the refusal, counts and logs it, and returns the exception for the
+        caller to raise.
+        """
         return self.record_refusal(Refused(refusal, **values))
 
     def record_refusal(self, refused: Refused) -> Refused:
-        """Counts and logs it, and returns it to be raised."""
+        """Counts and logs the refusal, and returns it for the caller to raise."""
         self.services.metrics.refusals.labels(refused.cause).inc()
         status = refused.status_code
         log.info("refused", status=status, reason=refused.cause, address=self.address, path=self.request.path)
         return refused
 
     def refuse_failed(self, error: WorkError) -> Refused:
-        """Counts an error of the work, and returns the refusal that it amounts to, to be raised."""
+        """Counts the WorkError, and returns the matching refusal for the caller to raise."""
         self.services.metrics.refusals.labels(error.code).inc()
         return Refused.because(error)
 
@@ -186,13 +199,14 @@ class BaseHandler(tornado.web.RequestHandler):
         self.finish(json.dumps({"error": body}))
 
     def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
-        """Tornado's own would log the query string, and with it tokens."""
+        """Logs an unexpected exception. Tornado's own method would log the query string, which may contain a token."""
         if not isinstance(error, tornado.web.HTTPError):
             log.error("failed", path=self.request.path, exc_info=(kind, error, trace))
 
 
 class NotFound(BaseHandler):
     def prepare(self) -> None:
+        """Refuses every request. Raises Refused with status 404."""
         raise Refused(NOTHING_HERE)
 
 

@@ -1,4 +1,6 @@
-"""How many messages a second are let pass, as a bucket that fills evenly and holds two seconds' worth. No I/O."""
+"""A limit on messages per second, as a token bucket. It refills evenly and holds enough for two seconds. It does no
+I/O.
+"""
 
 import time
 
@@ -10,7 +12,7 @@ class RateLimit:
         self._at = time.monotonic()
 
     def take(self) -> bool:
-        """Counts one; whether it may pass."""
+        """Counts one message, and returns whether it is within the limit."""
         now = time.monotonic()
         self.left = min(self.left + (now - self._at) * self.per_second, 2.0 * self.per_second) - 1
         self._at = now

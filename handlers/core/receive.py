@@ -1,8 +1,9 @@
-"""PullWebSocketHandler: its subclass is one coroutine that receives messages when it is ready for them; until then they
-wait in a bounded queue.
+"""PullWebSocketHandler: a base class for sockets that are written as one coroutine. The coroutine receives messages
+when it is ready for them; until then they wait in a bounded queue.
 
-The connection is read on when the queue is full: a paused read would pause pongs and the close too. So a client that
-sends faster than the coroutine receives is closed, with a reason that says what to change.
+The server does not stop reading the connection when the queue is full, because a pause would also delay pongs and the
+close frame. Instead, a client that sends faster than the coroutine receives is closed, with a reason that says what to
+change.
 """
 
 import asyncio
@@ -13,16 +14,19 @@ from typing import ClassVar
 from handlers.core.disconnects import ENDED, TOO_MANY_UNREAD
 from handlers.core.websocket import BaseWebSocketHandler
 
-# Bytes that may wait in a queue; a message that waits alone may be larger.
+# The most bytes that may wait in a queue. A message that waits alone may be larger.
 MAX_BYTES = 4 << 20
 
 
 class ConnectionEnded(Exception):
-    """The connection is closed, and every message that came before the close was received."""
+    """The connection is closed, and all messages from before the close have been received."""
 
 
 class ReceiveQueue:
-    """Messages that wait, first in first out, bounded in number and in bytes. A cancelled ``receive`` loses none."""
+    """A first-in, first-out queue of received messages, bounded in messages and in bytes.
+
+    A cancelled call of ``receive`` loses no message.
+    """
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages, self._max_bytes = max_messages, max_bytes
@@ -32,7 +36,7 @@ class ReceiveQueue:
         self._changed = asyncio.Event()
 
     def put(self, message: str | bytes) -> bool:
-        """Whether the message was added: False when the queue is full."""
+        """Adds a message, and returns True. Returns False without adding it when the queue is full."""
         is_full = len(self._waiting) >= self._max_messages or self._bytes + len(message) > self._max_bytes
         if self._waiting and is_full:
             return False
@@ -42,19 +46,21 @@ class ReceiveQueue:
         return True
 
     def end(self) -> None:
-        """No more messages will be added."""
+        """Marks the queue as ended: no more messages will be added."""
         self._ended = True
         self._changed.set()
 
     async def receive(self) -> str | bytes:
-        """Waits for the next message. Raises ConnectionEnded when there will be none."""
+        """Waits for the next message and returns it. Raises ConnectionEnded when no message can follow."""
         while (message := self.receive_nowait()) is None:
             self._changed.clear()
             await self._changed.wait()
         return message
 
     def receive_nowait(self) -> str | bytes | None:
-        """The next message, or None. Raises ConnectionEnded when there will be none."""
+        """Returns the next message, or None when no message waits yet. Raises ConnectionEnded when no message can
+        follow.
+        """
         if not self._waiting:
             if self._ended:
                 raise ConnectionEnded
@@ -68,29 +74,39 @@ class ReceiveQueue:
 
 
 class PullWebSocketHandler(BaseWebSocketHandler):
-    """A subclass has a ``scope`` and one coroutine ``run``; when that returns, the socket is closed."""
+    """A socket that is one coroutine. A subclass sets ``scope`` and overrides ``run``; when ``run`` returns, the socket
+    closes.
+    """
 
     close_grace: ClassVar[float] = 5.0
     """Seconds that ``run`` goes on after the close, before it is cancelled."""
 
     async def run(self) -> None:
-        """Handles the connection, from the first message to the last."""
+        """Handles the connection from the first message to the last. Raises NotImplementedError unless a subclass
+        overrides it.
+        """
         raise NotImplementedError
 
     async def receive(self) -> str | bytes:
-        """Waits for the next message. Raises ConnectionEnded once the connection is closed and no message waits."""
+        """Waits for the next message and returns it.
+
+        Raises ConnectionEnded when the connection is closed and no message waits.
+        """
         return await self._queue.receive()
 
     def receive_nowait(self) -> str | bytes | None:
-        """The next message, or None. Raises ConnectionEnded once the connection is closed and no message waits."""
+        """Returns the next message, or None when no message waits yet.
+
+        Raises ConnectionEnded when the connection is closed and no message waits.
+        """
         return self._queue.receive_nowait()
 
     def pending(self) -> int:
-        """How many messages wait."""
+        """Returns how many messages wait."""
         return self._queue.pending()
 
     async def messages(self) -> AsyncIterator[str | bytes]:
-        """Each message, until the connection is closed."""
+        """Yields each message until the connection is closed."""
         try:
             while True:
                 yield await self.receive()
@@ -98,7 +114,8 @@ class PullWebSocketHandler(BaseWebSocketHandler):
             return
 
     async def opened(self) -> None:
-        # As many as the rate allows at once, so that a client that keeps to the rate is never closed for a burst.
+        # The queue holds as many messages as the rate limit lets pass in one burst. A client within the rate limit is
+        # never closed because of a burst.
         self._queue = ReceiveQueue(int(2 * self.rate.per_second), MAX_BYTES)
         self._running = asyncio.create_task(self._run())
         self._running.add_done_callback(self._on_task_done)
@@ -117,7 +134,9 @@ class PullWebSocketHandler(BaseWebSocketHandler):
             self.disconnect(TOO_MANY_UNREAD.format(count=self.pending()))
 
     def send_expiry_warning(self, in_s: int) -> None:
-        """Not sent: the messages of these sockets are their own, without sluice.v2's envelope."""
+        """Sends nothing. The messages of these sockets do not use the format of sluice.v2, so a warning would not fit
+        in.
+        """
 
     def closed(self) -> None:
         self._queue.end()

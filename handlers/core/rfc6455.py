@@ -1,4 +1,6 @@
-"""RFC 6455 as Tornado does it; but where Tornado drops a client without a word, the client hears why (7.1.7)."""
+"""Tornado's WebSocket protocol (RFC 6455), with one change: where Tornado drops a client without a close frame, this
+module sends a close frame with the cause (section 7.1.7).
+"""
 
 import socket
 import struct
@@ -14,7 +16,7 @@ _OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
 
 
 class ProtocolError(Exception):
-    """The client has broken the protocol; `disconnect` says how."""
+    """The client violated the protocol. `disconnect` holds the close to send."""
 
     def __init__(self, disconnect: Disconnect) -> None:
         super().__init__(disconnect.reason)
@@ -31,7 +33,8 @@ class StrictProtocol(WebSocketProtocol13):
 
     async def _receive_frame(self) -> None:
         if self._failed:
-            # Passed over. Closing with bytes unread would make a reset of our close, and the client would not see why.
+            # After a violation, further bytes are read and ignored. Closing the TCP connection with unread bytes would
+            # reset it, and the client would not receive the close frame.
             await self.stream.read_bytes(1 << 16, partial=True)
             return
         self._next = "header"
@@ -41,7 +44,11 @@ class StrictProtocol(WebSocketProtocol13):
             self._fail(error)
 
     async def _read_bytes(self, n: int) -> bytes:
-        """Tornado reads a frame's two first bytes, its length if it is long, its mask, its payload."""
+        """Reads bytes as Tornado requests them, and checks the header and the length of each frame.
+
+        For one frame, Tornado reads in this order: the first two bytes, the length if it is extended, the mask, the
+        payload.
+        """
         data = await super()._read_bytes(n)
         if self._next == "header":
             check_header(*data, within=self._fragmented_message_buffer is not None)
@@ -71,7 +78,10 @@ class StrictProtocol(WebSocketProtocol13):
                 self.stream.socket.shutdown(socket.SHUT_WR)
 
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> "Future[None]":
-        """A control frame has its place in a full outbox too: there is never more than one of each kind in it."""
+        """Writes a frame. Control frames are written even when the outbox is full.
+
+        This cannot overflow the outbox, because it never contains more than one control frame of each kind.
+        """
         bound = self.stream.max_write_buffer_size
         if opcode & _CONTROL:
             self.stream.max_write_buffer_size = None
@@ -87,7 +97,10 @@ class StrictProtocol(WebSocketProtocol13):
 
 
 def check_header(first: int, second: int, *, within: bool) -> None:
-    """The first two bytes of a frame; ``within``: amid a message of fragments. Raises ProtocolError."""
+    """Checks the first two bytes of a frame. ``within`` says that the fragments of a message are not complete yet.
+
+    Raises ProtocolError when the header violates RFC 6455.
+    """
     opcode = first & _OPCODE
     if first & _RESERVED:
         raise _broken("reserved bits must be 0: no extension was agreed on")
@@ -103,7 +116,12 @@ def check_header(first: int, second: int, *, within: bool) -> None:
 
 
 def check_close(data: bytes) -> None:
-    """The payload of a close frame. Raises ProtocolError, or UnicodeDecodeError for its reason."""
+    """Checks the payload of a close frame.
+
+    Raises:
+        ProtocolError: the close code is not allowed.
+        UnicodeDecodeError: the reason is not UTF-8.
+    """
     if not data:
         return
     code = struct.unpack_from(">H", data)[0] if len(data) > 1 else 0

@@ -1,4 +1,4 @@
-"""A slice on the wire: the schema by which every endpoint takes one, and the JSON that it is answered with."""
+"""The wire format of a slice: the schema of the message, which all endpoints share, and the JSON of the answer."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from works.imaging.task import Deliver, Format, Result, Task
 
 
 class SliceMessage(Message):
-    """One slice; `/process` makes one of its query."""
+    """The message for one slice. `/process` builds the same message from its query string."""
 
     type: Literal["slice"]
     id: str = Field(min_length=1, max_length=100)
@@ -38,7 +38,10 @@ class SliceMessage(Message):
         return value
 
     def task(self, session: str, payload: bytes | memoryview, deliver: Deliver = "store") -> Task:
-        """The slice's task; ``deliver`` says where its picture goes. Raises WorkError unknown_action or bad_options."""
+        """Returns the task of the slice. ``deliver`` says where the result picture is stored or sent.
+
+        Raises WorkError with code unknown_action or bad_options.
+        """
         action = actions.find(self.action)
         if self.respond == "data" and not action.gives_data:
             raise WorkError("bad_options", f"respond: {action.name} gives a picture, no data; ask for url or bytes")
@@ -58,12 +61,15 @@ class SliceMessage(Message):
         )
 
 
-# The first members of an event that names its file. Stored events have this form: it must not change.
+# The start of a stored event that names a file. Events with this start are already stored, so it must not change.
 _FILE_FIRST = '{"type":"result","file":'
 
 
 def parse_fit(text: str | None) -> tuple[int, int] | None:
-    """``512x384`` -> (512, 384). Raises ValueError for other text."""
+    """Returns the width and height of a text such as ``512x384``, or None for None.
+
+    Raises ValueError for any other text.
+    """
     if text is None:
         return None
     width, _, height = text.partition("x")
@@ -72,9 +78,11 @@ def parse_fit(text: str | None) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class SliceEvent:
-    """Writes what a slice ended in as the event that its client is sent; its `seq` is the event's offset, added later.
+    """Encodes the outcome of a slice as the event for its client. The `seq` of the event is its offset, and is added
+    later.
 
-    With `wants_bytes` the event names the stored file in its first member, `file`; it is sent in the file's place.
+    With `wants_bytes`, the event names the stored file in the member `file`, directly after `type`. The server later
+    sends the content of the file instead of this name.
     """
 
     task: Task
@@ -87,7 +95,7 @@ class SliceEvent:
 
     def _result(self, result: Result) -> dict[str, object]:
         task = self.task
-        event: dict[str, object] = {"type": "result"}  # in the order of _FILE_FIRST
+        event: dict[str, object] = {"type": "result"}  # the order of members must match _FILE_FIRST
         if self.wants_bytes:
             event["file"] = result.name
         event |= {"id": task.id, "image": task.image, "offset_top": task.offset_top}
@@ -104,15 +112,15 @@ class SliceEvent:
 
 
 def result_url(base_url: str, name: str) -> str:
-    """The URL of the stored result ``name``, for clients that reach the server at ``base_url``."""
+    """Returns the URL of the stored result ``name``, for clients that reach the server at ``base_url``."""
     return f"{base_url}/media/{name}"
 
 
 def add_seq(event: str, offset: int) -> str:
-    """A stored event as the message that its client is sent: ``seq`` is the event's offset."""
+    """Returns the message to the client for a stored event. Its ``seq`` is the offset of the event."""
     return f'{{"seq":{offset},{event[1:]}'
 
 
 def names_file(event: str) -> bool:
-    """Whether the stored event names a file that is to be sent in its place (`SliceEvent.wants_bytes`)."""
+    """Returns whether the stored event names a file whose content is sent instead (`SliceEvent.wants_bytes`)."""
     return event.startswith(_FILE_FIRST)

@@ -1,5 +1,7 @@
-"""BaseWebSocketHandler: what every socket shares. Authorization before the upgrade, a bounded rate in and a bounded
-outbox, messages to methods, errors to replies or closes, and a token that expires or is renewed."""
+"""BaseWebSocketHandler: the base class of all sockets. It authorizes the client before the upgrade, limits the rate of
+incoming messages and the size of the outbox, and calls a method for each message. It answers errors with a reply or a
+close, and handles the expiry and the renewal of tokens.
+"""
 
 import asyncio
 import json
@@ -32,27 +34,28 @@ from works.errors import WorkError
 log = structlog.get_logger()
 
 SUBPROTOCOL = "sluice.v2"
-# Seconds that a message waits for others, to be written together with them.
+# Seconds that a message waits for further messages, so that they are written together.
 _BATCH_DELAY = 0.005
-# Seconds from the warning of a token's expiry to the expiry.
+# Seconds between the warning that a token expires and its expiry.
 _EXPIRY_WARNING = 60.0
 
 
 class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
-    """A subclass has a ``scope``, its ``accepts`` (message type -> schema) and a method ``on_<type>`` for each type.
+    """A socket of sluice.v2. A subclass sets ``scope`` and ``accepts``, and has a method ``on_<type>`` for each message
+    type.
 
-    It acquires resources in ``opened`` and releases them in ``closed``, which is called once for each ``opened`` that
-    did not raise.
+    ``accepts`` maps each message type to its schema. A subclass acquires resources in ``opened`` and releases them in
+    ``closed``. ``closed`` is called once after each call of ``opened`` that raised no exception.
     """
 
     scope: ClassVar[Scope]
     description: ClassVar[str] = ""
-    """One paragraph for a person who opens the socket's URL in a browser."""
+    """One paragraph for a person who opens the URL of the socket in a browser."""
     accepts: ClassVar[dict[str, type[Message]]] = {}
     echoed_members: ClassVar[tuple[str, ...]] = ("id",)
-    """Members of a message that its error repeats, so that the client knows which message failed."""
+    """Members of a message that an error reply repeats, so that the client knows which message failed."""
     rate_setting: ClassVar[str] = "messages_per_second"
-    """The setting that bounds how many messages a second this kind of socket may send."""
+    """The name of the setting that limits how many messages per second a client may send on this kind of socket."""
 
     user: User
     user_name: str
@@ -66,12 +69,18 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         return self.context.sockets.messages_per_second
 
     async def opened(self) -> None:
-        """Called when the socket is open, before the first message."""
+        """Prepares the open socket before the first message. Subclasses override this method."""
 
     def closed(self) -> None:
-        """Called when the socket is closed; ``close_code`` is the client's, if it sent one."""
+        """Releases resources after the close. Subclasses override it. ``close_code`` is the code of the client, if it
+        sent one.
+        """
 
     async def prepare(self) -> None:
+        """Authorizes the client before the upgrade.
+
+        Raises Refused when the client may not connect, and for a request without an upgrade that accepts JSON.
+        """
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
@@ -88,7 +97,9 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             raise self.record_refusal(error) from None
 
     def _answer_plain_request(self) -> None:
-        """A request without an upgrade: a page for people, 426 for programs that accept JSON."""
+        """Answers a request without an upgrade: with status 426 for programs that accept JSON, else with a page for
+        people.
+        """
         if "application/json" in self.request.headers.get("Accept", ""):
             raise Refused(NOT_A_SOCKET_REQUEST, description=self.description)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
@@ -102,7 +113,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         return super().token
 
     def check_origin(self, origin: str) -> bool:
-        return True  # ``authorize`` has checked it
+        return True  # ``authorize`` has already checked the origin
 
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         stock = super().get_websocket_protocol()
@@ -121,7 +132,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         except OSError as error:
             return self._close_unavailable(error)
         except Exception:
-            # Tornado calls no on_close after an open that failed.
+            # Tornado does not call on_close after a failed open.
             self.on_connection_close()
             raise
         self._is_open = True
@@ -130,7 +141,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
 
     def on_message(self, message: str | bytes) -> None:
         if self.ws_connection is None or not self.within_rate():
-            return  # after the close nothing is accepted: the token may have expired
+            return  # After the close no message is accepted, because the token may have expired.
         echoed: dict[str, str] = {}
         try:
             text, payload = (message, memoryview(b"")) if isinstance(message, str) else unpack(message)
@@ -145,7 +156,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             self.reply_error(error, echoed)
 
     def within_rate(self) -> bool:
-        """Counts a message. False when there are too many: the socket is then closed."""
+        """Counts a message. Closes the socket and returns False when the client sends too many."""
         if self.rate.take():
             return True
         self.disconnect(TOO_MANY_MESSAGES.format(setting=self.rate_setting))
@@ -155,7 +166,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         self.spawn(self._renew_token(message.token))
 
     async def _renew_token(self, token: str) -> None:
-        """Replaces the token by a new one of the same user with the same scope."""
+        """Replaces the token of the connection by a new token of the same user with the same scope."""
         try:
             user = await self.context.verifier.verify(token, self.address)
         except TokenError as error:
@@ -182,9 +193,10 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         self.send({"type": "expiring", "in_s": in_s})
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs ``work`` as a task that is cancelled when the socket closes.
+        """Runs ``work`` as a task, which is cancelled when the socket closes.
 
-        An OSError of it closes the socket as BACKEND_UNAVAILABLE, any other exception as INTERNAL_ERROR.
+        If the task raises OSError, the socket is closed with BACKEND_UNAVAILABLE. After any other exception, the socket
+        is closed with INTERNAL_ERROR.
         """
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -205,19 +217,25 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         self.disconnect(BACKEND_UNAVAILABLE)
 
     def send(self, message: dict[str, Any] | str | bytes) -> "asyncio.Future[None] | None":
-        """Sends now, or closes the socket when its outbox is full. The future is done when all of it is sent."""
+        """Sends a message immediately, or closes the socket when its outbox is full.
+
+        Returns a future that completes when all bytes are sent, or None when nothing was written.
+        """
         if isinstance(message, dict):
             message = json.dumps(message, separators=(",", ":"))
         return self._write(frame(message))
 
     def send_batched(self, message: dict[str, Any]) -> None:
-        """Sends together with the next message, or after 5 ms: one write costs 40 us, a tenth of what a slice costs."""
+        """Sends a message together with the next one, or after 5 ms at the latest.
+
+        One write costs 40 us, which is a tenth of the cost of a slice.
+        """
         self._batch += frame(json.dumps(message, separators=(",", ":")))
         if self._batch_timer is None:
             self._batch_timer = asyncio.get_running_loop().call_later(_BATCH_DELAY, self._flush)
 
     def push(self, text: str, frame: bytes) -> None:
-        """Sends the frame of a text, which was encoded once for many sockets."""
+        """Sends the frame of a text. The frame was encoded once and is sent to many sockets."""
         self._write(frame)
 
     def _flush(self) -> None:
@@ -226,7 +244,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             self._write(b"")
 
     def _write(self, data: bytes) -> "asyncio.Future[None] | None":
-        """Instead of Tornado's write_message, which makes a task of each message."""
+        """Writes bytes to the connection. Replaces Tornado's write_message, which creates a task for each message."""
         connection = self.ws_connection
         if connection is None or connection.is_closing() or connection.stream is None:
             return None
@@ -245,7 +263,9 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
         super().close(code, reason)
 
     async def deliver(self, message: str | bytes) -> None:
-        """Sends, and waits until all of it is sent; the socket is closed when that takes longer than stall_timeout."""
+        """Sends a message and waits until all of it is sent. Closes the socket if this takes longer than
+        stall_timeout.
+        """
         sent = self.send(message)
         if sent is None or sent.done():
             return
@@ -256,12 +276,18 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             self.disconnect(READER_STALLED)
 
     def reply_error(self, error: WorkError, echoed: dict[str, str] | None = None) -> None:
-        """Counts the error and sends it, with the members by which the client knows its message."""
+        """Counts the error and sends it. ``echoed`` holds the members by which the client recognizes its failed
+        message.
+        """
         self.services.metrics.refusals.labels(error.code).inc()
         self.send({"type": "error", **(echoed or {}), **error.as_dict(), "message": redact_tokens(error.message)})
 
     def disconnect(self, disconnect: Disconnect) -> None:
-        """Closes, after what was sent before; Tornado drops what a client has not read within five seconds."""
+        """Sends a close frame after all earlier messages.
+
+        Tornado drops the connection, with all unread bytes, if the client does not complete the close within five
+        seconds.
+        """
         if disconnect.cause:
             self.services.metrics.refusals.labels(disconnect.cause).inc()
         self.close(disconnect.code, disconnect.reason)
@@ -277,6 +303,6 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
             task.cancel()
 
     def on_finish(self) -> None:
-        # A connection that was added and then failed its handshake gets no on_close.
+        # Tornado does not call on_close for a connection that was added and then failed its handshake.
         if self.get_status() != 101:
             self.context.connections.remove(self)
