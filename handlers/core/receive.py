@@ -79,7 +79,7 @@ class PullWebSocketHandler(BaseWebSocketHandler):
     """
 
     close_grace: ClassVar[float] = 5.0
-    """Seconds that ``run`` goes on after the close, before it is cancelled."""
+    """Seconds for which ``run`` may continue after the close. Then it is cancelled."""
 
     async def run(self) -> None:
         """Handles the connection from the first message to the last. Raises NotImplementedError unless a subclass

@@ -161,7 +161,7 @@ async def test_a_client_that_stops_reading_is_closed_and_costs_little_memory(
     before = process.memory_info().rss
     with suppress(websockets.ConnectionClosed):
         for _ in range(100_000):
-            await client.socket.send('{"type": "nobody reads the answer to this"}')
+            await client.socket.send('{"type": "the client never reads the answer"}')
     await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == 1)
     assert process.memory_info().rss - before < 20 << 20, "the answers have about 20 MB in total"
     assert await client.closed() in (4508, 1006), "1006 if the client needs more than 5 s for earlier bytes"
