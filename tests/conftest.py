@@ -1,4 +1,4 @@
-"""Fixtures: a shared server with default settings, a maker of servers with others, a Redis."""
+"""Fixtures for all tests: servers with default or special settings, Redis, S3, Chromium, film clips and cameras."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -17,17 +17,20 @@ from tests.support.running import GUARD, ROOT, Server, Start
 from tests.support.s3 import S3, s3_in
 from tests.support.streams import Camera, make_clip
 
-# Both libraries give up after 5 to 20 s unless told otherwise, each time. A busy machine may take longer.
+# By default, both libraries give up after 5 to 20 s. A busy machine may take longer.
 for _part in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, GUARD)
 websockets.connect.__init__.__kwdefaults__ |= {"open_timeout": GUARD, "ping_timeout": GUARD}
-# Hypothesis fails an example that takes 200 ms, and one test in many runs by what it happens to draw.
+# By default, Hypothesis fails an example that takes longer than 200 ms, and draws other examples in each run, so that a
+# test could fail in only one of many runs. This profile has no deadline and always draws the same examples.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use Chromium run in the event loop of the session: its connection belongs to one loop."""
+    """Runs tests that use Chromium in the event loop of the session, because the connection to Chromium belongs to one
+    loop.
+    """
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
@@ -35,13 +38,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _forking() -> None:
-    """Before a test changes the folder or the environment."""
+    """Loads the forkserver of the tests before any test changes the working directory or the environment."""
     forking.load(ROOT)
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that need nothing special; caps are raised so that tests do not meet each other's."""
+    """One server for all tests that need no special settings. Its connection limits are high, so that the tests do not
+    disturb each other.
+    """
     running = Server(
         tmp_path_factory.mktemp("server"), unforked=True, connections_per_user=100, connections_per_address=500
     )
@@ -52,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts servers with settings of their own; they are stopped after the test."""
+    """Starts servers with the given settings. The servers are stopped after the test."""
     started: list[Server] = []
 
     def starter(**settings: object) -> Server:
@@ -67,7 +72,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def start_here(tmp_path: Path) -> Iterator[Start]:
-    """Starts servers as ``start`` does, in threads of this process: see LocalServer for who may use it."""
+    """Starts servers as ``start`` does, but in threads of this process. LocalServer says which tests may use it."""
     started: list[LocalServer] = []
 
     def starter(**settings: object) -> Server:
@@ -81,21 +86,23 @@ def start_here(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A Redis of this test's own, which keeps its data."""
+    """A Redis server for one test. It stores its data on disk."""
     with redis_in(tmp_path) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """One S3 server for all tests that neither stop it nor have it refuse; each takes a prefix of its own."""
+    """One S3 server for all tests that neither stop it nor make it refuse requests. Each test uses a
+    different prefix.
+    """
     with s3_in(tmp_path_factory.mktemp("s3")) as running:
         yield running
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[None]:
-    """For tests that use tests.browser.chromium."""
+    """Starts Chromium for tests that use tests.browser.chromium."""
     await BROWSER.start()
     yield
     await BROWSER.close()
@@ -103,19 +110,19 @@ async def chromium() -> AsyncIterator[None]:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A film of ten seconds, 25 numbered frames each."""
+    """A film of 10 seconds with 25 numbered frames per second."""
     return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", 250)
 
 
 @pytest.fixture(scope="session")
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hundred seconds of numbered frames, 25 a second."""
+    """A film of 100 seconds with 25 numbered frames per second."""
     return make_clip(tmp_path_factory.mktemp("clip") / "long.mp4", 2500)
 
 
 @pytest.fixture
 def make_camera() -> Iterator[Callable[[Path], Camera]]:
-    """Live sources that send what a clip shows, over and over, each at an address of its own."""
+    """Creates live sources that send a clip in a loop, each at a different address."""
     made: list[Camera] = []
 
     def make(clip: Path) -> Camera:

@@ -1,4 +1,4 @@
-"""/ws/images: what a slice may ask for and what it is answered, over real sockets."""
+"""Tests of /ws/images: what a slice may request and how the server answers, over real sockets."""
 
 import base64
 from typing import Any
@@ -13,8 +13,10 @@ from tests.support.running import Server, Start
 from works.imaging.pixels import Image, as_image
 
 
-def letter() -> Image:
-    """A gray page with one QR code of 8 pixels a module; its corner, within a margin of its own, is at (56, 76)."""
+def page_with_qr_code() -> Image:
+    """Returns a gray page with one QR code of 8 pixels per module. The code's corner, inside the quiet zone, is at (56,
+    76).
+    """
     code = cv2.QRCodeEncoder.create().encode("sluice")
     code = cv2.resize(code, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
     return as_image(cv2.copyMakeBorder(code, 60, 60, 40, 40, cv2.BORDER_CONSTANT, value=255))
@@ -35,7 +37,7 @@ async def test_a_slice_is_answered_with_a_url_of_the_resized_picture(server: Ser
         assert decoded(answer.content).shape == (256, 256, 3)
 
 
-async def test_hello_says_who_how_long_how_much_and_what_can_be_done(server: Server) -> None:
+async def test_hello_contains_the_user_the_session_the_limits_and_the_actions(server: Server) -> None:
     async with await Client.connect(server, "beatrix") as client:
         hello = client.hello
         assert hello["user"] == "beatrix"
@@ -50,7 +52,7 @@ async def test_hello_says_who_how_long_how_much_and_what_can_be_done(server: Ser
         assert blur["options"]["radius"]["default"] == 3.0
 
 
-async def test_bytes_come_back_as_a_binary_message(server: Server) -> None:
+async def test_a_result_as_bytes_is_a_binary_message(server: Server) -> None:
     async with await Client.connect(server) as client:
         await client.slice("a", small(), respond="bytes", format="png")
         result = await client.wait_for("result")
@@ -58,7 +60,7 @@ async def test_bytes_come_back_as_a_binary_message(server: Server) -> None:
         assert decoded(result["payload"]).shape == (64, 128, 3)
 
 
-async def test_a_picture_may_come_as_base64_in_a_text_message(server: Server) -> None:
+async def test_a_picture_may_be_base64_in_a_text_message(server: Server) -> None:
     async with await Client.connect(server) as client:
         data = base64.b64encode(small()).decode()
         await client.send("slice", id="a", offset_top=0, data=data, respond="bytes")
@@ -66,8 +68,8 @@ async def test_a_picture_may_come_as_base64_in_a_text_message(server: Server) ->
         assert decoded(result["payload"]).shape == (64, 128, 3)
 
 
-async def test_data_come_back_with_boxes_in_the_slice_and_on_the_page(start_here: Start) -> None:
-    page, server = letter(), start_here()  # in whose folder nobody else's results come
+async def test_data_contain_the_boxes_in_the_slice_and_on_the_page(start_here: Start) -> None:
+    page, server = page_with_qr_code(), start_here()  # a new server, so that no results of other tests are counted
     async with await Client.connect(server) as client:
         before = server.results()
         await client.slice("a", encoded(page, ".png"), 5000, action="codes", respond="data", zoom=0.5)
@@ -75,11 +77,11 @@ async def test_data_come_back_with_boxes_in_the_slice_and_on_the_page(start_here
         (found,) = result["data"]["codes"]
         left, top, width, height = found["box"]
         assert (found["text"], found["kind"]) == ("sluice", "QR")
-        assert abs(left - 56) <= 4, "the box is in source pixels, whatever the zoom"
+        assert abs(left - 56) <= 4, "the box is in source pixels at every zoom"
         assert abs(top - 76) <= 4
         assert found["page"] == [left, top + 5000, width, height]
         assert "url" not in result
-        assert server.results() == before, "nobody asked for the picture"
+        assert server.results() == before, "a slice that asks for data must not store a picture"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ async def test_data_come_back_with_boxes_in_the_slice_and_on_the_page(start_here
         ({"fit": "32x32", "zoom": 3}, (32, 16)),
     ],
 )
-async def test_the_result_has_the_size_that_was_asked_for(
+async def test_the_result_has_the_requested_size(
     server: Server, members: dict[str, Any], size: tuple[int, int]
 ) -> None:
     async with await Client.connect(server) as client:
@@ -106,7 +108,7 @@ async def test_the_result_has_the_size_that_was_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("source", "asked", "given"),
+    ("source", "requested", "given"),
     [
         (".jpg", "auto", "jpeg"),
         (".png", "auto", "png"),
@@ -115,11 +117,9 @@ async def test_the_result_has_the_size_that_was_asked_for(
         (".jpg", "webp", "webp"),
     ],
 )
-async def test_the_result_has_the_format_that_was_asked_for(
-    server: Server, source: str, asked: str, given: str
-) -> None:
+async def test_the_result_has_the_requested_format(server: Server, source: str, requested: str, given: str) -> None:
     async with await Client.connect(server) as client:
-        await client.slice("a", encoded(photograph()[:64], source), format=asked)
+        await client.slice("a", encoded(photograph()[:64], source), format=requested)
         result = await client.wait_for("result")
         assert result["format"] == given
         assert httpx.get(result["url"]).headers["Content-Type"] == f"image/{given}"
@@ -142,14 +142,14 @@ async def test_the_action_and_its_options_change_the_pixels(server: Server) -> N
     assert detail[0] > detail[2] > detail[3]
 
 
-async def test_the_caller_says_which_picture_a_slice_belongs_to(server: Server) -> None:
+async def test_the_client_names_the_picture_of_a_slice(server: Server) -> None:
     async with await Client.connect(server) as client:
         await client.slice("a", small(), 64, image="page 7", height=64)
         result = await client.wait_for("result")
         assert (result["image"], result["offset_top"]) == ("page 7", 64)
 
 
-async def test_progress_is_told_for_each_picture_and_its_last_word_is_complete(server: Server) -> None:
+async def test_progress_is_sent_for_each_picture_and_the_last_is_complete(server: Server) -> None:
     async with await Client.connect(server) as client:
         for number in range(20):
             await client.slice(f"a{number}", small(), number, image="a")
@@ -159,9 +159,9 @@ async def test_progress_is_told_for_each_picture_and_its_last_word_is_complete(s
             "a": {"type": "progress", "image": "a", "done": 20, "failed": 0, "total": 20},
             "b": {"type": "progress", "image": "b", "done": 9, "failed": 1, "total": 10},
         }
-        told: dict[str, dict[str, Any]] = {}
-        while told != last:  # the last of one picture may be told before the last slice of the other has ended
+        latest: dict[str, dict[str, Any]] = {}
+        while latest != last:  # the last progress of one picture may arrive while slices of the other still run
             progress = await client.wait_for("progress")
-            known = told.get(progress["image"])
+            known = latest.get(progress["image"])
             assert known is None or known["done"] <= progress["done"], "progress never goes back"
-            told[progress["image"]] = progress
+            latest[progress["image"]] = progress

@@ -1,4 +1,6 @@
-"""/ws/images: every bad message and bad picture has its one clear answer, and everything else goes on."""
+"""Tests of /ws/images: each bad message and each bad picture gets exactly one clear answer. The connection and the
+other clients continue.
+"""
 
 import base64
 import json
@@ -18,7 +20,7 @@ TEXT = '{"type": "slice", "id": "bad", "offset_top": 0}'
 
 
 def png(*chunks: tuple[bytes, bytes], claim: int | None = None) -> bytes:
-    """A PNG of these chunks, check sums right; ``claim`` is the length that the last one claims to have."""
+    """Returns a PNG of these chunks with valid checksums. ``claim`` replaces the length field of the last chunk."""
     out = b"\x89PNG\r\n\x1a\n"
     for kind, body in chunks:
         length = len(body) if claim is None or (kind, body) != chunks[-1] else claim
@@ -35,7 +37,7 @@ def binary(text: bytes, payload: bytes = b"", claim: int | None = None) -> bytes
 
 
 def slice(**members: Any) -> bytes:
-    """A good slice of the id ``bad``, with other members; None takes one away."""
+    """Returns a valid slice message with the id ``bad``. Each keyword replaces a member; the value None removes it."""
     message = {"type": "slice", "id": "bad", "offset_top": 0} | members
     text = json.dumps({name: value for name, value in message.items() if value is not None})
     return binary(text.encode(), small())
@@ -56,11 +58,11 @@ BOMB = png((b"IHDR", header(64, 64)[1]), (b"tEXt", b"x"), claim=0x7FFFFFFF)
 TRUNCATED = encoded(photograph())[:20_000]
 
 MESSAGES: dict[str, tuple[str | bytes, str, str]] = {
-    # What is sent, the error's code, a word that the message must have.
+    # Each case: the message, the error code, and a word that the error message must contain.
     "text that is no JSON": ("{nope", "bad_message", "not valid JSON"),
     "JSON that is no object": ("[1, 2]", "bad_message", "object"),
     "JSON nested very deep": ("[" * 60_000, "bad_message", "not valid JSON"),
-    "JSON of many small things": (f'{{"type":"viewport","x":[{"[]," * 30_000}[]]}}', "bad_message", "65,536"),
+    "JSON of many small lists": (f'{{"type":"viewport","x":[{"[]," * 30_000}[]]}}', "bad_message", "65,536"),
     "no type": ("{}", "bad_message", "type"),
     "a type that is an object": ('{"type": {}}', "bad_message", "type"),
     "an unknown type": ('{"type": "slize"}', "bad_message", "slize"),
@@ -75,32 +77,32 @@ MESSAGES: dict[str, tuple[str | bytes, str, str]] = {
     "an id that is a number": (slice(id=7), "bad_message", "id"),
     "no offset": (slice(offset_top=None), "bad_message", "offset_top"),
     "an offset that is no number": (slice(offset_top="top"), "bad_message", "offset_top"),
-    "an endless offset": (slice(offset_top=float("inf")), "bad_message", "offset_top"),
+    "an infinite offset": (slice(offset_top=float("inf")), "bad_message", "offset_top"),
     "an offset of 4000 digits": (slice(offset_top=10**4000), "bad_message", "offset_top"),
     "a negative height": (slice(height=-1), "bad_message", "height"),
     "zoom 0": (slice(zoom=0), "bad_message", "zoom"),
     "a negative zoom": (slice(zoom=-1), "bad_message", "zoom"),
     "zoom NaN": (slice(zoom=float("nan")), "bad_message", "zoom"),
-    "an endless zoom": (slice(zoom=float("inf")), "bad_message", "zoom"),
+    "an infinite zoom": (slice(zoom=float("inf")), "bad_message", "zoom"),
     "zoom true": (slice(zoom=True), "bad_message", "zoom: Input should be a valid number"),
     "an offset that is true": (slice(offset_top=True), "bad_message", "offset_top"),
     "a height that is true": (slice(height=True), "bad_message", "height"),
     "a zoom in words": (slice(zoom="much"), "bad_message", "zoom"),
     "zoom 1e9": (slice(zoom=1e9), "too_many_pixels", "50,000,000"),
-    "a fit of nothing": (slice(fit="0x0"), "bad_message", "like 512x512"),
-    "a fit and a line break": (slice(fit="5x5\n"), "bad_message", "like 512x512"),
+    "a fit of 0 x 0": (slice(fit="0x0"), "bad_message", "like 512x512"),
+    "a fit that ends with a line break": (slice(fit="5x5\n"), "bad_message", "like 512x512"),
     "a fit of one side": (slice(fit="512"), "bad_message", "fit"),
     "an unknown format": (slice(format="gif"), "bad_message", "format"),
     "an unknown way to respond": (slice(respond="fax"), "bad_message", "respond"),
     "an unknown action": (slice(action="dance"), "unknown_action", "dance"),
-    "an action named like a file": (slice(action="../resize"), "unknown_action", "resize"),
+    "an action with the name of a file": (slice(action="../resize"), "unknown_action", "resize"),
     "an unknown option": (slice(action="blur", options={"colour": 1}), "bad_options", "colour"),
     "an option of a wrong type": (slice(action="blur", options={"radius": "big"}), "bad_options", "radius"),
     "an option that is true": (slice(action="blur", options={"radius": True}), "bad_options", "radius"),
     "an option out of range": (slice(action="blur", options={"radius": 51}), "bad_options", "50"),
     "options that are a list": (slice(options=[1]), "bad_message", "options"),
-    "data of an action without": (slice(respond="data"), "bad_options", "respond"),
-    "base64 rubbish": (TEXT[:-1] + ', "data": "@@@@"}', "bad_message", "data"),
+    "data of an action that gives none": (slice(respond="data"), "bad_options", "respond"),
+    "invalid base64": (TEXT[:-1] + ', "data": "@@@@"}', "bad_message", "data"),
     "base64 and payload": (slice(data=base64.b64encode(small()).decode()), "bad_message", "data"),
     "no picture": (TEXT, "bad_image", "empty"),
     "an empty payload": (picture(b""), "bad_image", "empty"),
@@ -118,8 +120,8 @@ MESSAGES: dict[str, tuple[str | bytes, str, str]] = {
     "an animated PNG": (picture(animated("PNG")), "unsupported_format", "frames"),
     "an animated WebP": (picture(animated("WEBP")), "unsupported_format", "frames"),
     "a BMP": (picture(encoded(scan(), ".bmp")), "unsupported_format", "BMP"),
-    "cancel of nothing": ('{"type": "cancel"}', "bad_message", "id or image"),
-    "cancel of two things": ('{"type": "cancel", "id": "a", "image": "b"}', "bad_message", "id or image"),
+    "cancel without a target": ('{"type": "cancel"}', "bad_message", "id or image"),
+    "cancel of an id and an image": ('{"type": "cancel", "id": "a", "image": "b"}', "bad_message", "id or image"),
     "cancel of an unknown slice": ('{"type": "cancel", "id": "ghost"}', "not_found", "ghost"),
     "a viewport without top": ('{"type": "viewport", "height": 3}', "bad_message", "top"),
     "a viewport that is true": ('{"type": "viewport", "top": true, "height": 3}', "bad_message", "top"),
@@ -130,24 +132,24 @@ MESSAGES: dict[str, tuple[str | bytes, str, str]] = {
         "bad_message",
         "after",
     ),
-    "a new token that is none": ('{"type": "token", "token": "nope"}', "forbidden", "token"),
+    "a new token that is not a JWT": ('{"type": "token", "token": "nope"}', "forbidden", "token"),
 }
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server in whose folder no results come but those of the test below."""
-    running = Server(tmp_path_factory.mktemp("alone"))
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that only the test below uses, so that no other results appear in its folder."""
+    running = Server(tmp_path_factory.mktemp("own_server"))
     yield running
     assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
     running.stop()
 
 
 @pytest.mark.parametrize("case", MESSAGES)
-async def test_a_bad_message_has_its_one_answer_and_everything_else_goes_on(alone: Server, case: str) -> None:
+async def test_a_bad_message_gets_one_error_and_affects_nothing_else(own_server: Server, case: str) -> None:
     sent, code, word = MESSAGES[case]
-    async with await Client.connect(alone) as client, await Client.connect(alone, "bob") as neighbour:
-        before = set(alone.results())
+    async with await Client.connect(own_server) as client, await Client.connect(own_server, "bob") as neighbour:
+        before = set(own_server.results())
         await client.socket.send(sent)
         await neighbour.slice("theirs", small())
         error = await client.wait_for("error", "result")
@@ -158,9 +160,9 @@ async def test_a_bad_message_has_its_one_answer_and_everything_else_goes_on(alon
 
         await client.slice("good", small())
         end = await client.wait_for("error", "result")
-        assert (end["type"], end["id"]) == ("result", "good"), "one answer, and the connection goes on"
-        names = set(alone.results()) - before
-        assert len(names) == 2, "only the two good slices have left something"
+        assert (end["type"], end["id"]) == ("result", "good"), "one answer, and the connection still works"
+        names = set(own_server.results()) - before
+        assert len(names) == 2, "only the two valid slices may store a result"
         assert all(NAME.fullmatch(name) for name in names)
 
 
@@ -173,20 +175,20 @@ async def test_the_error_of_a_slice_names_the_slice(server: Server) -> None:
         assert (error["id"], error["image"], error["seq"]) == ("b", "page", 1)
 
 
-async def test_an_id_is_taken_once(server: Server) -> None:
+async def test_an_id_can_be_used_only_once(server: Server) -> None:
     async with await Client.connect(server) as client:
         await client.plug()
         await client.slice("plug", small())
         error = await client.wait_for("error")
         assert (error["code"], error["id"]) == ("bad_message", "plug")
-        assert "seq" not in error, "the first slice of that id is still on its way"
+        assert "seq" not in error, "the first slice with this id is still being processed"
         await client.send("cancel", id="plug")
         assert (await client.wait_for("error"))["code"] == "cancelled"
         await client.slice("plug", small())
-        assert (await client.wait_for("error"))["code"] == "bad_message", "also when the first has ended"
+        assert (await client.wait_for("error"))["code"] == "bad_message", "an id stays used after its slice has ended"
 
 
-async def test_a_token_of_another_user_does_not_take_over_the_connection(server: Server) -> None:
+async def test_a_token_of_another_user_or_scope_is_refused(server: Server) -> None:
     async with await Client.connect(server, "alice") as client:
         for token in (server.token("bob"), server.token("alice", scope="chat")):
             await client.send("token", token=token)

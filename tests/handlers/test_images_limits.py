@@ -1,4 +1,6 @@
-"""/ws/images: whoever goes over a limit is told which one, and nobody else feels it."""
+"""Tests of /ws/images: a client that exceeds a limit gets an error that names the limit. Other clients are not
+affected.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -35,7 +37,7 @@ def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
-async def test_slices_over_session_tasks_are_refused_at_once(tight: Server) -> None:
+async def test_slices_over_session_tasks_are_refused_immediately(tight: Server) -> None:
     async with await Client.connect(tight) as client:
         await client.plug()
         await until(lambda: tight.metric("sluice_running") == 1)
@@ -47,14 +49,14 @@ async def test_slices_over_session_tasks_are_refused_at_once(tight: Server) -> N
             assert (error["code"], error["temporary"]) == ("busy", True)
             assert error["retry_after_ms"] >= 50
             assert "session_tasks" in error["message"]
-            assert "seq" not in error, "it was never accepted, so there is nothing to resume"
+            assert "seq" not in error, "a refused slice has no event that could be resumed"
         await client.send("cancel", id="plug")
         assert [end["type"] for end in await client.ends(6)] == ["error", *["result"] * 5]
         await client.slice("5", small(), 64)
         assert (await client.wait_for("result", "error"))["type"] == "result", "a refused id may be sent again"
 
 
-async def test_bytes_over_session_bytes_and_queue_bytes_are_refused_at_once(tight: Server) -> None:
+async def test_bytes_over_session_bytes_and_queue_bytes_are_refused_immediately(tight: Server) -> None:
     heavy = small() + bytes(80_000)
     async with await Client.connect(tight, "alice") as client, await Client.connect(tight, "bob") as other:
         await client.plug()
@@ -74,7 +76,7 @@ async def test_bytes_over_session_bytes_and_queue_bytes_are_refused_at_once(tigh
         assert len(await other.ends(1)) == 1
 
 
-async def test_a_slice_that_takes_too_long_is_ended_and_the_next_one_worked(start: Start) -> None:
+async def test_a_slice_that_takes_too_long_is_ended_and_the_next_is_processed(start: Start) -> None:
     server = start(workers=1, slice_timeout=2)
     async with await Client.connect(server) as client:
         await client.slice("plug", small(), **PLUG)
@@ -82,7 +84,7 @@ async def test_a_slice_that_takes_too_long_is_ended_and_the_next_one_worked(star
         assert (error["id"], error["code"]) == ("plug", "timeout")
         assert "slice_timeout" in error["message"]
         end, number = error, 0
-        while end.get("code") == "timeout":  # a busy machine may need two seconds for any slice, though not for each
+        while end.get("code") == "timeout":  # a busy machine may need two seconds for some slices, but not for all
             number += 1
             await client.slice(f"next {number}", small(), 64)
             end = await client.wait_for("result", "error")
@@ -98,7 +100,7 @@ async def test_a_slice_that_takes_too_long_is_ended_and_the_next_one_worked(star
         (encoded(scan()[:1], ".png"), 60, "too_many_pixels", "20,000"),
     ],
 )
-async def test_a_limit_of_the_settings_is_named(
+async def test_an_error_names_the_exceeded_limit(
     tight: Server, payload: bytes, zoom: float, code: str, word: str
 ) -> None:
     async with await Client.connect(tight) as client:
@@ -110,7 +112,7 @@ async def test_a_limit_of_the_settings_is_named(
         assert (await client.wait_for("result"))["id"] == "b"
 
 
-async def test_a_result_too_large_for_a_message_is_refused_with_a_way_out(tight: Server) -> None:
+async def test_a_result_too_large_for_a_message_is_refused_with_advice(tight: Server) -> None:
     async with await Client.connect(tight) as client:
         await client.slice("a", encoded(photograph(), quality=60), respond="bytes", format="png")
         error = await client.wait_for("error")
@@ -118,16 +120,16 @@ async def test_a_result_too_large_for_a_message_is_refused_with_a_way_out(tight:
         assert "respond=url" in error["message"]
 
 
-async def test_a_message_beyond_any_slice_closes_the_connection(tight: Server) -> None:
+async def test_a_message_larger_than_any_slice_closes_the_connection(tight: Server) -> None:
     async with await Client.connect(tight) as client, await Client.connect(tight) as other:
         with suppress(websockets.ConnectionClosed):
             await client.slice("a", bytes(400_000))
-        assert await client.closed() in (1009, 1006), "1006 where the reset overtakes the close"
+        assert await client.closed() in (1009, 1006), "1006 if the reset arrives before the close frame"
         await other.slice("b", small())
         assert (await other.wait_for("result"))["id"] == "b"
 
 
-async def test_a_full_or_missing_media_store_fails_slices_as_temporary(tight: Server) -> None:
+async def test_without_the_media_folder_slices_fail_with_a_temporary_error(tight: Server) -> None:
     async with await Client.connect(tight) as client:
         shutil.rmtree(tight.media)
         await client.slice("a", small())
@@ -141,7 +143,7 @@ async def test_a_full_or_missing_media_store_fails_slices_as_temporary(tight: Se
 
 async def test_too_many_messages_close_the_connection_with_4429(tight: Server) -> None:
     async with await Client.connect(tight) as client, await Client.connect(tight) as other:
-        client.flood("viewport", 10_000, top=0, height=0)  # however slow the machine, that is more than fifty a second
+        client.flood("viewport", 10_000, top=0, height=0)  # more than 50 messages per second, even on a slow machine
         assert await client.closed() == 4429
         assert "messages_per_second" in str(client.socket.close_reason)
         assert tight.metric("sluice_refusals_total", reason="rate") >= 1
@@ -149,20 +151,20 @@ async def test_too_many_messages_close_the_connection_with_4429(tight: Server) -
         assert (await other.wait_for("result"))["id"] == "b"
 
 
-async def test_a_reader_that_stops_reading_is_closed_with_4508_and_costs_little_memory(
+async def test_a_client_that_stops_reading_is_closed_and_costs_little_memory(
     start: Start,
 ) -> None:
-    # It answers no pings either, and is not to be closed for that.
+    # The client also answers no pings. The long ping interval prevents a close for this reason.
     server = start(outbox=1 << 20, messages_per_second=100_000, ping_interval=600)
     process = psutil.Process(server.process.pid)
     client = await Client.connect(server, sock=narrow(server), max_queue=1)
     before = process.memory_info().rss
     with suppress(websockets.ConnectionClosed):
         for _ in range(100_000):
-            await client.socket.send('{"type": "nobody reads the answer to this"}')
+            await client.socket.send('{"type": "the client never reads the answer"}')
     await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == 1)
-    assert process.memory_info().rss - before < 20 << 20, "some 20 MB of answers were asked for"
-    assert await client.closed() in (4508, 1006), "1006 for one that takes its five seconds over what waits before"
+    assert process.memory_info().rss - before < 20 << 20, "the answers have about 20 MB in total"
+    assert await client.closed() in (4508, 1006), "1006 if the client needs more than 5 s for earlier bytes"
     async with await Client.connect(server) as other:
         await other.slice("b", small())
         assert (await other.wait_for("result"))["id"] == "b"

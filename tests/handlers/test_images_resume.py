@@ -1,4 +1,6 @@
-"""/ws/images: a client that comes back loses nothing: every slice is answered exactly once, in unbroken sequence."""
+"""Tests of /ws/images: a client that reconnects loses nothing. Each slice has exactly one answer, and the sequence
+numbers have no gaps.
+"""
 
 import asyncio
 import signal
@@ -13,27 +15,29 @@ from tests.support.running import Server, Start, until
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with one worker, whose decoder nothing ends but a cancel."""
-    running = Server(tmp_path_factory.mktemp("one"), workers=1, slice_timeout=200, session_grace=200)
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with one worker. Its long timeouts ensure that only a cancel stops a running slice."""
+    running = Server(tmp_path_factory.mktemp("single"), workers=1, slice_timeout=200, session_grace=200)
     yield running
     assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
     running.stop()
 
 
 async def resume(server: Server, hello: dict[str, Any], after: int, **connect: Any) -> tuple[Client, dict[str, Any]]:
-    """A new connection that has asked for the session of ``hello``, and what it was answered."""
+    """Opens a new connection, requests to resume the session of ``hello``, and returns the connection and
+    the answer.
+    """
     client = await Client.connect(server, **connect)
     await client.send("resume", session=hello["session"], epoch=hello["epoch"], after=after)
     return client, await client.wait_for("resumed", "error")
 
 
-async def at_rest(server: Server) -> None:
+async def until_idle(server: Server) -> None:
     await until(lambda: server.metric("sluice_queue_depth") == 0 and server.metric("sluice_running") == 0)
 
 
-async def test_a_dropped_connection_comes_back_without_a_gap_or_a_repeat(one: Server) -> None:
-    client = await Client.connect(one)
+async def test_a_resumed_session_has_no_gaps_and_no_duplicates(single: Server) -> None:
+    client = await Client.connect(single)
     for number in range(1, 31):
         await client.slice(f"{number}", small(), number)
     await client.plug("half way", 30.5)
@@ -42,9 +46,9 @@ async def test_a_dropped_connection_comes_back_without_a_gap_or_a_repeat(one: Se
     await client.wait_for("accepted", id="59")
     seen = await client.ends(0)
     client.abort()
-    await until(lambda: one.metric("sluice_queue_depth") == 29 and one.metric("sluice_running") == 1)
+    await until(lambda: single.metric("sluice_queue_depth") == 29 and single.metric("sluice_running") == 1)
 
-    client, resumed = await resume(one, client.hello, len(seen))
+    client, resumed = await resume(single, client.hello, len(seen))
     async with client:
         assert (resumed["recovered"], resumed["replayed"]) == (True, 30 - len(seen))
         assert set(resumed["pending"]) == {"half way", *map(str, range(31, 60))}
@@ -55,7 +59,7 @@ async def test_a_dropped_connection_comes_back_without_a_gap_or_a_repeat(one: Se
         assert [end["id"] for end in ends if end["type"] == "error"] == ["half way"]
 
 
-async def test_a_connection_that_drops_again_and_again_still_gets_each_answer_once(server: Server) -> None:
+async def test_a_client_that_reconnects_repeatedly_gets_each_answer_once(server: Server) -> None:
     client = await Client.connect(server)
     for number in range(60):
         await client.slice(f"{number}", small(), number)
@@ -72,7 +76,7 @@ async def test_a_connection_that_drops_again_and_again_still_gets_each_answer_on
     assert sorted(int(end["id"]) for end in ends) == list(range(60))
 
 
-async def test_a_resumed_session_takes_new_slices_and_knows_its_old_ones(server: Server) -> None:
+async def test_a_resumed_session_accepts_new_slices_and_remembers_used_ids(server: Server) -> None:
     client = await Client.connect(server)
     await client.slice("a", small())
     await client.ends(1)
@@ -85,7 +89,7 @@ async def test_a_resumed_session_takes_new_slices_and_knows_its_old_ones(server:
         assert [(end["seq"], end["id"]) for end in await client.ends(1)] == [(2, "b")]
 
 
-async def test_a_long_story_is_replayed_no_faster_than_it_is_read(start_here: Start) -> None:
+async def test_many_events_are_replayed_no_faster_than_the_client_reads(start_here: Start) -> None:
     server = start_here(outbox=1 << 20, stall_timeout=200)
     client = await Client.connect(server)
     for number in range(30):
@@ -101,7 +105,9 @@ async def test_a_long_story_is_replayed_no_faster_than_it_is_read(start_here: St
             await other.ends(30)
         ends = await client.ends(30)
         assert [end["id"] for end in ends if end["type"] == "result"] == [str(number) for number in range(30)]
-        assert sum(len(end["payload"]) for end in ends) > 7 << 20, "more than the outbox and the system's buffers"
+        assert sum(len(end["payload"]) for end in ends) > 7 << 20, (
+            "more than fits into the outbox and the buffers of the system"
+        )
 
 
 @pytest.mark.parametrize(
@@ -117,22 +123,22 @@ async def test_a_long_story_is_replayed_no_faster_than_it_is_read(start_here: St
     ],
     ids=["epoch", "session", "path", "empty", "another user", "future", "far future"],
 )
-async def test_what_cannot_be_resumed_is_said_so_and_the_connection_goes_on(
+async def test_a_session_that_cannot_be_resumed_is_reported_and_a_new_one_works(
     server: Server, change: dict[str, Any], user: str
 ) -> None:
     client = await Client.connect(server, "alice")
     await client.slice("a", small())
     await client.ends(1)
     client.abort()
-    asked = {"session": client.hello["session"], "epoch": client.hello["epoch"], "after": 0} | change
+    request = {"session": client.hello["session"], "epoch": client.hello["epoch"], "after": 0} | change
     async with await Client.connect(server, user) as other:
-        await other.send("resume", **asked)
+        await other.send("resume", **request)
         assert await other.receive() == {"type": "resumed", "recovered": False, "replayed": 0, "pending": []}
         await other.slice("a", small())
         assert [(end["seq"], end["id"]) for end in await other.ends(1)] == [(1, "a")]
 
 
-async def test_resume_comes_first_and_once(server: Server) -> None:
+async def test_resume_is_refused_after_a_slice(server: Server) -> None:
     async with await Client.connect(server) as client:
         await client.slice("a", small())
         await client.ends(1)
@@ -141,44 +147,44 @@ async def test_resume_comes_first_and_once(server: Server) -> None:
         assert (await client.wait_for("error"))["code"] == "bad_message"
 
 
-async def test_resuming_closes_the_connection_that_held_the_session_and_nothing_is_dropped(one: Server) -> None:
-    old = await Client.connect(one)
+async def test_resuming_closes_the_old_connection_and_drops_nothing(single: Server) -> None:
+    old = await Client.connect(single)
     await old.plug()
     for number in range(1, 21):
         await old.slice(f"{number}", small(), number)
     await old.wait_for("accepted", id="20")
-    new, resumed = await resume(one, old.hello, 0)
+    new, resumed = await resume(single, old.hello, 0)
     async with new:
         assert resumed["recovered"]
         assert len(resumed["pending"]) == 21
         assert await old.closed() == 1001
-        await until(lambda: one.metric("sluice_connections") == 1)
+        await until(lambda: single.metric("sluice_connections") == 1)
         await new.send("cancel", id="plug")
         ends = await new.ends(21)
         assert [end["seq"] for end in ends] == list(range(1, 22))
         assert [end["id"] for end in ends if end["type"] == "error"] == ["plug"]
 
 
-async def test_a_clean_close_drops_what_waits(one: Server) -> None:
-    client = await Client.connect(one)
+async def test_a_clean_close_cancels_the_waiting_slices(single: Server) -> None:
+    client = await Client.connect(single)
     await client.plug()
     for number in range(20):
         await client.slice(f"{number}", small(), 1 + number)
     await client.wait_for("accepted", id="19")
-    dropped = one.metric("sluice_slices_total", outcome="cancelled")
+    dropped = single.metric("sluice_slices_total", outcome="cancelled")
     await client.socket.close()
-    await at_rest(one)
-    assert one.metric("sluice_slices_total", outcome="cancelled") - dropped == 21
+    await until_idle(single)
+    assert single.metric("sluice_slices_total", outcome="cancelled") - dropped == 21
 
 
-async def test_work_for_a_lost_connection_ends_with_the_grace(start: Start) -> None:
+async def test_slices_of_a_lost_connection_are_cancelled_after_session_grace(start: Start) -> None:
     server = start(workers=1, session_grace=0.2, slice_timeout=60)
     client = await Client.connect(server)
     await client.plug()
     await client.slice("a", small(), 1)
     await client.wait_for("accepted", id="a")
     client.abort()
-    await at_rest(server)
+    await until_idle(server)
     assert server.metric("sluice_slices_total", outcome="cancelled") == 2
     client, resumed = await resume(server, client.hello, 0)
     async with client:
@@ -190,7 +196,7 @@ async def test_work_for_a_lost_connection_ends_with_the_grace(start: Start) -> N
 
 
 @pytest.mark.chaos
-async def test_a_session_survives_an_orderly_restart(start: Start) -> None:
+async def test_a_session_survives_a_graceful_restart(start: Start) -> None:
     server = start(workers=1, drain_timeout=0.2)
     client = await Client.connect(server)
     for number in range(5):
@@ -203,8 +209,8 @@ async def test_a_session_survives_an_orderly_restart(start: Start) -> None:
     status, code = await asyncio.gather(asyncio.to_thread(server.stop), client.closed())
     assert (status, code) == (0, 1012)
 
-    again = start(port=server.port, workers=1)
-    client, resumed = await resume(again, client.hello, seen[-1]["seq"])
+    restarted = start(port=server.port, workers=1)
+    client, resumed = await resume(restarted, client.hello, seen[-1]["seq"])
     async with client:
         assert (resumed["recovered"], resumed["replayed"], resumed["pending"]) == (True, 21, [])
         ends = await client.ends(21)
@@ -214,7 +220,7 @@ async def test_a_session_survives_an_orderly_restart(start: Start) -> None:
         assert [(end["seq"], end["type"]) for end in await client.ends(1)] == [(27, "result")]
 
 
-async def test_after_a_crash_the_client_is_told_that_its_session_is_gone(start: Start) -> None:
+async def test_after_a_crash_the_client_learns_that_its_session_is_lost(start: Start) -> None:
     server = start()
     client = await Client.connect(server)
     await client.slice("a", small())

@@ -1,4 +1,6 @@
-"""/ws/images: a token that runs out is announced, can be renewed in place, and else ends the connection."""
+"""Tests of /ws/images: before a token expires, the server sends a warning. The client can renew the token on the same
+connection; otherwise the server closes the connection.
+"""
 
 import time
 from contextlib import suppress
@@ -11,7 +13,7 @@ from tests.support.pictures import small
 from tests.support.running import Server, Start, until
 
 
-async def test_a_token_that_runs_out_is_announced_and_then_closes_the_connection(server: Server) -> None:
+async def test_the_server_warns_before_a_token_expires_and_then_closes(server: Server) -> None:
     async with await admitted(server, 3) as client:
         expiring = await client.receive()
         assert expiring["type"] == "expiring"
@@ -20,29 +22,31 @@ async def test_a_token_that_runs_out_is_announced_and_then_closes_the_connection
         assert time.time() >= client.hello["expires_at"]
 
 
-async def test_a_session_outlives_its_token(server: Server) -> None:
+async def test_a_session_can_be_resumed_after_its_token_expired(server: Server) -> None:
     async with await Client.connect(server) as client:
         await client.slice("a", small())
         await client.ends(1)
         await shortened(client, 3)
         assert await client.closed() == 4401
-    async with await Client.connect(server) as again:
-        await again.send("resume", session=client.hello["session"], epoch=client.hello["epoch"], after=0)
-        assert (await again.receive())["recovered"]
-        assert (await again.wait_for("result"))["id"] == "a"
+    async with await Client.connect(server) as reconnected:
+        await reconnected.send("resume", session=client.hello["session"], epoch=client.hello["epoch"], after=0)
+        assert (await reconnected.receive())["recovered"]
+        assert (await reconnected.wait_for("result"))["id"] == "a"
 
 
 async def renewed_in_time(server: Server) -> tuple[Client, dict[str, Any]]:
-    """A connection whose token was renewed, and what it was told. A busy machine may take three seconds over that."""
+    """Returns a connection with a renewed token, and the message `renewed`. Retries with longer tokens, because a busy
+    machine may need more than three seconds.
+    """
     for ttl in (3, 10, 30):
         client = await admitted(server, ttl)
         with suppress(websockets.ConnectionClosed):
             await client.send("token", token=server.token(ttl=600))
             return client, await client.wait_for("renewed")
-    raise AssertionError("each token ran out before it was renewed")
+    raise AssertionError("each token expired before it was renewed")
 
 
-async def test_a_renewed_token_keeps_the_connection_beyond_the_first_ones_end(server: Server) -> None:
+async def test_a_connection_with_a_renewed_token_outlives_the_first_token(server: Server) -> None:
     client, renewed = await renewed_in_time(server)
     async with client:
         assert renewed["expires_at"] > client.hello["expires_at"] + 500
@@ -51,7 +55,7 @@ async def test_a_renewed_token_keeps_the_connection_beyond_the_first_ones_end(se
         assert (await client.wait_for("result"))["id"] == "a"
 
 
-async def test_a_token_that_is_refused_leaves_the_first_one_in_place(server: Server) -> None:
+async def test_a_refused_renewal_leaves_the_first_token_valid(server: Server) -> None:
     async with await Client.connect(server, token=server.token(ttl=600)) as client:
         await client.send("token", token=server.token(ttl=-60))
         assert (await client.receive())["code"] == "forbidden"
@@ -59,7 +63,7 @@ async def test_a_token_that_is_refused_leaves_the_first_one_in_place(server: Ser
         assert (await client.wait_for("result"))["id"] == "a"
 
 
-async def test_a_token_for_another_address_is_refused_at_renewal_too(start_here: Start) -> None:
+async def test_a_renewal_with_a_token_for_another_address_is_refused(start_here: Start) -> None:
     server = start_here(trusted_proxies="127.0.0.1")
     async with await Client.connect(server, headers={"X-Forwarded-For": "192.0.2.7"}) as client:
         await client.send("token", token=server.token(ip="127.0.0.1"))

@@ -1,8 +1,10 @@
-"""Two users, one of whom knows every id of the other: with those nothing is read, resumed, cancelled, moved or slowed.
+"""Two users: Alice knows all ids of Bob. These ids must not allow her to read, resume, cancel, move or delay anything
+of Bob.
 
-A row for each message type and each endpoint; a new one without a row fails. Seen to fail with the user left out of a
-stream's name, the session out of PendingTasks.rerank, its remove or BaseQueue._running_of, the turns out of
-PendingTasks.take, the name out of the renewal of a token, and with /admin/kick open to the scope images.
+MESSAGES has a row for each message type and ENDPOINTS for each endpoint; a new type or endpoint without a row fails the
+test. These tests fail when one of these defences is removed: the user in the name of a stream; the session in
+PendingTasks.rerank, in PendingTasks.remove or in BaseQueue._running_of; the turns of sessions in PendingTasks.take; the
+check of the user name when a token is renewed; or the scope of /admin/kick (opened to the scope images).
 """
 
 import asyncio
@@ -26,8 +28,8 @@ Attempt = Callable[[Server, Client, Hello], Awaitable[str]]
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One worker, so that whatever came in between would be seen in the order of the results."""
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with one worker, so that the order of the results shows any slice that was processed in between."""
     running = Server(tmp_path_factory.mktemp("one"), workers=1, slice_timeout=2 * GUARD, connections_per_user=100)
     yield running
     assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
@@ -35,12 +37,12 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 async def answers(client: Client) -> str:
-    """All that the client is sent until everything it has said is dealt with."""
+    """Returns all messages that the server sends until it has handled everything that the client has sent."""
     await client.send("cancel", id="mark")
-    heard = []
+    received = []
     while (message := await client.receive()).get("id") != "mark":
-        heard.append(json.dumps(message))
-    return "\n".join(heard)
+        received.append(json.dumps(message))
+    return "\n".join(received)
 
 
 async def slices(server: Server, alice: Client, bob: Hello) -> str:
@@ -64,15 +66,15 @@ async def cancel(server: Server, alice: Client, bob: Hello) -> str:
 
 
 async def resume(server: Server, alice: Client, bob: Hello) -> str:
-    heard = []
+    received = []
     for after in (0, 1, 10**9):
         for session in (bob["session"], f"../bob/{bob['session']}", f"bob/{bob['session']}"):
             async with await Client.connect(server, "alice") as other:
                 await other.send("resume", session=session, epoch=bob["epoch"], after=after)
-                told = await other.wait_for("resumed")
-                assert (told["recovered"], told["replayed"], told["pending"]) == (False, 0, [])
-                heard.append(await answers(other))
-    return "\n".join(heard)
+                resumed = await other.wait_for("resumed")
+                assert (resumed["recovered"], resumed["replayed"], resumed["pending"]) == (False, 0, [])
+                received.append(await answers(other))
+    return "\n".join(received)
 
 
 async def token(server: Server, alice: Client, bob: Hello) -> str:
@@ -83,60 +85,63 @@ async def token(server: Server, alice: Client, bob: Hello) -> str:
     return await answers(alice)
 
 
-async def goodbye(server: Server, alice: Client, bob: Hello) -> str:
-    """What ends with a connection is that connection's, whatever its ids."""
+async def leave_connections(server: Server, alice: Client, bob: Hello) -> str:
+    """Closes connections in two ways. The end of a connection may only affect the slices of this connection, even when
+    their ids are those of Bob.
+    """
     for leave in (lambda other: other.socket.close(1000), lambda other: other.abort()):
         other = await Client.connect(server, "alice")
-        heard = await slices(server, other, bob)
+        received = await slices(server, other, bob)
         if (waiting := leave(other)) is not None:
             await waiting
     await until(lambda: server.metric("sluice_connections") == 2)
-    return heard
+    return received
 
 
-async def older(server: Server, alice: Client, bob: Hello) -> str:
+async def older_protocol(server: Server, alice: Client, bob: Hello) -> str:
     address = f"{server.ws}/ws?query_string={server.token('alice')}"
     async with websockets.connect(address, proxy=None) as socket:
-        heard = str(await socket.recv())
+        received = str(await socket.recv())
         for uuid in ("b0", "plug", bob["session"]):
             header = json.dumps({"uuid": uuid, "offset_top": 0, "zoom": 1, "image": "page", "cancel": uuid})
             await socket.send(header.ljust(150) + "no picture")
-            heard += str(await socket.recv())
-    return heard.replace(bob["session"], "")  # the uuid comes back as it went
+            received += str(await socket.recv())
+    # The older protocol echoes the uuid of the request, so an echo of Bob's session does not prove a leak.
+    return received.replace(bob["session"], "")
 
 
 async def process(server: Server, alice: Client, bob: Hello) -> str:
-    heard = ""
+    received = ""
     for name, value in (("session", bob["session"]), ("id", "b0"), ("image", "page"), ("user", "bob")):
         line = f"POST /process?{name}={value}"
         answer = await ask(server, request(line, *bearer(server.token("alice").encode()), body=small()))
         assert answer.status == 400
-        heard += answer.body.decode()
-    # The worker is busy; what she takes back is her own.
+        received += answer.body.decode()
+    # The worker is busy, so this slice waits. When Alice drops her connection, only her own slice is cancelled.
     depth = server.metric("sluice_queue_depth")
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request("POST /process", *bearer(server.token("alice").encode()), body=small()))
     await until(lambda: server.metric("sluice_queue_depth") == depth + 1)
     writer.transport.abort()
     await until(lambda: server.metric("sluice_queue_depth") == depth)
-    return heard
+    return received
 
 
 async def media(server: Server, alice: Client, bob: Hello) -> str:
-    """The name is the key: whoever has it may read. Nobody may write."""
+    """Tests that a client who knows the name of a result may read it, and that no client may change it."""
     name = server.results()[0]
     before = (server.media / name).read_bytes()
-    heard = ""
+    received = ""
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         answer = await ask(server, request(f"{method} /media/{name}", *bearer(server.token().encode()), body=b"x"))
         assert answer.status == 405, method
-        heard += answer.body.decode()
+        received += answer.body.decode()
     assert (server.media / name).read_bytes() == before
-    return heard
+    return received
 
 
 def refused(line: str, body: dict[str, object] | None = None) -> Attempt:
-    """What a token with the scope ``images`` alone may not ask for."""
+    """Returns an attempt to use an endpoint that a token with only the scope ``images`` must not use."""
 
     async def ask_for(server: Server, alice: Client, bob: Hello) -> str:
         data = b"" if body is None else json.dumps(body).encode()
@@ -168,9 +173,9 @@ MESSAGES: dict[str, Attempt] = {
     "cancel": cancel,
     "resume": resume,
     "token": token,
-    "(the end of a connection)": goodbye,
+    "(the end of a connection)": leave_connections,
 }
-# By an address that each of them answers.
+# Each key is a URL path that the endpoint answers.
 ENDPOINTS: dict[str, Attempt] = {
     **{
         path: page(path)
@@ -185,18 +190,18 @@ ENDPOINTS: dict[str, Attempt] = {
         )
     },
     "/ws/images": page("/ws/images"),
-    "/ws": older,
+    "/ws": older_protocol,
     "/process": process,
     f"/media/{'0' * 32}.jpg": media,
     "/admin/kick": refused("POST /admin/kick", {"user": "bob", "deny_s": 60}),
-    # What chat's own messages may do is in test_chat_neighbours.py.
+    # test_chat_neighbours.py tests the messages of the chat.
     **{path: page(path) for path in ("/ws/chat", "/ws/echo", "/ws/broadcast", "/ws/countdown")},
     "/chat/publish": refused("POST /chat/publish", {"to": "bob", "text": "x"}),
     "/chat/broadcast": refused("POST /chat/broadcast", {"text": "x"}),
     "/chat/presence": refused("GET /chat/presence?room=x"),
     "/upload": refused("POST /upload", {"x": 1}),
     f"/upload/{'0' * 32}.png": upload,
-    # What others' jobs and watches may do is in test_jobs.py, test_jobs_http.py and test_video_rights.py.
+    # test_jobs.py, test_jobs_http.py and test_video_rights.py test access to the jobs and watches of other users.
     **{path: page(path) for path in ("/ws/jobs", "/ws/video")},
     "/jobs": refused("GET /jobs"),
     "/jobs/0": refused("GET /jobs/0"),
@@ -211,23 +216,23 @@ def test_every_message_type_and_every_endpoint_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("row", [*MESSAGES, *ENDPOINTS])
-async def test_nothing_of_a_neighbour_is_read_or_moved(one: Server, row: str) -> None:
-    """Bob has one slice at work and three waiting; whatever Alice tries, his answers are those he would have had."""
-    async with await Client.connect(one, "bob") as bob, await Client.connect(one, "alice") as alice:
+async def test_a_user_cannot_read_or_change_anything_of_another_user(single: Server, row: str) -> None:
+    """Bob has one running slice and three waiting slices. No attempt of Alice may change his answers."""
+    async with await Client.connect(single, "bob") as bob, await Client.connect(single, "alice") as alice:
         await bob.slice("first", small(), image="page")
         first = await bob.wait_for("result")
         await bob.plug()
-        await until(lambda: one.metric("sluice_running") == 1)
+        await until(lambda: single.metric("sluice_running") == 1)
         for top in TOPS:
             await bob.slice(f"b{top}", small(), top, image="page")
             await bob.wait_for("accepted", id=f"b{top}")
-        heard = await {**MESSAGES, **ENDPOINTS}[row](one, alice, bob.hello)
+        received = await {**MESSAGES, **ENDPOINTS}[row](single, alice, bob.hello)
         await bob.send("cancel", id="plug")
         ends = [(end["type"], end["id"]) for end in await bob.ends(4)]
         assert ends == [("error", "plug"), *(("result", f"b{top}") for top in TOPS)]
         for secret in (bob.hello["session"], bob.hello["epoch"], first["url"].rpartition("/")[2], '"bob"'):
-            assert secret not in heard
-        # And so it is with hers.
+            assert secret not in received
+        # After her attempt, Alice still gets correct results of her own.
         await alice.slice("after", small())
         assert (await alice.wait_for("result", id="after"))["url"] != first["url"]
 
@@ -250,31 +255,37 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_session_that_waits_for_its_user_is_nobody_elses(one: Server, name: str) -> None:
-    """Names that SQL, paths or sloppy comparison might take for Bob's."""
-    async with await Client.connect(one, "bob") as bob:
+async def test_only_its_own_user_can_resume_a_session(single: Server, name: str) -> None:
+    """Tests names that SQL, file paths or an imprecise comparison could confuse with Bob's name."""
+    async with await Client.connect(single, "bob") as bob:
         await bob.slice("a", small())
         await bob.wait_for("result")
         bob.abort()
-    place = {"session": bob.hello["session"], "epoch": bob.hello["epoch"], "after": 0}
-    async with await Client.connect(one, name) as other:
-        await other.send("resume", **place)
+    position = {"session": bob.hello["session"], "epoch": bob.hello["epoch"], "after": 0}
+    async with await Client.connect(single, name) as other:
+        await other.send("resume", **position)
         assert (await other.wait_for("resumed"))["recovered"] is False
-    async with await Client.connect(one, "bob") as again:
-        await again.send("resume", **place)
-        assert (await again.wait_for("resumed"))["recovered"] is True
-        assert (await again.wait_for("result"))["id"] == "a"
+    async with await Client.connect(single, "bob") as reconnected:
+        await reconnected.send("resume", **position)
+        assert (await reconnected.wait_for("resumed"))["recovered"] is True
+        assert (await reconnected.wait_for("result"))["id"] == "a"
 
 
-def written(server: Server, end: dict[str, Any]) -> int:
-    """When the one worker was done with it, in nanoseconds; how long the test takes to cancel the rest is no matter."""
+def processed_at(server: Server, end: dict[str, Any]) -> int:
+    """Returns when the worker wrote the result, in nanoseconds.
+
+    These times do not depend on how long the test takes to cancel the remaining slices.
+    """
     return (server.media / end["url"].rpartition("/")[2]).stat().st_mtime_ns
 
 
-async def test_a_neighbours_flood_under_the_same_ids_costs_a_turn_and_no_more(one: Server) -> None:
-    """Alice has 200 slices waiting, under Bob's ids and nearer to the top: his three are done when few of hers are."""
+async def test_a_flood_of_another_user_with_the_same_ids_costs_only_one_turn(single: Server) -> None:
+    """Alice has 200 waiting slices with the ids of Bob's slices, and nearer to the top of the picture.
+
+    Bob's three slices must be done after only a few of hers.
+    """
     payload = encoded(photograph()[:200, :200])
-    async with await Client.connect(one, "alice") as alice, await Client.connect(one, "bob") as bob:
+    async with await Client.connect(single, "alice") as alice, await Client.connect(single, "bob") as bob:
         await bob.plug()
         for number in range(200):
             await alice.slice(f"b{number}", payload, -1.0, image="page", action="denoise")
@@ -286,5 +297,5 @@ async def test_a_neighbours_flood_under_the_same_ids_costs_a_turn_and_no_more(on
         assert [end["type"] for end in (error, *results)] == ["error", "result", "result", "result"]
         await alice.send("cancel", image="page")
         hers = [end for end in await alice.ends(200) if end["type"] == "result"]
-        last = max(written(one, end) for end in results)
-    assert sum(written(one, end) < last for end in hers) <= 4
+        last = max(processed_at(single, end) for end in results)
+    assert sum(processed_at(single, end) < last for end in hers) <= 4

@@ -1,4 +1,6 @@
-"""A server on an object store: children write to it, clients fetch from it, and its bad days are nobody else's."""
+"""Tests a server whose results are in an object store: decoder children write to the store, and clients fetch from it.
+Problems of the store must not affect requests that do not need it.
+"""
 
 import asyncio
 import json
@@ -19,8 +21,10 @@ from tests.support.running import Server, Start, until
 from tests.support.s3 import S3, SECRET, s3_in
 
 
-def on(start: Start, s3: S3, **settings: object) -> Server:
-    """A server whose secret comes by the provider's own variable, and which waits for the slowest machine."""
+def start_on(start: Start, s3: S3, **settings: object) -> Server:
+    """Starts a server on the store, with long timeouts for slow machines. Its secret is in the variable of the
+    provider.
+    """
     patient = {"store_timeout": 25, "slice_timeout": 60}
     return start(media=s3.media, **s3.settings, **(patient | settings))
 
@@ -31,20 +35,20 @@ def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[S3]:
+def private_s3(tmp_path: Path) -> Iterator[S3]:
     with s3_in(tmp_path) as running:
         yield running
 
 
 async def result(server: Server, picture: bytes = b"", **members: object) -> str:
-    """The URL of a result."""
+    """Returns the URL of a new result."""
     async with await Client.connect(server) as client:
         for number in range(20):
             await client.slice(str(number), picture or small(), **members)
             end = await client.wait_for("result", "error")
             if end["type"] == "result":
                 return str(end["url"])
-            assert end["temporary"], end  # with a short store_timeout a busy machine may take too long
+            assert end["temporary"], end  # with a short store_timeout, a busy machine may need too long
         raise AssertionError(end)
 
 
@@ -52,10 +56,10 @@ def bearer(server: Server, scope: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {server.token(scope=scope)}"}
 
 
-async def test_a_result_is_fetched_from_the_store_by_an_address_of_short_life(start: Start, s3: S3) -> None:
-    server = on(start, s3, store_link_ttl=120)
+async def test_a_result_is_fetched_from_the_store_with_a_short_lived_url(start: Start, s3: S3) -> None:
+    server = start_on(start, s3, store_link_ttl=120)
     url = await result(server)
-    assert url.startswith(f"{server.url}/media/"), "an address of ours, which lives as long as the result"
+    assert url.startswith(f"{server.url}/media/"), "a URL of the server, which is valid as long as the result exists"
     answer = httpx.get(url)
     assert answer.status_code == 302
     assert answer.headers["Location"].startswith(f"{s3.url}/bucket/results/")
@@ -71,22 +75,22 @@ async def test_a_result_is_fetched_from_the_store_by_an_address_of_short_life(st
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_the_console_may_show_what_comes_from_the_store(start_here: Start, s3: S3) -> None:
-    policy = httpx.get(f"{on(start_here, s3).url}/").headers["Content-Security-Policy"]
+async def test_the_console_may_show_files_of_the_store(start_here: Start, s3: S3) -> None:
+    policy = httpx.get(f"{start_on(start_here, s3).url}/").headers["Content-Security-Policy"]
     assert f"img-src 'self' blob: data: {s3.url};" in policy
     assert f"media-src 'self' {s3.url};" in policy
 
 
-async def test_a_result_may_come_through_the_server_in_ranges_and_whole(start_here: Start, s3: S3) -> None:
-    """4 MiB, more than is fetched at once."""
-    server = on(start_here, s3, store_serve="stream")
+async def test_the_server_can_stream_results_of_the_store_whole_or_in_ranges(start_here: Start, s3: S3) -> None:
+    """Uses a file of 4 MiB, because the server fetches less than this at a time."""
+    server = start_on(start_here, s3, store_serve="stream")
     name, film = "d" * 32 + ".webm", os.urandom(4 << 20)
     s3.put(f"results/{name}", film)
     url = f"{server.url}/media/{name}"
     whole = httpx.get(url)
     assert (whole.status_code, whole.content == film, whole.headers["Content-Type"]) == (200, True, "video/webm")
-    for asked, given in (("bytes=5-9", film[5:10]), ("bytes=2000000-", film[2000000:]), ("bytes=-5", film[-5:])):
-        part = httpx.get(url, headers={"Range": asked})
+    for requested, given in (("bytes=5-9", film[5:10]), ("bytes=2000000-", film[2000000:]), ("bytes=-5", film[-5:])):
+        part = httpx.get(url, headers={"Range": requested})
         assert (part.status_code, part.content == given) == (206, True)
         assert part.headers["Content-Range"].endswith(f"/{len(film)}")
     assert httpx.get(url, headers={"Range": f"bytes={len(film)}-"}).status_code == 416
@@ -96,8 +100,8 @@ async def test_a_result_may_come_through_the_server_in_ranges_and_whole(start_he
     assert decoded(httpx.get(await result(server)).content).shape == (64, 128, 3)
 
 
-async def test_bytes_and_single_pictures_are_answered_as_ever(start_here: Start, s3: S3) -> None:
-    server = on(start_here, s3)
+async def test_results_as_bytes_and_process_work_with_a_store(start_here: Start, s3: S3) -> None:
+    server = start_on(start_here, s3)
     async with await Client.connect(server) as client:
         await client.slice("a", small(), respond="bytes")
         assert decoded((await client.wait_for("result"))["payload"]).shape == (64, 128, 3)
@@ -105,24 +109,26 @@ async def test_bytes_and_single_pictures_are_answered_as_ever(start_here: Start,
     assert decoded(answer.content).shape == (64, 128, 3)
 
 
-async def test_uploads_go_to_the_same_bucket_beside_the_results(start_here: Start, s3: S3) -> None:
-    server = on(start_here, s3)
+async def test_uploads_are_stored_in_the_bucket_of_the_results(start_here: Start, s3: S3) -> None:
+    server = start_on(start_here, s3)
     headers = bearer(server, "chat")
-    told = httpx.post(f"{server.url}/upload", content=encoded(photograph()), headers=headers, timeout=30).json()
-    fetched = httpx.get(told["url"], follow_redirects=True)
+    uploaded = httpx.post(f"{server.url}/upload", content=encoded(photograph()), headers=headers, timeout=30).json()
+    fetched = httpx.get(uploaded["url"], follow_redirects=True)
     assert fetched.content == encoded(photograph())
-    assert fetched.url.path == f"/bucket/uploads/results/{told['id']}.jpg"
-    assert decoded(httpx.get(told["thumbnail"], follow_redirects=True).content).shape[:2] == (512, 512)
+    assert fetched.url.path == f"/bucket/uploads/results/{uploaded['id']}.jpg"
+    assert decoded(httpx.get(uploaded["thumbnail"], follow_redirects=True).content).shape[:2] == (512, 512)
     song = httpx.post(f"{server.url}/upload", content=sound(".mp3"), headers=headers, timeout=30).json()
     assert httpx.get(song["url"], follow_redirects=True).headers["Content-Type"] == "audio/mpeg"
-    assert httpx.get(f"{server.url}/upload/{told['id']}.record").status_code == 404
-    # A busy store may take longer over it than is waited for once.
+    assert httpx.get(f"{server.url}/upload/{uploaded['id']}.record").status_code == 404
+    # A busy store may need longer than the server waits for one check.
     await until(lambda: httpx.get(f"{server.url}/readyz").json() == {"status": "ready", "faults": []})
 
 
-async def test_the_secret_is_in_no_command_line_no_log_and_no_childs_environment(start: Start, s3: S3) -> None:
-    """As an argument it would be everybody's on this machine; children get what is theirs by their socket."""
-    server = on(start, s3, log_level="debug")
+async def test_no_command_line_log_or_environment_of_a_child_contains_the_secret(start: Start, s3: S3) -> None:
+    """An argument of a command line would be visible to every user of this machine. Children receive their settings
+    over a socket instead.
+    """
+    server = start_on(start, s3, log_level="debug")
     await result(server)
     processes = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
     assert len(processes) > 2
@@ -133,10 +139,12 @@ async def test_the_secret_is_in_no_command_line_no_log_and_no_childs_environment
     assert SECRET not in httpx.get(f"{server.url}/readyz").text + httpx.get(f"{server.url}/metrics").text
 
 
-async def test_a_child_speaks_to_the_store_within_the_memory_it_has(start: Start, s3: S3) -> None:
-    """The process that forks has no thread but its own, or its children would be born with locks that nobody opens;
-    a child has the driver's one besides, not one for each core."""
-    server = on(start, s3, child_memory=1 << 29, workers=2)
+async def test_a_child_with_a_store_needs_one_more_thread_and_little_memory(start: Start, s3: S3) -> None:
+    """The forkserver must have only one thread. Otherwise its children could start with locks that no thread releases.
+
+    A child has one more thread, for the store's driver, and not one thread for each CPU core.
+    """
+    server = start_on(start, s3, child_memory=1 << 29, workers=2)
     await result(server, encoded(photograph()))
     (forkserver,) = psutil.Process(server.process.pid).children()
     assert forkserver.num_threads() == 1
@@ -145,19 +153,19 @@ async def test_a_child_speaks_to_the_store_within_the_memory_it_has(start: Start
 
 
 @pytest.mark.chaos
-async def test_while_the_store_hangs_all_else_goes_on_and_then_results_are_made_again(start: Start, own: S3) -> None:
-    server = on(start, own, store_timeout=1, slice_timeout=60, drain_timeout=1)
+async def test_a_store_that_hangs_affects_only_requests_that_need_it(start: Start, private_s3: S3) -> None:
+    server = start_on(start, private_s3, store_timeout=1, slice_timeout=60, drain_timeout=1)
     url = await result(server)
     async with await Client.connect(server) as client:
-        own.pause()
-        asked = [asyncio.to_thread(httpx.get, url, timeout=90) for _ in range(20)]
-        waiting = [asyncio.ensure_future(each) for each in asked]
+        private_s3.pause()
+        requested = [asyncio.to_thread(httpx.get, url, timeout=90) for _ in range(20)]
+        waiting = [asyncio.ensure_future(each) for each in requested]
         await client.slice("b", small())
         error = await client.wait_for("error")
         assert (error["code"], error["temporary"]) == ("internal", True)
         assert "did not answer within 1 s (store_timeout)" in error["message"]
         await client.slice("c", small(), action="codes", respond="data")
-        assert (await client.wait_for("result"))["id"] == "c", "what needs no store is worked"
+        assert (await client.wait_for("result"))["id"] == "c", "slices that need no store are still processed"
         assert httpx.get(f"{server.url}/healthz", timeout=60).status_code == 200
         ready = await asyncio.to_thread(httpx.get, f"{server.url}/readyz", timeout=60)
         assert ready.status_code == 503
@@ -165,41 +173,41 @@ async def test_while_the_store_hangs_all_else_goes_on_and_then_results_are_made_
         for answer in await asyncio.gather(*waiting):
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "internal")
             assert answer.headers["Retry-After"] == "1"
-        own.go_on()
+        private_s3.go_on()
         await until(lambda: httpx.get(f"{server.url}/readyz", timeout=60).status_code == 200)
 
 
 @pytest.mark.chaos
-async def test_when_the_store_is_back_the_same_clients_go_on(start: Start, own: S3) -> None:
-    server = on(start, own)
+async def test_connected_clients_continue_when_the_store_is_back(start: Start, private_s3: S3) -> None:
+    server = start_on(start, private_s3)
     async with await Client.connect(server) as client:
-        own.kill()
+        private_s3.kill()
         await client.slice("a", small())
         error = await client.wait_for("error")
         assert (error["temporary"], "cannot be reached" in error["message"]) == (True, True)
-        own.start()
+        private_s3.start()
         await client.slice("b", small())
         url = (await client.wait_for("result"))["url"]
         assert decoded(httpx.get(url, follow_redirects=True).content).shape == (64, 128, 3)
 
 
-async def test_a_key_that_may_not_write_is_said_by_readyz_and_to_who_sends(start_here: Start, own: S3) -> None:
-    server = on(start_here, own)
-    own.refuse(403, "AccessDenied")
+async def test_readyz_and_uploads_report_a_key_without_write_access(start_here: Start, private_s3: S3) -> None:
+    server = start_on(start_here, private_s3)
+    private_s3.refuse(403, "AccessDenied")
 
     def faults() -> list[str]:
         return list(httpx.get(f"{server.url}/readyz", timeout=60).json()["faults"])
 
-    # At first a busy store may not have answered at all.
+    # A busy store may not answer the first checks at all.
     await until(lambda: ["denies access (403)" in fault for fault in faults()] == [True, True])
     upload = httpx.post(f"{server.url}/upload", content=sound(".mp3"), headers=bearer(server, "chat"), timeout=60)
     assert (upload.status_code, "denies access" in upload.json()["error"]["message"]) == (500, True)
-    own.refuse(0, "")
+    private_s3.refuse(0, "")
     assert urlsplit(await result(server)).path.startswith("/media/")
 
 
 @pytest.mark.chaos
-def test_a_store_that_cannot_be_is_said_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_store_is_reported_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for settings, words in (
         ({"media": "s3://bucket"}, "add a prefix"),

@@ -1,8 +1,9 @@
-"""Pages of other origins get nothing that is not theirs; and nothing we answer can be run, framed or guessed at.
+"""Pages of other origins must not use the server, and browsers must not run, frame or guess the type of any response.
 
-The cookie's SameSite=Strict would not do: a page of another port is of the same site. Seen to fail with each of these
-taken out: the check of the Origin, its comparison as a whole, the cookie's need of one (sockets have their own), each
-header of web.py and of the console, and with Access-Control-Allow-Origin for any origin.
+The attribute SameSite=Strict of the cookie is not sufficient, because a page on another port of the same host is of the
+same site. These tests fail when one of these defences is removed: the check of the Origin, the comparison of the
+complete Origin, the rule that the cookie needs an Origin (sockets have a separate rule), each header of
+handlers/core/http.py and of the console. They also fail when Access-Control-Allow-Origin is sent to any origin.
 """
 
 import asyncio
@@ -34,7 +35,9 @@ FOREIGN = (
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that shows its figures to admins only, so that they are worth asking for with another's cookie."""
+    """A server that shows its metrics to administrators only, so that a page could gain something with a foreign
+    cookie.
+    """
     settings = {"metrics_allow": "192.0.2.0/24", "allow_origins": ALLOWED, "connections_per_user": 100}
     running = Server(tmp_path_factory.mktemp("strict"), **settings)
     yield running
@@ -49,26 +52,28 @@ def with_bearer(server: Server) -> bytes:
     return bearer(server.token(scope="images admin").encode())[0]
 
 
-Shown = Callable[..., bytes]
-# What a page would like to do in another's name, and the status that says it was done.
-DEEDS: dict[str, tuple[Shown, int]] = {
+Credential = Callable[..., bytes]
+# The actions that a page could try with the token or cookie of a user, and the status that shows success.
+ACTIONS: dict[str, tuple[Credential, int]] = {
     "open /ws/images": (lambda *headers: request("GET /ws/images", *headers, upgrade=True), 101),
-    "work a picture": (lambda *headers: request("POST /process", *headers, body=small()), 200),
-    "read the figures": (lambda *headers: request("GET /metrics", *headers), 200),
+    "process a picture": (lambda *headers: request("POST /process", *headers, body=small()), 200),
+    "read the metrics": (lambda *headers: request("GET /metrics", *headers), 200),
     "deny a user": (lambda *headers: request("POST /admin/kick", *headers, body=DENY), 204),
 }
 
 
-@pytest.mark.parametrize("deed", DEEDS)
-@pytest.mark.parametrize("shown", [with_cookie, with_bearer])
-async def test_pages_of_foreign_origins_are_refused(strict: Server, deed: str, shown: Callable[..., bytes]) -> None:
-    ask_for, done = DEEDS[deed]
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("credential", [with_cookie, with_bearer])
+async def test_pages_of_foreign_origins_are_refused(
+    strict: Server, action: str, credential: Callable[..., bytes]
+) -> None:
+    request_with, done = ACTIONS[action]
     for origin in FOREIGN:
-        answer = await ask(strict, ask_for(shown(strict), b"Origin: " + origin.encode()))
+        answer = await ask(strict, request_with(credential(strict), b"Origin: " + origin.encode()))
         assert answer.status == 403, origin
         assert b"access-control-allow-origin" not in answer.head.lower(), origin
     for origin in (OWN, ALLOWED):
-        answer = await ask(strict, ask_for(shown(strict), b"Origin: " + origin.encode()))
+        answer = await ask(strict, request_with(credential(strict), b"Origin: " + origin.encode()))
         assert answer.status == done, origin
     assert f"access-control-allow-origin: {ALLOWED}\r\nvary: origin".encode() in answer.head.lower()
 
@@ -81,28 +86,31 @@ async def test_the_older_protocol_refuses_foreign_origins_before_the_upgrade(str
         assert (await ask(strict, request(line, *headers, upgrade=True))).status == 101
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "", None])
-async def test_a_cookie_without_an_origin_opens_nothing(strict: Server, deed: str, site: str | None) -> None:
-    """A picture, a form or a link of another page sends cookies and no Origin; Sec-Fetch-Site tells it from ours."""
+async def test_a_cookie_without_an_origin_opens_nothing(strict: Server, action: str, site: str | None) -> None:
+    """A picture, a form or a link on a foreign page sends cookies but no Origin.
+
+    The header Sec-Fetch-Site distinguishes these requests from requests of our own page.
+    """
     headers = [] if site is None else [b"Sec-Fetch-Site: " + site.encode()]
-    assert (await ask(strict, DEEDS[deed][0](with_cookie(strict), *headers))).status == 403
+    assert (await ask(strict, ACTIONS[action][0](with_cookie(strict), *headers))).status == 403
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none"])
-async def test_our_own_pages_and_the_address_bar_read_by_cookie_and_do_no_more(strict: Server, site: str) -> None:
-    """Whatever does more than read is said to come from our page by its Origin too, a WebSocket included."""
-    for deed, (ask_for, _) in DEEDS.items():
-        answer = await ask(strict, ask_for(with_cookie(strict), b"Sec-Fetch-Site: " + site.encode()))
-        assert answer.status == (200 if deed == "read the figures" else 403), deed
+async def test_without_an_origin_a_cookie_can_only_read_from_our_own_pages(strict: Server, site: str) -> None:
+    """Every request that does more than read must have an Origin, even from our own page. This includes WebSockets."""
+    for action, (request_with, _) in ACTIONS.items():
+        answer = await ask(strict, request_with(with_cookie(strict), b"Sec-Fetch-Site: " + site.encode()))
+        assert answer.status == (200 if action == "read the metrics" else 403), action
 
 
 async def test_programs_need_no_origin(strict: Server) -> None:
-    for ask_for, done in DEEDS.values():
-        assert (await ask(strict, ask_for(with_bearer(strict)))).status == done
+    for request_with, done in ACTIONS.values():
+        assert (await ask(strict, request_with(with_bearer(strict)))).status == done
 
 
-# Every kind of answer there is, and its status. NAME stands for a result.
+# All kinds of responses and their statuses. NAME stands for the name of a result.
 ANSWERS: dict[str, tuple[bytes, int]] = {
     **{f"page {path}": (request(f"GET {path}"), 200) for path in ("/", "/ws", "/ws/images", "/healthz", "/readyz")},
     **{f"head {path}": (request(f"HEAD {path}"), 405) for path in ("/", "/healthz", "/metrics")},
@@ -121,29 +129,29 @@ ANSWERS: dict[str, tuple[bytes, int]] = {
     "result": (request("GET /media/NAME"), 200),
     "part of a result": (request("GET /media/NAME", b"Range: bytes=0-9"), 206),
     "no part of a result": (request("GET /media/NAME", b"Range: bytes=9999999-"), 416),
-    "result as it was": (request("GET /media/NAME", b'If-None-Match: "NAME"'), 304),
+    "result that is unchanged": (request("GET /media/NAME", b'If-None-Match: "NAME"'), 304),
     "head of a result": (request("HEAD /media/NAME"), 200),
     "no result": (request(f"GET /media/{'0' * 32}.jpg"), 404),
     "no file": (request("GET /static/nothing.js"), 404),
     "not a file": (request("GET /static/."), 403),
     "outside": (request("GET /static/../server.py"), 403),
     "nothing": (request("GET /nowhere"), 404),
-    "nothing to post to": (request("POST /nowhere"), 404),
+    "no endpoint for POST": (request("POST /nowhere"), 404),
     **{
         f"{method} {path}": (request(f"{method} {path}"), 405)
         for method in ("POST", "DELETE", "PATCH", "BREW")
         for path in ("/", "/static/console/console.js", "/media/NAME", "/healthz", "/favicon.ico", "/metrics")
     },
-    "process, to be read": (request("GET /process"), 405),
-    "process, asked about": (request("OPTIONS /process", b"Origin: " + ALLOWED.encode()), 204),
+    "process, with GET": (request("GET /process"), 405),
+    "process, with OPTIONS": (request("OPTIONS /process", b"Origin: " + ALLOWED.encode()), 204),
     "process, no token": (request("POST /process", body=b"x"), 401),
     "process, no picture": (request("POST /process", b"BEARER", body=b"x"), 422),
     "process, empty": (request("POST /process", b"BEARER"), 422),
     "process, unknown": (request("POST /process?x=1", b"BEARER", body=b"x"), 400),
     "process, too large": (b"POST /process HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\nBEARER\r\n\r\n", 413),
     "process, done": (request("POST /process", b"BEARER", body=small()), 200),
-    "figures, no token": (request("GET /metrics"), 401),
-    "figures, not an admin": (request("GET /metrics", b"BEARER"), 403),
+    "metrics, no token": (request("GET /metrics"), 401),
+    "metrics, not an admin": (request("GET /metrics", b"BEARER"), 403),
     "socket, JSON": (request("GET /ws/images", b"Accept: application/json"), 426),
     "socket, no token": (request("GET /ws/images", upgrade=True), 401),
     "socket, foreign": (request("GET /ws/images", b"Origin: null", b"BEARER", upgrade=True), 403),
@@ -162,9 +170,9 @@ def headers_of(answer: Answer) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("case", ANSWERS)
-async def test_no_answer_can_be_run_framed_or_guessed_at(strict: Server, case: str) -> None:
+async def test_no_response_can_be_run_framed_or_guessed_at(strict: Server, case: str) -> None:
     text, status = ANSWERS[case]
-    name = (strict.results() or [await made(strict)])[0]
+    name = (strict.results() or [await new_result(strict)])[0]
     token = strict.token().encode()
     for word, put in ((b"NAME", name.encode()), (b"BEARER", bearer(token)[0]), (b"TOKEN", token)):
         text = text.replace(word, put)
@@ -187,15 +195,17 @@ async def test_no_answer_can_be_run_framed_or_guessed_at(strict: Server, case: s
         )
 
 
-async def made(server: Server) -> str:
-    """The name of a result."""
+async def new_result(server: Server) -> str:
+    """Creates a result and returns its name."""
     async with await Client.connect(server) as client:
         await client.slice("a", small())
         return str((await client.wait_for("result"))["url"].rpartition("/")[2])
 
 
-async def blank(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An empty page, whatever is asked for. A browser opens connections on which it then asks for nothing."""
+async def serve_empty_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers any request with an empty page. Handles connections without a request too, because browsers open such
+    connections.
+    """
     try:
         with suppress(EOFError, ConnectionError):
             await reader.readuntil(b"\r\n\r\n")
@@ -209,15 +219,17 @@ async def blank(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def elsewhere(host: str) -> AsyncIterator[str]:
-    """An origin that is not ours. Of 127.0.0.1 another port, it is of the same site: cookies come along."""
-    async with await asyncio.start_server(blank, "127.0.0.1", 0) as listening:
+async def other_origin(host: str) -> AsyncIterator[str]:
+    """Serves an origin that is not our own. With the host 127.0.0.1 only the port differs, so it is of the same site
+    and the browser sends our cookies.
+    """
+    async with await asyncio.start_server(serve_empty_page, "127.0.0.1", 0) as listening:
         yield f"http://{host}:{listening.sockets[0].getsockname()[1]}"
 
 
 @asynccontextmanager
-async def visitor(server: Server) -> AsyncIterator[Page]:
-    """The browser of somebody whom our console knows."""
+async def signed_in_page(server: Server) -> AsyncIterator[Page]:
+    """Opens a browser page that already has the console's cookie."""
     async with BROWSER.context() as context:
         page = await context.new_page()
         await page.goto(f"{server.url}/?token={server.token(scope='images admin')}")
@@ -225,17 +237,17 @@ async def visitor(server: Server) -> AsyncIterator[Page]:
         yield page
 
 
-TRY = """async ([url, token]) => {
+TRY_ALL = """async ([url, token]) => {
     const canvas = new OffscreenCanvas(64, 64);
     canvas.getContext("2d").fillRect(0, 0, 9, 9);
     const body = await canvas.convertToBlob({ type: "image/png" });
     const socket = (path, protocols) => new Promise((done) => {
         const socket = new WebSocket(url.replace("http", "ws") + path, protocols);
-        socket.onmessage = ({ data }) => (done("let in"), socket.close());
+        socket.onmessage = ({ data }) => (done("allowed"), socket.close());
         socket.onclose = () => done("refused");
     });
     const read = (path, options = {}) =>
-        fetch(url + path, options).then((answer) => (answer.ok ? "let in" : "refused"), () => "refused");
+        fetch(url + path, options).then((answer) => (answer.ok ? "allowed" : "refused"), () => "refused");
     const auth = { Authorization: `Bearer ${token}` };
     return {
         "socket by cookie": await socket("/ws/images", ["sluice.v2"]),
@@ -243,15 +255,15 @@ TRY = """async ([url, token]) => {
         "older socket": await socket(`/ws?query_string=${token}`),
         "picture by cookie": await read("/process", { method: "POST", credentials: "include", body }),
         "picture by token": await read("/process", { method: "POST", headers: auth, body }),
-        "figures by cookie": await read("/metrics", { credentials: "include" }),
-        "figures by token": await read("/metrics", { headers: auth }),
+        "metrics by cookie": await read("/metrics", { credentials: "include" }),
+        "metrics by token": await read("/metrics", { headers: auth }),
     };
 }"""
-WAYS = (
+REQUESTS = (
     *("socket by cookie", "socket by token", "older socket", "picture by cookie", "picture by token"),
-    *("figures by cookie", "figures by token"),
+    *("metrics by cookie", "metrics by token"),
 )
-BLIND = """async (url) => {
+SEND_BLINDLY = """async (url) => {
     const blind = { method: "POST", mode: "no-cors", credentials: "include", body: "x" };
     const answer = await fetch(`${url}/process`, blind);
     const frame = document.createElement("iframe");
@@ -262,36 +274,44 @@ BLIND = """async (url) => {
 
 
 @pytest.mark.usefixtures("chromium")
-async def test_a_page_of_another_origin_gets_nothing_in_a_real_browser(start_here: Start) -> None:
-    """It has a good token, and on 127.0.0.1 the browser sends the console's cookie along: still nothing."""
+async def test_a_page_of_another_origin_is_refused_in_a_real_browser(start_here: Start) -> None:
+    """The page has a valid token, and for 127.0.0.1 the browser also sends the console's cookie. Still everything is
+    refused.
+    """
     server = start_here()
-    async with visitor(server) as page, elsewhere("127.0.0.1") as near, elsewhere("localhost") as far:
-        for origin in (near, far):
+    async with (
+        signed_in_page(server) as page,
+        other_origin("127.0.0.1") as same_site,
+        other_origin("localhost") as other_site,
+    ):
+        for origin in (same_site, other_site):
             await page.goto(origin)
             refusals = server.metric("sluice_refusals_total", reason="forbidden")
-            told = await page.evaluate(TRY, [server.url, server.token(scope="images admin")])
-            assert told == dict.fromkeys(WAYS, "refused")
-            # What is sent blindly arrives; it is not worked.
-            assert await page.evaluate(BLIND, server.url) == "opaque"
+            outcomes = await page.evaluate(TRY_ALL, [server.url, server.token(scope="images admin")])
+            assert outcomes == dict.fromkeys(REQUESTS, "refused")
+            # A request in mode no-cors reaches the server, but the server does not process it.
+            assert await page.evaluate(SEND_BLINDLY, server.url) == "opaque"
             assert server.metric("sluice_refusals_total", reason="forbidden") > refusals
             assert server.metric("sluice_work_seconds_count") == 0
-            # Not wait_for_url: it raises the error that is expected here, if the frame fails while it waits.
+            # wait_for_url is not used: if the frame fails while it waits, it raises the error that this test expects.
             await until(lambda: [frame.url for frame in page.frames[1:]] == ["chrome-error://chromewebdata/"])
 
 
 @pytest.mark.usefixtures("chromium")
-async def test_a_page_of_an_allowed_origin_is_let_in_by_its_token(start_here: Start) -> None:
-    """Its own token opens what it may use. The cookie is the console's: pages of another site do not even send it."""
-    async with elsewhere("127.0.0.1") as near, elsewhere("localhost") as far:
-        server = start_here(allow_origins=f"{near},{far}")
-        async with visitor(server) as page:
-            for origin in (near, far):
+async def test_a_page_of_an_allowed_origin_connects_with_its_token(start_here: Start) -> None:
+    """The token of the page opens the endpoints of its scopes. The console's cookie helps only a page of the same site:
+    a browser does not send it for pages of other sites.
+    """
+    async with other_origin("127.0.0.1") as same_site, other_origin("localhost") as other_site:
+        server = start_here(allow_origins=f"{same_site},{other_site}")
+        async with signed_in_page(server) as page:
+            for origin in (same_site, other_site):
                 await page.goto(origin)
-                told = await page.evaluate(TRY, [server.url, server.token(scope="images admin")])
-                let_in = [
+                outcomes = await page.evaluate(TRY_ALL, [server.url, server.token(scope="images admin")])
+                allowed = [
                     "socket by token",
                     "older socket",
                     "picture by token",
-                    *["socket by cookie"] * (origin == near),
+                    *["socket by cookie"] * (origin == same_site),
                 ]
-                assert told == {**dict.fromkeys(WAYS, "refused"), **dict.fromkeys(let_in, "let in")}
+                assert outcomes == {**dict.fromkeys(REQUESTS, "refused"), **dict.fromkeys(allowed, "allowed")}

@@ -1,7 +1,7 @@
-"""No picture takes the server down, swells it, or shows what is not its own.
+"""Tests that no picture stops the server, makes its memory grow, or shows memory that is not part of the picture.
 
-Each test was seen to fail with its defence taken out; the tests say which. That RLIMIT_AS holds is shown beside the
-queue's own tests: the probe lets nothing through here that would meet it.
+Each test fails when its defence is removed; the docstrings name the defence. The tests of the queue show that RLIMIT_AS
+works. It cannot be shown here, because the check of the picture's header refuses every picture that would exceed it.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ GIB = 1 << 30
 
 @pytest.fixture(scope="session")
 def corpus() -> Path:
-    """Pillow's own test pictures, from its source distribution."""
+    """Downloads the test pictures of Pillow, which are in its source distribution."""
     folder = ROOT / ".cache"
     if not (folder / "unpacked").exists():
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
@@ -49,7 +49,7 @@ def corpus() -> Path:
 
 
 async def bounded(server: Server, payloads: Iterator[tuple[str, bytes]]) -> Ends:
-    """The ends of all payloads, with the server's memory and its children held to their bounds."""
+    """Sends all payloads and returns their ends. Checks the limits on the memory of the server and of its children."""
     await healthy(server)
     before = Cost.of(server)
     ends = await send_all(server, payloads, zoom=0.5)
@@ -63,7 +63,7 @@ async def bounded(server: Server, payloads: Iterator[tuple[str, bytes]]) -> Ends
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-async def test_every_file_of_a_corpus_made_to_break_decoders_has_one_end(start: Start, corpus: Path) -> None:
+async def test_every_file_of_a_corpus_that_breaks_decoders_has_one_end(start: Start, corpus: Path) -> None:
     files = sorted(path for path in corpus.rglob("*") if path.is_file() and path.stat().st_size)
     assert len(files) > 1000
     payloads = ((str(number), path.read_bytes()) for number, path in enumerate(files))
@@ -85,7 +85,7 @@ async def test_mutations_of_real_pictures_have_one_end(start: Start, count: int)
 
 
 def png(width: int, height: int, kind: bytes = b"IHDR", claim: int | None = None) -> bytes:
-    """A PNG of a header only; ``claim`` is what the length of its second chunk says."""
+    """Returns a PNG that has only a header. ``claim`` is the length that the second chunk claims to have."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     first = struct.pack(">I", 13) + kind + header + struct.pack(">I", zlib.crc32(kind + header))
     second = b"" if claim is None else struct.pack(">I", claim) + b"IDAT" + b"\0" * 5
@@ -94,7 +94,7 @@ def png(width: int, height: int, kind: bytes = b"IHDR", claim: int | None = None
 
 
 def webp_at_its_limit() -> bytes:
-    """A lossless WebP header of 16,384 x 16,384 pixels."""
+    """Returns a lossless WebP header for 16,384 x 16,384 pixels, the largest size of the format."""
     body = b"\x2f" + struct.pack("<I", 16383 | 16383 << 14) + b"\0" * 15
     chunk = b"VP8L" + struct.pack("<I", len(body)) + body
     return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
@@ -106,29 +106,32 @@ BOMBS: dict[str, tuple[bytes, dict[str, object]]] = {
     "a WebP at its limit": (webp_at_its_limit(), {}),
     "one pixel high, 16 million wide": (png(16_000_000, 1), {}),
     "one pixel wide, 16 million high": (png(1, 16_000_000), {}),
-    "a zoom to more than may be": (small(), {"zoom": 1e9}),
+    "a zoom far over the limit": (small(), {"zoom": 1e9}),
     "a zoom just over the limit": (small(), {"zoom": 80}),
 }
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that has nothing else to do, so that what a bomb costs can be told."""
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without other work, so that the cost of a single picture can be measured."""
     running = Server(tmp_path_factory.mktemp("calm"))
     yield running
     assert running.stop() == 0
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-async def test_a_bomb_is_refused_without_being_decoded(calm: Server, bomb: str) -> None:
-    """Measured: at most 10 ms of CPU each, the round trip included. Fails without the checks in perform.py; without
-    them OpenCV's own limits, set to ours, would still refuse the PNGs."""
+async def test_a_bomb_is_refused_without_being_decoded(idle: Server, bomb: str) -> None:
+    """Measured: at most 10 ms of CPU time for each, including the round trip.
+
+    This test fails without the checks of the size in pipeline.py. Without them, OpenCV would still refuse the PNGs,
+    because its limits are set to the same values.
+    """
     payload, members = BOMBS[bomb]
-    server = calm
+    server = idle
     await healthy(server)
     memory = [child.memory_info().rss for child in server.children()]
     costs = []
-    # A machine that is shared may count as a process's own what it has spent on others: not each time.
+    # A shared machine may charge a process for time that it spent on other processes, but not in every try.
     while not costs or (min(costs) >= 0.25 and len(costs) < TRIES):
         before = Cost.of(server)
         ends = await send_all(server, [("bomb", payload)], **members)
@@ -139,17 +142,18 @@ async def test_a_bomb_is_refused_without_being_decoded(calm: Server, bomb: str) 
 
 
 @pytest.mark.chaos
-def test_what_a_damaged_picture_shows_depends_on_nothing_but_its_own_bytes() -> None:
-    """The C library fills memory that is not yet written with one byte, then with another: the results are the same.
+def test_the_result_of_a_damaged_picture_depends_only_on_its_bytes() -> None:
+    """The C library fills fresh memory with one byte, then with another byte. The results must be the same.
 
-    Seen to fail with unwritten memory given back where the data are damaged, as OpenCV's JPEG decoder used to."""
-    dark, bright = (_shown(perturb) for perturb in ("1", "254"))
+    This test fails when a decoder returns uninitialized memory for damaged parts, as OpenCV's JPEG decoder used to do.
+    """
+    dark, bright = (_outcomes(perturb) for perturb in ("1", "254"))
     assert dark == bright
     assert any(digest.startswith("result") for digest in dark)
 
 
-def _shown(perturb: str) -> list[str]:
-    script = "from tests.reliability.test_pictures import work_damage; work_damage()"
+def _outcomes(perturb: str) -> list[str]:
+    script = "from tests.reliability.test_pictures import print_outcomes_of_damage as run; run()"
     environment = {**os.environ, "MALLOC_PERTURB_": perturb}
     command = [sys.executable, "-c", script]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True, text=True).stdout.split(
@@ -157,8 +161,8 @@ def _shown(perturb: str) -> list[str]:
     )
 
 
-def work_damage() -> None:
-    """Prints what became of each damaged picture: its error's code, or a digest of the result."""
+def print_outcomes_of_damage() -> None:
+    """Prints the outcome of each damaged picture: the code of the error, or a digest of the result."""
     for id, data in _damage(encoded(photograph()[:160, :160])):
         task = Task("session", id, data, deliver="inline", format="png")
         try:
@@ -177,24 +181,28 @@ def _damage(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.chaos
-async def test_a_picture_that_kills_its_child_three_times_is_crashed(start: Start) -> None:
-    """The child is killed from outside at every attempt: pictures that do it by themselves are mended upstream.
+async def test_a_picture_whose_child_dies_three_times_fails_as_crashed(start: Start) -> None:
+    """The test kills the child at every attempt, because the pictures that used to crash a decoder have been fixed
+    upstream.
 
-    Fails with ATTEMPTS at 1."""
+    This test fails when ATTEMPTS is 1.
+    """
     server = start(workers=1, slice_timeout=2 * GUARD)
     await healthy(server)
     killed: set[int] = set()
 
-    def fresh() -> list[psutil.Process]:
-        """One that was killed may take its time to be gone."""
+    def living() -> list[psutil.Process]:
+        """Returns the living children. A child that was killed may still be listed for a short time, and is
+        left out.
+        """
         return [child for child in server.children() if child.pid not in killed]
 
     async with await Client.connect(server) as client:
         await client.slice("killer", small(), **PLUG)
         await client.wait_for("accepted")
         for deaths in range(1, 4):
-            await until(lambda: server.metric("sluice_running") == 1 and len(fresh()) == 1)
-            (child,) = fresh()
+            await until(lambda: server.metric("sluice_running") == 1 and len(living()) == 1)
+            (child,) = living()
             killed.add(child.pid)
             child.kill()
             await until(lambda seen=deaths: server.metric("sluice_child_deaths_total", reason="crashed") == seen)

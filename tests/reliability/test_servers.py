@@ -1,4 +1,6 @@
-"""Two servers on one Redis are one service: rooms, presence, conversations, unread counts, sessions, kicks."""
+"""Two servers with the same Redis are one service. They share rooms, presence, conversations, unread counts, sessions
+and kicks.
+"""
 
 import asyncio
 import signal
@@ -12,17 +14,17 @@ from tests.support.pictures import small
 from tests.support.redis import Redis, url_in
 from tests.support.running import Server, Start, until
 
-Two = tuple[Server, Server]
+TwoServers = tuple[Server, Server]
 
 
 @pytest.fixture
-def two(redis: Redis, start: Start) -> Two:
+def two_servers(redis: Redis, start: Start) -> TwoServers:
     events = url_in(redis.folder.parent)
     return start(events=events), start(events=events)
 
 
-async def test_people_on_two_servers_share_rooms_presence_and_conversations(two: Two) -> None:
-    async with await Chatter.enter(two[0], "alice") as alice, await Chatter.enter(two[1], "bob") as bob:
+async def test_users_on_two_servers_share_rooms_presence_and_conversations(two_servers: TwoServers) -> None:
+    async with await Chatter.enter(two_servers[0], "alice") as alice, await Chatter.enter(two_servers[1], "bob") as bob:
         await alice.join("harbour")
         assert (await bob.join("harbour"))["present"] == ["alice", "bob"]
         assert (await alice.wait_for("presence", entered="bob"))["room"] == "harbour"
@@ -33,86 +35,96 @@ async def test_people_on_two_servers_share_rooms_presence_and_conversations(two:
         assert await alice.hear(1, "direct/bob") == [(1, "to you alone")]
         await alice.send("typing", to="bob")
         assert await bob.wait_for("typing", **{"from": "alice"})
-    async with await Chatter.enter(two[1], "alice") as alice:
+    async with await Chatter.enter(two_servers[1], "alice") as alice:
         assert alice.unread["direct/bob"] == 1
         await alice.join("harbour")
-        while await alice.present("harbour") != ["alice"]:  # noqa: ASYNC110 - who has closed has left in a moment
+        while await alice.present("harbour") != ["alice"]:  # noqa: ASYNC110 - a closed client leaves the room a moment later
             await asyncio.sleep(0.2)
 
 
 @pytest.mark.chaos
-async def test_who_loses_a_server_goes_on_with_the_other(two: Two) -> None:
-    """Nothing acknowledged is lost, nothing comes twice, and what was not acknowledged can be said again."""
-    async with await Chatter.enter(two[0], "alice") as alice, await Chatter.enter(two[1], "bob") as bob:
+async def test_a_client_whose_server_dies_continues_on_the_other_server(two_servers: TwoServers) -> None:
+    """No acknowledged message is lost, no message is received twice, and a message without acknowledgement can be sent
+    again.
+    """
+    async with await Chatter.enter(two_servers[0], "alice") as alice, await Chatter.enter(two_servers[1], "bob") as bob:
         await bob.join("harbour")
         joined = await alice.join("harbour")
         await alice.say("before", room="harbour")
-        two[0].stop(signal.SIGKILL)
+        two_servers[0].stop(signal.SIGKILL)
         await bob.say("while alice is away", room="harbour")
-        async with await Chatter.enter(two[1], "alice") as again:
-            rejoined = await again.join("harbour", after=1, epoch=joined["epoch"])
+        async with await Chatter.enter(two_servers[1], "alice") as reconnected:
+            rejoined = await reconnected.join("harbour", after=1, epoch=joined["epoch"])
             assert rejoined["recovered"]
-            assert await again.hear(1) == [(2, "while alice is away")]
-            assert await again.say("before", room="harbour") == 1
+            assert await reconnected.hear(1) == [(2, "while alice is away")]
+            assert await reconnected.say("before", room="harbour") == 1
         await bob.send("history", stream="room/harbour")
-        kept = (await bob.wait_for("history"))["messages"]
-        assert [message["text"] for message in kept] == ["before", "while alice is away"]
+        messages = (await bob.wait_for("history"))["messages"]
+        assert [message["text"] for message in messages] == ["before", "while alice is away"]
 
 
-async def test_a_session_of_slices_is_resumed_on_the_other_server(two: Two) -> None:
-    async with await Client.connect(two[0]) as client:
+async def test_a_session_of_slices_is_resumed_on_the_other_server(two_servers: TwoServers) -> None:
+    async with await Client.connect(two_servers[0]) as client:
         for number in range(3):
             await client.slice(str(number), small(), number)
         ends = await client.ends(2)
-        place = {"session": client.hello["session"], "epoch": client.hello["epoch"], "after": ends[0]["seq"]}
+        position = {"session": client.hello["session"], "epoch": client.hello["epoch"], "after": ends[0]["seq"]}
         await client.ends(1)
         client.abort()
-    async with await Client.connect(two[1]) as client:
-        await client.send("resume", **place)
+    async with await Client.connect(two_servers[1]) as client:
+        await client.send("resume", **position)
         assert (await client.wait_for("resumed"))["recovered"] is True
         assert [end["seq"] for end in await client.ends(2)] == [2, 3]
 
 
 @pytest.mark.chaos
-async def test_who_resumes_while_redis_is_away_is_asked_to_come_back(two: Two, redis: Redis) -> None:
-    """1012, after which clients try again: any other code below 4500 is final, and the page would give up."""
-    async with await Client.connect(two[0]) as alice, await Client.connect(two[1]) as again:
+async def test_a_resume_without_redis_closes_with_a_code_for_reconnecting(
+    two_servers: TwoServers, redis: Redis
+) -> None:
+    """The close code must be 1012, after which clients reconnect. Every other code below 4500 would make the page give
+    up.
+    """
+    async with await Client.connect(two_servers[0]) as alice, await Client.connect(two_servers[1]) as reconnected:
         redis.kill()
-        await again.send("resume", session=alice.hello["session"], epoch=alice.hello["epoch"], after=0)
-        assert await again.closed() == 1012
-    assert "Traceback" not in "".join(two[1].log)
+        await reconnected.send("resume", session=alice.hello["session"], epoch=alice.hello["epoch"], after=0)
+        assert await reconnected.closed() == 1012
+    assert "Traceback" not in "".join(two_servers[1].log)
 
 
 @pytest.mark.chaos
-async def test_a_server_whose_redis_is_gone_for_good_ends_when_it_is_told_to(two: Two, redis: Redis) -> None:
-    """What it would still say, as what became of a slice, waits for Redis as long as the server runs.
+async def test_a_server_without_redis_still_ends_when_it_is_stopped(two_servers: TwoServers, redis: Redis) -> None:
+    """Messages that the server still has to write, such as the outcome of a slice, wait for Redis while the server
+    runs.
 
-    Hangs without the bounds of drain in works/services.py; without those of close by chance, when Redis goes as
-    somebody leaves a room."""
-    async with await Client.connect(two[0]) as client, await Chatter.enter(two[0], "alice") as alice:
+    Without the time limit in drain (works/services.py), the server never ends. Without the time limit in close, it
+    sometimes does not end: when Redis stops while a user leaves a room.
+    """
+    async with await Client.connect(two_servers[0]) as client, await Chatter.enter(two_servers[0], "alice") as alice:
         await alice.join("harbour")
         await client.plug()
         redis.pause()
         await client.send("cancel", id="plug")
-        await until(lambda: two[0].metric("sluice_running") == 0)
-        client.abort()  # it may come back
+        await until(lambda: two_servers[0].metric("sluice_running") == 0)
+        client.abort()  # the client may still return, so the server must keep its session
     redis.kill()
-    assert await asyncio.to_thread(two[0].stop) == 0
+    assert await asyncio.to_thread(two_servers[0].stop) == 0
 
 
 @pytest.mark.chaos
-async def test_a_kick_reaches_both(two: Two) -> None:
-    headers = {"Authorization": f"Bearer {two[0].token('root', 'admin')}"}
-    async with await Client.connect(two[1], "mallory") as mallory:
+async def test_a_kick_reaches_both_servers(two_servers: TwoServers) -> None:
+    headers = {"Authorization": f"Bearer {two_servers[0].token('root', 'admin')}"}
+    async with await Client.connect(two_servers[1], "mallory") as mallory:
         async with httpx.AsyncClient(headers=headers) as http:
             body = {"user": "mallory", "deny_s": 60}
-            assert (await http.post(f"{two[0].url}/admin/kick", json=body)).status_code == 204
+            assert (await http.post(f"{two_servers[0].url}/admin/kick", json=body)).status_code == 204
         assert await mallory.closed() == 4403
 
 
 @pytest.mark.chaos
-async def test_while_redis_is_away_the_error_is_temporary_and_then_all_goes_on(two: Two, redis: Redis) -> None:
-    async with await Chatter.enter(two[0], "alice") as alice, await Chatter.enter(two[1], "bob") as bob:
+async def test_errors_without_redis_are_temporary_and_messages_work_afterwards(
+    two_servers: TwoServers, redis: Redis
+) -> None:
+    async with await Chatter.enter(two_servers[0], "alice") as alice, await Chatter.enter(two_servers[1], "bob") as bob:
         await alice.join("harbour")
         await bob.join("harbour")
         assert await alice.say("before", room="harbour") == 1
@@ -121,10 +133,11 @@ async def test_while_redis_is_away_the_error_is_temporary_and_then_all_goes_on(t
         error = await alice.wait_for("error", client_id="during")
         assert (error["code"], error["temporary"]) == ("internal", True)
         redis.start()
-        again: dict[str, object] = {"type": "error", "temporary": True}
-        while again["type"] == "error" and again["temporary"]:  # until the server has found out that Redis is back
+        reply: dict[str, object] = {"type": "error", "temporary": True}
+        # repeats until the server has noticed that Redis is back
+        while reply["type"] == "error" and reply["temporary"]:
             await alice.send("send", room="harbour", client_id="during", text="during")
-            again = await alice.wait_for("ack", "error", client_id="during")
-        assert (again["type"], again["offset"]) == ("ack", 2)
+            reply = await alice.wait_for("ack", "error", client_id="during")
+        assert (reply["type"], reply["offset"]) == ("ack", 2)
         assert await alice.say("after", room="harbour") == 3
         assert await bob.hear(3) == [(1, "before"), (2, "during"), (3, "after")]

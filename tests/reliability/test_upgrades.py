@@ -1,4 +1,6 @@
-"""The upgrade to a WebSocket (RFC 6455, 4): what is chosen, what is refused, and what is pipelined around it."""
+"""Tests the upgrade to a WebSocket (RFC 6455, section 4): the chosen subprotocol, refused requests, and requests and
+frames that are pipelined before and after the upgrade.
+"""
 
 import json
 
@@ -9,7 +11,8 @@ from tests.support.client import upgrade
 from tests.support.running import Server, until
 
 OFFERS: dict[str, tuple[list[str], str | None]] = {
-    # The lines of Sec-WebSocket-Protocol, TOKEN for a bearer item; and what is chosen (4.2.2).
+    # Each case: the lines of Sec-WebSocket-Protocol, with TOKEN in place of the token, and the chosen subprotocol
+    # (section 4.2.2).
     "none": ([], None),
     "an empty one": ([""], None),
     "commas only": ([", ,"], None),
@@ -28,19 +31,19 @@ OFFERS: dict[str, tuple[list[str], str | None]] = {
 
 
 @pytest.mark.parametrize("offer", OFFERS)
-async def test_the_subprotocol_is_ours_or_none_and_never_the_token(server: Server, offer: str) -> None:
+async def test_the_subprotocol_is_sluice_v2_or_none_and_never_the_token(server: Server, offer: str) -> None:
     lines, chosen = OFFERS[offer]
     token = server.token()
-    said = [f"Sec-WebSocket-Protocol: {line.replace('TOKEN', 'bearer.' + token)}" for line in lines]
+    header_lines = [f"Sec-WebSocket-Protocol: {line.replace('TOKEN', 'bearer.' + token)}" for line in lines]
     request = upgrade(token="" if "TOKEN" in str(lines) else token)
     async with await Raw.connect(server) as raw:
-        raw.send(request.replace(b"Host: x", "\r\n".join(["Host: x", *said]).encode()))
+        raw.send(request.replace(b"Host: x", "\r\n".join(["Host: x", *header_lines]).encode()))
         head = await raw.head()
         assert token.encode() not in head
         assert handshake(head) == {
             b"upgrade": b"websocket",
             b"connection": b"Upgrade",
-            b"sec-websocket-accept": b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",  # of the key of 1.3
+            b"sec-websocket-accept": b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",  # belongs to the key in section 1.3
             **({b"sec-websocket-protocol": chosen.encode()} if chosen else {}),
         }
         first, hello = await raw.frame()
@@ -49,17 +52,18 @@ async def test_the_subprotocol_is_ours_or_none_and_never_the_token(server: Serve
 
 
 def handshake(head: bytes) -> dict[bytes, bytes]:
-    """The headers of an answer that belong to the upgrade, by their names in small letters."""
+    """Returns the headers of the response that belong to the upgrade. The names are in lower case."""
     status, *lines = head.strip().split(b"\r\n")
     assert status == b"HTTP/1.1 101 Switching Protocols"
     pairs = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
-    kept = [pair for pair in pairs if pair[0].startswith((b"sec-websocket", b"upgrade", b"connection"))]
-    assert len(kept) == len(dict(kept)), "each header once"
-    return dict(kept)
+    upgrade_headers = [pair for pair in pairs if pair[0].startswith((b"sec-websocket", b"upgrade", b"connection"))]
+    assert len(upgrade_headers) == len(dict(upgrade_headers)), "each header must occur once"
+    return dict(upgrade_headers)
 
 
 REFUSED: dict[str, tuple[bytes, bytes, bytes]] = {
-    # A part of the request, what stands in its place, and the status line. RFC 6455, 4.2.1 and 4.4.
+    # Each case: a part of the request, its replacement, and the expected status line (RFC 6455, sections 4.2.1 and
+    # 4.4).
     "POST": (b"GET ", b"POST ", b"405 Method Not Allowed"),
     "without Connection: Upgrade": (b"Connection: Upgrade", b"Connection: keep-alive", b"400 Bad Request"),
     "without a key": (b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"", b"400 Bad Request"),
@@ -82,16 +86,18 @@ REFUSED: dict[str, tuple[bytes, bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_a_request_that_is_no_upgrade_is_refused_and_not_counted(server: Server, case: str) -> None:
-    part, instead, status = REFUSED[case]
+async def test_an_invalid_upgrade_request_is_refused_and_not_counted(server: Server, case: str) -> None:
+    part, replacement, status = REFUSED[case]
     request = upgrade(token=server.token())
     assert part in request
     before = server.metric("sluice_connections")
     async with await Raw.connect(server) as raw:
-        raw.send(request.replace(part, instead, 1))
+        raw.send(request.replace(part, replacement, 1))
         head = await raw.head()
         assert head.startswith(b"HTTP/1.1 " + status + b"\r\n")
-        assert (b"sec-websocket-version: 13" in head.lower()) == (b"426" in status), "4.4: the version that is spoken"
+        assert (b"sec-websocket-version: 13" in head.lower()) == (b"426" in status), (
+            "section 4.4: the response must name the supported version"
+        )
     await until(lambda: server.metric("sluice_connections") <= before)
 
 
@@ -108,8 +114,8 @@ async def test_requests_pipelined_before_the_upgrade_are_answered_in_their_order
         assert json.loads((await raw.frame())[1])["type"] == "hello"
 
 
-async def test_frames_sent_along_with_the_upgrade_are_taken_once_it_is_done(server: Server) -> None:
-    """4.1: the client MUST wait; one that did not is understood nevertheless."""
+async def test_frames_sent_with_the_upgrade_request_are_handled_after_it(server: Server) -> None:
+    """Section 4.1: the client MUST wait for the response. The server also accepts a client that does not wait."""
     async with await Raw.connect(server) as raw:
         raw.send(upgrade(token=server.token()), b"\x89\x82" + KEY + b"hi" + b"\x88\x80" + KEY)
         handshake(await raw.head())
@@ -118,8 +124,10 @@ async def test_frames_sent_along_with_the_upgrade_are_taken_once_it_is_done(serv
 
 
 @pytest.mark.parametrize("after", [HEALTH, upgrade()])
-async def test_a_request_after_the_upgrade_is_no_request_any_more(server: Server, after: bytes) -> None:
-    """Its first byte is a frame with a reserved bit: no second answer over HTTP, to be taken for somebody else's."""
+async def test_a_request_after_the_upgrade_is_not_answered_as_http(server: Server, after: bytes) -> None:
+    """The first byte is a frame with a reserved bit. The server must not send a second HTTP response, which a proxy
+    could take for the response to the request of another client.
+    """
     async with await Raw.connect(server) as raw:
         raw.send(upgrade(token=server.token()), after)
         handshake(await raw.head())
@@ -128,8 +136,10 @@ async def test_a_request_after_the_upgrade_is_no_request_any_more(server: Server
         assert got == b"" or got.startswith(b"\x88")
 
 
-async def test_the_body_of_an_upgrade_is_passed_over(server: Server) -> None:
-    """Not taken for frames: a proxy that has let a body pass must not have let messages pass."""
+async def test_the_body_of_an_upgrade_request_is_ignored(server: Server) -> None:
+    """The bytes of the body must not be taken for frames. Otherwise a client could send messages through a proxy that
+    only permits a body.
+    """
     body = b"\x81\x82" + KEY + b"[]"
     async with await Raw.connect(server) as raw:
         raw.send(upgrade(token=server.token()).replace(b"Host: x", b"Host: x\r\nContent-Length: %d" % len(body)), body)

@@ -1,4 +1,6 @@
-"""Who may open a socket: tokens, scopes, origins, cookies, caps and proxies, each refused before the upgrade."""
+"""Tests which clients may open a socket: tokens, scopes, origins, cookies, connection limits and proxies. Every refusal
+happens before the upgrade.
+"""
 
 import contextlib
 import json
@@ -18,16 +20,16 @@ from tests.support.pictures import small
 from tests.support.running import SECRET, Server, Start, until
 
 
-async def knock(server: Server, headers: dict[str, str] | None = None, **options: Any) -> ClientConnection:
-    """A bare connection to /ws/images, as these headers and options make it."""
+async def open_socket(server: Server, headers: dict[str, str] | None = None, **options: Any) -> ClientConnection:
+    """Opens a plain connection to /ws/images, or to the given path, with these headers and options."""
     path = options.pop("path", "/ws/images")
     return await websockets.connect(server.ws + path, additional_headers=headers, proxy=None, **options)
 
 
 async def refusal(server: Server, headers: dict[str, str] | None = None, **options: Any) -> tuple[int, dict[str, str]]:
-    """Status and error of a connection that is refused."""
+    """Opens a connection that must be refused, and returns the status and the error of the response."""
     with pytest.raises(websockets.InvalidStatus) as caught:
-        await knock(server, headers, **options)
+        await open_socket(server, headers, **options)
     response = caught.value.response
     if response.status_code == 401:
         assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -53,7 +55,11 @@ BAD_TOKENS: dict[str, tuple[Callable[[], dict[str, str]], int, str]] = {
     "longer than any token": (lambda: bearer("x" * 20_000), 401, "8,192"),
     "no scope": (lambda: bearer(issue(SECRET, "alice", "", 60)), 403, "'images'"),
     "another scope": (lambda: bearer(issue(SECRET, "alice", "chat admin", 60)), 403, "'images'"),
-    "a scope that only begins so": (lambda: bearer(issue(SECRET, "alice", "images2", 60)), 403, "'images'"),
+    "a scope that only starts with the right name": (
+        lambda: bearer(issue(SECRET, "alice", "images2", 60)),
+        403,
+        "'images'",
+    ),
 }
 
 
@@ -69,7 +75,7 @@ async def test_a_bad_token_is_refused_before_the_upgrade(server: Server, case: s
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 async def test_the_scheme_of_the_header_may_be_written_in_any_case(server: Server, scheme: str) -> None:
-    async with await knock(server, {"Authorization": f"{scheme} {server.token()}"}):
+    async with await open_socket(server, {"Authorization": f"{scheme} {server.token()}"}):
         pass
 
 
@@ -86,37 +92,37 @@ async def test_pages_of_other_origins_are_refused(server: Server, origin: str) -
 async def test_pages_of_our_own_and_of_allowed_origins_may_connect(start_here: Start) -> None:
     server = start_here(allow_origins="https://a.example, https://b.example:8443")
     for origin in (server.url, "https://a.example", "https://b.example:8443"):
-        async with await knock(server, bearer(server.token()) | {"Origin": origin}):
+        async with await open_socket(server, bearer(server.token()) | {"Origin": origin}):
             pass
     others = ["http://a.example", "https://a.example:444", "https://b.example", "https://sub.a.example"]
     for origin in (*others, f"{server.url}.evil.example", server.url.replace("//", "//evil.example.")):
         assert (await refusal(server, bearer(server.token()) | {"Origin": origin}))[0] == 403
 
 
-async def test_the_token_may_come_as_a_subprotocol_and_is_never_echoed(server: Server) -> None:
+async def test_the_token_may_be_a_subprotocol_and_is_never_echoed(server: Server) -> None:
     offered = [websockets.Subprotocol("sluice.v2"), websockets.Subprotocol(f"bearer.{server.token()}")]
     for subprotocols in (offered, offered[::-1]):
-        async with await knock(server, subprotocols=subprotocols) as opened:
+        async with await open_socket(server, subprotocols=subprotocols) as opened:
             assert opened.subprotocol == "sluice.v2"
             assert opened.response
             assert server.token() not in str(opened.response.headers)
             assert json.loads(await opened.recv())["user"] == "alice"
-    async with await knock(server, subprotocols=offered[1:]) as opened:
+    async with await open_socket(server, subprotocols=offered[1:]) as opened:
         assert opened.subprotocol is None
     bad = [websockets.Subprotocol("sluice.v2"), websockets.Subprotocol("bearer.abc.def.ghi")]
     assert (await refusal(server, subprotocols=bad))[0] == 401
 
 
-async def test_the_cookie_of_the_console_opens_a_socket_for_its_own_pages_only(server: Server) -> None:
+async def test_the_console_cookie_opens_a_socket_only_for_pages_of_this_server(server: Server) -> None:
     answer = httpx.get(f"{server.url}/", params={"token": server.token("carol")})
     cookie = {"Cookie": f"sluice_token={answer.cookies['sluice_token']}"}
-    async with await knock(server, cookie | {"Origin": server.url}) as opened:
+    async with await open_socket(server, cookie | {"Origin": server.url}) as opened:
         assert json.loads(await opened.recv())["user"] == "carol"
-    assert (await refusal(server, cookie))[0] == 403, "without an Origin nobody knows which page it was"
+    assert (await refusal(server, cookie))[0] == 403, "without an Origin, the server cannot know which page connects"
     assert (await refusal(server, cookie | {"Origin": "http://evil.example"}))[0] == 403
 
 
-async def test_a_users_connections_are_capped_until_one_closes(start_here: Start) -> None:
+async def test_a_user_has_a_limit_of_open_connections(start_here: Start) -> None:
     server = start_here(connections_per_user=2)
     first, second = await Client.connect(server, "alice"), await Client.connect(server, "alice")
     status, error = await refusal(server, bearer(server.token("alice")))
@@ -131,7 +137,7 @@ async def test_a_users_connections_are_capped_until_one_closes(start_here: Start
         assert server.metric("sluice_connections") == 2
 
 
-async def test_an_addresss_connections_are_capped_whoever_the_users_are(start_here: Start) -> None:
+async def test_an_address_has_a_limit_of_open_connections_of_all_users(start_here: Start) -> None:
     server = start_here(connections_per_address=2, trusted_proxies="127.0.0.1")
     async with await Client.connect(server, "alice"), await Client.connect(server, "bob"):
         status, error = await refusal(server, bearer(server.token("carol")))
@@ -144,13 +150,13 @@ async def test_an_addresss_connections_are_capped_whoever_the_users_are(start_he
         pass
 
 
-NOBODY, PROXY, TWO_PROXIES = "10.0.0.0/8", "127.0.0.0/8", "127.0.0.1 192.0.2.0/24"
+NO_PROXY, PROXY, TWO_PROXIES = "10.0.0.0/8", "127.0.0.0/8", "127.0.0.1 192.0.2.0/24"
 
 
 @pytest.mark.parametrize(
     ("trusted", "scheme", "addresses"),
     [
-        (NOBODY, "http", {"192.0.2.7": "127.0.0.1"}),
+        (NO_PROXY, "http", {"192.0.2.7": "127.0.0.1"}),
         (
             PROXY,
             "https",
@@ -164,7 +170,7 @@ NOBODY, PROXY, TWO_PROXIES = "10.0.0.0/8", "127.0.0.0/8", "127.0.0.1 192.0.2.0/2
         (TWO_PROXIES, "https", {"198.51.100.1, 203.0.113.9, 192.0.2.7": "203.0.113.9"}),
     ],
 )
-async def test_what_is_forwarded_is_believed_from_trusted_proxies_only(
+async def test_forwarded_headers_count_only_from_trusted_proxies(
     start_here: Start, trusted: str, scheme: str, addresses: dict[str, str]
 ) -> None:
     server = start_here(trusted_proxies=trusted)
@@ -179,23 +185,25 @@ async def test_what_is_forwarded_is_believed_from_trusted_proxies_only(
 
 
 @pytest.mark.parametrize(
-    ("told", "page", "let_in"),
+    ("forwarded", "page", "is_allowed"),
     [("https", "https", True), ("https", "http", False), ("http", "http", True), ("http", "https", True)],
 )
-async def test_over_tls_a_page_of_the_same_host_that_came_in_the_clear_is_foreign(
-    start_here: Start, told: str, page: str, let_in: bool
+async def test_with_tls_an_http_page_of_the_same_host_is_foreign(
+    start_here: Start, forwarded: str, page: str, is_allowed: bool
 ) -> None:
-    """A proxy that has ended the TLS may not say so, and its pages are ours all the same."""
+    """Without TLS to the server, the https page is allowed: a proxy may have ended TLS without a header
+    that says so.
+    """
     server = start_here(trusted_proxies="127.0.0.1")
-    headers = bearer(server.token()) | {"X-Forwarded-Proto": told, "Origin": f"{page}://127.0.0.1:{server.port}"}
-    if let_in:
-        await (await knock(server, headers)).close()
+    headers = bearer(server.token()) | {"X-Forwarded-Proto": forwarded, "Origin": f"{page}://127.0.0.1:{server.port}"}
+    if is_allowed:
+        await (await open_socket(server, headers)).close()
     else:
         assert (await refusal(server, headers))[0] == 403
 
 
 @pytest.mark.parametrize("path", ["/ws/images", "/ws"])
-async def test_a_plain_get_of_a_socket_says_what_it_is(server: Server, path: str) -> None:
+async def test_a_plain_get_of_a_socket_url_explains_that_it_is_a_websocket(server: Server, path: str) -> None:
     page = httpx.get(server.url + path)
     assert page.status_code == 200
     assert f"{path} is a WebSocket" in page.text
@@ -206,7 +214,7 @@ async def test_a_plain_get_of_a_socket_says_what_it_is(server: Server, path: str
     assert ("sluice.v2" in answer.json()["error"]["message"]) == (path == "/ws/images")
 
 
-async def test_a_connection_that_ends_before_it_is_open_gives_its_place_back(start: Start) -> None:
+async def test_a_connection_that_ends_before_it_is_open_is_not_counted(start: Start) -> None:
     server = start(connections_per_user=1000)
     token = server.token()
     wrong = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "12", **bearer(token)}
@@ -223,7 +231,7 @@ async def test_a_connection_that_ends_before_it_is_open_gives_its_place_back(sta
     assert not [line for line in server.log if "error" in line.lower()]
 
 
-async def test_a_token_is_never_logged_wherever_it_was_put(start: Start) -> None:
+async def test_a_token_is_never_logged_wherever_the_client_sends_it(start: Start) -> None:
     server = start(log_level="debug")
     good, bad = server.token("alice"), issue("y" * 32, "alice", "images", 60)
     for token in (good, bad):
@@ -236,30 +244,30 @@ async def test_a_token_is_never_logged_wherever_it_was_put(start: Start) -> None
         ]
         for options in placed:
             with contextlib.suppress(websockets.InvalidStatus, websockets.ConnectionClosed):
-                async with await knock(server, **options) as opened:
+                async with await open_socket(server, **options) as opened:
                     await opened.send(json.dumps({"type": "token", "token": token}))
         for path in ("/", "/process", "/nowhere", "/media/x", "/metrics"):
             httpx.get(server.url + path, params={"token": token, "query_string": token})
         httpx.post(f"{server.url}/process", params={"token": token}, headers=bearer(token), content=b"x")
     assert server.stop() == 0
     log = "".join(server.log)
-    assert log.count("/ws/images") > 5, "the log says what was asked for"
+    assert log.count("/ws/images") > 5, "the log must contain the requests"
     for token in (good, bad):
         assert token.split(".")[2] not in log
         assert token.split(".")[1] not in log
     assert SECRET not in log
 
 
-async def test_who_comes_in_and_who_does_not_is_in_the_log(start: Start) -> None:
+async def test_the_log_names_admitted_and_refused_clients(start: Start) -> None:
     server = start()
     async with await Client.connect(server, "alice"):
         pass
     with pytest.raises(websockets.InvalidStatus):
         await Client.connect(server, token=server.token("mallory", scope="chat"))
     await until(lambda: len(server.log) >= 3)
-    told = [json.loads(line) for line in server.log[1:]]
-    assert [(line["event"], line.get("user"), line.get("reason")) for line in told] == [
+    entries = [json.loads(line) for line in server.log[1:]]
+    assert [(line["event"], line.get("user"), line.get("reason")) for line in entries] == [
         ("http.authorized", "alice", None),
         ("http.refused", None, "forbidden"),
     ]
-    assert all(line["address"] == "127.0.0.1" and line["path"] == "/ws/images" for line in told)
+    assert all(line["address"] == "127.0.0.1" and line["path"] == "/ws/images" for line in entries)

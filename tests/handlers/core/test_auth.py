@@ -1,4 +1,6 @@
-"""auth: who is let in and who is not, for every kind of key; what is said never holds a word of the token."""
+"""Tests of handlers.core.auth: which tokens are accepted or refused for each kind of key. No message may
+quote a token.
+"""
 
 import base64
 import hashlib
@@ -35,8 +37,8 @@ def pem(private: PrivateKeyTypes) -> str:
 
 
 def claims(**others: Any) -> dict[str, Any]:
-    """Claims of a good token; others are put in their place, None takes one away."""
-    body = {"sub": "alice", "exp": int(time.time()) + 600, "scope": "images chat", "aud": "sluice", "iss": "house"}
+    """Returns the claims of a valid token. Each keyword replaces a claim; the value None removes it."""
+    body = {"sub": "alice", "exp": int(time.time()) + 600, "scope": "images chat", "aud": "sluice", "iss": "issuer"}
     return {name: value for name, value in {**body, **others}.items() if value is not None}
 
 
@@ -45,13 +47,13 @@ def signed(secret: str = SECRET, algorithm: str = "HS256", **others: Any) -> str
 
 
 def forged(header: dict[str, Any], body: Any, signature: bytes = b"") -> str:
-    """A token put together by hand."""
+    """Returns a token that is built by hand, with any header, body and signature."""
     parts = [json.dumps(header).encode(), body if isinstance(body, bytes) else json.dumps(body).encode(), signature]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
 
 def strict() -> Verifier:
-    return Verifier(OneKey(SECRET, "HS256"), "sluice", "house")
+    return Verifier(OneKey(SECRET, "HS256"), "sluice", "issuer")
 
 
 async def refusal(verifier: Verifier, token: str, address: str = HERE) -> TokenError:
@@ -63,7 +65,7 @@ async def refusal(verifier: Verifier, token: str, address: str = HERE) -> TokenE
 
 
 async def test_an_issued_token_is_verified_into_its_user() -> None:
-    token = issue(SECRET, "alice", "images chat", 600, ip=HERE, aud="sluice", iss="house", nickname=None)
+    token = issue(SECRET, "alice", "images chat", 600, ip=HERE, aud="sluice", iss="issuer", nickname=None)
     user = await strict().verify(token, HERE)
     assert (user.name, user.scopes, user.ip) == ("alice", {"images", "chat"}, HERE)
     assert abs(user.expires_at - time.time() - 600) < 60
@@ -71,7 +73,7 @@ async def test_an_issued_token_is_verified_into_its_user() -> None:
 
 
 @pytest.mark.parametrize("algorithm", PRIVATE)
-async def test_a_public_key_says_which_algorithm_its_tokens_have(algorithm: str, tmp_path: Path) -> None:
+async def test_a_public_key_determines_the_algorithm_of_its_tokens(algorithm: str, tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_text(pem(PRIVATE[algorithm]))
     token = jwt.encode(claims(), PRIVATE[algorithm], algorithm)
@@ -82,28 +84,28 @@ async def test_a_public_key_says_which_algorithm_its_tokens_have(algorithm: str,
             assert (await refusal(verifier, jwt.encode(claims(), PRIVATE[other], other))).reason == "bad"
 
 
-async def test_the_public_key_is_no_secret_to_sign_with() -> None:
+async def test_a_token_signed_with_the_public_key_as_secret_is_refused() -> None:
     unsigned = forged({"alg": "HS256", "typ": "JWT"}, claims()).rpartition(".")[0]
-    mark = hmac.new(pem(RSA).encode(), unsigned.encode(), hashlib.sha256).digest()
-    token = f"{unsigned}.{base64.urlsafe_b64encode(mark).rstrip(b'=').decode()}"
+    signature = hmac.new(pem(RSA).encode(), unsigned.encode(), hashlib.sha256).digest()
+    token = f"{unsigned}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
     error = await refusal(Verifier(OneKey.public(pem(RSA))), token)
     assert (error.reason, error.message) == ("bad", "token rejected: it is not signed with this server's key")
 
 
-def test_a_public_key_of_another_kind_or_too_short_is_refused_at_once() -> None:
+def test_a_public_key_of_another_kind_or_too_short_is_refused_when_loaded() -> None:
     for key in (ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 1024)):
         with pytest.raises(ValueError, match="RSA of at least 2048 bits, EC P-256 or Ed25519"):
             OneKey.public(pem(key))
 
 
-def renamed() -> str:
-    """Head and signature of one token around the claims of another."""
-    head, _, mark = signed().split(".")
-    return ".".join((head, signed(sub="eve").split(".")[1], mark))
+def with_other_claims() -> str:
+    """Returns a token with the header and the signature of one token, and the claims of another."""
+    head, _, signature = signed().split(".")
+    return ".".join((head, signed(sub="eve").split(".")[1], signature))
 
 
 BAD: dict[str, tuple[Callable[[], str], str, str]] = {
-    # The token, the reason, a word of the message.
+    # Each case: the token, the reason of the refusal, a word of the message.
     "none at all": (lambda: "", "missing", "Authorization: Bearer"),
     "no JWT": (lambda: "open sesame", "bad", "not a valid JWT"),
     "two parts": (lambda: "abcdefghijk.lmnopqrstuvw", "bad", "not a valid JWT"),
@@ -114,7 +116,7 @@ BAD: dict[str, tuple[Callable[[], str], str, str]] = {
     "no signature": (lambda: signed().rpartition(".")[0] + ".", "bad", "with this server's key"),
     "no algorithm": (lambda: forged({}, claims(), b"x" * 32), "bad", ""),
     "HS512": (lambda: signed(SECRET * 2, "HS512"), "bad", "with this server's key"),
-    "a claim changed": (renamed, "bad", "with this server's key"),
+    "a claim changed": (with_other_claims, "bad", "with this server's key"),
     "no exp": (lambda: signed(exp=None), "bad", "exp is missing"),
     "no sub": (lambda: signed(sub=None), "bad", "sub is missing"),
     "no aud": (lambda: signed(aud=None), "bad", "aud is missing"),
@@ -143,7 +145,7 @@ BAD: dict[str, tuple[Callable[[], str], str, str]] = {
 
 
 def forged_with_secret(body: Any) -> str:
-    """Rightly signed, around what PyJWT would not sign."""
+    """Returns a token with a valid signature around a body that PyJWT would refuse to sign."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     return jwt.PyJWS().encode(text, SECRET, "HS256")
 
@@ -158,23 +160,23 @@ async def test_a_bad_token_is_refused_with_its_reason_and_never_quoted(case: str
 
 async def test_clocks_may_differ_by_a_few_seconds() -> None:
     for _ in range(20):
-        with suppress(TokenError):  # a machine may take those few seconds itself, though not each time
+        with suppress(TokenError):  # a busy machine may lose these few seconds once, but not in all 20 attempts
             assert await strict().verify(signed(exp=int(time.time()) - 2), HERE)
             return
-    raise AssertionError("a token that ran out two seconds ago is never taken")
+    raise AssertionError("a token that expired two seconds ago was never accepted")
 
 
-async def test_a_token_for_an_audience_is_good_where_none_is_asked_for() -> None:
+async def test_a_token_with_an_audience_is_accepted_when_none_is_required() -> None:
     assert await Verifier(OneKey(SECRET, "HS256")).verify(signed(), HERE)
 
 
-async def test_a_short_secret_lets_nobody_in() -> None:
+async def test_tokens_of_a_short_secret_are_refused() -> None:
     with pytest.warns(jwt.InsecureKeyLengthWarning):
         token = issue("short", "alice", "images", 600)
     assert (await refusal(Verifier(OneKey("short", "HS256")), token)).reason == "bad"
 
 
-def test_the_development_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+def test_the_development_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     folder = tmp_path / "var"
     secret = development_secret(folder)
     assert len(secret) >= 32

@@ -1,4 +1,6 @@
-"""auth: keys from a JWKS document, served here by a real HTTP server that can be told to rotate, stumble and lie."""
+"""Tests of handlers.core.auth with keys from a JWKS document. A real HTTP server publishes the document; it can rotate
+the keys, fail, or send a wrong document.
+"""
 
 import asyncio
 import json
@@ -30,18 +32,21 @@ PRIVATE: dict[str, tuple[Any, Any]] = {
 
 
 class Publisher(ThreadingHTTPServer):
-    """Publishes ``body`` with ``status``; counts how often it was asked. ``fault``: breaks off, resets or waits."""
+    """Publishes ``body`` with ``status``, and counts the requests.
+
+    ``fault`` makes the server break off its response, reset the connection, or wait.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
-        self.status, self.body, self.asked, self.fault = 200, b"", 0, ""
-        self.go_on = threading.Event()
+        self.status, self.body, self.requests, self.fault = 200, b"", 0, ""
+        self.may_continue = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/keys"
 
     def publish(self, **algorithms: str) -> None:
-        """The public keys of these kids."""
+        """Publishes a public key for each of these kids (key IDs)."""
         keys = []
         for kid, name in algorithms.items():
             private, algorithm = PRIVATE[name]
@@ -53,7 +58,7 @@ class Answer(BaseHTTPRequestHandler):
     server: Publisher
 
     def do_GET(self) -> None:
-        self.server.asked += 1
+        self.server.requests += 1
         if self.server.fault == "breaks off":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
             return
@@ -62,7 +67,7 @@ class Answer(BaseHTTPRequestHandler):
             os.close(self.connection.detach())
             return
         if self.server.fault == "waits":
-            assert self.server.go_on.wait(60)
+            assert self.server.may_continue.wait(60)
         self.send_response(self.server.status)
         self.end_headers()
         self.wfile.write(self.server.body)
@@ -82,7 +87,7 @@ def publisher() -> Iterator[Publisher]:
 
 
 def keys(publisher: Publisher, **options: float) -> Jwks:
-    """With a timeout for a machine that may stand still for longer than a server waits for keys."""
+    """Returns keys with a long timeout, because a busy machine may pause for longer than a server waits for keys."""
     return Jwks(publisher.url, timeout=GUARD, **options)
 
 
@@ -91,8 +96,8 @@ def token(algorithm: str, kid: str | None, **others: Any) -> str:
     return jwt.encode(claims, PRIVATE[algorithm][0], algorithm, headers={"kid": kid} if kid else None)
 
 
-async def let_in(server: Server, given: str) -> Client:
-    """By a server that asks the publisher, once it has had an answer in time."""
+async def connect_by_token(server: Server, given: str) -> Client:
+    """Connects to a server that fetches keys from the publisher. Retries while the server cannot fetch them in time."""
     for _ in range(20):
         try:
             return await Client.connect(server, token=given)
@@ -100,7 +105,7 @@ async def let_in(server: Server, given: str) -> Client:
             if "the public keys cannot be fetched" not in str(refused.response.body):
                 raise
         await asyncio.sleep(0.1)
-    raise AssertionError("the publisher is never reached")
+    raise AssertionError("the server never reached the publisher")
 
 
 async def refusal(verifier: Verifier, given: str) -> str:
@@ -117,7 +122,7 @@ async def test_a_key_is_found_by_its_kid_and_fetched_once(publisher: Publisher, 
     kid = {"RS256": "first", "ES256": "second", "EdDSA": "third"}[algorithm]
     for _ in range(3):
         assert (await verifier.verify(token(algorithm, kid), "192.0.2.1")).name == "alice"
-    assert publisher.asked == 1
+    assert publisher.requests == 1
 
 
 async def test_a_token_that_names_another_key_or_none_is_refused(publisher: Publisher) -> None:
@@ -134,38 +139,38 @@ async def test_keys_can_be_rotated(publisher: Publisher) -> None:
     assert await verifier.verify(token("RS256", "old"), "192.0.2.1")
     publisher.publish(new="ES256")
     assert await verifier.verify(token("ES256", "new"), "192.0.2.1")
-    assert publisher.asked == 2
+    assert publisher.requests == 2
     await refusal(verifier, token("RS256", "old"))
 
 
-async def test_made_up_kids_do_not_have_the_keys_fetched_again_and_again(publisher: Publisher) -> None:
+async def test_invented_kids_do_not_cause_repeated_fetches_of_the_keys(publisher: Publisher) -> None:
     publisher.publish(known="RS256")
     verifier = Verifier(keys(publisher, cooldown=3600))
     for number in range(20):
-        await refusal(verifier, token("RS256", f"made up {number}"))
-    assert publisher.asked == 1
+        await refusal(verifier, token("RS256", f"invented {number}"))
+    assert publisher.requests == 1
 
 
-async def test_made_up_kids_do_not_beset_a_publisher_that_stumbles(publisher: Publisher) -> None:
+async def test_invented_kids_do_not_flood_a_publisher_that_fails(publisher: Publisher) -> None:
     publisher.fault = "resets"
     verifier = Verifier(keys(publisher, pause=3600))
     for number in range(20):
-        assert "the public keys cannot be fetched" in await refusal(verifier, token("RS256", f"made up {number}"))
-    assert publisher.asked == 1
+        assert "the public keys cannot be fetched" in await refusal(verifier, token("RS256", f"invented {number}"))
+    assert publisher.requests == 1
 
 
-async def test_while_the_keys_are_fetched_for_made_up_kids_nobody_else_waits(publisher: Publisher) -> None:
+async def test_a_fetch_for_invented_kids_does_not_delay_known_keys(publisher: Publisher) -> None:
     publisher.publish(known="RS256")
     verifier = Verifier(keys(publisher, cooldown=0))
     assert await verifier.verify(token("RS256", "known"), "192.0.2.1")
     publisher.fault = "waits"
-    strangers = [asyncio.create_task(refusal(verifier, token("RS256", f"made up {n}"))) for n in range(20)]
-    await until(lambda: publisher.asked == 2)
+    refused = [asyncio.create_task(refusal(verifier, token("RS256", f"invented {n}"))) for n in range(20)]
+    await until(lambda: publisher.requests == 2)
     assert (await verifier.verify(token("RS256", "known"), "192.0.2.1")).name == "alice"
-    assert not any(stranger.done() for stranger in strangers)
-    publisher.go_on.set()
-    await asyncio.gather(*strangers)
-    assert publisher.asked == 2, "once for all who asked meanwhile"
+    assert not any(task.done() for task in refused)
+    publisher.may_continue.set()
+    await asyncio.gather(*refused)
+    assert publisher.requests == 2, "one fetch for all tokens that waited"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +185,7 @@ async def test_while_the_keys_are_fetched_for_made_up_kids_nobody_else_waits(pub
         (200, b'{"keys": [7]}'),
     ],
 )
-async def test_a_document_without_good_keys_lets_nobody_in_until_it_is_mended(
+async def test_tokens_are_refused_until_the_document_has_valid_keys(
     publisher: Publisher, status: int, body: bytes
 ) -> None:
     publisher.status, publisher.body = status, body
@@ -191,7 +196,7 @@ async def test_a_document_without_good_keys_lets_nobody_in_until_it_is_mended(
     assert await verifier.verify(token("RS256", "k"), "192.0.2.1")
 
 
-async def test_a_symmetric_key_in_the_document_signs_for_nobody(publisher: Publisher) -> None:
+async def test_a_symmetric_key_in_the_document_is_not_accepted(publisher: Publisher) -> None:
     secret = "a secret of more than thirty-two bytes"
     publisher.body = json.dumps({"keys": [{**HMACAlgorithm.to_jwk(secret, as_dict=True), "kid": "k"}]}).encode()
     claims = {"sub": "alice", "exp": int(time.time()) + 600}
@@ -200,7 +205,7 @@ async def test_a_symmetric_key_in_the_document_signs_for_nobody(publisher: Publi
 
 
 @pytest.mark.parametrize("fault", ["breaks off", "resets"])
-async def test_a_publisher_that_stumbles_is_no_fault_of_the_token(publisher: Publisher, fault: str) -> None:
+async def test_a_failed_fetch_is_reported_as_such_and_retried(publisher: Publisher, fault: str) -> None:
     verifier = Verifier(keys(publisher, pause=0))
     publisher.publish(k="RS256")
     publisher.fault = fault
@@ -209,32 +214,32 @@ async def test_a_publisher_that_stumbles_is_no_fault_of_the_token(publisher: Pub
     assert await verifier.verify(token("RS256", "k"), "192.0.2.1")
 
 
-async def test_a_publisher_that_is_gone_is_no_fault_of_the_token() -> None:
+async def test_an_unreachable_publisher_is_reported_as_such() -> None:
     verifier = Verifier(Jwks("http://127.0.0.1:1/keys"))
     assert "the public keys cannot be fetched" in await refusal(verifier, token("RS256", "k"))
 
 
-async def test_a_server_takes_tokens_signed_with_a_published_key(publisher: Publisher, start_here: Start) -> None:
+async def test_a_server_accepts_tokens_signed_with_a_published_key(publisher: Publisher, start_here: Start) -> None:
     publisher.publish(k="ES256")
     server = start_here(secret=None, jwks_url=publisher.url)
-    async with await let_in(server, token("ES256", "k")) as client:
+    async with await connect_by_token(server, token("ES256", "k")) as client:
         assert client.hello["user"] == "alice"
     with pytest.raises(websockets.InvalidStatus):
         await Client.connect(server, token=token("RS256", "k"))
 
 
-async def test_a_client_that_leaves_while_the_keys_are_fetched_gives_its_place_back(
+async def test_a_client_that_leaves_while_the_keys_are_fetched_is_not_counted(
     publisher: Publisher, start: Start
 ) -> None:
     server = start(secret=None, jwks_url=publisher.url, connections_per_user=1)
     publisher.publish(k="ES256")
     publisher.fault = "waits"
-    knock = socket.create_connection(("127.0.0.1", server.port))
-    knock.sendall(upgrade(token=token("ES256", "k")))
-    await until(lambda: publisher.asked == 1)
-    knock.close()
+    connection = socket.create_connection(("127.0.0.1", server.port))
+    connection.sendall(upgrade(token=token("ES256", "k")))
+    await until(lambda: publisher.requests == 1)
+    connection.close()
     await asyncio.to_thread(httpx.get, f"{server.url}/healthz")
-    publisher.go_on.set()
-    async with await let_in(server, token("ES256", "k")):
+    publisher.may_continue.set()
+    async with await connect_by_token(server, token("ES256", "k")):
         assert server.metric("sluice_connections") == 1
     assert "Traceback" not in "".join(server.log)

@@ -1,4 +1,4 @@
-"""frames: binary messages to the byte, and every way in which one can be malformed."""
+"""Tests of handlers.core.framing: the exact bytes of binary messages, and every kind of malformed message."""
 
 import json
 import struct
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from handlers.core.framing import FrameError, frame, frame_packed, pack, unpack
 
-# A busy machine is no fault of the code.
-AT_LEISURE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+# No deadline for an example: on a busy machine, a slow example is not a fault of the code.
+WITHOUT_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def test_pack_writes_the_length_in_bytes_then_the_header_then_the_payload(
         (b"\x00\x00\x00\x03not JSON", b"not", b" JSON"),
     ],
 )
-def test_unpack_parts_header_and_payload_and_judges_neither(message: bytes, text: bytes, payload: bytes) -> None:
+def test_unpack_splits_header_and_payload_without_checking_them(message: bytes, text: bytes, payload: bytes) -> None:
     assert unpack(message) == (text, payload)
 
 
 @pytest.mark.parametrize(
-    ("message", "complaint"),
+    ("message", "error"),
     [
         (b"", "a binary message must have at least 4 bytes; this one has 0"),
         (b"\x00", "a binary message must have at least 4 bytes; this one has 1"),
@@ -55,10 +55,10 @@ def test_unpack_parts_header_and_payload_and_judges_neither(message: bytes, text
         (b"\xff\xff\xff\xff" + bytes(100), "the header has 4,294,967,295 bytes; at most 65,536 are accepted"),
     ],
 )
-def test_a_message_shorter_than_it_says_is_refused_with_both_figures(message: bytes, complaint: str) -> None:
+def test_a_message_with_a_wrong_length_is_refused_with_both_lengths(message: bytes, error: str) -> None:
     with pytest.raises(FrameError) as caught:
         unpack(message)
-    assert str(caught.value) == complaint
+    assert str(caught.value) == error
 
 
 def test_the_payload_is_a_view_and_not_a_copy() -> None:
@@ -66,20 +66,20 @@ def test_the_payload_is_a_view_and_not_a_copy() -> None:
     assert unpack(message)[1].obj is message
 
 
-@AT_LEISURE
+@WITHOUT_DEADLINE
 @given(header=st.dictionaries(st.text(), st.integers() | st.text(), max_size=4), payload=st.binary())
-def test_whatever_is_packed_is_unpacked_the_same(header: dict[str, object], payload: bytes) -> None:
+def test_unpack_returns_exactly_what_was_packed(header: dict[str, object], payload: bytes) -> None:
     text, rest = unpack(pack(header, payload))
     assert json.loads(text) == header
     assert rest == payload
 
 
 @pytest.mark.parametrize("length", [0, 100, 1 << 10, 1 << 17])
-def test_a_packed_message_is_framed_the_same_in_one_copy(length: int) -> None:
+def test_frame_packed_equals_frame_of_pack(length: int) -> None:
     assert frame_packed('{"a":"é"}', bytes(length)) == frame(pack('{"a":"é"}', bytes(length)))
 
 
-@AT_LEISURE
+@WITHOUT_DEADLINE
 @given(st.binary(max_size=64))
 def test_any_bytes_are_unpacked_or_refused(message: bytes) -> None:
     try:

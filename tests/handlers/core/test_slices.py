@@ -1,4 +1,4 @@
-"""Slices on the wire: the JSON of their events to the letter, since events that are stored are read again later."""
+"""Tests of slices on the wire: the exact JSON of their events, because stored events are read again later."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ FOUND = Result(128, 64, "jpeg", data={"codes": []})
 TIMING = '"timing":{"queued_ms":0.0,"work_ms":1.3}}'
 SIZE = '"id":"a","image":"scan","offset_top":512,"width":128,"height":64,"format":"jpeg"'
 URL = '"url":"http://here/media/0f.jpg"'
-# As they are in logs that servers have already written.
+# Servers have already stored events in exactly this form.
 EVENTS = {
     "a URL": (SliceEvent(TASK, "http://here"), STORED, f'{{"type":"result",{SIZE},{URL},{TIMING}'),
     "bytes": (
@@ -32,7 +32,7 @@ EVENTS = {
         WorkError("bad_image", "cut short"),
         '{"type":"error","id":"a","image":"scan","code":"bad_image","message":"cut short","temporary":false}',
     ),
-    "an error to be tried again": (
+    "a temporary error": (
         SliceEvent(TASK, "http://here"),
         Busy("full", 50),
         '{"type":"error","id":"a","image":"scan","code":"busy","message":"full","temporary":true,"retry_after_ms":50}',
@@ -41,7 +41,7 @@ EVENTS = {
 
 
 @pytest.mark.parametrize("case", EVENTS)
-def test_a_result_and_an_error_are_written_as_they_always_were(case: str) -> None:
+def test_the_json_of_results_and_errors_never_changes(case: str) -> None:
     event, outcome, text = EVENTS[case]
     assert event.encode(outcome) == text
 
@@ -62,7 +62,7 @@ def test_a_box_is_parsed(text: str | None, box: tuple[int, int] | None) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "512", "0x1", "1x0", "-1x1", "1x100000", "1x1x1", " 1x1", "1x1\n", "axb"])
-def test_what_is_no_box_is_refused(text: str) -> None:
+def test_an_invalid_box_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="Input should be like 512x512"):
         message(fit=text)
 
@@ -71,7 +71,7 @@ def message(**members: Any) -> SliceMessage:
     return SliceMessage(type="slice", id="a", offset_top=0, **members)
 
 
-def test_a_slice_of_which_only_data_is_wanted_is_not_delivered_elsewhere() -> None:
+def test_a_slice_that_asks_for_data_delivers_only_data() -> None:
     assert message(respond="data", action="codes").task("session", b"", "inline").deliver == "data"
     assert message(respond="bytes").task("session", b"", "inline").deliver == "inline"
     with pytest.raises(WorkError, match="returns a picture and no data"):
