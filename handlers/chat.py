@@ -83,9 +83,7 @@ class BroadcastMessage(Message):
 
 class ChatWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
-    description = (
-        f"It speaks {SUBPROTOCOL}: join rooms, send messages to them or to a user; docs/messaging.md tells it all."
-    )
+    description = f"Sends messages to rooms and users over {SUBPROTOCOL}. docs/messaging.md describes the messages."
     accepts: ClassVar[dict[str, type[Message]]] = {
         "join": Join,
         "leave": InRoom,

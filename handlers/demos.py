@@ -18,7 +18,7 @@ MAX_BYTES = 64 << 10
 
 class Echo(PullWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
-    description = "It says back what you said, text as text and bytes as bytes."
+    description = "Sends every message back, text as text and bytes as bytes."
 
     async def run(self) -> None:
         async for message in self.messages():
@@ -27,7 +27,7 @@ class Echo(PullWebSocketHandler):
 
 class Broadcast(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
-    description = f"It says what you said to everybody who is connected to it, you too: at most {MAX_BYTES:,} bytes."
+    description = f"Sends every message to all connected clients, also to its sender: at most {MAX_BYTES:,} bytes."
 
     def initialize(self, everybody: set["Broadcast"]) -> None:
         self.everybody = everybody
@@ -53,7 +53,7 @@ class Broadcast(BaseWebSocketHandler):
 
 class Countdown(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "chat"
-    description = "It counts down from ten, twice a second, and closes."
+    description = "Counts down from ten, twice a second, then closes."
 
     async def opened(self) -> None:
         self.spawn(self._count())

@@ -95,7 +95,7 @@ class Watching:
 
 class JobsWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "jobs"
-    description = f"It speaks {SUBPROTOCOL}: start jobs and watch how they go; docs/jobs.md tells it all."
+    description = f"Starts and watches jobs over {SUBPROTOCOL}. docs/jobs.md describes the messages."
     accepts: ClassVar[dict[str, type[Message]]] = {
         "jobs": ListJobs,
         "start": StartJob,

@@ -43,7 +43,7 @@ class SliceHeader(StrictModel):
 class BrowserWebSocket(BaseWebSocketHandler):
     scope: ClassVar[Scope] = "images"
     description = (
-        "It speaks the 150-character protocol: a JSON header of 150 characters, then a picture in base64. "
+        "Uses the 150-character protocol: a JSON header of 150 characters, then a picture in base64. "
         "New front ends use /ws/images."
     )
 

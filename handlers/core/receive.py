@@ -70,7 +70,7 @@ class PullWebSocketHandler(BaseWebSocketHandler):
     """A subclass has a ``scope`` and one coroutine ``run``. When ``run`` returns, the socket is closed."""
 
     close_grace: ClassVar[float] = 5.0
-    """Seconds that ``run`` goes on after the close, before it is cancelled."""
+    """Seconds that ``run`` may continue after the close, before it is cancelled."""
 
     async def run(self) -> None:
         """Handles the whole connection. Every subclass must implement it."""

@@ -50,12 +50,12 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
 
     scope: ClassVar[Scope]
     description: ClassVar[str] = ""
-    """One paragraph for a person who opens the socket's URL in a browser."""
+    """A paragraph for a person who opens the socket's URL in a browser."""
     accepts: ClassVar[dict[str, type[Message]]] = {}
     echoed_members: ClassVar[tuple[str, ...]] = ("id",)
-    """Members of a message that its error repeats, so that the client knows which message failed."""
+    """Members of a message that its error repeats, so that the client knows which message has failed."""
     rate_setting: ClassVar[str] = "messages_per_second"
-    """The setting that bounds how many messages a second this kind of socket may send."""
+    """Name of the setting that limits how many messages a second a socket of this class may receive."""
 
     user: User
     user_name: str

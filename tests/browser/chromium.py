@@ -1,8 +1,8 @@
-"""Chromium for the tests: one browser for all tests of a process, and a TCP proxy by which its connections are cut.
+"""Chromium for the tests: one browser for all tests of a process, and a TCP proxy that can cut its connections.
 
-A test gets a context of its own: no cookies, no storage, no pages of another test. The fixture ``chromium`` ends the
-browser after the last test; tests that use it run in the event loop of the session, to which the browser's connection
-belongs.
+Each test has its own context, without cookies, storage and pages of other tests. The fixture ``chromium`` ends the
+browser after the last test. Tests that use it run in the event loop of the session, to which the connection to the
+browser belongs.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from playwright.async_api import Browser, BrowserContext, Page, Playwright, asyn
 
 from tests.support.running import Server
 
-# Milliseconds, only a guard against hanging; by default it is five seconds, which a busy machine may take. A page that
-# has lost its server may wait for 22 s before it tries again.
+# Timeouts in milliseconds, only as a guard against hanging. Playwright's default of five seconds is too short for a
+# busy machine. A page that has lost its server may wait for 22 s before it tries again.
 PATIENCE = 90_000
 expect.set_options(timeout=PATIENCE)
 
-# Chromium without its windows: the tests of the console take 36 s of CPU time with it, and 58 s with all of Chromium.
+# Chromium without windows. The tests of the console take 36 s of CPU time with it, and 58 s with the full Chromium.
 _PROGRAM = "/usr/lib/chromium/chromium-headless-shell"
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 FLAGS = [
@@ -42,7 +42,7 @@ SCREENS = [
 class Chromium:
     """The browser of this process, for tests that use the fixture ``chromium``.
 
-    It is launched when the first context is asked for, and again if it has crashed.
+    It is started when the first context is requested, and again after a crash.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ async def console(
     height: int = 900,
     **options: Any,
 ) -> AsyncIterator[Page]:
-    """The console, open and let in. Fails the test for an error on the page, or a request to another host."""
+    """Opens the console with a token. Fails the test for an error on the page, or for a request to another host."""
     faults: list[str] = []
     base = url or server.url
     async with BROWSER.context(viewport={"width": width, "height": height}, **options) as context:
@@ -108,22 +108,22 @@ def _ours(url: str, base: str) -> bool:
 
 
 async def states(page: Page) -> list[str]:
-    """The state of every slice, from the top."""
+    """Returns the state of every slice, from top to bottom."""
     found: list[str] = await page.evaluate("[...document.querySelectorAll('.slice')].map(s => s.dataset.state)")
     return found
 
 
 async def order(page: Page) -> list[int]:
-    """The slices' indexes in the order in which they were done."""
+    """Returns the indexes of the slices in the order in which they were done."""
     script = "[...document.querySelectorAll('.slice')].map((s, i) => [Number(s.dataset.order), i])"
     numbered: list[list[int]] = await page.evaluate(script)
     return [index for number, index in sorted(map(tuple, numbered)) if number]
 
 
 class Proxy:
-    """Passes bytes on to the server until ``cut``, which ends every connection without a word.
+    """A proxy that passes bytes to the server. ``cut`` ends every connection silently.
 
-    While it is ``deaf``, what the server says is lost; while it is ``shut``, whoever connects is hung up on.
+    While it is ``deaf``, it drops the server's bytes. While it is ``shut``, it closes new connections immediately.
     """
 
     deaf = shut = False
@@ -143,7 +143,7 @@ class Proxy:
     ) -> None:
         self.shut = True
         self._listening.close()
-        while self._tasks:  # among them who has just been let in
+        while self._tasks:  # also closes a connection that was just accepted
             self.cut()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -152,7 +152,9 @@ class Proxy:
             writer.transport.abort()
 
     async def away(self, page: Page) -> None:
-        """Cuts, and lets nobody in until the page says that it waits; then until it is connected."""
+        """Cuts all connections and refuses new ones until the page says that it waits. Then waits until the page is
+        connected.
+        """
         self.shut = True
         self.cut()
         await page.wait_for_selector("#connection[data-state=waiting]")

@@ -1,4 +1,4 @@
-"""What the tests of the Jobs view share: a browser in it, and what a person does and sees there."""
+"""Helpers for the tests of the Jobs view: a browser that shows it, and the actions of a user."""
 
 import re
 from pathlib import Path
@@ -10,19 +10,19 @@ from tests.browser.chromium import console
 from tests.support.running import Server
 
 KINDS = "tests.browser.kinds_of_jobs,tests.support.kinds_of_jobs"
-# For what a job does.
+# Time limit for anything that a job does.
 PATIENCE = 120_000
 
 
 def jobs(
     server: Server, fragment: str = "#jobs", name: str = "alice", scope: str = "images jobs", **options: Any
 ) -> Any:
-    """A browser of that user, in the Jobs view."""
+    """Opens the Jobs view in a browser of this user."""
     return console(server, token=server.token(name, scope), fragment=fragment, **options)
 
 
 async def begin(page: Page, kind: str, **params: object) -> str:
-    """Starts a job by the form; its id."""
+    """Starts a job with the form and returns its id."""
     await page.click(f"#job-kinds a:text-is('{kind}')")
     await expect(page.locator("#job-new-name")).to_have_text(kind)
     for name, value in params.items():
@@ -32,7 +32,7 @@ async def begin(page: Page, kind: str, **params: object) -> str:
 
 
 async def opened(page: Page) -> str:
-    """The id of the job that is shown, once there is one."""
+    """Returns the id of the job that is shown, as soon as there is one."""
     await expect(page.locator("#job-known")).to_be_visible()
     await page.wait_for_function(r"() => /^#jobs\/[0-9a-f]{27}$/.test(location.hash)")
     found = re.search(r"#jobs/(\w+)", page.url)
@@ -45,7 +45,7 @@ async def state(page: Page, expected: str) -> None:
 
 
 async def lines(page: Page) -> list[str]:
-    """What the job has said, of what is in the page: notes of ours are left out."""
+    """Returns the lines of the job's log in the page, without the notes that the page adds."""
     return await page.locator("#job-lines li:not(.note) span").all_inner_texts()
 
 
@@ -54,7 +54,7 @@ async def last_line(page: Page, text: str) -> None:
 
 
 async def saved_log(page: Page) -> list[str]:
-    """The lines of the log as a file."""
+    """Returns the lines of the saved log file."""
     async with page.expect_download() as download:
         await page.click("#job-log-save")
     path = await (await download.value).path()

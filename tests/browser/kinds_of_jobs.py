@@ -1,4 +1,6 @@
-"""Kinds of jobs for the tests of the Jobs view. Those that wait do so for a file: a test says when they go on."""
+"""Kinds of jobs for the tests of the Jobs view. Some wait for a file, which a test creates when they should
+continue.
+"""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +20,7 @@ class Gate(Params):
 
 
 async def passed(params: Gate) -> None:
-    while params.gate and not Path(params.gate).exists():  # noqa: ASYNC110, for the test is another process
+    while params.gate and not Path(params.gate).exists():  # noqa: ASYNC110, the test is another process
         await asyncio.sleep(0.01)
 
 
@@ -29,7 +31,7 @@ class Telling(Gate):
 
 @job
 async def telling_on(context: JobContext, params: Telling) -> dict[str, Any]:
-    """Says some lines, waits, and says some more."""
+    """Logs some lines, waits, and logs more."""
     total = params.before + params.after
     await context.target("one", "running")
     await context.stage("before")
@@ -50,7 +52,7 @@ class Fleet(Gate):
 
 @job
 async def fleet(context: JobContext, params: Fleet) -> dict[str, Any]:
-    """Has many targets, that end in all the ways there are."""
+    """Reports many targets that end in all possible states."""
     names = [f"web{number}.example.org" for number in range(1, params.hosts + 1)]
     names = [name for name in names if context.only is None or name in context.only]
     for name in names:
@@ -101,5 +103,5 @@ class Form(Params):
 
 @job
 async def form(context: JobContext, params: Form) -> dict[str, Any]:
-    """Says what it was given: `everything`."""
+    """Reports its parameters in `everything`."""
     return {"given": params.model_dump_json()}

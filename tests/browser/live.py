@@ -1,6 +1,6 @@
-"""What the tests of the Live view share: a browser in it, and the numbers that its canvases have shown, by source.
+"""Helpers for the tests of the Live view: a browser that shows it, and the numbers on its canvases, by source.
 
-Each picture is read off the canvas as it is painted, so that none is missed between two looks at the page.
+The number of each picture is read from the canvas when it is drawn, so none is missed.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ from tests.support.pictures import photograph
 from tests.support.running import Server
 from tests.support.streams import ACROSS, BITS
 
-# -1 stands for a picture that says no number.
+# -1 stands for a picture without a number.
 RECORD = f"""() => {{
     const draw = CanvasRenderingContext2D.prototype.drawImage;
     const read = (context) => {{
@@ -62,7 +62,7 @@ async def watching(
     scope: str = "images chat video",
     **options: Any,
 ) -> AsyncIterator[Page]:
-    """The Live view, with that source enlarged."""
+    """Opens the Live view with this source enlarged."""
     fragment = f"#live/{source}" if source else "#live"
     async with console(server, url, token=server.token(user, scope), fragment=fragment, **options) as page:
         await page.evaluate(RECORD)
@@ -70,13 +70,13 @@ async def watching(
 
 
 async def shown(page: Page, source: str) -> list[int]:
-    """The numbers that were painted, in that order."""
+    """Returns the numbers of the pictures in the order in which they were drawn."""
     numbers: list[int] = await page.evaluate("(name) => window.shown[name] ?? []", source)
     return numbers
 
 
 async def more_shown(page: Page, source: str, count: int = 5, before: int | None = None) -> list[int]:
-    """Those painted from now on, or after the first ``before`` of them, when there are as many."""
+    """Waits for this many drawn pictures from now on, or after the first ``before`` ones, and returns their numbers."""
     before = len(await shown(page, source)) if before is None else before
     script = "([name, count]) => (window.shown[name] ?? []).length >= count"
     await page.wait_for_function(script, arg=[source, before + count])
@@ -84,9 +84,9 @@ async def more_shown(page: Page, source: str, count: int = 5, before: int | None
 
 
 async def at(page: Page, source: str, number: int, most: int | None = None, before: int = 0) -> None:
-    """Waits until the picture that was painted last says this number, or one up to ``most``.
+    """Waits until the last drawn picture has this number, or one up to ``most``.
 
-    It is none of the first ``before``: those were painted when that was not asked for yet.
+    The first ``before`` pictures are not accepted, because they were drawn before the request.
     """
     script = """([name, least, most, before]) => {
         const numbers = window.shown[name] ?? [];
@@ -96,15 +96,17 @@ async def at(page: Page, source: str, number: int, most: int | None = None, befo
 
 
 async def state(page: Page, *labels: str, timeout: float = 90) -> None:
-    """Waits until the enlarged source says that it is in one of these states."""
+    """Waits until the page shows one of these states for the enlarged source."""
     script = "(labels) => labels.includes(document.querySelector('#enlarged-label').textContent)"
     await page.wait_for_function(script, arg=labels, timeout=timeout * 1000)
 
 
 async def ended(page: Page, source: str, last: int, before: int) -> None:
-    """Waits until its last picture was painted, after the first ``before`` pictures, and it is said to have ended.
+    """Waits until the last picture is drawn, after the first ``before`` pictures, and the page shows that the recording
+    has ended.
 
-    What is said is drawn a while after it is so, and may be of an end before this one: it is drawn anew.
+    The page shows a state a little after it is true, and the text may be about an earlier end. So it must be drawn
+    again.
     """
     await at(page, source, last, before=before)
     await page.evaluate("() => dispatchEvent(new Event('hashchange'))")
@@ -112,20 +114,21 @@ async def ended(page: Page, source: str, last: int, before: int) -> None:
 
 
 async def enlarge(page: Page, source: str) -> None:
-    """Clicks that source in the list, and waits until it is the one that the controls act on.
+    """Clicks this source in the list, and waits until the controls belong to it.
 
-    The browser changes the address at the click, and reports it (``hashchange``) after it: until then the play button
-    and the bar still act on the source before.
+    The browser changes the URL at the click and fires ``hashchange`` later. Until then, the play button and the slider
+    belong to the previous source.
     """
     await page.click(f"#source-list a[href='#live/{source}']")
     await expect(page.locator("#enlarged-name")).to_have_text(source)
 
 
 async def round_trip(page: Page) -> None:
-    """Has the server answer: what it had said before is then here, and what it had sent is painted.
+    """Waits for an answer of the server. All earlier messages have then arrived, and all earlier frames are drawn.
 
-    Twice: its newest frame waits until the page has painted those before. The process that reads a recording is not
-    asked: it may have one more on its way when the server says "paused", but none from before a seek that is answered.
+    It sends two requests, because the server's newest frame waits until the page has drawn the earlier ones. The
+    process that reads a recording is not asked. It may send one more frame after "paused", but none from before an
+    answered seek.
     """
     for _ in range(2):
         await page.click("#shoot")
@@ -136,9 +139,9 @@ async def round_trip(page: Page) -> None:
 
 
 async def drag(page: Page, *positions: float) -> int:
-    """Moves the bar to these positions, one right after the other, once it shows how long the recording is.
+    """Moves the slider to these positions, one right after the other, once it shows the length of the recording.
 
-    Gives how many pictures had been painted until then.
+    Returns how many pictures had been drawn before.
     """
     await page.wait_for_function("() => Number(document.querySelector('#bar').max) > 1")
     script = """(positions) => {
@@ -154,7 +157,7 @@ async def drag(page: Page, *positions: float) -> int:
 
 
 def make_film(path: Path, name: str, width: int = 640, seconds: int = 60) -> Path:
-    """A slow look over a photograph, 16 to 9, ten frames a second, for people to look at; it says no number."""
+    """Makes a slow pan over a photograph, 16:9, ten frames a second, for screenshots. It shows no numbers."""
     photo = photograph(name)
     whole = cv2.resize(photo, (width, round(photo.shape[0] * width / photo.shape[1])))
     height = width * 9 // 16

@@ -1,4 +1,4 @@
-"""What the tests of the Rooms view share: a browser in a room, and what a person does there."""
+"""Helpers for the tests of the Rooms view: a browser in a room, and the actions of a user."""
 
 import base64
 import re
@@ -11,7 +11,7 @@ from tests.support.running import Server
 
 
 def room(server: Server, name: str, fragment: str = "#room/harbour", url: str = "", **options: Any) -> Any:
-    """A browser of that user, in that room."""
+    """Opens this room in a browser of this user."""
     token = server.token(name, "images chat admin")
     return console(server, url, token=token, fragment=fragment, **options)
 
@@ -22,12 +22,12 @@ async def say(page: Page, text: str) -> None:
 
 
 async def joined(page: Page) -> None:
-    """What was said is there. Nothing is, of a view that was not drawn yet."""
+    """Expects exactly these messages. With none, the view may not be drawn yet."""
     await expect(page.locator("#before")).to_have_text(re.compile(r"^(?!Loading)."))
 
 
 async def go(page: Page, fragment: str, name: str) -> None:
-    """Opens that place, whose name it is: the page hears of its new address a moment later."""
+    """Opens the place with this name. The page gets the new URL a moment later."""
     await page.evaluate("(fragment) => { location.hash = fragment; }", fragment)
     await expect(page.locator("#talk-name")).to_have_text(name)
     await expect(page.locator("#talk")).to_be_visible()

@@ -1,7 +1,6 @@
-"""A tall picture in Chromium, by a whole cluster, while one part of it after another dies in mid-picture.
+"""A tall picture in Chromium with a whole cluster, while one part after another dies.
 
-Every slice comes back once, each result can be seen, and the page says how its connection fares, no better and no
-worse.
+Every slice is received once, each result can be fetched, and the page shows the true state of its connection.
 """
 
 import itertools
@@ -18,11 +17,11 @@ from tests.support.cluster import Cluster, cluster_in
 from tests.support.running import until
 from tests.support.s3 import S3
 
-# Guards against hanging: a slice may wait for parts that start on a busy machine, and then for its turn.
+# Guards against hanging. A slice may wait for parts that start on a busy machine, and then for its turn.
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 _PATIENCE_MS = 120_000
 
-# Notes what the page shows of its connection, and each slice as often as it is shown as done.
+# Records what the page shows about its connection, and each slice whenever it is shown as done.
 _WATCH = """() => {
     const connection = document.querySelector("#connection");
     window.seen = { states: [connection.dataset.state], done: {} };
@@ -48,13 +47,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, s3: S3) -> Iterator[Cluste
 
 @dataclass
 class Shown:
-    """A picture of which some slices are done."""
+    """Chooses a picture and waits until some of its slices are done."""
 
     page: Page
     cluster: Cluster
 
     async def holder(self) -> str:
-        """The server that the picture is with: nobody else is connected, or is about to be missed."""
+        """Returns the server of the picture: no other server has a connection, or a lost one that it has
+        not noticed.
+        """
 
         def holders() -> list[str]:
             servers = self.cluster.servers.items()
@@ -64,12 +65,12 @@ class Shown:
         return holders()[0]
 
     async def states(self) -> list[str]:
-        """What the page has shown of its connection since the picture was chosen, one after the other."""
+        """Returns the states of the connection that the page has shown since the picture was chosen."""
         found: list[str] = await self.page.evaluate("seen.states")
         return [state for state, _ in itertools.groupby(found)]
 
     async def is_whole(self) -> None:
-        """Waits until it is; fails where a slice was done twice, or its result cannot be fetched."""
+        """Waits until all slices are done. Fails when a slice was done twice, or its result cannot be fetched."""
         await all_done(self.page)
         slices = await self.page.locator(".slice").count()
         assert await self.page.evaluate("seen.done") == {str(index): 1 for index in range(slices)}
@@ -80,7 +81,7 @@ class Shown:
         await self.page.wait_for_selector("#connection[data-state=open]")
 
     async def was_lost(self) -> None:
-        """Waits until the page has noticed that its connection is gone; it may have had all slices before."""
+        """Waits until the page has noticed the lost connection. It may have received all slices before."""
         await self.page.wait_for_function("() => seen.states.includes('waiting')")
 
 
@@ -103,7 +104,7 @@ async def test_a_worker_that_is_killed_is_not_noticed(cluster: Cluster) -> None:
         assert await shown.states() == ["open"]
 
 
-async def test_a_server_that_is_killed_is_told_and_another_goes_on(cluster: Cluster) -> None:
+async def test_after_a_kill_of_the_server_the_page_continues_with_another(cluster: Cluster) -> None:
     async with on_its_way(cluster) as shown:
         cluster.kill(await shown.holder())
         await shown.was_lost()
@@ -120,8 +121,8 @@ async def test_nginx_takes_a_new_configuration_and_it_is_not_noticed(cluster: Cl
         assert await shown.states() == ["open"]
 
 
-async def test_nginx_is_started_anew_and_whichever_server_comes_goes_on(cluster: Cluster) -> None:
-    """The server that had the picture works on; another may have it now."""
+async def test_after_a_restart_of_nginx_any_server_continues(cluster: Cluster) -> None:
+    """The former server of the picture is alive. Another server may have the picture now."""
     async with on_its_way(cluster) as shown:
         cluster.nginx.stop()
         cluster.nginx.start()
@@ -133,7 +134,7 @@ async def test_nginx_is_started_anew_and_whichever_server_comes_goes_on(cluster:
 
 
 async def test_redis_is_killed_and_started_again(cluster: Cluster) -> None:
-    """What was written is there, and what was not waits in the servers."""
+    """Written events are kept, and other events wait in the servers."""
     async with on_its_way(cluster) as shown:
         cluster.kill("redis")
         cluster.start("redis")
@@ -142,7 +143,7 @@ async def test_redis_is_killed_and_started_again(cluster: Cluster) -> None:
 
 
 async def test_the_scheduler_is_killed_and_started_again(cluster: Cluster) -> None:
-    """The servers keep what they accepted; the page stays connected and waits."""
+    """The servers keep accepted slices. The page stays connected and waits."""
     async with on_its_way(cluster) as shown:
         cluster.kill("scheduler")
         cluster.start("scheduler")
@@ -152,7 +153,7 @@ async def test_the_scheduler_is_killed_and_started_again(cluster: Cluster) -> No
 
 @pytest.mark.slow
 async def test_everything_dies_in_turn_under_one_picture(cluster: Cluster) -> None:
-    """Each part twice, with a few slices in between; whoever is gone stays so until it is started again."""
+    """Each part is killed twice, with a few slices in between. A part stays down until the test starts it again."""
     async with on_its_way(cluster, 30_000) as shown:
         for turn in range(2):
             for number, name in enumerate(["worker-2", "server", "redis", "scheduler", "nginx"], 1):

@@ -1,4 +1,4 @@
-"""The console in Chromium: a person drops a tall picture and sees it worked from where they look."""
+"""The console in Chromium: a user drops a tall picture, and its slices are processed starting with the visible ones."""
 
 import base64
 from functools import cache
@@ -11,7 +11,7 @@ from tests.support.client import PLUG, Client
 from tests.support.pictures import encoded, small, tall
 from tests.support.running import Server, Start, until
 
-# Slices that a page has on their way at once.
+# Slices that a page sends before it waits for results.
 IN_FLIGHT = 16
 
 
@@ -35,7 +35,7 @@ async def drop(page: Page, data: bytes) -> None:
 
 
 async def slow(page: Page) -> None:
-    """Chooses work that takes the server a third of a second a slice, whatever the browser does meanwhile."""
+    """Chooses an action that takes the server a third of a second per slice, independent of the browser."""
     await page.select_option("#action", "blur")
     await page.fill("#options input[name=radius]", "50")
     await page.select_option("#zoom", "1")
@@ -45,13 +45,13 @@ async def all_done(page: Page) -> None:
     await page.wait_for_selector("#count:text-matches('^(\\\\d+) of \\\\1 slices done[.]$')")
 
 
-# Each time that the page says what is seen, it says something behind it that the server refuses, and counts.
+# After each viewport message, sends a message that the server refuses. The refusals are counted.
 TELL_BEHIND = """() => {
     const send = WebSocket.prototype.send;
     WebSocket.prototype.send = function (data) {
         send.call(this, data);
         const { type, top } = typeof data === "string" ? JSON.parse(data) : {};
-        if (type === "viewport" && top > 0) send.call(this, JSON.stringify({ type: "cancel", id: "nobody" }));
+        if (type === "viewport" && top > 0) send.call(this, JSON.stringify({ type: "cancel", id: "unknown" }));
     };
 }"""
 ALL_SEEN = """() => [...document.querySelectorAll(".slice img")].every(
@@ -63,7 +63,7 @@ async def done(page: Page, at_least: int) -> None:
 
 
 async def sent(server: Server, count: int) -> None:
-    """So many wait for the one worker, who is plugged."""
+    """Waits until this many slices are waiting for the only worker, which is blocked."""
     await until(lambda: server.metric("sluice_queue_depth") == count)
 
 
@@ -102,7 +102,7 @@ async def test_cancelling_stops_the_work_and_retrying_goes_on(start_here: Start)
         await other.slice("second plug", small(), **PLUG)
         await choose(page, picture())
         await sent(server, IN_FLIGHT + 1)
-        await other.send("cancel", id="plug")  # one slice has its turn, and then the second plug
+        await other.send("cancel", id="plug")  # one slice gets its turn, and then the second blocking task
         await done(page, 1)
         await page.click("#cancel")
         found = await states(page)
@@ -124,7 +124,7 @@ async def test_a_lost_connection_goes_on_where_it_was(start_here: Start) -> None
         await proxy.away(page)
         await all_done(page)
         assert sorted(await order(page)) == list(range(20))
-    # Every slice was worked once: what was under way was neither lost nor sent again.
+    # Every slice was processed once: slices in progress were neither lost nor sent again.
     assert server.metric("sluice_slices_total", outcome="done") == 20
 
 
@@ -140,7 +140,7 @@ async def test_what_fails_is_listed_with_its_reason(start_here: Start) -> None:
         assert "0 of 2 slices done, 2 not" in await page.inner_text("#count")
 
 
-async def test_a_file_that_is_no_picture_is_told(server: Server) -> None:
+async def test_a_file_that_is_not_a_picture_is_reported(server: Server) -> None:
     async with console(server) as page:
         await choose(page, b"this is text", "image/jpeg")
         await page.wait_for_selector("#count:has-text('as a picture')")

@@ -1,4 +1,4 @@
-"""The Jobs view in Chromium: a job goes on without the page, and whoever comes back reads its story as a whole."""
+"""The Jobs view in Chromium: a job continues without the page, and a page that returns shows all its events."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ AT_END = """() => {
 
 @pytest.fixture
 def server(start_here: Start) -> Server:
-    """One to each test: they kill it, or count what was started."""
+    """A server for each test, because tests kill it or count its jobs."""
     return start_here(job_modules=KINDS)
 
 
@@ -60,7 +60,7 @@ async def test_a_connection_that_is_lost_is_taken_up_where_it_was(server: Server
             await until(lambda before=before: any(each["type"] == "watch" for each in sent[before:]))
             asked = [each for each in sent[before:] if each["type"] == "watch"]
             assert [each["id"] for each in asked] == [id]
-            assert asked[0]["after"] != 0, "it was told from the beginning again"
+            assert asked[0]["after"] != 0, "the history was sent from its start again"
             assert asked[0]["epoch"]
         gate.touch()
         await state(page, "succeeded")
@@ -131,7 +131,7 @@ async def test_of_a_long_log_a_window_is_in_the_page(server: Server, tmp_path: P
     async with jobs(server) as page:
         await begin(page, "telling_on", before=3000, after=500, gate=gate)
         await last_line(page, "line 3000")
-        # And nothing more: what comes before the page has heard that it was scrolled takes it back to the end.
+        # No more lines: lines that arrive before the page has noticed the scroll would move it back to the end.
         await expect(page.locator("#job-stage")).to_have_text("waiting")
         assert await shown(page) <= 600
         await expect(page.locator("#job-lines li").last).to_be_in_viewport()
@@ -141,7 +141,7 @@ async def test_of_a_long_log_a_window_is_in_the_page(server: Server, tmp_path: P
             await expect(page.locator("#job-lines li:not(.note) span").first).not_to_have_text(first)
             assert await shown(page) <= 600
         await page.evaluate("document.querySelector('#job-log').scrollTop = 0")
-        # Whoever reads further up is told that there is more, and not moved.
+        # A reader of earlier lines is informed of new ones, and the page does not move.
         gate.touch()
         await expect(page.locator("#job-log-end")).to_contain_text("more lines below")
         await state(page, "succeeded")
@@ -186,7 +186,7 @@ async def test_a_log_that_was_cut_says_so(start_here: Start) -> None:
         await expect(page.locator("#job-end")).to_contain_text(f"The log is incomplete: {1000 - kept} lines were not")
 
 
-async def test_a_job_that_is_not_there_is_told(server: Server) -> None:
+async def test_an_unknown_job_is_reported(server: Server) -> None:
     async with jobs(server, f"#jobs/{'0' * 27}") as page:
         await expect(page.locator("#job-missing")).to_contain_text("there is no job")
         await begin(page, "failing")

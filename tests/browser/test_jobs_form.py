@@ -1,4 +1,6 @@
-"""The form that starts a job: made from the kind's schema, it shows what the server says, and starts a job once."""
+"""The form that starts a job: it is created from the kind's schema, shows the server's errors, and starts a
+job once.
+"""
 
 import asyncio
 import json
@@ -26,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 async def given(page: Page) -> dict[str, object]:
-    """What the job of the kind ``form`` was given, as the server has understood it."""
+    """Returns the parameters of the job of the kind ``form``, as the server has parsed them."""
     await state(page, "succeeded")
     text = await page.locator("#job-end .facts dd").inner_text()
     found: dict[str, object] = json.loads(text)
@@ -34,7 +36,7 @@ async def given(page: Page) -> dict[str, object]:
 
 
 async def params(page: Page) -> dict[str, object]:
-    """What the form has sent."""
+    """Returns the parameters that the form has sent."""
     found: dict[str, object] = json.loads(await page.locator("#job-params pre").text_content() or "")
     return found
 
@@ -42,7 +44,7 @@ async def params(page: Page) -> dict[str, object]:
 async def test_each_sort_of_parameter_has_its_field(server: Server) -> None:
     async with jobs(server, "#jobs/new/form") as page:
         form = page.locator("#job-form")
-        await expect(page.locator("#job-help")).to_have_text("Says what it was given: everything.")
+        await expect(page.locator("#job-help")).to_have_text("Reports its parameters in everything.")
         await expect(form.locator("[name=names]")).to_have_value("a\nb")
         await form.locator("[name=title]").fill("a title")
         await form.locator("[name=copies]").fill("3")
@@ -66,7 +68,7 @@ async def test_each_sort_of_parameter_has_its_field(server: Server) -> None:
             "size": {"width": 640, "height": 20},
             "values": values,
         }
-        # What was left as it was is left to the server, too; a number is sent as one.
+        # Unchanged fields are not sent, so the server's defaults apply. A number is sent as a number.
         assert set(await params(page)) == {"title", "copies", "colour", "loud", "numbers", "size", "values"}
         assert (await params(page))["numbers"] == [1, 2]
         await page.click("#job-like")
@@ -106,7 +108,7 @@ async def test_all_that_is_wrong_is_shown_at_its_field(server: Server) -> None:
             await expect(page.locator(f"#{(await input.get_attribute('id'))}-fault")).to_contain_text(words)
         await expect(page.locator("#job-form [aria-invalid=true]")).to_have_count(len(wrong))
         await expect(page.locator("#job-form [name=title]")).to_be_focused()
-        # What is wrong of the whole stands above it, and what was mended is not wrong any more.
+        # Errors of the whole form are shown above it, and corrected fields show no error any more.
         await page.fill("#job-form [name=title]", "wrong")
         for name, value in {"copies": "2", "ratio": "1", "numbers": "", "height": "60", "limit": ""}.items():
             await page.fill(f"#job-form [name={name}]", value)
@@ -155,7 +157,7 @@ async def test_a_batch_over_uploads_ends_with_its_contact_sheet(server: Server) 
 
 
 async def test_what_was_filled_in_stays_when_the_actions_come_to_be_known(server: Server) -> None:
-    """Another connection tells of them, which may stand only then."""
+    """Waits until the list of actions is known. It arrives on another connection, which may be slower."""
     known = asyncio.Event()
 
     async def connect(route: WebSocketRoute) -> None:
@@ -197,7 +199,7 @@ async def test_a_film_that_was_uploaded_plays_as_what_came_of_it(server: Server,
         assert await film.evaluate("(film) => film.duration") > 0
 
 
-async def test_a_file_that_is_refused_is_told_and_nothing_starts_without_it(server: Server) -> None:
+async def test_a_refused_file_is_reported_and_nothing_starts_without_it(server: Server) -> None:
     async with jobs(server, "#jobs/new/batch") as page:
         bad = {"name": "bad.jpg", "mimeType": "image/jpeg", "buffer": b"<p>not a picture</p>"}
         await page.set_input_files("#job-form [name=uploads]", bad)
@@ -227,13 +229,13 @@ async def test_a_job_is_started_once_though_its_answer_was_lost(server: Server) 
 
 
 async def started(server: Server, token: str) -> None:
-    """The server has heard it."""
+    """Waits until the server has received it."""
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
         while not (await client.get(f"{server.url}/jobs")).json()["jobs"]:
             pass
 
 
-async def test_a_job_beyond_the_bound_is_told_and_can_be_tried_again(start_here: Start) -> None:
+async def test_a_job_beyond_the_limit_is_reported_and_can_be_tried_again(start_here: Start) -> None:
     server = start_here(job_modules=KINDS, jobs_running_per_user=1)
     async with jobs(server) as page:
         first = await begin(page, "waiting")
@@ -248,7 +250,7 @@ async def test_a_job_beyond_the_bound_is_told_and_can_be_tried_again(start_here:
         await state(page, "cancelled")
         await page.click("#job-kinds a:text-is('counting')")
         await page.fill("#job-form [name=steps]", "7")
-        # A job tells that it has ended a moment before there is room for another.
+        # The event of a job's end is sent a moment before the server accepts another job.
         while await refused(page):
             pass
         await opened(page)
@@ -257,7 +259,7 @@ async def test_a_job_beyond_the_bound_is_told_and_can_be_tried_again(start_here:
 
 
 async def refused(page: Page) -> bool:
-    """Whether the job that the form starts is refused."""
+    """Returns whether the job of the form is refused."""
     await page.click("#job-start")
     await page.wait_for_function("() => document.querySelector('#job-start').textContent === 'Start'")
     return await page.locator("#job-faults").is_visible()

@@ -1,4 +1,4 @@
-"""The Jobs view in Chromium: many targets, many jobs, and that it all fits the screen."""
+"""The Jobs view in Chromium: many targets, many jobs, and a layout that fits the screen."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.browser.jobs import KINDS, PATIENCE, begin, jobs, last_line, lines, o
 from tests.support.pictures import encoded, tall
 from tests.support.running import Server
 
-# What is wider than its place, and neither scrolls nor is cut.
+# Elements that are wider than their place and are neither scrolled nor cut.
 TOO_WIDE = """() => [...document.querySelectorAll("#jobs-view *")]
     .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth + 1)
     .filter((each) => getComputedStyle(each).overflowX === "visible").map((each) => each.cloneNode().outerHTML)"""
@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
-async def test_two_hundred_targets_are_told_by_colour_and_by_word(server: Server, tmp_path: Path) -> None:
+async def test_two_hundred_targets_are_shown_by_colour_and_by_word(server: Server, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     cells = "#targets button"
     async with jobs(server) as page:
@@ -56,7 +56,7 @@ async def test_two_hundred_targets_are_told_by_colour_and_by_word(server: Server
 
 
 async def colour(page: Page, state: str) -> str:
-    """Of the first cell in that state."""
+    """Returns the colour of the first cell in this state."""
     await page.click(f"#targets-states button[value={state}]")
     cell = page.locator(f"#targets button[data-state={state}] >> nth=0")
     found: str = await cell.evaluate("(cell) => getComputedStyle(cell).borderLeftColor")
@@ -74,7 +74,7 @@ async def test_of_a_target_its_output_and_its_lines_are_shown(server: Server) ->
         await expect(page.locator("#target-facts")).to_contain_text("unpack: exit status 1")
         await expect(page.locator("#target-steps li")).to_have_text(["fetch: ok (exit 0)", "unpack: failed (exit 1)"])
         assert await lines(page) == ["Unpacking sluice (1.4) on web8.example.org ..."]
-        # The grid is one stop for the tabulator; from there the arrows lead on.
+        # The grid has one tab stop. The arrow keys move in it.
         assert await page.locator("#targets button[tabindex='0']").count() == 1
         await page.keyboard.press("ArrowRight")
         await page.keyboard.press("Enter")

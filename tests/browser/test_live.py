@@ -1,4 +1,4 @@
-"""The Live view in Chromium: a person plays, pauses and seeks, and what the canvas shows is what was asked for."""
+"""The Live view in Chromium: a user plays, pauses and seeks, and the canvas shows the requested frames."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ FPS, FRAMES = 25, 250
 
 @pytest.fixture(scope="module")
 def yard(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Iterator[Server]:
-    """A server with one recording, ten seconds long, for all who watch nothing else."""
+    """A server with a recording of ten seconds, for tests that watch nothing else."""
     server = Server(tmp_path_factory.mktemp("yard"), sources=sources(yard=clip), connections_per_user=50)
     yield server
     server.stop()
@@ -28,7 +28,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Iterator[Serve
 
 @pytest.fixture(scope="module")
 def long_yard(tmp_path_factory: pytest.TempPathFactory, long_clip: Path) -> Iterator[Server]:
-    """The same with a hundred seconds, for those who must not come to the end however slow the machine is."""
+    """The same with a hundred seconds, for tests that must not reach the end on a slow machine."""
     server = Server(tmp_path_factory.mktemp("yard"), sources=sources(yard=long_clip), connections_per_user=50)
     yield server
     server.stop()
@@ -38,7 +38,8 @@ async def test_a_recording_plays_in_order_to_its_end_and_can_be_sought_in_and_be
     async with watching(yard, "yard") as page:
         await expect(page.locator("#time")).to_contain_text("/ 0:10")
         await page.select_option("#speed", "2")
-        # On a busy machine it is over by now. Between two frames: no state that is told of one is taken for the answer.
+        # On a busy machine the recording may have ended by now. Between two frames, an earlier state is not taken for
+        # the answer.
         before = await drag(page, 0.02)
         await ended(page, "yard", FRAMES - 1, before)
         played = (await shown(page, "yard"))[before:]
@@ -71,7 +72,7 @@ async def test_a_paused_recording_stays_still_and_goes_on_where_it_was(long_yard
         assert until_then[-1] < went_on[0] <= until_then[-1] + FPS
         await page.click("#play")
         await state(page, "paused")
-        before = await drag(page, 50.0)  # what was on its way when it was paused does not come after this
+        before = await drag(page, 50.0)  # frames that were in flight at the pause are not drawn after it
         await at(page, "yard", 50 * FPS, before=before)
         still = await shown(page, "yard")
         await round_trip(page)
@@ -86,7 +87,7 @@ async def test_a_seek_shows_what_stands_there_paused_or_not(long_yard: Server) -
         await drag(page, 7.0)
         await at(page, "yard", 7 * FPS)
         await expect(page.locator("#time")).to_have_text("0:07 / 1:40")
-        # As fast as a hand drags: some are left out, none comes late, the last is shown.
+        # As fast as a hand moves the slider: some positions are skipped, none is late, and the last one is shown.
         positions = [tenth / 10 for tenth in range(70, 10, -1)]
         before = await drag(page, *positions)
         await at(page, "yard", round(1.1 * FPS), round(1.1 * FPS) + 1)
@@ -110,7 +111,7 @@ async def test_what_comes_before_a_seek_is_answered_is_not_shown(long_yard: Serv
         assert played == sorted(set(played))
 
 
-async def test_stopping_frees_it_and_playing_begins_anew(long_yard: Server) -> None:
+async def test_stop_releases_the_source_and_play_starts_it_again(long_yard: Server) -> None:
     async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard", 20)
         await page.click("#stop")
@@ -150,7 +151,7 @@ async def test_what_is_wished_of_the_frames_is_what_comes(start_here: Start, tmp
         await page.reload()
         await page.evaluate("location.hash = '#live/wide'")
         await expect(page.locator("#size")).to_have_text("1280 by 720")
-        await page.select_option("#speed", "0.25")  # what has ended does not begin anew for other frames
+        await page.select_option("#speed", "0.25")  # a recording that has ended does not start again for other frames
         await page.wait_for_function("() => Number(document.querySelector('#bar').value) > 0.5")
         await page.select_option("#frame-width", "320")
         await expect(page.locator("#size")).to_have_text("320 by 180")
@@ -162,7 +163,7 @@ async def test_what_is_wished_of_the_frames_is_what_comes(start_here: Start, tmp
         wish = asked[-1]
         assert (wish["source"], wish["width"], wish["quality"], wish["fps"]) == ("wide", 320, 10, 5)
         assert wish["position"] > 0, "other frames, but of the same place"
-        # The wall has the action too; its size and rate are its own.
+        # The small picture has the action too. Its size and rate are its own.
         await page.click("#enlarged header a")
         await page.wait_for_function(WITHOUT_COLOUR)
         await expect(page.locator("#tiles .state")).to_have_text("playing")
@@ -176,7 +177,7 @@ def _keep(asked: list[dict[str, Any]], text: str | bytes) -> None:
         asked.append(message)
 
 
-# Seeks are on their way until `letGo`, as on a slow network.
+# Seeks are held back until `letGo`, as on a slow network.
 HOLD_SEEKS = """() => {
     const send = WebSocket.prototype.send;
     const held = [];
@@ -189,13 +190,13 @@ HOLD_SEEKS = """() => {
     const later = window.setTimeout;
     window.setTimeout = (work, pause, ...given) => later(work, pause === 10_000 ? 600_000 : pause, ...given);
 }"""
-# Onto a canvas of its own, where its number is read.
+# Drawn on a separate canvas, from which its number is read.
 DRAW_SNAPSHOT = """() => {
     const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 180 });
     canvas.setAttribute("aria-label", "Picture of snapshot");
     canvas.getContext("2d").drawImage(document.querySelector("#shot img"), 0, 0);
 }"""
-# A row of the photograph has colours, after the action none.
+# A row of the photograph has colours, and none after the action.
 WITHOUT_COLOUR = """() => {
     const canvas = document.querySelector("#live-view canvas");
     const row = canvas.getContext("2d").getImageData(0, canvas.height >> 1, canvas.width, 1).data;
@@ -203,14 +204,14 @@ WITHOUT_COLOUR = """() => {
 }"""
 
 
-async def test_what_an_action_finds_is_told(start_here: Start, tmp_path: Path) -> None:
+async def test_findings_of_an_action_are_shown(start_here: Start, tmp_path: Path) -> None:
     folder = tmp_path / "stills"
     folder.mkdir()
     (folder / "one.jpg").write_bytes(encoded(tall(400), ".jpg", 95))
     async with watching(
         start_here(sources=json.dumps({"hall": {"url": str(folder), "picture_seconds": 3600}})), "hall"
     ) as page:
-        await expect(page.locator("#size")).to_contain_text(" by ")  # its one picture was painted
+        await expect(page.locator("#size")).to_contain_text(" by ")  # its only picture was drawn
         await page.select_option("#frame-action", "faces")
         await expect(page.locator("#found-now")).to_contain_text("faces: ")
 
@@ -271,7 +272,7 @@ async def test_it_fits_the_screen_light_and_dark(start_here: Start, tmp_path: Pa
         await more_shown(page, "gate", 2)
         await _photographs(page, "live")
         await page.click("[aria-label='Enlarge yard']")
-        before = await drag(page, 0.0)  # it may be over by now, and what has ended has no other frames
+        before = await drag(page, 0.0)  # the recording may have ended, and then it has no more frames
         await more_shown(page, "yard", 1, before)
         await page.select_option("#frame-action", "faces")
         await page.select_option("#frame-options select", "box")
@@ -286,7 +287,7 @@ async def test_it_fits_the_screen_light_and_dark(start_here: Start, tmp_path: Pa
 
 
 async def _photographs(page: Page, name: str) -> None:
-    """At the width of a telephone and of a desk, in both schemes; nothing must be wider than the screen."""
+    """At the width of a phone and of a desktop, in both colour schemes. Nothing may be wider than the screen."""
     for scheme in ("light", "dark"):
         await page.emulate_media(color_scheme=scheme)
         for width in (360, 1440):

@@ -1,4 +1,4 @@
-"""The Live view when sources and servers go away, pages are slow, or nobody looks."""
+"""The Live view when sources and servers fail, pages are slow, or the page is hidden."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.chaos
 
 
 FPS = 25
-# What is held of the page's bitmaps and addresses of blobs, of those that are made from now on.
+# Counts the bitmaps and blob URLs that the page creates from now on and has not released.
 COUNT = """() => {
     window.held = { bitmaps: 0, urls: 0, made: 0 };
     const make = window.createImageBitmap;
@@ -37,7 +37,7 @@ COUNT = """() => {
     URL.createObjectURL = (blob) => ((window.held.urls += 1), give(blob));
     URL.revokeObjectURL = (url) => ((window.held.urls -= 1), revoke(url));
 }"""
-# Nothing is painted until `release`.
+# Blocks drawing until `release`.
 BLOCK = """() => {
     const paint = window.requestAnimationFrame;
     const waiting = [];
@@ -62,7 +62,7 @@ IN_SIGHT = """() => [...document.querySelectorAll("#tiles .picture")].filter((pi
 
 
 async def hide(page: Page, is_hidden: bool) -> None:
-    """What the browser does to a page whose tab is left."""
+    """What the browser does to the page of a hidden tab."""
     script = """(hidden) => {
         Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
         document.dispatchEvent(new Event("visibilitychange"));
@@ -70,7 +70,7 @@ async def hide(page: Page, is_hidden: bool) -> None:
     await page.evaluate(script, is_hidden)
 
 
-async def test_a_camera_that_goes_away_is_told_and_comes_back(start_here: Start, camera: Camera) -> None:
+async def test_a_lost_camera_is_reported_and_recovers(start_here: Start, camera: Camera) -> None:
     async with watching(start_here(sources=sources(gate=camera.url)), "gate") as page:
         await more_shown(page, "gate", 2)
         camera.lose()
@@ -94,13 +94,13 @@ async def test_the_delay_needs_no_clocks_that_agree(start_here: Start, camera: C
         shift = "(seconds) => { const now = Date.now; Date.now = () => now.call(Date) + 1000 * seconds; }"
         await page.evaluate(shift, 3600)
         await page.evaluate("location.hash = '#live/gate'")
-        told = "() => /^[0-9.]+ m?s$/.exec(document.querySelector('#delay').textContent)?.[0]"
-        value, unit = (await (await page.wait_for_function(told, timeout=120_000)).json_value()).split()
+        delay = "() => /^[0-9.]+ m?s$/.exec(document.querySelector('#delay').textContent)?.[0]"
+        value, unit = (await (await page.wait_for_function(delay, timeout=120_000)).json_value()).split()
         assert float(value) / (1000 if unit == "ms" else 1) < 1800
 
 
 async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, long_clip: Path, clip: Path) -> None:
-    """One plays, one is paused, one has ended; on the next server all of it is as it was."""
+    """One recording plays, one is paused, one has ended. After the change of the server all three are as before."""
     places = sources(yard=long_clip, dock=long_clip, quay=clip)
     server = start(sources=places)
     async with watching(server, "quay") as page:
@@ -148,12 +148,12 @@ async def test_a_page_that_paints_slowly_is_never_behind(start_here: Start, long
         before, painted = came, await shown(page, "yard")
         dropped = server.metric("sluice_video_dropped_total", source="yard")
         await until(lambda: server.metric("sluice_video_dropped_total", source="yard") >= dropped + 40)
-        assert came - before <= 3 + 1, "frames wait in the page"  # one may have been on its way already
+        assert came - before <= 3 + 1, "frames wait in the page"  # one frame may have been in flight
         await page.evaluate("() => window.release()")
         await page.wait_for_function("(count) => window.shown.yard.length >= count", arg=len(painted) + 5)
         after = (await shown(page, "yard"))[len(painted) :]
         assert after == sorted(set(after))
-        # Those of which the painting had begun, the one that waited, and then the newest there is.
+        # The frames whose drawing had started, the waiting one, and then the newest one.
         assert after[3] >= painted[-1] + 40
         await page.wait_for_function("() => Number(document.querySelector('#dropped').textContent) >= 40")
 
@@ -179,7 +179,9 @@ async def test_only_what_is_on_the_screen_is_watched(start_here: Start, long_cli
         return server.metric("sluice_video_watches") == count
 
     async def all_in_sight(page: Page) -> int:
-        """How many, once they are what is watched: a line of text that grows may move them meanwhile."""
+        """Returns the number of visible sources when these are watched. A text that gets longer may move them in the
+        meantime.
+        """
         async with asyncio.timeout(GUARD):
             while not watched(count := int(await page.evaluate(IN_SIGHT))):
                 pass
@@ -190,12 +192,12 @@ async def test_only_what_is_on_the_screen_is_watched(start_here: Start, long_cli
         assert await all_in_sight(page) < 5
         await page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
         await more_shown(page, "j", 2)
-        await all_in_sight(page)  # those above were paused at once, and are given back in a while
+        await all_in_sight(page)  # the sources above were paused immediately, and are released a little later
         assert await shown(page, "e") == []
         await page.evaluate(COUNT_PAUSES)
         await hide(page, True)
         assert await page.evaluate("() => window.pauses") > 0, "paused at once"
-        await until(lambda: watched(0))  # and given back in a while, which may be over already
+        await until(lambda: watched(0))  # and released a little later, which may have happened already
         still = await shown(page, "j")
         async with await Viewer.enter(server) as viewer:
             await viewer.watch("a")
@@ -234,7 +236,7 @@ async def test_what_failed_for_a_while_is_tried_again(start_here: Start, camera:
             await more_shown(alice, "gate", 2)
 
 
-async def test_what_cannot_be_watched_is_told(start_here: Start, clip: Path, tmp_path: Path) -> None:
+async def test_a_source_that_cannot_be_watched_is_reported(start_here: Start, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.mp4").write_text("this is text")
     async with watching(start_here(sources=sources(notes=tmp_path / "notes.mp4", yard=clip)), "notes") as page:
         await state(page, "failed")
@@ -244,7 +246,7 @@ async def test_what_cannot_be_watched_is_told(start_here: Start, clip: Path, tmp
         await more_shown(page, "yard", 2, before=0)
 
 
-async def test_without_sources_and_without_the_scope_it_is_told(start_here: Start) -> None:
+async def test_missing_sources_and_a_missing_scope_are_reported(start_here: Start) -> None:
     server = start_here()
     async with watching(server) as page:
         await expect(page.locator("#no-sources")).to_contain_text("nothing to watch")

@@ -1,4 +1,4 @@
-"""A server that is killed under a page: the page comes back by itself, and every slice ends once."""
+"""A server is killed under a page. The page reconnects by itself, and every slice ends once."""
 
 import signal
 
@@ -12,7 +12,9 @@ pytestmark = pytest.mark.chaos
 
 
 async def test_a_page_outlives_a_server_that_is_killed(start: Start) -> None:
-    """The session is gone, and the page is told so. Fails without #resend in sluice.js: slices under way are lost."""
+    """The session is lost, and the page is informed. Without #resend in sluice.js this fails: slices in progress are
+    lost.
+    """
     server = start()
     async with console(server) as page:
         await slow(page)

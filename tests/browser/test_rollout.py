@@ -1,4 +1,4 @@
-"""A rollout over twenty real hosts in Chromium: begun, the page closed, opened again, and nothing of it is missing."""
+"""A rollout on twenty real hosts in Chromium: started, the page closed and opened again, and no event is missing."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ async def test_a_rollout_over_twenty_hosts_outlives_its_page(start: Start, tmp_p
     fleet = Fleet(folder)
     gate = folder / "gate"
     work = f'echo "hello $host"; until test -e {gate}; do sleep 0.1; done; echo "done $host"'
-    with sshd(fleet, *HOSTS[:10]), sshd(fleet, *HOSTS[10:]):  # one listens on sixteen ports at most
+    with sshd(fleet, *HOSTS[:10]), sshd(fleet, *HOSTS[10:]):  # one sshd listens on at most sixteen ports
         step = f"{{name: work, command: '{work}', timeout: 100}}"
         server = serve_rollouts(start, fleet, plan(step, stage="forks: 20"))
         async with jobs(server) as page:

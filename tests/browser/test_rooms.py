@@ -1,4 +1,4 @@
-"""The Rooms view in Chromium: people talk, leave, and come back to what they missed."""
+"""The Rooms view in Chromium: users talk, leave, and return to what they missed."""
 
 import asyncio
 import re
@@ -12,8 +12,8 @@ from tests.support.chats import Chatter
 from tests.support.pictures import encoded, tall
 from tests.support.running import Server, Start
 
-# Scrolls to the top of the log, and says which message is there, and where. What comes in before the page has heard
-# that it was scrolled takes it back to the end.
+# Scrolls to the top of the log, and returns the first message and its position. Messages that arrive before the page
+# has noticed the scroll would move it back to the end.
 AT_TOP = """async () => {
     const log = document.querySelector("#log");
     while (log.scrollTop > 0) {
@@ -36,7 +36,7 @@ PLACE = """(text) => [...document.querySelectorAll("#messages > li .text")]
 
 @pytest.fixture
 def server(start_here: Start) -> Server:
-    """One to each test: rooms outlive their members."""
+    """A server for each test, because rooms outlive their members."""
     return start_here()
 
 
@@ -127,7 +127,7 @@ async def test_history_comes_in_at_the_top_and_the_view_stays(start_here: Start)
             await expect(alice.locator("#before")).to_have_text("This is the first message.")
             numbers = [re.findall(r"\d+", text)[0] for text in await texts(alice).all_inner_texts()]
             assert numbers == [str(number) for number in range(1, 201)]
-            # Somebody who reads further up is told of what is new, and not moved.
+            # A reader of earlier messages is informed of new ones, and the page does not move.
             seen, place = await alice.evaluate(AT_TOP)
             await carol.say("news", room="harbour")
             await expect(alice.locator("#newest")).to_be_visible()
@@ -157,7 +157,7 @@ async def test_unread_counts_follow_what_is_seen(server: Server) -> None:
         await expect(bob.locator("#nowhere")).to_be_visible()
 
 
-async def test_a_room_is_joined_by_name_and_a_bad_name_is_told(server: Server) -> None:
+async def test_a_room_is_joined_by_name_and_a_bad_name_is_reported(server: Server) -> None:
     async with room(server, "bob", "#rooms") as bob:
         await bob.fill("#go-name", "two words")
         await bob.press("#go-name", "Enter")
@@ -174,7 +174,7 @@ async def test_a_room_is_joined_by_name_and_a_bad_name_is_told(server: Server) -
 async def test_an_announcement_is_shown_to_all(server: Server) -> None:
     async with room(server, "bob", "#picture") as bob, await Chatter.enter(server, "root", "chat admin") as root:
         await root.say("hello", to="bob")
-        await expect(bob.locator("#all-unread")).to_have_text("1")  # so the page listens, whatever view it shows
+        await expect(bob.locator("#all-unread")).to_have_text("1")  # then the page is connected, whatever view it shows
         await root.send("broadcast", text="The server restarts at noon.")
         await expect(bob.locator(".notice")).to_contain_text("root: The server restarts at noon.")
         await bob.click(".notice button")

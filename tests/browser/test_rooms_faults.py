@@ -1,4 +1,4 @@
-"""The Rooms view when things go wrong: connections and servers that are lost, what is refused, what means harm."""
+"""The Rooms view with faults: lost connections and servers, refusals, and malicious content."""
 
 import signal
 
@@ -15,7 +15,7 @@ EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 @pytest.fixture
 def server(start_here: Start) -> Server:
-    """One to each test: rooms outlive their members."""
+    """A server for each test, because rooms outlive their members."""
     return start_here()
 
 
@@ -58,11 +58,11 @@ async def test_a_message_whose_acknowledgement_was_lost_is_stored_once(server: S
             await expect(texts(page)).to_have_text(["once", "again"])
 
 
-async def test_what_is_refused_is_told_and_can_be_tried_again(start_here: Start) -> None:
+async def test_a_refusal_is_reported_and_can_be_tried_again(start_here: Start) -> None:
     server = start_here(chat_text=10)
     async with room(server, "bob") as bob:
         await joined(bob)
-        # The page holds a person to the limit; this one goes round it.
+        # The page limits the length of a text. This script bypasses the limit.
         await bob.evaluate("document.querySelector('#text').maxLength = 100")
         await bob.evaluate("document.querySelector('#text').value = 'x'.repeat(11)")
         await bob.evaluate("document.querySelector('#text').dispatchEvent(new Event('input'))")
@@ -94,7 +94,7 @@ async def test_scripts_in_names_and_texts_are_shown_and_not_run(server: Server) 
         assert alerts == []
 
 
-async def test_a_token_without_the_scope_is_told_what_is_missing(server: Server) -> None:
+async def test_a_missing_scope_of_the_token_is_reported(server: Server) -> None:
     async with console(server) as page:
         await page.click("nav[aria-label=Views] a[href='#rooms']")
         await expect(page.locator("#entry")).to_contain_text("with the scope chat")
@@ -105,7 +105,7 @@ async def test_a_token_without_the_scope_is_told_what_is_missing(server: Server)
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("fragment", ["#room/harbour", "#direct/alice"])
-async def test_a_server_that_has_lost_its_log_is_begun_with_anew(start: Start, fragment: str) -> None:
+async def test_after_a_server_has_lost_its_events_the_page_starts_again(start: Start, fragment: str) -> None:
     server = start()
     async with room(server, "alice", fragment) as alice:
         heard: list[str | bytes] = []
@@ -115,7 +115,7 @@ async def test_a_server_that_has_lost_its_log_is_begun_with_anew(start: Start, f
         for text in ("one", "two"):
             await say(alice, text)
         await expect(alice.locator("#messages .sign")).to_have_count(2)
-        # The messages may be there before; and what was not acknowledged would be said again.
+        # The messages may arrive first. A message without an acknowledgement would be sent again.
         await until(lambda: sum(isinstance(each, str) and '"type":"ack"' in each for each in heard) == 2)
         server.stop(signal.SIGKILL)
         for path in (server.folder / "var").glob("sluice.db*"):

@@ -1,4 +1,6 @@
-"""Two servers on one Redis, in Chromium: who was away finds on the other server what was said and shown meanwhile."""
+"""Two servers on one Redis, in Chromium: a user who was offline finds on the other server all messages and pictures
+since.
+"""
 
 from pathlib import Path
 
@@ -27,15 +29,15 @@ async def test_who_comes_back_on_another_server_finds_all_of_it(redis: Redis, st
         await expect(alice.locator("#messages li.own .sign")).to_have_count(1)
         await drop(alice, encoded(tall(1600), ".jpg", 85))
         await expect(alice.locator("#attached li[data-state=done] img")).to_have_count(1)
-        await say(alice, "the north wall")
+        await say(alice, "the north pier")
         await expect(alice.locator("#messages li.own .sign")).to_have_count(2)
         async with room(other, "bob", "#rooms") as bob:
             badge = bob.locator("#rooms .badge:visible")
             await expect(badge).to_have_text(["2"])
             await bob.click("text=harbour")
-            await expect(texts(bob)).to_have_text(["back soon", "look at this", "the north wall"])
+            await expect(texts(bob)).to_have_text(["back soon", "look at this", "the north pier"])
             await expect(bob.locator("#messages img")).to_have_count(1)
             await bob.wait_for_function("() => document.querySelector('#messages img').naturalWidth > 0")
             await bob.screenshot(path=SCREENSHOTS / "rooms-other-server.png")
             await say(bob, "I see it")
-            await expect(texts(alice)).to_have_text(["back soon", "look at this", "the north wall", "I see it"])
+            await expect(texts(alice)).to_have_text(["back soon", "look at this", "the north pier", "I see it"])

@@ -1,4 +1,4 @@
-"""``server.py job``: jobs started, watched and cancelled from a terminal."""
+"""``server.py job``: starts, watches and cancels jobs from a terminal."""
 
 import os
 import pty
@@ -70,14 +70,14 @@ def test_how_it_ends_is_the_exit_status(jobs: Server) -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://here", "http://", "http://here:99999", "here", ""])
-def test_what_is_no_url_of_a_server_is_told_as_such(jobs: Server, url: str) -> None:
+def test_an_invalid_url_is_reported(jobs: Server, url: str) -> None:
     done = job(jobs, "--url", url, "list")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"sluice: --url {url!r}: must have the form http://HOST:PORT or https://HOST\n"
 
 
 @pytest.mark.chaos
-def test_a_server_that_is_away_is_told_at_once_and_waited_for(start: Start) -> None:
+def test_an_unavailable_server_is_reported_immediately_and_retried(start: Start) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     token = {"SLUICE_TOKEN": "none", "PYTHONUNBUFFERED": "1"}
@@ -101,7 +101,7 @@ async def test_what_it_asks_is_answered_and_what_runs_is_cancelled(jobs: Server)
         assert f"job answer {id} approval-1" in watch.stdout.readline()
         assert job(jobs, "answer", id, "approval-1", "yes").returncode == 0
         assert "alice answered yes" in watch.stdout.readline()
-        # To its end: one who closes the pipe while there is more to be said would end the watch by that.
+        # Reads all output, because closing the pipe earlier would end the watch.
         assert "succeeded" in watch.stdout.read()
     assert watch.returncode == 0
     id = job(jobs, "start", "waiting", "--detach").stdout.strip()

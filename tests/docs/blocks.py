@@ -1,9 +1,9 @@
-"""The code blocks of README.md and docs/*.md: where each one stands, its language, and its mark.
+"""The code blocks of README.md and docs/*.md: their places, languages and marks.
 
-A mark is an HTML comment on the last line before the block, which no reader of the page sees:
+A mark is an HTML comment on the last line before the block, which readers of the page do not see:
 
-- ``<!-- form -->``: only shows a form; not run.
-- ``<!-- output -->``: what the shell block before it prints; ``...`` stands for any text.
+- ``<!-- form -->``: shows only a form and is not run.
+- ``<!-- output -->``: the output of the shell block before it. ``...`` stands for any text.
 - ``<!-- own origin -->``: for a page that the server itself has served. All others run on a page of another origin.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.support.running import ROOT
 
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# What an indented block is in.
+# The language of an indented block.
 INDENTED = "sh"
 _FENCE, _INDENT = "```", "    "
 _MARK = re.compile(r"<!-- (.+) -->")
@@ -25,11 +25,11 @@ _MARK = re.compile(r"<!-- (.+) -->")
 class Block:
     file: str
     line: int
-    """Of its first line of code, counted from 1."""
+    """Line number of the first line of code, counted from 1."""
     section: str
-    """The last heading of level 2 before it, without the hashes."""
+    """Text of the last heading of level 2 before the block."""
     language: str
-    """The info string of a fence; `INDENTED` for a block without fences."""
+    """The info string of a fence, or `INDENTED` for a block without fences."""
     mark: str
     text: str
 
@@ -38,7 +38,7 @@ class Block:
 
 
 def blocks_in(text: str, file: str) -> Iterator[Block]:
-    """Every fenced and every indented block, in order. Raises ValueError for a fence that is not closed."""
+    """Yields every fenced and every indented block, in order. Raises ValueError for a fence that is not closed."""
     lines = text.splitlines()
     section = mark = ""
     number = 0
@@ -77,5 +77,5 @@ BLOCKS = [block for path in FILES for block in blocks_of(path)]
 
 
 def under(file: str, section: str = "") -> list[Block]:
-    """The blocks of a file, or of the section of it whose heading begins like that."""
+    """Returns the blocks of a file, or of its section whose heading starts with this text."""
     return [block for block in BLOCKS if block.file == file and block.section.startswith(section)]

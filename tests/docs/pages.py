@@ -1,4 +1,4 @@
-"""Pages of another origin than the server's, as those of its users are, for the JavaScript of the documentation."""
+"""Pages of another origin than the server's, like the pages of its users, for the JavaScript of the documentation."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from tests.support.running import GUARD
 
 
 class Pages(AbstractContextManager["Pages"]):
-    """A web server on a loopback port of its own. ``pages``: by path, what is answered."""
+    """A web server on a loopback port of its own. ``pages``: path -> answer."""
 
     def __init__(self) -> None:
         self.pages: dict[str, str] = {}
@@ -45,7 +45,7 @@ class Pages(AbstractContextManager["Pages"]):
 
 
 class Watched:
-    """A page in a browser, and what went wrong on it: errors of scripts, and all that the console shows as an error."""
+    """A page in a browser, with its errors: exceptions of scripts, and errors in the browser's console."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -60,9 +60,9 @@ class Watched:
         return watched
 
     async def shows(self, condition: str) -> None:
-        """Waits until a JavaScript expression is true, and closes the page. Fails for whatever went wrong on it."""
+        """Waits until a JavaScript expression is true, and closes the page. Fails for any error on it."""
         end = time.monotonic() + GUARD
-        # Not wait_for_function: it compiles the expression on the page, which the console's policy forbids.
+        # Not wait_for_function, because it compiles the expression on the page, which the console's policy forbids.
         while not await self.page.evaluate(condition):
             assert self.faults == []
             assert time.monotonic() < end, f"{condition} does not come true"
@@ -72,5 +72,5 @@ class Watched:
 
 
 def _is_fault(said: ConsoleMessage) -> bool:
-    # Browsers ask every site for an icon, and a page of an example has none.
+    # Browsers request an icon of every site, and the page of an example has none.
     return said.type == "error" and not said.location["url"].endswith("/favicon.ico")

@@ -1,8 +1,8 @@
-"""A shell for the blocks of the documentation: bash in a copy of the source tree, with ports that are the test's own.
+"""A shell for the code blocks of the documentation: bash in a copy of the source tree, with free ports.
 
-A service (a server, Redis, a part of a cluster) runs in the background, and a command after it waits until it is ready,
-as with a person who starts each in a terminal of its own. ``curl`` fails when the answer is an error. ``make`` only
-checks that there are such targets, since what they do takes minutes or needs root; ``sudo`` does nothing.
+A service (a server, Redis, a part of a cluster) runs in the background, and later commands wait until it is ready, as
+if a person had started each in a terminal of its own. ``curl`` fails when the answer is an error. ``make`` only checks
+that its targets exist, because they take minutes or need root. ``sudo`` does nothing.
 """
 
 import os
@@ -20,10 +20,10 @@ from tests.support.ports import free_port
 from tests.support.running import GUARD, ROOT, hearing_ctrl_c
 
 _COPIED = ["cli", "deploy", "docs", "handlers", "Makefile", "static", "works"]
-# Ports that the documentation names; each is replaced by one of the test's.
+# Ports in the documentation. Each is replaced by a free port.
 _PORT = re.compile(r"\b(?:800[0-2]|8786|9000|6379)\b")
 _SERVICE = re.compile(r"\bserver\.py(?! (?:token|job)\b)|-m http\.server|^redis-server")
-# What the log of a service says once it can be used; the first that fits. The last one is a server's.
+# Text in the log of a service when it is ready. The first matching entry is used; the last one is for a server.
 _READY = {
     "server.py scheduler": '"event": "scheduler.started"',
     "server.py worker": '"event": "worker.connected"',
@@ -51,9 +51,9 @@ await() {{
 
 
 class Terminal:
-    """``ports``: by the port that the documentation names, the one to use instead of a free one.
+    """``ports``: a port in the documentation -> the port to use instead of a free one.
 
-    ``variables`` are in the environment of every command. What a block exports is there for the next one.
+    ``variables`` are in the environment of every command. A variable that a block exports is set for the next blocks.
     """
 
     def __init__(self, folder: Path, ports: dict[int, int] | None = None, **variables: str) -> None:
@@ -66,7 +66,7 @@ class Terminal:
         self._environment = clean | {"PYTHONUNBUFFERED": "1", "SLUICE_PORT": str(self.port(8000))} | variables
         self._started: list[Command] = []
         self._services = 0
-        # The leader of the group in which all services are: while it lives, the group's number is no other's.
+        # The leader of the process group of all services. While it lives, the id of the group is not used again.
         self._group = subprocess.Popen(["sleep", "3600"], process_group=0)
 
     def __enter__(self) -> "Terminal":
@@ -83,24 +83,26 @@ class Terminal:
             assert "Traceback" not in log.read_text(), log.read_text()
 
     def port(self, written: int) -> int:
-        """The port that stands for one that the documentation names."""
+        """Returns the port that replaces a port of the documentation."""
         if written not in self._ports:
             self._ports[written] = free_port()
         return self._ports[written]
 
     def run(self, text: str, status: int = 0) -> str:
-        """Runs all commands of a block, and gives what they print; services go on. Fails for another exit status."""
+        """Runs all commands of a block and returns their output. Services stay running. Fails for another
+        exit status.
+        """
         command = self._popen(self._script(text), self._group.pid)
         assert command.wait() == status, f"{text}\n{command.output}"
         return command.output
 
     def start(self, text: str) -> "Command":
-        """Runs a block while the test goes on."""
+        """Runs a block in the background."""
         self._started.append(self._popen(self._script(text), 0))
         return self._started[-1]
 
     def log(self) -> str:
-        """What the service that was started last has logged."""
+        """Returns the log of the service that was started last."""
         return (self._state / f"service-{self._services}").read_text()
 
     def _popen(self, script: str, group: int) -> "Command":
@@ -133,7 +135,7 @@ class Terminal:
         return "\n".join([*lines, *awaited, f"export -p > {self._state}/variables"])
 
     def _local(self, text: str) -> str:
-        """With ports of the test's, and no address but loopback ones; 127.0.0.2 needs a key, as 0.0.0.0 does."""
+        """Replaces ports, and all addresses by loopback addresses. 127.0.0.2 needs a key, like 0.0.0.0."""
         text = _PORT.sub(lambda found: str(self.port(int(found[0]))), text).replace("0.0.0.0", "127.0.0.2")
         return text.replace("server.py job ", f"server.py job --url http://127.0.0.1:{self.port(8000)} ")
 
@@ -147,7 +149,7 @@ class Command:
         return self._out.read_text()
 
     def until(self, text: str) -> None:
-        """Waits until it has printed this text."""
+        """Waits until this text is in the output."""
         end = time.monotonic() + GUARD
         while text not in self.output:
             is_waiting = self._process.poll() is None and time.monotonic() < end
@@ -155,12 +157,12 @@ class Command:
             time.sleep(0.02)
 
     def interrupt(self) -> int:
-        """Presses Ctrl-C; the exit status."""
+        """Presses Ctrl-C and returns the exit status."""
         os.killpg(self._process.pid, signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:
-        """The exit status."""
+        """Waits for the end and returns the exit status."""
         try:
             return self._process.wait(2 * GUARD)
         except subprocess.TimeoutExpired:
@@ -173,20 +175,21 @@ class Command:
 
 
 def commands(text: str) -> Iterator[str]:
-    """One for each line; a backslash at its end joins it with the next one."""
+    """Splits a block into commands, one per line. A backslash at the end of a line joins it with the next one."""
     for line in text.replace("\\\n", " ").splitlines():
         if line.strip() and not line.startswith("#"):
             yield line.strip()
 
 
 def _copy_tree(folder: Path) -> None:
-    """What is needed to run Sluice, with an environment in .venv that is the one of the tests."""
+    """Copies what Sluice needs to run, with the tests' environment as .venv."""
     folder.mkdir()
     for source in [*ROOT.glob("*.py"), *(ROOT / name for name in _COPIED)]:
         copy: Callable[[Path, Path], object] = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, folder / source.name)
     binaries = folder / ".venv" / "bin"
     binaries.mkdir(parents=True)
-    # A link to the interpreter would not find the packages: they are looked for beside the name that was called.
+    # With a link to the interpreter, the packages would not be found: they are searched next to the name that was
+    # called.
     (binaries / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (binaries / "python").chmod(0o755)

@@ -30,10 +30,10 @@ TUTORIAL = under("docs/tutorial.md")
 ONE_MACHINE = under("docs/scaling.md", "What to add")
 OWN_ACTION = under("docs/how-to.md", "Add an action")
 OWN_JOB = under("docs/jobs.md", "A kind of your own")
-# Blocks that need each other: each group has a test of its own, that of rollouts in test_rollout_tutorial.py.
+# Blocks that depend on each other. Each group has a test of its own; that of rollouts is in test_rollout_tutorial.py.
 TOGETHER = [*under("docs/jobs.md", "Tutorial"), *TUTORIAL, *ONE_MACHINE, *OWN_ACTION, *OWN_JOB]
 PICTURE = encoded(tall(2000, 400))
-# What an example leaves to its reader.
+# Parts that an example leaves to its reader.
 AROUND = """<!doctype html><title>An example</title><link rel="icon" href="data:,">
 <div id="page"></div> <canvas id="canvas" width="320" height="180"></canvas>
 <script>
@@ -49,7 +49,7 @@ AROUND = """<!doctype html><title>An example</title><link rel="icon" href="data:
   console.log = (...said) => {{ logged.push(said.join(" ")); log(...said); }};
 </script>
 """
-# By file: what is true once the example has done its work.
+# File -> an expression that is true when the example has done its work.
 SHOWN = {
     "README.md": "shown.reduce((sum, { height }) => sum + height, 0) === 2000",
     "docs/messaging.md": """logged.includes("room/harbour 1 alice Look at the third scan.")
@@ -60,12 +60,12 @@ SHOWN = {
 
 
 def alone(*languages: str) -> list[Block]:
-    """The blocks in these languages that are run by themselves."""
+    """Returns the blocks in these languages that run by themselves."""
     return [block for block in BLOCKS if block.language in languages and block.mark == "" and block not in TOGETHER]
 
 
 def test_every_block_is_found() -> None:
-    """Counted anew by a plain look at the lines."""
+    """Counts the blocks in a second, simpler way."""
     for path in FILES:
         text, found = path.read_text(), under(str(path.relative_to(ROOT)))
         fences = len(re.findall("^ *```", text, re.MULTILINE))
@@ -118,13 +118,15 @@ def pages() -> Iterator[Pages]:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty seconds, five numbered frames each."""
+    """A film of twenty seconds with five numbered frames each."""
     return make_clip(tmp_path_factory.mktemp("film") / "walk.mp4", 100, fps=5)
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, pages: Pages, film: Path) -> Iterator[Server]:
-    """The server for examples that start none: with the sources and folders that they name, open to another origin."""
+    """A server for examples that start none: with the sources and folders that they name, and open to
+    another origin.
+    """
     folder = tmp_path_factory.mktemp("service")
     (folder / "scans").mkdir()
     (folder / "scans" / "one.jpg").write_bytes(PICTURE)
@@ -147,7 +149,7 @@ async def context(chromium: None) -> AsyncIterator[BrowserContext]:
 
 @pytest.fixture
 def terminal(tmp_path: Path, film: Path) -> Iterator[Terminal]:
-    """Blocks that need a server with settings of their own start it."""
+    """Blocks that need a server with special settings start it."""
     with Terminal(tmp_path) as opened:
         shutil.copy(film, opened.folder / "clip.mp4")
         yield opened
@@ -162,7 +164,7 @@ def test_a_shell_block_runs(block: Block, tmp_path: Path, film: Path, request: p
         variables = {"T": server.token(scope="images chat jobs"), "ADMIN": server.token("root", "admin")}
     if "redis://" in block.text:
         ports[6379] = request.getfixturevalue("redis").port
-    if "s3://" in block.text:  # none of the Internet's: at the start no store is asked for anything
+    if "s3://" in block.text:  # no request to a real object store: the server sends none at its start
         variables["SLUICE_STORE_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
     with Terminal(tmp_path, ports, **variables) as terminal:
         shutil.copy(film, terminal.folder / "clip.mp4")
@@ -175,7 +177,7 @@ def test_a_shell_block_runs(block: Block, tmp_path: Path, film: Path, request: p
 
 
 def ended(server: Server, id: str) -> str:
-    """The state in which the job ends."""
+    """Returns the final state of the job."""
     end = time.monotonic() + GUARD
     while True:
         answer = httpx.get(f"{server.url}/jobs/{id}", headers=bearer(server.token(scope="jobs"))).json()
@@ -266,7 +268,7 @@ async def test_the_tutorial_leads_to_a_page_that_shows_the_picture(terminal: Ter
     terminal.run(look.text)
     page = await Watched.open(context, f"http://127.0.0.1:{terminal.port(9000)}")
     await page.page.set_input_files("input", {"name": "tall.jpg", "mimeType": "image/jpeg", "buffer": PICTURE})
-    # At zoom 0.5 the slices together are half as tall as the picture.
+    # At zoom 0.5 the results together have half the height of the picture.
     await page.shows("[...document.images].reduce((sum, image) => sum + image.naturalHeight, 0) === 1000")
 
 

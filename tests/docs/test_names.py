@@ -1,4 +1,4 @@
-"""Files, names and settings that README.md, docs/ and CHANGELOG.md mention are there."""
+"""All files, names and settings that README.md, docs/ and CHANGELOG.md mention exist."""
 
 import re
 from pathlib import Path
@@ -9,10 +9,10 @@ from config import SETTINGS
 from tests.docs.blocks import FILES
 from tests.support.running import ROOT
 
-# Made by a command; any module of the client.
+# Files that a command creates; any module of the client.
 NO_FILES = {"benchmarks/results.md", "static/client/NAME.js"}
 FOLDERS = "works|handlers|static|tests|cli|benchmarks|deploy|docs"
-# Not after a slash: `/static/sluice.js` is an address.
+# Not after a slash, because `/static/sluice.js` is a URL.
 PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./@-]*[\w/]")
 OLDER = ["message_queue", "work_loop", "Task", "work", "BrowserWebSocket", "verify_auth_token", "MEDIA_ROOT"]
 
@@ -26,7 +26,7 @@ def test_every_file_named_is_there(path: Path) -> None:
 
 
 def rows() -> dict[str, list[str]]:
-    """What README names for each name of the older server."""
+    """Returns the names in README for each name of the older server."""
     text = (ROOT / "README.md").read_text()
     section = text.partition("## Names of the older server")[2].partition("\n## ")[0]
     cells = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]

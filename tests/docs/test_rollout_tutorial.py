@@ -13,7 +13,7 @@ pytestmark = pytest.mark.chaos
 
 
 def ports_in_a_row(count: int) -> int:
-    """The first of so many free ports."""
+    """Returns the first of this many consecutive free ports."""
     while True:
         ports = [free_port() for _ in range(count)]
         if ports == list(range(ports[0], ports[0] + count)):
@@ -21,7 +21,7 @@ def ports_in_a_row(count: int) -> int:
 
 
 class Rollouts:
-    """The terminals of somebody who follows the tutorial: one that watches, one that answers."""
+    """The terminals of a user who follows the tutorial: one watches, one answers."""
 
     def __init__(self, terminal: Terminal, first_port: int) -> None:
         self._terminal, self._first = terminal, first_port
@@ -35,7 +35,7 @@ class Rollouts:
         return self._terminal.run(self.local(block.text))
 
     def watch(self, block: Block) -> Command:
-        """Runs a block whose last command shows a job while it goes on; what comes after ID is about that job."""
+        """Runs a block whose last command watches a job. Later placeholders ID are replaced by the id of this job."""
         *before, last = commands(self.local(block.text))
         self._terminal.run("\n".join(before))
         shown = self._terminal.start(last)
@@ -45,7 +45,7 @@ class Rollouts:
         return shown
 
     def answer(self, block: Block, shown: Command) -> None:
-        """Each answer once it is asked for."""
+        """Gives each answer when it is requested."""
         for command in commands(self.local(block.text)):
             (approval,) = re.findall(r"approval-\d", command)
             shown.until(f"{self.id} {approval} ")
@@ -62,7 +62,7 @@ def follow(terminal: Terminal) -> None:
         "docs/jobs.md", "Tutorial"
     )
     script = terminal.folder / "docs/examples/hosts.sh"
-    # So that bash does not read ~/.bashrc for each command of a rollout: that may take a second.
+    # Prevents bash from reading ~/.bashrc for each command of a rollout, which may take a second.
     script.write_text(script.read_text().replace("StrictModes no", "StrictModes no\nSetEnv SHLVL=3"))
     rollouts = Rollouts(terminal, ports_in_a_row(20))
     for block in (install, hosts, server):

@@ -16,7 +16,7 @@ from works.errors import WorkError
 
 @pytest.fixture
 def server(start_here: Start) -> Server:
-    """One to each test: rooms outlive their members."""
+    """A server for each test, because rooms outlive their members."""
     return start_here()
 
 
@@ -53,7 +53,7 @@ async def test_a_message_says_who_when_and_where(server: Server) -> None:
         assert said["at"] > 1_700_000_000_000
 
 
-async def test_what_is_said_to_somebody_away_waits_for_them_in_order_and_counts_as_unread(server: Server) -> None:
+async def test_messages_to_a_user_who_is_offline_wait_in_order_and_count_as_unread(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "carol") as carol:
         for number in range(1, 4):
             await alice.say(f"m{number}", to="bob")
@@ -71,17 +71,17 @@ async def test_what_is_said_to_somebody_away_waits_for_them_in_order_and_counts_
 async def test_what_is_read_on_one_device_is_read_on_all(server: Server) -> None:
     async with (
         await Chatter.enter(server, "bob") as phone,
-        await Chatter.enter(server, "bob") as desk,
+        await Chatter.enter(server, "bob") as laptop,
         await Chatter.enter(server, "alice") as alice,
     ):
         await alice.say("hello", to="bob")
-        assert await phone.hear(1) == await desk.hear(1) == [(1, "hello")]
-        await desk.counted("direct/alice", 1)
+        assert await phone.hear(1) == await laptop.hear(1) == [(1, "hello")]
+        await laptop.counted("direct/alice", 1)
         await phone.send("read", stream="direct/alice", offset=1)
-        await desk.counted("direct/alice", 0)
-        # An answer is told to all devices too, and has read what it answers.
+        await laptop.counted("direct/alice", 0)
+        # An answer is also sent to all devices of its author, and marks the message before it as read.
         await phone.say("hi", to="alice")
-        assert await desk.hear(1) == [(2, "hi")]
+        assert await laptop.hear(1) == [(2, "hi")]
         assert await alice.hear(2) == [(1, "hello"), (2, "hi")]
 
 
@@ -107,25 +107,25 @@ async def test_a_room_that_is_not_joined_is_counted(server: Server) -> None:
 async def test_a_room_joined_or_left_on_one_device_is_counted_or_not_on_all(server: Server) -> None:
     async with (
         await Chatter.enter(server, "kim") as phone,
-        await Chatter.enter(server, "kim") as desk,
+        await Chatter.enter(server, "kim") as laptop,
         await Chatter.enter(server, "alice") as alice,
     ):
         await alice.join("quay")
         await phone.join("quay")
-        await desk.counted("room/quay", 0)
+        await laptop.counted("room/quay", 0)
         await alice.say("one", room="quay")
-        await desk.counted("room/quay", 1)
+        await laptop.counted("room/quay", 1)
         await phone.send("leave", room="quay")
-        await desk.counted("room/quay", None)
+        await laptop.counted("room/quay", None)
         await alice.say("two", room="quay")
-        await desk.join("quay")
+        await laptop.join("quay")
         assert await alice.say("three", room="quay") == 3
-        assert await desk.hear(1) == [(3, "three")]
+        assert await laptop.hear(1) == [(3, "three")]
 
 
 async def test_reading_what_was_never_said_changes_nothing(server: Server) -> None:
     async with await Chatter.enter(server, "lee") as lee:
-        await lee.send("read", stream="direct/nobody", offset=3)
+        await lee.send("read", stream="direct/unknown", offset=3)
         await lee.join("lobby")
     async with await Chatter.enter(server, "lee") as lee:
         assert lee.unread == {"room/lobby": 0}
@@ -140,7 +140,7 @@ async def test_the_same_client_id_twice_is_one_message(server: Server) -> None:
         assert await bob.say("of another", "x", room="harbour") == 2
 
 
-async def test_a_message_carries_what_its_sender_has_uploaded_and_nobody_elses(server: Server) -> None:
+async def test_a_message_can_have_only_uploads_of_its_sender(server: Server) -> None:
     headers = {"Authorization": f"Bearer {server.token('alice', 'chat')}"}
     async with httpx.AsyncClient(headers=headers) as http:
         picture = (await http.post(f"{server.url}/upload", content=small())).json()
@@ -171,7 +171,7 @@ async def test_history_pages_backward(server: Server) -> None:
         assert pages[0]["messages"][0]["type"] == "message"
 
 
-async def test_who_comes_and_goes_and_types_is_told(server: Server) -> None:
+async def test_members_who_enter_leave_and_type_are_reported(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
         async with await Chatter.enter(server, "bob") as bob:
@@ -282,13 +282,13 @@ async def test_a_thousand_joins_are_bounded(start_here: Start) -> None:
 async def test_who_talks_too_much_is_warned_and_then_closed(start_here: Start) -> None:
     server = start_here(chat_rate=5)
     async with await Chatter.enter(server, "alice") as alice:
-        alice.flood("typing", 5000, to="bob")  # however slow the machine, that is more than five a second
+        alice.flood("typing", 5000, to="bob")  # on any machine, this is more than five a second
         assert "chat_rate" in (await alice.wait_for("warning"))["message"]
         assert await alice.closed() == 4429
 
 
 async def test_a_reader_who_stops_reading_costs_the_others_nothing(start: Start) -> None:
-    # It answers no pings either, and is not to be closed for that.
+    # The client answers no pings, and must not be closed for that.
     server = start(chat_rate=5000, outbox=100_000, chat_text=20_000, ping_interval=600)
     async with (
         await Chatter.enter(server, "alice") as alice,

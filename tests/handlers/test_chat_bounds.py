@@ -1,4 +1,6 @@
-"""What is bounded in chat, and whose rooms: pages of history, questions that wait for the log, a token's rooms anew."""
+"""Limits of chat, and the rooms of a token: pages of history, requests that wait for the event store,
+renewed tokens.
+"""
 
 import asyncio
 
@@ -6,7 +8,7 @@ from tests.support.chats import Chatter
 from tests.support.redis import Redis, url_in
 from tests.support.running import Server, Start
 
-# As JSON one of these characters takes twelve bytes.
+# As JSON, each of these characters takes twelve bytes.
 LONG = "\U0001f40c" * 4000
 
 
@@ -20,12 +22,12 @@ async def test_a_page_of_long_messages_is_shorter_and_never_too_much_for_its_rea
         before: dict[str, int] = {}
         while not pages or pages[0][0] > 1:
             await alice.send("history", stream="room/harbour", limit=100, **before)
-            told = await alice.wait_for("history")
-            pages.insert(0, [message["offset"] for message in told["messages"]])
-            assert told["more"] == (pages[0][0] > 1)
+            answer = await alice.wait_for("history")
+            pages.insert(0, [message["offset"] for message in answer["messages"]])
+            assert answer["more"] == (pages[0][0] > 1)
             before = {"before": pages[0][0]}
         assert [offset for page in pages for offset in page] == list(range(1, 11))
-        assert len(pages[-1]) == 3  # of 48 KB each, in half an outbox
+        assert len(pages[-1]) == 3  # messages of 48 KB each, which together have half an outbox
 
 
 async def test_so_many_questions_wait_for_a_log_that_is_away_and_more_are_refused_at_once(
@@ -62,8 +64,8 @@ async def test_a_new_token_ends_what_its_rooms_do_not_include(server: Server) ->
         for room in both[:2]:
             await dora.join(room)
         await dora.send("token", token=server.token("dora", "chat", rooms=one))
-        told = await dora.wait_for("error")
-        assert (told["code"], told["room"], "renewed-a" in told["message"]) == ("forbidden", "renewed-a", True)
+        answer = await dora.wait_for("error")
+        assert (answer["code"], answer["room"], "renewed-a" in answer["message"]) == ("forbidden", "renewed-a", True)
         dora.counts.clear()
         assert await eve.wait_for("presence", left="dora", room="renewed-a")
         await dora.send("send", room="renewed-a", client_id="1", text="still here?")

@@ -1,4 +1,4 @@
-"""The chat of back ends: /chat/publish, /chat/broadcast, /chat/presence."""
+"""Chat for back ends: /chat/publish, /chat/broadcast, /chat/presence."""
 
 from typing import Any
 
@@ -76,7 +76,9 @@ async def test_only_an_administrator_may(server: Server, path: str) -> None:
         ({"text": "x", "room": "a", "colour": "red"}, "colour"),
     ],
 )
-async def test_what_cannot_be_published_is_told(server: Server, body: dict[str, Any], said: str) -> None:
+async def test_an_invalid_publication_is_refused_with_the_reason(
+    server: Server, body: dict[str, Any], said: str
+) -> None:
     answer = await ask(server, "/chat/publish", body)
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""The small sockets over real connections: what is said comes back, or goes round, or is counted; who is slow pays."""
+"""The example sockets over real connections: echo, broadcast and countdown, with slow clients."""
 
 import asyncio
 import time
@@ -47,8 +47,10 @@ async def test_echo_says_back_text_as_text_and_bytes_as_bytes_in_their_order(ser
         assert await heard(socket, len(said)) == said
 
 
-async def test_who_sends_and_does_not_read_is_closed_and_told_why(server: Server) -> None:
-    """A deaf client of echo's, whose messages wait. Without the bound of the inbox it is never closed for them."""
+async def test_a_client_that_sends_without_reading_is_closed_with_the_reason(server: Server) -> None:
+    """A client of /ws/echo that does not read. Without the limit of the inbox it would never be closed for its waiting
+    messages.
+    """
     before = server.metric("sluice_refusals_total", reason="inbox")
     deaf = await connect(server, "/ws/echo", sock=narrow(server), max_queue=1)
     flood = asyncio.create_task(_flood(deaf))
@@ -75,7 +77,7 @@ async def closed_after_reading(socket: ClientConnection) -> tuple[int, str]:
         return await closed(socket)
 
 
-async def test_broadcast_is_heard_by_all_who_are_there_and_by_nobody_who_has_left(server: Server) -> None:
+async def test_a_broadcast_reaches_connected_clients_only(server: Server) -> None:
     async with await connect(server, "/ws/broadcast") as alice, await connect(server, "/ws/broadcast", "bert") as bert:
         gone = await connect(server, "/ws/broadcast", "carl")
         await alice.send("hello")
@@ -88,8 +90,9 @@ async def test_broadcast_is_heard_by_all_who_are_there_and_by_nobody_who_has_lef
 
 @pytest.mark.chaos
 async def test_a_slow_reader_of_broadcast_costs_the_others_nothing(start: Start) -> None:
-    """While it does not read, and after; without the bound of the outbox it would never be closed. Nor does it answer
-    pings, and is not to be closed for that."""
+    """A client that does not read for a while. Without the limit of the outbox it would never be closed. It answers no
+    pings either, and must not be closed for that.
+    """
     server = start(ping_interval=600)
     slow = await connect(server, "/ws/broadcast", "slow", sock=narrow(server), max_queue=1, ping_interval=None)
     async with await connect(server, "/ws/broadcast") as alice, await connect(server, "/ws/broadcast", "bert") as bert:
@@ -103,8 +106,8 @@ async def test_a_slow_reader_of_broadcast_costs_the_others_nothing(start: Start)
         assert (await closed_after_reading(slow))[0] in (4508, 1006)
 
 
-async def test_what_is_too_long_for_everybody_is_told_to_nobody(server: Server) -> None:
-    """Without the bound 5 MiB of one would fill, and so close, the outboxes of all."""
+async def test_a_broadcast_that_is_too_long_is_sent_to_no_client(server: Server) -> None:
+    """Without the limit, a message of 5 MiB would fill the outboxes of all clients, which would then be closed."""
     async with await connect(server, "/ws/broadcast") as alice, await connect(server, "/ws/broadcast", "bert") as bert:
         await bert.send(bytes(5 << 20))
         assert (await closed(bert))[0] == 1009

@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics: they answer while every worker is busy, and tell what is wrong."""
+"""/healthz, /readyz and /metrics answer while every worker is busy, and report faults."""
 
 import shutil
 
@@ -9,25 +9,25 @@ from tests.support.pictures import small
 from tests.support.running import Server, Start, until
 
 
-async def told(server: Server, status: int, *faulty: str) -> None:
-    """Waits until /readyz says of these parts, and of no others, that they are at fault.
+async def reports(server: Server, status: int, *faulty: str) -> None:
+    """Waits until /readyz reports exactly these parts as faulty.
 
-    It says so too of one that a busy machine has held up for some seconds.
+    On a busy machine it may report another part for some seconds.
     """
 
-    def is_told() -> bool:
+    def is_reported() -> bool:
         answer = httpx.get(f"{server.url}/readyz")
         said = answer.json()
         faults = [fault.partition(":")[0] for fault in said["faults"]]
         wanted = (status, "not ready" if faulty else "ready", list(faulty))
         return (answer.status_code, said["status"], faults) == wanted
 
-    await until(is_told)
+    await until(is_reported)
 
 
 async def test_a_healthy_server_says_so(server: Server) -> None:
     assert httpx.get(f"{server.url}/healthz").json() == {"status": "ok"}
-    await told(server, 200)
+    await reports(server, 200)
 
 
 async def test_all_three_answer_while_every_worker_is_busy(start: Start) -> None:
@@ -42,7 +42,7 @@ async def test_all_three_answer_while_every_worker_is_busy(start: Start) -> None
         assert server.metric("sluice_queue_depth") == 10
         assert server.metric("sluice_queue_bytes") == 10 * len(small())
         assert httpx.get(f"{server.url}/healthz").status_code == 200
-        await told(server, 200)
+        await reports(server, 200)
         assert server.metric("sluice_running") == 2, "the workers were busy all the while"
         assert server.metric("sluice_slices_total", outcome="done") == 0
     await until(lambda: server.metric("sluice_running") == 0)
@@ -99,8 +99,8 @@ async def test_a_media_folder_that_cannot_be_written_makes_the_server_not_ready_
         await client.slice("b", small())
         assert (await client.wait_for("error", "result"))["code"] == "internal"
         assert not server.media.exists(), "a new decoder makes no folder, perhaps on another disk"
-    await told(server, 503, "media")
+    await reports(server, 503, "media")
     assert httpx.get(f"{server.url}/healthz").status_code == 200, "the process is well, it is not to be restarted"
     server.media.mkdir()
-    await told(server, 200)
+    await reports(server, 200)
     assert server.results() == [], "looking leaves nothing behind"

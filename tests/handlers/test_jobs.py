@@ -1,4 +1,4 @@
-"""/ws/jobs: who may do what, what is answered, and that a watcher misses nothing however often it goes."""
+"""/ws/jobs: permissions, answers, and watchers that miss nothing, however often they disconnect."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from tests.support.watchers import KINDS, Watcher, events_in
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the kinds of the tests, and room for all of them."""
+    """A server with the job kinds of the tests, and with room for all jobs."""
     bounds = {"connections_per_user": 200, "connections_per_address": 500, "jobs_running_per_user": 100}
     running = Server(tmp_path_factory.mktemp("jobs"), job_modules=KINDS, jobs_running=100, **bounds)
     yield running
@@ -59,7 +59,7 @@ async def test_a_watcher_from_the_beginning_gets_it_all_in_order(jobs: Server) -
 async def test_a_snapshot_and_what_follows_it_are_the_whole(jobs: Server) -> None:
     async with await Watcher.enter(jobs) as watcher, await Watcher.enter(jobs) as late:
         shot: dict[str, Any] = {"state": "succeeded"}
-        while shot["state"] == "succeeded":  # we may come too late, though not each time
+        while shot["state"] == "succeeded":  # the request may be too late, but not every time
             id = await watcher.start("counting", steps=50, pause=0.01, fail=["t3"])
             await watcher.watch(id, after=0)
             await watcher.until(id, "progress")
@@ -76,18 +76,18 @@ async def test_a_snapshot_and_what_follows_it_are_the_whole(jobs: Server) -> Non
         assert lines == [f"line {number}" for number in range(1, 51)]
 
 
-async def test_an_ended_job_is_told_by_its_snapshot_and_no_longer_watched(jobs: Server) -> None:
+async def test_an_ended_job_is_sent_as_a_snapshot_and_is_not_watched(jobs: Server) -> None:
     async with await Watcher.enter(jobs) as watcher:
         id = await watcher.start("failing")
         await watcher.watch(id, after=0)
         await watcher.groups(id)
-        for _ in range(2):  # it may be watched again: the first watching has ended with the job
+        for _ in range(2):  # it can be watched again, because the first watch has ended with the job
             shot = (await watcher.watch(id))["snapshot"]
             assert (shot["state"], shot["end"]["code"], shot["end"]["result"]) == ("failed", "too_bad", {"so_far": 3})
 
 
 async def drop_and_resume(jobs: Server, times: int, steps: int) -> None:
-    """A watcher who is gone after each few groups, and says what they have seen."""
+    """A watcher that disconnects after every few groups. Returns the events that it has received."""
     async with await Watcher.enter(jobs) as starter:
         id = await starter.start("counting", steps=steps, pause=0.02)
     seen: list[dict[str, object]] = []
@@ -100,7 +100,7 @@ async def drop_and_resume(jobs: Server, times: int, steps: int) -> None:
         seen += await watcher.groups(id, most=1 if drops < times else 1_000_000)
         drops += 1
         watcher.abort()
-    # What was read already is read again, from every place: as often as was said.
+    # Reads the events again from every offset. They are always the same.
     for drop in range(drops, times):
         watcher = await Watcher.enter(jobs)
         after = drop % len(seen)
@@ -117,7 +117,7 @@ async def test_a_watcher_who_drops_and_resumes_a_hundred_times_sees_every_event_
     await drop_and_resume(jobs, times=100, steps=200)
 
 
-async def test_another_epoch_or_a_place_that_is_not_there_is_told_and_a_snapshot_comes(jobs: Server) -> None:
+async def test_after_another_epoch_or_a_dropped_offset_a_snapshot_is_sent(jobs: Server) -> None:
     async with await Watcher.enter(jobs) as watcher:
         id = await watcher.start("failing")
         await watcher.watch(id, after=0)
@@ -238,7 +238,7 @@ async def test_a_watcher_who_does_not_read_is_closed_and_the_job_goes_on(start: 
             headers = {"Authorization": f"Bearer {server.token('alice', 'jobs')}"}
             job = f"{server.url}/jobs/{loud}"
             await until(lambda: httpx.get(job, headers=headers).json()["job"]["state"] == "succeeded")
-            # Before it reads again: who came late to the story is let go for its stall_timeout, not for its outbox.
+            # Before the client reads again: a late reader of the history is closed by stall_timeout, not by its outbox.
             await until(lambda: server.metric("sluice_refusals_total", reason="slow_reader") == 1)
             assert await slow.closed() in (4508, 1006)
         await watcher.watch(loud, after=0)
@@ -254,6 +254,6 @@ async def test_a_hundred_requests_at_once_are_each_answered(jobs: Server) -> Non
             assert (await watcher.receive())["type"] == "jobs"
 
 
-def test_a_person_who_opens_the_address_is_told_what_it_is(jobs: Server) -> None:
+def test_a_browser_that_opens_the_address_gets_a_description(jobs: Server) -> None:
     answer = httpx.get(f"{jobs.url}/ws/jobs")
     assert "docs/jobs.md" in answer.text

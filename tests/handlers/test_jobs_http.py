@@ -1,4 +1,4 @@
-"""/jobs over HTTP: the same as the socket, by the same rules."""
+"""/jobs over HTTP: the same operations and rules as the socket."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +29,7 @@ def start(asker: httpx.Client, job: str, client_id: str, **params: Any) -> str:
 
 
 async def ended(asker: httpx.Client, id: str) -> list[dict[str, Any]]:
-    """All groups of the story, asked for page by page, once it has ended."""
+    """Returns all groups of the history, requested page by page, after the job has ended."""
     await until(lambda: asker.get(f"/jobs/{id}").json()["job"]["end"])
     return pages(asker, id)
 

@@ -1,4 +1,4 @@
-"""A job outlives its pages, and never its server in silence: after a kill it is found interrupted, and once."""
+"""A job outlives its pages. After a kill of its server it is ended as interrupted, exactly once."""
 
 import asyncio
 import os
@@ -16,9 +16,9 @@ from tests.support.redis import Redis, url_in
 from tests.support.running import Server, Start, until
 from tests.support.watchers import KINDS, Watcher, events_in
 
-# Seconds after which a job is found; a server that stands still for as long has lost its own.
+# Seconds after which a lost job is found. A server that is frozen for as long has lost its jobs.
 LEASE = 8.0
-# More than are counted before anybody is killed.
+# More steps than are counted before the kill.
 STEPS = 5000
 
 
@@ -109,7 +109,7 @@ async def test_a_server_that_slept_past_its_lease_tells_no_more_of_its_job(
             await until(lambda: any('"job.lost"' in line for line in one.log))
             begun = await watcher.watch(id)
             assert begun["offset"] == seen[-1]["offset"]
-            # Who runs it no longer has room for another, and takes it.
+            # The former server of the job has free capacity again, and accepts another job.
             await starter.watch(await starter.start("counting", steps=1))
 
 
@@ -118,7 +118,7 @@ async def test_a_job_of_another_server_is_cancelled_and_answered_from_this_one(r
     folders = [tmp_path / name for name in ("one", "other")]
     for folder in folders:
         folder.mkdir()
-    settings = {"events": url_in(tmp_path), "job_lease": 60}  # longer than one stands still: then its jobs were lost
+    settings = {"events": url_in(tmp_path), "job_lease": 60}  # longer than the freeze, after which its jobs were lost
     with serving(folders[0], **settings) as one, serving(folders[1], **settings) as other:
         async with await Watcher.enter(one) as starter, await Watcher.enter(other) as watcher:
             asking = await starter.start("asking", client_id="same")
@@ -134,7 +134,7 @@ async def test_a_job_of_another_server_is_cancelled_and_answered_from_this_one(r
             assert (await watcher.groups(waiting))[-1]["ended"] == "cancelled"
 
 
-async def test_on_sigterm_jobs_are_told_and_end_interrupted(start: Start, tmp_path: Path) -> None:
+async def test_on_sigterm_jobs_are_notified_and_end_interrupted(start: Start, tmp_path: Path) -> None:
     server = start(job_modules=KINDS)
     async with await Watcher.enter(server) as watcher:
         file = tmp_path / "file"
@@ -146,23 +146,23 @@ async def test_on_sigterm_jobs_are_told_and_end_interrupted(start: Start, tmp_pa
         events = events_in(await watcher.groups(id))
         assert await watcher.closed() == 1012
     await asyncio.to_thread(stopping.join)
-    told = [event for event in events if event["type"] == "cancelling"]
-    assert [(event["by"], event["reason"]) for event in told] == [(None, "the server is stopping")]
+    cancelling = [event for event in events if event["type"] == "cancelling"]
+    assert [(event["by"], event["reason"]) for event in cancelling] == [(None, "the server is stopping")]
     assert (events[-1]["type"], events[-1]["unknown"]) == ("interrupted", ["begun"])
     assert file.read_text() == "cleared away"
 
 
 @pytest.mark.chaos
 async def test_a_job_that_is_deaf_does_not_keep_the_server_from_ending(start: Start) -> None:
-    for seconds in (2, 10, 30):  # a third of it is for the last event, which a busy machine may take for itself
-        if await _is_told_as_cut_off(start, drain_timeout=seconds):
+    for seconds in (2, 10, 30):  # a third of it is for the last event, and a busy machine may need that time
+        if await _ends_as_stopped(start, drain_timeout=seconds):
             return
-    raise AssertionError("its end is never told")
+    raise AssertionError("its end is never reported")
 
 
-async def _is_told_as_cut_off(start: Start, **settings: object) -> bool:
+async def _ends_as_stopped(start: Start, **settings: object) -> bool:
     server = start(job_modules=KINDS, **settings)
-    told = False
+    is_stopped = False
     async with await Watcher.enter(server) as watcher:
         id = await watcher.start("waiting", deaf=True)
         await watcher.watch(id, after=0)
@@ -172,10 +172,10 @@ async def _is_told_as_cut_off(start: Start, **settings: object) -> bool:
         with suppress(websockets.ConnectionClosed):
             groups = await watcher.groups(id)
             assert (groups[-1]["ended"], events_in(groups)[-1]["code"]) == ("interrupted", "timeout")
-            told = True
+            is_stopped = True
     await asyncio.to_thread(stopping.join)
     assert server.process.returncode == 0
-    return told
+    return is_stopped
 
 
 @pytest.mark.chaos

@@ -1,4 +1,4 @@
-"""/ws: the 150-character protocol to the letter, as front ends that already speak it rely on it."""
+"""/ws: the exact 150-character protocol, on which existing front ends rely."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ from tests.support.running import SECRET, Server, Start, until
 
 
 async def connect(server: Server, token: str | None = None) -> ClientConnection:
-    """Connected, as a page does it: the token in the query, no subprotocol."""
+    """Connects like a page: with the token in the query and without a subprotocol."""
     token = server.token() if token is None else token
     return await websockets.connect(f"{server.ws}/ws?query_string={token}", proxy=None, max_size=None)
 
@@ -30,14 +30,14 @@ async def greeted(server: Server) -> ClientConnection:
 
 
 def message(picture: bytes = b"", **header: Any) -> str:
-    """The header padded to 150 characters, the picture in base64."""
+    """Returns a message: the header padded to 150 characters, then the picture in base64."""
     text = json.dumps({"uuid": "a", "offset_top": 0, "zoom": 1} | header, ensure_ascii=False)
     assert len(text) <= 150
     return text.ljust(150) + base64.b64encode(picture or small()).decode()
 
 
 async def answer(page: ClientConnection) -> dict[str, Any]:
-    """The document within the next message."""
+    """Returns the JSON document in the next message."""
     outer = json.loads(await page.recv())
     assert list(outer) == ["text"]
     return json.loads(outer["text"])
@@ -112,7 +112,7 @@ async def test_another_response_type_gives_the_data_of_the_action(start_here: St
 
 
 BROKEN: dict[str, tuple[str | bytes, str, Any]] = {
-    # What is sent, a word of the error, the uuid that comes back.
+    # The message that is sent, a word of the error, and the uuid of the answer.
     "a header cut in the middle": ('{"uuid": "a", "offset_top": 0, "zo', "not valid JSON", None),
     "a header longer than 150": (json.dumps({"uuid": "a", "x": "y" * 150}) + "AAAA", "not valid JSON", None),
     "no header": ("", "not valid JSON", None),
@@ -124,7 +124,7 @@ BROKEN: dict[str, tuple[str | bytes, str, Any]] = {
     "a uuid that is no number": (message(uuid=float("nan")), "uuid", None),
     "a uuid beyond all numbers": (message(uuid=float("inf")), "uuid", None),
     "a uuid that is true": (message(uuid=True), "uuid", None),
-    # The 150 characters are code points; JavaScript's padEnd takes an emoji for two.
+    # The 150 characters are code points. JavaScript's padEnd counts an emoji as two.
     "an emoji that is counted twice": (message(uuid="\U0001f600")[:149] + message()[150:], "not valid JSON", None),
     "no zoom": ('{"uuid": "a", "offset_top": 0}'.ljust(150) + "AAAA", "zoom", "a"),
     "zoom 0": (message(zoom=0), "zoom", "a"),
@@ -173,7 +173,7 @@ async def test_what_was_once_met_with_silence_is_answered_with_an_error(server: 
     ],
     ids=["ip", "expired", "key", "scope", "rubbish", "none"],
 )
-async def test_a_bad_token_is_told_in_one_message_and_then_the_close(
+async def test_a_bad_token_gets_one_message_and_then_the_close(
     server: Server, token: Callable[[], str], words: str
 ) -> None:
     async with await connect(server, token()) as page:
@@ -201,7 +201,7 @@ async def test_slices_are_worked_from_the_top_and_dropped_with_the_connection(st
     await until(lambda: len(server.children()) == 1)
     (decoder,) = server.children()
     async with await greeted(server) as page:
-        decoder.suspend()  # so that the first is at work until all have come, however long that takes
+        decoder.suspend()  # so the first one is still being processed when all have arrived, on any machine
         await page.send(message(uuid="first"))
         await until(lambda: server.metric("sluice_running") == 1)
         for top in (300, 100, 200):
@@ -214,7 +214,7 @@ async def test_slices_are_worked_from_the_top_and_dropped_with_the_connection(st
         await page.send(message(uuid="behind"))
         await until(lambda: server.metric("sluice_queue_depth") == 1 and server.metric("sluice_running") == 1)
     await until(lambda: server.metric("sluice_queue_depth") == 0 and server.metric("sluice_running") == 0)
-    assert server.metric("sluice_child_deaths_total", reason="cancelled") == 1, "nobody waits for what runs, either"
+    assert server.metric("sluice_child_deaths_total", reason="cancelled") == 1, "the running slice is cancelled too"
     assert len(server.results()) == 4
 
 

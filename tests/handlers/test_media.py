@@ -1,4 +1,4 @@
-"""/media: results by their unguessable names, safe to show, cacheable for ever, and nothing else of the folder."""
+"""/media: results under names that cannot be guessed, safe to show and cacheable. No other files of the folder."""
 
 import http.client
 import os
@@ -12,14 +12,14 @@ from tests.support.running import Server
 
 
 async def result(server: Server, **members: object) -> str:
-    """The URL of a result."""
+    """Returns the URL of a result."""
     async with await Client.connect(server) as client:
         await client.slice("a", small(), **members)
         return str((await client.wait_for("result"))["url"])
 
 
 def raw(server: Server, path: str, method: str = "GET") -> tuple[int, bytes]:
-    """Status and body of a path that is sent as it is, dots and all."""
+    """Requests a path without any normalisation. Returns status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.putrequest(method, path)
     connection.endheaders()

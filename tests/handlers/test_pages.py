@@ -1,4 +1,4 @@
-"""The console's page, its files, and the way of a token from its URL into a cookie."""
+"""The console's page, its files, and the move of a token from its URL to a cookie."""
 
 import httpx
 import pytest

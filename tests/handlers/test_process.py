@@ -1,4 +1,4 @@
-"""POST /process: one picture in, one out; errors with their status, the large ones before they are read."""
+"""POST /process: one picture per request; errors have their status; large bodies are refused early."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def post(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Of these tests alone: what others have left to be worked would be kept in its folder at some moment."""
+    """A server for these tests only, because the files of other tests' slices could appear in its folder."""
     running = Server(tmp_path_factory.mktemp("process"))
     yield running
     assert running.process.poll() is None, "the server died:\n" + "".join(running.log)
@@ -110,7 +110,7 @@ def test_an_error_has_its_status_its_code_and_a_message(
     assert word in error["message"]
 
 
-def test_who_may_not_is_told_so(server: Server) -> None:
+def test_a_request_without_permission_is_refused_with_the_reason(server: Server) -> None:
     def status(**headers: str) -> int:
         return httpx.post(f"{server.url}/process", content=small(), headers=headers).status_code
 
@@ -124,7 +124,7 @@ def test_who_may_not_is_told_so(server: Server) -> None:
 
 
 def raw(server: Server, *parts: bytes) -> bytes:
-    """What is answered to these bytes, until the connection ends."""
+    """Returns everything that the server answers to these bytes, until the connection ends."""
     said = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         with contextlib.suppress(ConnectionError):
@@ -193,7 +193,7 @@ async def test_what_cannot_be_worked_now_says_when(start: Start) -> None:
     await until(server.children)
     (decoder,) = server.children()
     with ThreadPoolExecutor() as pool:
-        decoder.suspend()  # the first is at work until the others have come, however long that takes
+        decoder.suspend()  # the first one is still being processed when the others arrive, on any machine
         running = pool.submit(post, server, small())
         await until(lambda: server.metric("sluice_running") == 1)
         waiting = pool.submit(post, server, small())
@@ -205,13 +205,13 @@ async def test_what_cannot_be_worked_now_says_when(start: Start) -> None:
         assert [each.result().status_code for each in (running, waiting)] == [200, 200]
 
 
-def test_what_takes_too_long_is_told_as_a_timeout(start: Start) -> None:
+def test_a_slow_task_is_answered_with_a_timeout(start: Start) -> None:
     answer = post(start(workers=1, slice_timeout=1), small(), **_endless())
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
 
 
 def _endless() -> dict[str, Any]:
-    """The query for work that takes far longer than any test."""
+    """Returns the query of a request that takes much longer than any test."""
     return {**PLUG, "options": json.dumps(PLUG["options"])}
 
 

@@ -1,4 +1,4 @@
-"""POST /upload and GET /upload/NAME over real connections: who may, how it is streamed, refused, and served safely."""
+"""POST /upload and GET /upload/NAME over real connections: permissions, streaming, refusals and safe serving."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def sent(server: Server, content: bytes) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def test_what_a_file_is_called_is_told_to_nobody(server: Server) -> None:
+def test_the_name_of_a_file_is_not_shown_to_other_users(server: Server) -> None:
     answer = post(server, encoded(photograph()), path="/upload?name=private%20affairs.jpg")
     assert answer.status_code == 201
     assert "private" not in answer.text + str(answer.headers) + str(uploads(server))
@@ -41,7 +41,7 @@ def test_what_a_file_is_called_is_told_to_nobody(server: Server) -> None:
 
 
 def uploads(server: Server) -> list[str]:
-    """The names in the folder of uploads, debris too."""
+    """Returns the names in the folder of uploads, incomplete ones included."""
     return sorted(os.listdir(server.folder / "var" / "uploads"))
 
 
@@ -51,7 +51,7 @@ def head(server: Server, *lines: str) -> bytes:
 
 
 def raw(server: Server, *parts: bytes) -> bytes:
-    """What is answered to these bytes, until the connection ends."""
+    """Returns everything that the server answers to these bytes, until the connection ends."""
     said = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         with suppress(ConnectionError):
@@ -70,23 +70,23 @@ def chunk(data: bytes) -> bytes:
 def test_a_picture_is_answered_with_where_it_is_and_its_thumbnail(server: Server) -> None:
     picture = encoded(tall()[:900], ".png")
     answer = post(server, picture)
-    told = answer.json()
-    assert (answer.status_code, answer.headers["Location"]) == (201, told["url"])
-    assert told["url"] == f"{server.url}/upload/{told['id']}.png"
-    assert len(bytes.fromhex(told["id"])) == 16
+    upload = answer.json()
+    assert (answer.status_code, answer.headers["Location"]) == (201, upload["url"])
+    assert upload["url"] == f"{server.url}/upload/{upload['id']}.png"
+    assert len(bytes.fromhex(upload["id"])) == 16
     wanted = {"type": "image/png", "kind": "image", "size": len(picture), "width": 800, "height": 900}
-    assert {name: told[name] for name in wanted} == wanted
-    assert httpx.get(told["url"]).content == picture
-    assert decoded(httpx.get(told["thumbnail"]).content).shape[:2] == (512, 455)
+    assert {name: upload[name] for name in wanted} == wanted
+    assert httpx.get(upload["url"]).content == picture
+    assert decoded(httpx.get(upload["thumbnail"]).content).shape[:2] == (512, 455)
 
 
 @pytest.mark.parametrize(
     ("content", "type"), [(film(".mp4"), "video/mp4"), (film(".webm"), "video/webm"), (sound(".m4a"), "audio/mp4")]
 )
 def test_sounds_and_films_are_served_as_what_they_are(server: Server, content: bytes, type: str) -> None:
-    told = sent(server, content)
-    assert set(told) == {"id", "url", "type", "kind", "size"}
-    served = httpx.get(told["url"])
+    upload = sent(server, content)
+    assert set(upload) == {"id", "url", "type", "kind", "size"}
+    served = httpx.get(upload["url"])
     assert (served.headers["Content-Type"], served.content) == (type, content)
 
 
@@ -102,13 +102,13 @@ def test_a_part_of_a_film_is_served_as_asked(server: Server) -> None:
 @pytest.mark.parametrize("name", ["picture.png", "page.html", "../../etc/passwd", "\u263a.svg"])
 def test_a_name_that_the_client_gives_is_not_looked_at(server: Server, name: str) -> None:
     headers = {"Content-Disposition": json.dumps(name), "Content-Type": "text/html"}
-    told = post(server, small(), path=f"/upload?name={name}", **headers).json()
-    assert told["url"].endswith(f"/{told['id']}.jpg")
+    upload = post(server, small(), path=f"/upload?name={name}", **headers).json()
+    assert upload["url"].endswith(f"/{upload['id']}.jpg")
     assert post(server, HTML, path=f"/upload?name={name}").json()["error"]["code"] == "unsupported_format"
 
 
 def test_a_picture_with_a_page_behind_it_is_a_picture_and_can_run_nothing(server: Server) -> None:
-    """Each of these headers alone would do; a polyglot is what they are for."""
+    """Each of these headers alone would be enough for a polyglot (a file that is valid in two formats)."""
     url = sent(server, small() + HTML)["url"]
     served = httpx.get(url)
     assert served.content.endswith(HTML)
@@ -148,7 +148,7 @@ def test_what_is_refused_has_its_status_and_leaves_nothing(
     assert [name for name in uploads(server) if name not in before] == []
 
 
-def test_who_may_not_is_told_so(server: Server) -> None:
+def test_a_request_without_permission_is_refused_with_the_reason(server: Server) -> None:
     def status(**headers: str) -> int:
         return httpx.post(f"{server.url}/upload", content=small(), headers=headers).status_code
 
@@ -163,14 +163,14 @@ def test_who_may_not_is_told_so(server: Server) -> None:
 
 @pytest.mark.parametrize("length", [str(33 * MIB), "9" * 17, "9" * 18, "9" * 5000])
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(server: Server, length: str) -> None:
-    """The last is more than Python makes a number of: without the bound of digits it was a fault of ours."""
+    """The last value is longer than Python parses. Without the limit of digits it caused an internal error."""
     said = raw(server, head(server, f"Content-Length: {length}", "Connection: close"))
     assert said.startswith(b"HTTP/1.1 413 ")
     assert b"33,554,432" in said
 
 
 def test_a_body_that_gets_too_large_is_refused_then(start_here: Start) -> None:
-    """Chunked, so that nothing is said before. Without the check of each piece it would be taken."""
+    """A chunked body, so its length is not known before. Without the check of each chunk it would be accepted."""
     server = start_here(upload_bytes=MIB)
     said = raw(server, head(server, "Transfer-Encoding: chunked"), *[chunk(bytes(MIB // 2))] * 4)
     assert said.startswith(b"HTTP/1.1 413 ")
@@ -181,12 +181,12 @@ def test_a_body_that_gets_too_large_is_refused_then(start_here: Start) -> None:
 
 def test_a_body_may_come_in_chunks(server: Server) -> None:
     content = film(".webm")
-    told = post(server, (content[start : start + 100] for start in range(0, len(content), 100))).json()
-    assert httpx.get(told["url"]).content == content
+    upload = post(server, (content[start : start + 100] for start in range(0, len(content), 100))).json()
+    assert httpx.get(upload["url"]).content == content
 
 
 async def test_a_large_body_is_never_in_memory_as_a_whole(start: Start) -> None:
-    """24 MiB of sound. Were it collected, the server would grow by at least as much."""
+    """24 MiB of audio. If the server collected it, its memory would grow by at least as much."""
     server = start()
     content = sound(".wav") + bytes(24 * MIB)
     sent(server, sound(".wav"))
@@ -204,7 +204,7 @@ async def test_a_large_body_is_never_in_memory_as_a_whole(start: Start) -> None:
 
 @pytest.mark.parametrize("ending", ["Content-Length: 900000", "Transfer-Encoding: chunked"])
 async def test_a_body_that_stops_midway_leaves_nothing(start: Start, ending: str) -> None:
-    """Without ``discard`` at the close the part would stay for an hour, and the user's place with it."""
+    """Without ``discard`` at the close, the part would stay for an hour and use one of the user's places."""
     server = start(uploads_per_user=1)
     half = bytes(300_000) if "Length" in ending else chunk(bytes(300_000))
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
@@ -223,7 +223,7 @@ async def test_a_body_that_does_not_go_on_is_not_waited_for(start_here: Start) -
     await until(lambda: not uploads(server))
 
     def is_taken() -> bool:
-        with suppress(httpx.TransportError):  # a busy machine may take half a second itself, though not each time
+        with suppress(httpx.TransportError):  # a busy machine may need half a second itself, but not every time
             return post(server, sound(".wav")).status_code == 201
         return False
 
@@ -240,7 +240,7 @@ async def test_what_cannot_be_worked_now_says_when_and_is_not_kept(start_here: S
 
 
 @pytest.mark.chaos
-async def test_uploads_outlive_a_restart_and_a_kill_and_are_swept_when_nobody_refers_to_them(start: Start) -> None:
+async def test_uploads_survive_a_restart_and_a_kill_and_are_deleted_without_a_reference(start: Start) -> None:
     server = start()
     url = sent(server, film(".mp4"))["url"]
     server.stop(signal.SIGKILL)

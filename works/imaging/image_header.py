@@ -51,7 +51,7 @@ class ImageHeader:
     orientation: int = 1
     components: int = 3
     lossless: bool = False
-    """Of a JPEG: its frame is of a lossless process, which has no reduced sizes."""
+    """Whether a JPEG has a lossless process. Such a file has no reduced sizes."""
 
     @property
     def upright(self) -> tuple[int, int]:

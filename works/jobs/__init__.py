@@ -37,9 +37,9 @@ class JobContext(Protocol):
 
     id: str
     user: str
-    """Who started it."""
+    """Name of the user who has started the job."""
     only: frozenset[str] | None
-    """The targets to do, when this job is another one's retry; None: all of them."""
+    """Names of the targets of a retry. None for a job with all targets."""
     resources: "JobResources"
 
     async def stage(self, name: str) -> None:

@@ -129,7 +129,7 @@ class JobHistory:
     lines: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_LINES))
     approval: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
-    """The last event, once there is one."""
+    """The last event of the job, or None while it is running."""
     _size: int = 0
 
     @property

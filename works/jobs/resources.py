@@ -23,4 +23,4 @@ class JobResources:
     results: ResultStore
     uploads: Uploads
     threads: StoreThreads
-    """In which to wait for ``results``."""
+    """Threads that wait for ``results``."""

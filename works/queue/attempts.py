@@ -8,7 +8,7 @@ from works.errors import WorkError
 from works.imaging.task import Result, Task
 
 ATTEMPTS = 3
-"""How often a task may end its decoder before it is given up."""
+"""How often a task may crash its decoder before it fails."""
 # Seconds that a cancelled task may still run before its child is killed. Most tasks end sooner.
 STOP_GRACE = 0.25
 

@@ -1,4 +1,4 @@
-"""What a job tells: cleaned, cut, written together, and bounded however much it is."""
+"""The events of a job are cleaned, cut, written in groups, and limited in size and number."""
 
 import asyncio
 from pathlib import Path
@@ -41,7 +41,7 @@ async def test_a_log_that_grows_too_long_is_cut_and_says_so(tmp_path: Path) -> N
         assert last["lines_cut"] + len(logged) - 1 == 1000
 
 
-async def test_however_long_a_job_tells_its_story_is_whole_and_bounded(tmp_path: Path) -> None:
+async def test_the_history_of_a_long_job_is_complete_and_limited(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, keep=60, job_events=60) as jobs:
         id = await start(jobs, "counting", steps=300, pause=0.01)
         stream = await groups(jobs, id)
@@ -51,7 +51,7 @@ async def test_however_long_a_job_tells_its_story_is_whole_and_bounded(tmp_path:
         assert len((await jobs.read_history(ALICE, id)).targets) == 300
 
 
-async def test_a_story_full_of_long_lines_is_bounded_too_and_says_how_many_are_cut(tmp_path: Path) -> None:
+async def test_a_history_with_long_lines_is_limited_and_counts_dropped_lines(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, job_events=60, job_log_bytes=64 << 20) as jobs:
         id = await start(jobs, "loud", lines=9000, text="x" * 3000)
         stream = await groups(jobs, id)
@@ -60,7 +60,7 @@ async def test_a_story_full_of_long_lines_is_bounded_too_and_says_how_many_are_c
         assert stream[-1]["events"][0]["lines_cut"] + len(logged) - 1 == 9000
 
 
-async def test_a_story_full_of_what_is_said_of_targets_keeps_room_for_its_end(tmp_path: Path) -> None:
+async def test_a_history_full_of_target_states_keeps_room_for_its_end(tmp_path: Path) -> None:
     targets = [{"name": f"{number}", "state": "ok", "output": "x" * 3900} for number in range(14)]
     async with opened("sqlite", tmp_path, job_events=55) as jobs:
         id = await start(jobs, "telling", targets=targets, times=20, pause=0.11)
@@ -68,7 +68,7 @@ async def test_a_story_full_of_what_is_said_of_targets_keeps_room_for_its_end(tm
         assert (await end(jobs, id))["targets"] == {"ok": 14 * 20}
 
 
-async def test_a_question_is_asked_even_when_the_story_has_no_room_for_more(tmp_path: Path) -> None:
+async def test_a_question_is_asked_even_when_the_history_is_full(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, job_events=60) as jobs:
         id = await start(jobs, "telling_and_asking")
         await wait_for_event(jobs, id, "approval")
@@ -93,7 +93,7 @@ async def test_a_snapshot_of_too_much_is_brief_and_has_every_state(tmp_path: Pat
 
 
 async def test_however_long_the_names_of_its_targets_a_job_and_its_retry_fit_into_an_outbox(tmp_path: Path) -> None:
-    """The default outbox is 4 MiB; a letter that is not of ASCII has six characters on the wire."""
+    """The default outbox is 4 MiB. A letter outside ASCII has six characters on the wire."""
     letter = "\N{CYRILLIC SMALL LETTER YA}"
     name = letter * 190
     async with opened("sqlite", tmp_path) as jobs:
@@ -153,7 +153,7 @@ async def test_too_many_targets_fail_the_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("result", "cut"), [("object()", "is not JSON"), ("float('nan')", "is not JSON"), ("'x' * 300_000", "300,002")]
 )
-async def test_a_result_that_cannot_be_told_is_left_out_and_that_is_said(tmp_path: Path, result: str, cut: str) -> None:
+async def test_a_result_that_cannot_be_sent_is_left_out_with_the_reason(tmp_path: Path, result: str, cut: str) -> None:
     async with opened("sqlite", tmp_path) as jobs:
         last = await end(jobs, await start(jobs, "telling", result=result))
         assert (last["type"], last["result"]) == ("succeeded", None)
@@ -181,7 +181,7 @@ async def test_what_a_job_leaves_behind_cannot_go_on_telling(tmp_path: Path) -> 
 
 
 def test_the_time_that_is_left_is_of_a_stage_and_not_of_the_next() -> None:
-    """While a job waits for an answer, or packs, nobody is to read of three seconds."""
+    """While a job waits for an answer or packs results, the page must not show an old estimate of three seconds."""
     history = JobHistory("id")
     progress = {"type": "progress", "done": 6, "failed": 0, "total": 12, "eta_s": 3.5}
     for offset, event in enumerate((progress, {"type": "stage", "name": "packing"}), 1):

@@ -1,4 +1,4 @@
-"""What a job may count on, and who asks for one, over every EventStore."""
+"""The guarantees for jobs and for their users, with every EventStore."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from works.jobs.requests import AnswerRequest, ListRequest, RetryRequest, StartR
 
 
 @every_kind
-async def test_a_job_tells_its_story_and_ends_once(tmp_path: Path, kind: str) -> None:
+async def test_a_job_reports_its_events_and_ends_once(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "counting", steps=3, fail=["t1"])
         events = await all_events(jobs, id)
@@ -59,7 +59,7 @@ async def test_the_same_client_id_of_a_user_is_one_job(tmp_path: Path, kind: str
 
 
 @every_kind
-async def test_how_a_job_fails_is_told_but_not_what_is_nobodys_business(tmp_path: Path, kind: str) -> None:
+async def test_a_failure_is_reported_without_its_internal_details(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         failing = await end(jobs, await start(jobs, "failing"))
         assert (failing["type"], failing["code"], failing["result"]) == ("failed", "too_bad", {"so_far": 3})
@@ -111,7 +111,7 @@ async def test_an_approval_is_waited_for_and_the_first_answer_counts(tmp_path: P
 
 
 @every_kind
-async def test_of_two_answers_at_once_one_counts_and_the_other_is_told_so(tmp_path: Path, kind: str) -> None:
+async def test_of_two_concurrent_answers_one_counts_and_the_other_is_refused(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "asking")
         await wait_for_event(jobs, id, "approval")
@@ -132,7 +132,7 @@ async def test_an_approval_refused_ends_the_job(tmp_path: Path, kind: str) -> No
         assert (last["type"], last["code"], last["message"]) == ("failed", "refused", "alice has refused: not today")
 
 
-async def test_an_approval_that_nobody_gives_ends_the_job(tmp_path: Path) -> None:
+async def test_a_missing_approval_ends_the_job(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, job_approval_timeout=0.05) as jobs:
         last = await end(jobs, await start(jobs, "asking"))
         assert (last["type"], last["code"]) == ("failed", "timeout")
@@ -204,7 +204,7 @@ async def test_a_strangers_job_is_not_there(tmp_path: Path, kind: str) -> None:
         assert (await jobs.read_history(ADMIN, id)).state == "running"
 
 
-async def test_all_that_is_wrong_with_the_parameters_is_told_by_field(tmp_path: Path) -> None:
+async def test_all_errors_of_the_parameters_are_reported_by_field(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as jobs:
         with pytest.raises(BadParams) as caught:
             await start(jobs, "counting", steps=-1, pause="long", misspelt=1)
@@ -236,7 +236,7 @@ async def test_so_many_jobs_run_at_once_and_of_a_user_so_many(tmp_path: Path) ->
         await jobs.cancel(ALICE, first)
         await end(jobs, first)
         async with asyncio.timeout(60):
-            while True:  # it ends in the log a moment before it makes room
+            while True:  # its last event is written a moment before it frees its place
                 try:
                     third = await start(jobs, "waiting", client_id="3")
                     break

@@ -1,4 +1,4 @@
-"""Jobs whose log is away for a while, leases given up, and stories that are let go of."""
+"""Jobs while the event store is unavailable, lost leases, and deleted histories."""
 
 import asyncio
 from pathlib import Path
@@ -20,7 +20,7 @@ from works.jobs.requests import ListRequest
 
 
 class Part:
-    """A broker, marks or leases of a store that can be away."""
+    """A broker, marks or leases of a store that can be unavailable."""
 
     def __init__(self, away: "Away", part: object) -> None:
         self._away, self._part = away, part
@@ -30,7 +30,7 @@ class Part:
 
 
 class SlowLeases(Part):
-    """Their answers can wait."""
+    """Its answers can be delayed."""
 
     async def hold(self, lease: str, holder: str, seconds: float) -> bool:
         if self._away.is_away:
@@ -42,8 +42,9 @@ class SlowLeases(Part):
 
 
 class Away:
-    """An EventStore that can be away: what is asked of it then is refused, and counted. Answers about leases can
-    wait."""
+    """An EventStore that can be unavailable. Calls are then refused and counted. Answers about leases can
+    be delayed.
+    """
 
     def __init__(self, store: EventStore) -> None:
         self.is_away, self.refused, self.held = False, 0, 0
@@ -58,7 +59,7 @@ class Away:
         raise OSError("the log is away")
 
 
-async def test_what_is_told_while_the_log_is_away_is_told_when_it_is_back(tmp_path: Path) -> None:
+async def test_events_during_an_outage_are_written_after_it(tmp_path: Path) -> None:
     async with event_stores.opened("sqlite", tmp_path) as store:
         away = Away(store)
         async with running_jobs(away.broker, away.marks, away.leases, tmp_path, job_lease=600) as jobs:
@@ -122,7 +123,7 @@ async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_p
         assert await store.leases.hold("job/job", "another", 600)
 
 
-async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_path: Path) -> None:
+async def test_the_newest_and_the_running_jobs_of_a_user_are_retained(tmp_path: Path) -> None:
     async with (
         event_stores.opened("sqlite", tmp_path) as store,
         running_jobs(store.broker, store.marks, store.leases, tmp_path, jobs_kept_per_user=2) as jobs,
@@ -132,8 +133,8 @@ async def test_of_a_users_stories_the_newest_are_kept_and_those_that_run(tmp_pat
         for _ in range(4):
             ids.append(await start(jobs, "counting", steps=1))
             await end(jobs, ids[-1])
-            await until(lambda: len(jobs.runner._watchers) == 1)  # it has ended and been cleaned up
-            await until(lambda: new_id()[:11] > ids[-1][:11])  # those of one millisecond sort as it happens
+            await until(lambda: len(jobs.runner._watchers) == 1)  # it has ended and is cleaned up
+            await until(lambda: new_id()[:11] > ids[-1][:11])  # ids of the same millisecond have no defined order
         listed = [each["id"] for each in (await jobs.list(ALICE, ListRequest()))["jobs"]]
         assert sorted(listed) == sorted([runs, *ids[-2:]])
         await store.sweep()

@@ -8,7 +8,7 @@ from works.events.redis.calls import Argument, RedisCalls
 _PAGE = 500
 
 Entry = tuple[str, str, str]
-"""Room, user and connection."""
+"""The room, the user and the id of the connection."""
 
 
 class RedisPresence:

@@ -27,7 +27,7 @@ from works.uploads import Uploads
 _PICTURES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "jp2"))
 _DIGITS = re.compile(r"(\d+)")
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls, marks that change the direction of writing, and surrogates."""
+"""Control characters, marks that change the direction of writing, and surrogates."""
 
 _LONGEST_NAME = 200
 # The folders in front of a file's name, in the form of any operating system.

@@ -38,11 +38,11 @@ class HostRun:
         self.done: list[str] = []
         self.rolled_back: list[str] = []
         self.state = ""
-        """Empty until it has ended."""
+        """Final state of the host, or an empty string before its end."""
         self.code = self.reason = ""
         self.failed = self.changed = False
         self.known = True
-        """Whether all that was begun here is known to have ended."""
+        """Whether all commands that were started on the host are known to have ended."""
         self._exit: int | None = None
         self._steps: list[dict[str, Any]] = []
         self._rollback_notes: list[str] = []

@@ -25,7 +25,7 @@ Place = tuple[str | int, ...]
 
 class Host(Part):
     address: str | None = Field(None, pattern=r"^[A-Za-z0-9_:][A-Za-z0-9_.:%-]{0,252}$")
-    """The host's own name by default. It is what the host's key is looked up by."""
+    """Address of the host, by default its name. The host's key is looked up by it."""
     port: Port | None = None
     user: User | None = None
     vars: dict[Variable, Value] = Field({})

@@ -16,7 +16,7 @@ class Output:
     def __init__(self, live: int, kept: int) -> None:
         self.total = 0
         self.marked = False
-        """Whether the text that is watched for was printed."""
+        """Whether the marker text was found in the output."""
         self._live, self._kept = live, kept
         self._last = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -154,13 +154,13 @@ class Rollback(Part):
 class Stage(Part):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     hosts: list[str] | None = Field(None, min_length=1)
-    """Hosts and groups; those of the plan by default."""
+    """Hosts and groups. By default those of the plan."""
     batches: list[Annotated[int, Field(ge=1)] | Percentage] = Field(["100%"], min_length=1)
-    """Sizes; the last one holds until all hosts are done."""
+    """Sizes of the batches. The last one repeats until all hosts are done."""
     forks: int = Field(10, ge=1)
     host_timeout: Seconds = 600
     approve: Literal["stage", "batches", "all"] | None = None
-    """Before the stage's first batch, before its later ones, or before each."""
+    """When to ask for an approval: before the first batch, before later ones, or before each."""
     steps: list[Step] = Field(min_length=1)
     health: HealthCheck | None = None
     rollback: Rollback | None = None
@@ -183,9 +183,9 @@ class Plan(Part):
     params: dict[Variable, Param] = Field({})
     vars: dict[Variable, Value] = Field({})
     deadline: Annotated[float, Field(gt=0)] = 3600
-    """Seconds; waiting for a person's answer is not counted."""
+    """In seconds. The time that the rollout waits for a person is not counted."""
     budget: Annotated[int, Field(ge=0)] | Percentage = 0
-    """How many hosts may fail before the rollout stops."""
+    """Number or percentage of hosts that may fail before the rollout stops."""
     stages: list[Stage] = Field(min_length=1)
 
     def values(self, given: dict[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The job batch: real photographs through a real queue; what comes of them is opened again and looked at."""
+"""The job kind batch: real photographs in a real queue. The results are opened and checked."""
 
 import asyncio
 from pathlib import Path
@@ -23,7 +23,7 @@ def size(data: bytes) -> tuple[int, int]:
 
 
 def scans(folder: Path, **files: bytes) -> None:
-    """Files of the folder ``scans``; __ in a name is a slash, and _ a dot."""
+    """Writes files into the folder ``scans``. In a name, __ is a slash and _ is a dot."""
     for name, data in files.items():
         path = folder / "scans" / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ async def test_results_that_would_overwrite_each_other_anywhere_get_names_of_the
         assert sorted(row["result"] for row in job.rows(result)) == sorted(names)
 
 
-async def test_a_picture_that_fails_is_told_with_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
+async def test_a_failed_picture_is_reported_with_its_reason_and_the_others_continue(tmp_path: Path) -> None:
     async with recording(tmp_path, max_slice_bytes=200_000) as job:
         whole = encoded(photograph())
         scans(
@@ -242,7 +242,7 @@ async def test_results_beyond_the_bound_end_it_and_what_there_is_is_kept(tmp_pat
         assert (failure.code, "(batch_bytes)" in failure.message) == ("too_large", True)
 
 
-async def test_a_disk_that_is_full_ends_it_and_is_told(tmp_path: Path) -> None:
+async def test_a_full_disk_ends_the_job_and_is_reported(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         scans(tmp_path, **{f"p{n}_jpg": encoded(photograph()) for n in range(10)})
         with full_disk(200_000):
@@ -280,7 +280,7 @@ async def test_a_visible_slice_overtakes_a_batch(tmp_path: Path) -> None:
         async def noted(task: Task) -> object:
             result = await run(task)
             order.append("batch")
-            if len(order) == 3:  # three more of the batch wait in the queue now, before these
+            if len(order) == 3:  # three more pictures of the batch are now in the queue before these
                 for n in range(3):
                     seen = job.queue.submit(Task("reader", str(n), encoded(photograph())))
                     seen.add_done_callback(lambda _: order.append("slice"))

@@ -1,4 +1,4 @@
-"""Batches and films over the real server: uploaded, started and watched over its socket, fetched by their URLs."""
+"""Batches and films on a real server: uploaded, started and watched over its socket, fetched by their URLs."""
 
 import asyncio
 import io
@@ -23,7 +23,7 @@ from works.storage.address import StoreOptions
 
 
 async def upload(server: Server, data: bytes) -> str:
-    """Its id. A token for jobs is enough."""
+    """Uploads a file and returns its id. A token for jobs is enough."""
     headers = {"Authorization": f"Bearer {server.token(scope='jobs')}"}
     async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.post(f"{server.url}/upload", content=data, headers=headers)
@@ -48,7 +48,7 @@ async def watch(client: Client, id: str) -> None:
 
 
 async def end_of(client: Client, id: str) -> dict[str, Any]:
-    """The last event."""
+    """Returns the last event of the job."""
     while True:
         message = await client.wait_for("events", id=id)
         if "ended" in message:
@@ -66,7 +66,7 @@ async def fetch(end: dict[str, Any], name: str) -> httpx.Response:
 
 
 def files_below(folder: Path) -> list[str]:
-    """The names of all that is there, also while it is being cleared away."""
+    """Returns the names of all files, even while the folder is being deleted."""
     return [name for _, folders, files in os.walk(folder) for name in folders + files]
 
 

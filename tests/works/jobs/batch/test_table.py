@@ -1,4 +1,4 @@
-"""The table of a job: whole as JSON, and as CSV safe to open with a spreadsheet."""
+"""The table of a job: complete as JSON, and as CSV safe to open in a spreadsheet."""
 
 import csv
 import io
@@ -60,7 +60,7 @@ def test_all_else_is_as_it_was(tmp_path: Path, name: str) -> None:
     assert whole == [{"name": name, "value": 1.5}, {"name": name}]
 
 
-def test_numbers_below_nought_are_numbers() -> None:
+def test_negative_numbers_are_numbers() -> None:
     assert (cell(-1), cell(-0.5), cell(None), cell(True)) == ("-1", "-0.5", "", "True")
 
 

@@ -1,4 +1,4 @@
-"""Zips that are made to harm are refused with the reason, and nothing of them is ever written anywhere."""
+"""Malicious zip files are refused with the reason, and nothing of them is written to the disk."""
 
 import os
 import random
@@ -21,7 +21,7 @@ PICTURE = encoded(photograph())
 
 
 def opened(tmp_path: Path, data: bytes, most_bytes: int = 16 << 20) -> dict[str, bytes | str]:
-    """What is read of each picture, or its error's code."""
+    """Returns the bytes of each picture, or the code of its error."""
     path = tmp_path / "sent.zip"
     path.write_bytes(data)
     pictures = open_archive(path, SETTINGS, most_bytes)
@@ -143,14 +143,14 @@ def test_one_that_says_it_is_small_is_read_no_further_than_that(tmp_path: Path) 
     assert opened(tmp_path, bytes(data)) == {"a.jpg": "bad_image"}
 
 
-def test_a_picture_larger_than_a_slice_may_be_is_told_of_it_alone(tmp_path: Path) -> None:
+def test_a_picture_larger_than_a_slice_fails_alone(tmp_path: Path) -> None:
     assert opened(tmp_path, zipped({"a.jpg": PICTURE, "b.jpg": b"small"}), most_bytes=1000) == {
         "a.jpg": "too_large",
         "b.jpg": b"small",
     }
 
 
-def test_what_is_damaged_is_told_of_the_picture_alone(tmp_path: Path) -> None:
+def test_a_damaged_picture_fails_alone(tmp_path: Path) -> None:
     data = bytearray(zipped({"a.jpg": PICTURE, "b.jpg": PICTURE}, zipfile.ZIP_STORED))
     data[1000] ^= 0xFF
     assert opened(tmp_path, bytes(data)) == {"a.jpg": "bad_image", "b.jpg": PICTURE}
@@ -187,5 +187,5 @@ async def test_a_job_says_why_a_zip_is_refused_and_leaves_nothing(tmp_path: Path
         assert (failure.code, "leads out of its folder" in failure.message) == ("unsupported_format", True)
         assert not any((tmp_path / "media").iterdir())
         assert "not zip" in (await job.failure("batch", zip=await job.upload(PICTURE))).message
-    # Others may be clearing folders away there, over which rglob would stumble.
+    # Other tests may be deleting folders there, which breaks rglob.
     assert "evil.jpg" not in [name for _, _, files in os.walk(tmp_path.parent) for name in files]

@@ -1,4 +1,4 @@
-"""The job film: real clips through a real queue; the film that comes of it is decoded again, frame by frame."""
+"""The job kind film: real clips in a real queue. The resulting film is decoded again, frame by frame."""
 
 import asyncio
 import json
@@ -95,7 +95,7 @@ async def test_what_is_no_video_is_refused_and_says_so(tmp_path: Path) -> None:
         clip(tmp_path / "scans/real.mp4", 5)
         (tmp_path / "scans/noise.mp4").write_bytes(bytes(range(256)) * 100)
         (tmp_path / "scans/empty.mp4").write_bytes(b"")
-        # Playlists, by which FFmpeg would read other files, whatever they are called.
+        # Playlists, with which FFmpeg would read other files, whatever their names are.
         hls = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nreal.mp4\n#EXT-X-ENDLIST\n"
         (tmp_path / "scans/hls.mp4").write_text(hls)
         (tmp_path / "scans/concat.mp4").write_text("ffconcat version 1.0\nfile real.mp4\n")
@@ -197,5 +197,5 @@ async def test_parameters_that_make_no_sense_are_refused(tmp_path: Path, params:
         assert said in json.dumps(failure.errors)
 
 
-def test_the_numbers_in_the_clips_can_be_told() -> None:
+def test_the_numbers_in_the_clips_can_be_read() -> None:
     assert [number_of(numbered(n)) for n in (0, 1, 77, 4095)] == [0, 1, 77, 4095]

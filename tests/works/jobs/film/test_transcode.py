@@ -1,4 +1,4 @@
-"""The processes in which films are read and written: bounded, killed with what they hang over, gone at the end."""
+"""The processes that read and write films: they have limits, are killed when they hang, and are gone at the end."""
 
 import asyncio
 import signal
@@ -21,7 +21,7 @@ from works.jobs.settings import HelperSettings
 
 
 def processes() -> list[psutil.Process]:
-    """All helper processes: their forkservers and what these have forked."""
+    """Returns all helper processes: the forkservers and their children."""
     roots = running_module("works.jobs.helper_child")
     return [each for root in roots for each in [root, *root.children()] if alive(each)]
 
@@ -76,7 +76,7 @@ async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) 
         assert (error.code, "(studio_timeout)" in error.message) == ("timeout", True)
         await until(lambda: not alive(first))
         assert (await call_refused(writer, "finish")).code == "crashed"
-        with suppress(WorkError):  # on a busy machine five seconds may not be enough for it
+        with suppress(WorkError):  # five seconds may be too short on a busy machine
             answer, _ = await reader.call("open", **reading(film))
             assert answer["frames"] == 2
 
@@ -87,7 +87,7 @@ async def test_a_film_larger_than_its_memory_is_an_error_and_not_the_machines_en
     async with HelperProcesses(HelperSettings()) as helpers:
         await all_of(helpers.start("reader"), small)
         takes = reader().memory_info().vms
-    # Less than the setting allows; the large one takes some 100 MiB more.
+    # Less than the setting allows. The large one takes some 100 MiB more.
     tight = HelperSettings.model_construct(studio_memory=takes + (48 << 20), studio_timeout=60)
     async with HelperProcesses(tight) as helpers:
         with pytest.raises(WorkError):
@@ -121,7 +121,7 @@ async def test_a_frame_of_another_size_is_fitted_into_the_film(tmp_path: Path) -
 
 
 @pytest.mark.chaos
-async def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
+async def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     with full_disk(200_000):
         async with HelperProcesses(HelperSettings()) as helpers:
             writer = helpers.start("writer")
@@ -131,7 +131,7 @@ async def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.chaos
-async def test_a_reader_that_dies_amid_a_film_leaves_what_was_read(tmp_path: Path) -> None:
+async def test_after_the_death_of_a_reader_its_frames_are_kept(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         clip(tmp_path / "scans/a.webm", 60)
         job.run = then(job, "10", lambda: reader().kill())  # type: ignore[method-assign]
@@ -157,7 +157,7 @@ async def test_a_writer_that_dies_fails_the_job_at_once_and_leaves_nothing(tmp_p
 
 
 def then(job: Recording, id: str, do: Callable[[], None]) -> Callable[[Task], "asyncio.Future[Result]"]:
-    """``run``, and when the task of that id is done, something more."""
+    """Runs ``run``, and calls ``more`` when the task with this id is done."""
     run = job.run
 
     async def noted(task: Task) -> Result:
@@ -178,8 +178,9 @@ def writer() -> psutil.Process:
 
 
 def _forked() -> list[psutil.Process]:
-    """In the order in which they were; the numbers of processes begin again at a low one when they have come to the
-    highest, often within a run of all tests."""
+    """Returns them in their order of creation. Process ids start again at a low number after the highest one, which
+    happens often in a run of all tests.
+    """
     highest = int(Path("/proc/sys/kernel/pid_max").read_text())
     children = [each for each in processes() if each.parent() != psutil.Process()]
     return sorted(children, key=lambda each: (each.pid - each.ppid()) % highest)

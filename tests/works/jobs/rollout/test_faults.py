@@ -1,4 +1,6 @@
-"""Hosts that hang, lie, break off or talk too much: each ends in one state, and what is not known is said."""
+"""Hosts that hang, lie, disconnect or send too much. Each ends in one state, and unknown outcomes are
+reported as such.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +26,7 @@ def fleet(tmp_path: Path) -> Fleet:
 
 
 def begun(fleet: Fleet) -> dict[str, int]:
-    """The hosts on which a command has said its process id, by ``SAY``."""
+    """Returns the hosts on which a command has printed its process id, with ``SAY``."""
     files = {path: path.read_text() for path in fleet.folder.glob("pid-*")}
     return {path.name.removeprefix("pid-"): int(text) for path, text in files.items() if text.endswith("\n")}
 
@@ -110,7 +112,7 @@ STUBBORN = {"a command that hangs": "", "a command that ignores TERM": "trap '''
 async def test_a_command_that_outlasts_its_time_is_ended_on_the_host(fleet: Fleet, case: str) -> None:
     with sshd(fleet, "a"):
         work = f"{say(fleet)}; {STUBBORN[case]}sleep 600; sleep 600"
-        # A second is enough to fail a command that sleeps; a host that is slow to begin it fails too.
+        # A second is enough to time out a command that sleeps. A host that is slow to start it times out too.
         steps = plan("{name: warm, command: 'true'}", f"{{name: hang, command: '{work}', timeout: 3}}")
         context = await carry_out(prepare(fleet, steps, rollout_kill_timeout=20))
         end = context.last("a")
@@ -120,7 +122,7 @@ async def test_a_command_that_outlasts_its_time_is_ended_on_the_host(fleet: Flee
         assert all(map(gone, begun(fleet).values()))
 
 
-async def test_a_host_that_cannot_be_told_to_stop_leaves_a_doubt(fleet: Fleet) -> None:
+async def test_a_host_that_cannot_be_stopped_is_in_an_unknown_state(fleet: Fleet) -> None:
     started = asyncio.Event()
 
     async def sit(process: "asyncssh.SSHServerProcess[bytes]") -> None:
@@ -129,7 +131,7 @@ async def test_a_host_that_cannot_be_told_to_stop_leaves_a_doubt(fleet: Fleet) -
 
     async with strange(fleet, sit, "a"):
         step = "{name: work, command: 'true', timeout: 0.5}"
-        while not started.is_set():  # a busy machine may take that long to begin it
+        while not started.is_set():  # a busy machine may take this long to start it
             context = await carry_out(prepare(fleet, plan(step), rollout_kill_timeout=0.5))
     end = context.last("a")
     assert (end["state"], end["known"]) == ("failed", False)
@@ -188,25 +190,25 @@ async def test_a_cancel_ends_what_runs_and_says_how_far_each_host_was(fleet: Fle
 
 
 class Hesitant(Recorder):
-    """Takes its time over the first final state that it is told."""
+    """A context that takes long to record the first final state."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.told_of, self.go_on = asyncio.Event(), asyncio.Event()
+        self.reported, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def target(self, name: str, state: str, **more: Any) -> None:
         if state == "changed":
-            self.told_of.set()
+            self.reported.set()
             await self.go_on.wait()
         await super().target(name, state, **more)
 
 
-async def test_a_cancel_while_a_state_is_being_told_neither_loses_nor_doubles_it(fleet: Fleet) -> None:
+async def test_a_cancel_during_the_report_of_a_state_neither_loses_nor_doubles_it(fleet: Fleet) -> None:
     with sshd(fleet, *"ab"):
         plain = prepare(fleet, plan(TRUE, stage="batches: [1]"))
         context = Hesitant(plain.resources.rollout.model_dump(), fleet.folder)
         work = asyncio.create_task(carry_out(context))
-        await until(context.told_of.is_set)
+        await until(context.reported.is_set)
         work.cancel()
         await until(lambda: work.cancelling() and len(context.reports["a"]) == 2)
         asyncio.get_running_loop().call_later(0.2, context.go_on.set)
@@ -236,7 +238,7 @@ async def test_at_the_deadline_of_a_plan_what_runs_is_ended_and_the_rest_has_not
         await carry_out(context)
         reached = begun(fleet)
         assert (context.state("b"), context.state("c")) == ("not_started", "not_started")
-        # On a busy machine it may not have come so far.
+        # On a busy machine it may not be there yet.
         assert context.state("a") == "failed" or not reached
         assert all(map(gone, reached.values()))
     assert context.failure

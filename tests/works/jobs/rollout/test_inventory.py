@@ -1,4 +1,4 @@
-"""The file of plans: what it may say, what it may not, and that every fault is told by its place."""
+"""The file of plans: what is valid, what is not, and that every fault is reported with its place."""
 
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def test_batches_are_of_the_stages_hosts_and_the_last_size_holds(
     assert stage(*batches).sizes(hosts) == sizes
 
 
-def test_all_faults_are_told_at_once_each_by_its_place(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together_each_with_its_place(tmp_path: Path) -> None:
     text = """
 defaults: {user: deploy}
 hosts:
@@ -89,7 +89,7 @@ groups:
   web: {hosts: [web1, web9]}
 plans:
   update:
-    hosts: [web, nobody]
+    hosts: [web, unknown]
     bugdet: 3
     params:
       version: {type: string}
@@ -128,12 +128,12 @@ BEYOND = {
 
 
 @pytest.mark.parametrize("member", BEYOND)
-def test_what_the_settings_do_not_allow_is_told(tmp_path: Path, member: str) -> None:
+def test_values_above_a_limit_of_the_settings_are_reported(tmp_path: Path, member: str) -> None:
     text = WHOLE[: WHOLE.index("    params:")] + f"    {member}\n" + WHOLE[WHOLE.index("    stages:") :]
     assert [place for _, place, _ in faults(tmp_path, text)] == [BEYOND[member]]
 
 
-def test_forks_and_hosts_beyond_the_settings_and_hosts_without_a_user_are_told(tmp_path: Path) -> None:
+def test_too_many_forks_or_hosts_and_hosts_without_a_user_are_reported(tmp_path: Path) -> None:
     many = "\n".join(f"  h{number}: {{}}" for number in range(11))
     names = ", ".join(f"h{number}" for number in range(11))
     text = WHOLE.replace("  db1: {}", many).replace("[web, web1]", f"[{names}]").replace("user: deploy, ", "")

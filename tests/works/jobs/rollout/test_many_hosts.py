@@ -1,4 +1,4 @@
-"""Many hosts, some of which hang and some of which lie: the rollout ends, and every host in exactly one state."""
+"""Many hosts, some of which hang or lie. The rollout ends, and every host ends in exactly one state."""
 
 import asyncio
 from contextlib import AsyncExitStack, ExitStack

@@ -1,4 +1,4 @@
-"""Output in pieces of any size is the same lines, the same tail, and holds the same marker."""
+"""Output in chunks of any size has the same lines, the same tail and the same markers."""
 
 import itertools
 
@@ -12,7 +12,7 @@ LINES = ["first", "second", "progress 1", "progress 2", "", "naïve — ☃", "l
 
 
 def fed(output: Output, data: bytes, cuts: list[int]) -> list[str]:
-    """All lines of the data, given in pieces that are cut there."""
+    """Returns all lines of the data, which is cut into chunks at these places."""
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     pieces = [data[start:end] for start, end in itertools.pairwise(places)]
     return [line for piece in pieces for line in output.feed(piece)] + output.rest()

@@ -1,4 +1,4 @@
-"""Health between batches, the way back, and plans that cannot be followed."""
+"""Health checks between batches, rollback, and plans that cannot be run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +13,14 @@ HEALTH = "health: {{command: '{}', attempts: 3, pause: 0}}"
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """Four hosts, a to d: one real sshd."""
+    """Four hosts, a to d, on one real sshd."""
     fleet = Fleet(tmp_path)
     with sshd(fleet, *"abcd"):
         yield fleet
 
 
 def files(fleet: Fleet, prefix: str) -> str:
-    """The hosts that have such a file."""
+    """Returns the hosts that have this file."""
     return "".join(sorted(path.name[-1] for path in fleet.folder.glob(f"{prefix}-?")))
 
 
@@ -118,7 +118,7 @@ async def test_what_the_plan_does_not_know_is_refused_before_any_host_is_spoken_
     assert context.reports == {}
 
 
-async def test_every_parameter_that_is_wrong_is_told_at_once(fleet: Fleet) -> None:
+async def test_all_wrong_parameters_are_reported_together(fleet: Fleet) -> None:
     top = "params: {mode: {choices: [fast]}, count: {type: integer, minimum: 1, maximum: 9}}"
     context = prepare(fleet, plan("{name: work, command: 'true'}", top=top))
     await carry_out(context, params={"mode": "slow", "count": 10, "other": True}, hosts=["y", "z"])

@@ -1,4 +1,4 @@
-"""A rollout goes as its plan says, on real hosts: what is run where, in which order, and how each host ends."""
+"""A rollout follows its plan on real hosts: which commands run where, in which order, and how each host ends."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from tests.support.sshd import Fleet, sshd
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """Five hosts, a to e: one real sshd."""
+    """Five hosts, a to e, on one real sshd."""
     fleet = Fleet(tmp_path)
     with sshd(fleet, *"abcde"):
         yield fleet
 
 
 def noted(fleet: Fleet) -> list[str]:
-    """What commands have written to the file ``notes``."""
+    """Returns the lines that commands have written to the file ``notes``."""
     notes = fleet.folder / "notes"
     return notes.read_text().split() if notes.exists() else []
 
@@ -68,7 +68,7 @@ async def test_batches_follow_each_other_and_no_more_hosts_than_forks_are_at_wor
 
 @pytest.mark.parametrize(("budget", "visited"), [("0", "ab"), ("1", "abc"), ("'40%'", "abcd"), ("5", "abcde")])
 async def test_the_failure_budget_stops_the_rollout(fleet: Fleet, budget: str, visited: str) -> None:
-    """All but the first host fail: the rollout stops at the failure that is one too many."""
+    """All hosts but the first fail. The rollout stops at the failure that exceeds the budget."""
     step = f"{{name: work, command: '{note(fleet)}; test $host = a'}}"
     context = await carry_out(prepare(fleet, plan(step, top=f"budget: {budget}", stage="batches: [1]")))
     assert noted(fleet) == list(visited)
@@ -143,7 +143,7 @@ async def test_a_rollout_may_be_limited_to_some_of_the_plans_hosts(fleet: Fleet)
 
 
 async def test_a_value_arrives_as_it_is_and_is_never_run(fleet: Fleet) -> None:
-    """Values that would be commands, were they put into the command's text."""
+    """Values that would be commands if they were inserted into the text of a command."""
     evil = "'; kill $$; echo \"$(kill $$)\" `kill $$` \\ *'\n#"
     top = "params: {text: {pattern: '(?s:.*)'}}"
     command = f'printf %s "$text" > {fleet.folder}/text-$host; echo "text: $text"; test "it is $text" != ""'
@@ -196,7 +196,7 @@ async def test_the_clock_stands_still_while_a_person_thinks(fleet: Fleet, monkey
     done = asyncio.create_task(carry_out(context))
     await until(lambda: context.questions)
     passed = 7200
-    await asyncio.sleep(0.1)  # timers that are due run
+    await asyncio.sleep(0.1)  # lets timers run that are due
     assert not done.done()
     context.answers.put_nowait(True)
     await done

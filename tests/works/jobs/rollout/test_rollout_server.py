@@ -1,4 +1,4 @@
-"""Rollouts over the real server, its socket and real hosts."""
+"""Rollouts on the real server, over its socket, with real hosts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ async def connect(server: Server) -> Client:
 
 
 async def begin(client: Client, **params: Any) -> str:
-    """Starts a rollout and watches it from its first event; its id."""
+    """Starts a rollout and watches it from its first event. Returns its id."""
     await client.send("start", job="rollout", params={"plan": "update"} | params, client_id="one")
     id = (await client.wait_for("accepted"))["id"]
     await client.send("watch", id=id, after=0)
@@ -36,13 +36,13 @@ async def begin(client: Client, **params: Any) -> str:
     return str(id)
 
 
-async def story(client: Client, id: str) -> list[dict[str, Any]]:
-    """What is still to come, to the last event."""
+async def rest_of(client: Client, id: str) -> list[dict[str, Any]]:
+    """Returns the remaining events of the job, up to the last one."""
     events: list[dict[str, Any]] = []
     while True:
-        told = await client.wait_for("events", id=id)
-        events += told["events"]
-        if "ended" in told:
+        message = await client.wait_for("events", id=id)
+        events += message["events"]
+        if "ended" in message:
             return events
 
 
@@ -75,9 +75,7 @@ async def test_the_plans_and_folders_that_there_are_are_offered_and_no_longer_wh
     assert (await offered("rollout", "plan"))[0] == []
 
 
-async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(
-    start_here: Start, fleet: Fleet
-) -> None:
+async def test_a_rollout_reports_its_progress_and_failures_can_be_retried(start_here: Start, fleet: Fleet) -> None:
     flag = fleet.folder / "mended"
     work = f'printf "\\033[31mhello $host\\n"; test $host != b || test -e {flag}'
     server = serve_rollouts(start_here, fleet, plan(f"{{name: work, command: '{work}'}}", top="budget: 1"))
@@ -85,7 +83,7 @@ async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(
         schema = client.hello["jobs"]["rollout"]["params"]
         assert set(schema["properties"]) == {"plan", "params", "hosts", "dry_run"}
         id = await begin(client)
-        events = await story(client, id)
+        events = await rest_of(client, id)
         assert last_states(events) == {"a": "changed", "b": "failed", "c": "changed"}
         end = events[-1]
         assert (end["type"], end["result"]["states"]) == ("succeeded", {"changed": 2, "failed": 1})
@@ -98,10 +96,10 @@ async def test_a_rollout_is_told_as_it_goes_and_its_failures_can_be_tried_again(
         await client.send("retry", id=id, only="failed", client_id="two")
         again = (await client.wait_for("accepted"))["id"]
         await client.send("watch", id=again, after=0)
-        assert last_states(await story(client, again)) == {"a": "skipped", "b": "changed", "c": "skipped"}
+        assert last_states(await rest_of(client, again)) == {"a": "skipped", "b": "changed", "c": "skipped"}
 
 
-async def test_parameters_that_do_not_fit_are_told_all_at_once(start_here: Start, fleet: Fleet) -> None:
+async def test_all_invalid_parameters_are_reported_together(start_here: Start, fleet: Fleet) -> None:
     server = serve_rollouts(
         start_here, fleet, plan("{name: work, command: 'true'}", top="params: {mode: {choices: [fast]}}")
     )
@@ -109,7 +107,7 @@ async def test_parameters_that_do_not_fit_are_told_all_at_once(start_here: Start
         await client.send("start", job="rollout", params={"plann": "x", "dry_run": "perhaps"}, client_id="one")
         error = await client.wait_for("error", client_id="one")
         assert {each["field"] for each in error["errors"]} == {"plan", "plann", "dry_run"}
-        end = (await story(client, await begin(client, params={"mode": "slow", "x": 1})))[-1]
+        end = (await rest_of(client, await begin(client, params={"mode": "slow", "x": 1})))[-1]
         assert (end["type"], end["code"]) == ("failed", "bad_options")
         assert {each["field"] for each in end["result"]["errors"]} == {"params.mode", "params.x"}
 
@@ -127,7 +125,7 @@ async def test_a_cancel_over_the_socket_ends_what_runs_on_the_hosts(start_here: 
         id = await begin(client)
         await until(lambda: len(pids()) == 2)
         await client.send("cancel", id=id)
-        events = await story(client, id)
+        events = await rest_of(client, id)
         assert events[-1]["type"] == "cancelled"
         assert events[-1]["result"]["not_known"] == []
         assert sorted(last_states(events).values()) == ["cancelled", "cancelled", "not_started"]
@@ -140,8 +138,8 @@ async def test_a_person_who_watches_says_yes(start_here: Start, fleet: Fleet) ->
         id = await begin(client)
         asked: list[dict[str, Any]] = []
         while not asked:
-            told = await client.wait_for("events", id=id)
-            asked = [event for event in told["events"] if event["type"] == "approval"]
+            message = await client.wait_for("events", id=id)
+            asked = [event for event in message["events"] if event["type"] == "approval"]
         assert asked[0]["hosts"] == ["a", "b", "c"]
         await client.send("answer", id=id, approval=asked[0]["approval"], ok=True)
-        assert set(last_states(await story(client, id)).values()) == {"changed"}
+        assert set(last_states(await rest_of(client, id)).values()) == {"changed"}
