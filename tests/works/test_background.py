@@ -1,4 +1,4 @@
-"""Background tasks: none ends in silence; one that ends is started again, and said to be down meanwhile."""
+"""Background tasks: none ends silently. A task that ends is started again, and is reported as down in the meantime."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ async def tasks() -> AsyncIterator[BackgroundTasks]:
 
 
 class Failing:
-    """A task that fails so many times, each time with the next of the errors, and then runs."""
+    """A task that fails once for each of the errors, and then runs."""
 
     def __init__(self, *errors: BaseException | None) -> None:
         self.errors = list(errors)

@@ -1,4 +1,4 @@
-"""Bans reach every server that follows them, whatever happens to the event store meanwhile."""
+"""Bans reach every server that follows them, whatever happens to the event store."""
 
 import asyncio
 import time
@@ -47,7 +47,7 @@ class Failing:
 
 @asynccontextmanager
 async def following(bans: Bans) -> AsyncIterator[list[str]]:
-    """The users who are kicked. In the end the follower must still run."""
+    """Collects the users who are kicked. At the end the follower must still run."""
     kicked: list[str] = []
     task = asyncio.create_task(bans.follow(kicked.append))
     try:
@@ -59,7 +59,7 @@ async def following(bans: Bans) -> AsyncIterator[list[str]]:
 
 
 def quick(broker: "Broker | Failing") -> Bans:
-    """Bans that try again at once."""
+    """Bans that try again immediately."""
     return Bans(cast(Broker, broker), pause=0.001, longest_pause=0.01)
 
 
@@ -101,7 +101,7 @@ async def test_a_ban_that_has_run_out_is_not_made_again(tmp_path: Path) -> None:
         await other.deny("mallory", time.time())
         await bans.load()
         async with following(bans) as kicked:
-            await other.load()  # as another server that starts
+            await other.load()  # like another server that starts
             await other.deny("eve", in_an_hour())
             await until(lambda: kicked == ["eve"])
 
@@ -136,7 +136,7 @@ async def test_a_follower_whose_event_store_fails_tries_again_and_says_so_once(t
 
 
 async def test_a_ban_made_after_redis_was_stopped_amid_the_recovery_reaches_the_follower(tmp_path: Path) -> None:
-    """The first restart loses all data; while the follower makes its bans again, Redis is stopped once more."""
+    """The first restart loses all data. While the follower appends its bans again, Redis is stopped once more."""
     with redis_in(tmp_path, appendonly=False) as redis:
         async with opened_redis(tmp_path, HASTY) as store, opened_redis(tmp_path) as patient:
             broker, other = Failing(store.broker), Bans(patient.broker)
@@ -154,7 +154,7 @@ async def test_a_ban_made_after_redis_was_stopped_amid_the_recovery_reaches_the_
                     await other.deny("eve", in_an_hour())
                     await until(lambda: "eve" in kicked)
                 assert (bans.until("mallory") > time.time(), bans.until("eve") > time.time()) == (True, True)
-                # What the follower knew is in force again for every server.
+                # The bans that the follower knew are in force again for every server.
                 await until_loaded(Bans(patient.broker), "mallory")
 
 

@@ -1,4 +1,4 @@
-"""Sessions: what a client that comes back finds, what one that stays away gives up, and that nobody else gets in."""
+"""Sessions: what a client finds after a reconnect, what ends without one, and that other users have no access."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ HOURS = 3600.0
 
 
 class Connection:
-    """Holds a session, and notes when another has taken it."""
+    """Holds a session, and records when another connection has taken it over."""
 
     lost = False
 
@@ -70,7 +70,7 @@ def quick(session: Session, *ids: str, **members: Any) -> list[Task]:
 
 
 async def story(services: Services, session: Session, after: int, count: int) -> list[dict[str, Any]]:
-    """The next events of the session's stream, as a client gets them."""
+    """Returns the next events of the session's stream, as a client receives them."""
     seen: list[dict[str, Any]] = []
     async with asyncio.timeout(60), aclosing(aiter(services.events.broker.subscribe(session.stream, after))) as batches:  # type: ignore[type-var]
         async for batch in batches:

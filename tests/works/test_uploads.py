@@ -1,4 +1,4 @@
-"""Uploads: what was sent is there whole and known, or refused and leaves nothing; and bounded in every direction."""
+"""Uploads: a file is stored completely with its type, or refused without a trace, within all limits."""
 
 import asyncio
 import struct
@@ -72,7 +72,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 async def test_what_is_refused_says_why_and_leaves_nothing(tmp_path: Path, case: str) -> None:
-    """Without the way through the queue half a picture and a bomb are taken."""
+    """Without the queue, half a picture and a decompression bomb would be accepted."""
     data, code, word = REFUSED[case]
     async with opened(tmp_path, max_slice_bytes=700_000) as uploads:
         error = await refused(uploads, data)
@@ -153,7 +153,7 @@ async def test_an_upload_whose_client_leaves_while_it_is_looked_at_leaves_nothin
 
 
 async def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
-    """At the first byte, amid the body, and when only the thumbnail does not fit any more."""
+    """The disk is full at the first byte, during the body, and when only the thumbnail does not fit any more."""
     picture = encoded(photograph()[:300, :300], quality=5)
     async with opened(tmp_path) as uploads:
         for most, data in ((0, sound(".wav")), (300_000, bytes(900_000)), (len(picture), picture)):

@@ -1,4 +1,6 @@
-"""Uploads: only their owner refers to them, and they stay while something does, over restarts and in two servers."""
+"""Uploads: only their owner can refer to them, and they stay while a message does, over restarts and with
+two servers.
+"""
 
 import json
 import os
@@ -16,7 +18,7 @@ from works.storage.uploads_store import Attachment, parse_record, record_of
 
 
 async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers_are(tmp_path: Path) -> None:
-    """Without the comparison of owners bert would find alice's."""
+    """Without the comparison of owners, bert would find the upload of alice."""
     async with opened(tmp_path) as uploads:
         mine, also = await send(uploads, small()), await send(uploads, sound(".mp3"))
         assert await uploads.find("alice", [also.id, mine.id]) == [also, mine]
@@ -35,7 +37,7 @@ async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers
 
 
 def test_records_of_earlier_and_later_servers_are_read_by_both() -> None:
-    """While servers are replaced one by one, each has to find what the others have taken."""
+    """While servers are replaced one by one, each has to find the uploads of the others."""
     attachment = Attachment("0" * 32, ".jpg", 7, 2, 3, True, called="sea.jpg")
     assert parse_record(record_of("alice", attachment)) == ("alice", attachment)
     record = json.loads(record_of("alice", attachment))
@@ -82,7 +84,7 @@ async def test_the_time_of_what_is_kept_begins_anew_with_each_message(tmp_path: 
 
 
 async def test_a_restart_changes_nothing(tmp_path: Path) -> None:
-    """Without the records' owners being read again the second server would give alice another share."""
+    """If the second server did not read the owners of records again, it would give alice another quota."""
     data = sound(".wav")
     async with opened(tmp_path) as uploads:
         draft, kept = await send(uploads, data), await send(uploads, data)
@@ -112,7 +114,7 @@ async def test_two_servers_share_a_folder(tmp_path: Path) -> None:
 
 
 async def test_one_that_is_kept_while_it_is_swept_stays(tmp_path: Path) -> None:
-    """Were its files deleted before its record, or whether or not that was there, they would be gone."""
+    """If its files were deleted before its record, or independent of it, they would be gone."""
 
     class Slow(FolderUploads):
         def _scan(self, now: float) -> Any:

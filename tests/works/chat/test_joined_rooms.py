@@ -1,4 +1,4 @@
-"""The places that a connection's messages may name, by the rooms that it has joined."""
+"""The places that the messages of a connection may name, which depend on the rooms that it has joined."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from works.errors import WorkError
 
 @pytest.fixture
 async def rooms() -> JoinedRooms:
-    """Those of alice, who has joined one room of at most two and may not enter the vault."""
+    """The joined rooms of alice: she has joined one of at most two rooms, and may not enter the vault."""
     joined = JoinedRooms("alice", 2, lambda name: name != "vault")
     joined["harbour"] = asyncio.create_task(asyncio.sleep(0))
     return joined

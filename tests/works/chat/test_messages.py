@@ -1,9 +1,9 @@
-"""Places are kept apart whatever they are called; what Chat and Inbox do over an event store they do over every kind.
+"""Places with similar names stay separate, and Chat and Inbox behave the same with every kind of event store.
 
-Seen to fail with the slash left unquoted in a place's name, with the id or the sender left out of what post appends,
-without the marks that it sets first, with a history that is not cut at its end, with marks set while the file is
-folded, with streams that have no epoch before their first event, with an Inbox that counts before it listens, and
-with one that tells what it counted before a message that was sent meanwhile.
+These tests were seen to fail: with the slash left unquoted in a place's name; with the id or the sender left out of
+post's event; without the marks that post sets first; with a history that is not cut at its end; with marks set during a
+checkpoint of the file; with streams that have no epoch before their first event; with an Inbox that counts before it
+subscribes; and with one that sends a count that is older than a message sent in the meantime.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from works.events.broker import Event
 from works.events.marks import Mark
 from works.events.store import EventStore
 
-# Names that a path, a URL or sloppy comparison might take for another: "é" is there as one character and as two.
+# Names that a path, a URL or an inexact comparison could confuse. "é" is there as one character and as two.
 ALIKE = (
     "a",
     "A",
@@ -214,7 +214,7 @@ async def test_marks_are_set_also_while_the_journal_is_folded_into_the_file(tmp_
         chat, number = chat_on(store), 0
 
         async def post() -> None:
-            for _ in range(150):  # folded some three times
+            for _ in range(150):  # the file has had some three checkpoints
                 await chat.post(room("harbour"), "alice", "x" * 100_000, [], None)
 
         posting = asyncio.create_task(post())
@@ -236,7 +236,7 @@ async def test_a_room_that_was_entered_while_empty_is_known_after_a_restart(tmp_
 
 @every_kind
 async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, kind: str) -> None:
-    """Counted first and listened for then, it would be missed until the next message."""
+    """If the Inbox counted before it subscribed, the message would be missed until the next one."""
     async with opened(kind, tmp_path) as store:
         chat, rooms = chat_on(store), [room(f"{number}") for number in range(50)]
         for place in rooms:
@@ -264,7 +264,7 @@ async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, k
 
 
 class Late(Chat):
-    """Its marks, once they were read, are held back until ``go``."""
+    """Marks that hold back an answer until ``go``, after they were read."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -281,7 +281,7 @@ class Late(Chat):
 async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_before_it(
     tmp_path: Path, kind: str
 ) -> None:
-    """Whoever has counted that message would take it back, and be told of it no more."""
+    """A reader that has counted this message would subtract it, and would not be notified of it any more."""
     async with opened(kind, tmp_path) as store:
         chat, harbour, ear = Late(store.broker, store.marks, store.presence, str.encode), room("harbour"), Ear()
         await store.marks.set(harbour.stream, "bob", 0)

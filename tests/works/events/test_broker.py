@@ -1,4 +1,4 @@
-"""The promise of a Broker, over every implementation: offsets, replay then live, retention, losses, fences."""
+"""The guarantees of a Broker, for every implementation: offsets, replay and live events, retention, losses, fences."""
 
 import asyncio
 import random
@@ -98,7 +98,7 @@ async def test_no_gap_and_no_repeat_however_many_append_while_subscribers_come(
         writers = [asyncio.create_task(write(store, total // 20)) for _ in range(20)]
         readers = []
         for _ in range(20):
-            await store.broker.append("other", "{}")  # time passes, in commits
+            await store.broker.append("other", "{}")  # commits, which take time
             readers.append(asyncio.create_task(collect(store.broker, "s", 0, total)))
         await asyncio.gather(*writers)
         whole = await store.broker.read("s", 0, 2 * total)
@@ -122,7 +122,7 @@ async def test_a_reader_that_goes_away_in_the_middle_does_not_hold_up_the_writer
         await fill(store.broker, "s", 300, durable=True)
         for number in range(20):
             writing = asyncio.create_task(store.broker.append("s", event(number)))
-            # From the file, for which what waits is written.
+            # Read from the file. Pending events are written before.
             reading = asyncio.create_task(collect(store.broker, "s", 0, 1))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -171,7 +171,7 @@ async def test_a_subscriber_that_falls_behind_what_is_kept_is_told(tmp_path: Pat
         batches = aiter(store.broker.subscribe("s", 0))
         assert (await anext(batches))[-1].offset == 10
         await fill(store.broker, "s", 600, durable=True)
-        await collect(store.broker, "s", 609, 1)  # by now the store itself has heard of them all
+        await collect(store.broker, "s", 609, 1)  # by now the store itself has received all of them
         with pytest.raises(Exception, match="no longer retained"):
             await anext(batches)
 
@@ -206,7 +206,7 @@ async def test_a_stream_that_expires_before_its_first_event_is_forgotten_too(tmp
         await store.broker.expire("s", 0)
         assert await store.broker.append("s", event(1), durable=False) == 1
         assert (await store.broker.position("s")).epoch == epoch
-        await store.broker.append("other", "{}")  # all that waits is written
+        await store.broker.append("other", "{}")  # all pending events are written
         await store.sweep()
         assert (await store.broker.position("s")).offset == 0
 

@@ -1,4 +1,4 @@
-"""An EventStore through what may happen to it: an orderly end, a kill -9, a second process, a disk that is full."""
+"""An EventStore after a graceful stop, a kill -9, a second process, and with a full disk."""
 
 import asyncio
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.running import ROOT, full_disk
 from works.events.broker import Broker, Event, PositionLost
 from works.events.store import EventStore
 
-# Appends for ever, two streams by turns, and says which offsets are acknowledged.
+# Appends to two streams in turn, forever, and prints the acknowledged offsets.
 WRITER = """
 import asyncio, sys
 from pathlib import Path
@@ -33,7 +33,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 @contextmanager
 def writer(kind: str, folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that has the store open and appends; killed with SIGKILL at the end, wherever it is."""
+    """Another process that has opened the store and appends. At the end it is killed with SIGKILL at any point."""
     command = [sys.executable, "-c", WRITER, kind, str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -43,7 +43,7 @@ def writer(kind: str, folder: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def killed(kind: str, folder: Path) -> tuple[str, int]:
-    """A writer that was killed while it wrote: the epoch of its volatile stream, and the last offset acknowledged."""
+    """Kills a writer while it writes. Returns the epoch of its volatile stream, and the last acknowledged offset."""
     with writer(kind, folder) as process:
         assert process.stdout
         epoch = process.stdout.readline().strip()
@@ -95,7 +95,7 @@ async def test_what_is_being_appended_when_it_closes_is_written_and_later_ones_a
         await store.broker.append("s", event(1))
         writing = [asyncio.create_task(store.broker.append("s", event(number))) for number in range(2, 301)]
         for _ in range(3):
-            await asyncio.sleep(0)  # they begin, and the commit of them is under way when the store closes
+            await asyncio.sleep(0)  # they start, and their commit is running when the store closes
     async with asyncio.timeout(60):
         assert await asyncio.gather(*writing) == list(range(2, 301))
         with pytest.raises(OSError, match="closed"):
@@ -175,7 +175,7 @@ async def test_on_a_full_disk_durable_appends_fail_and_volatile_ones_go_on(tmp_p
 
 
 async def flood(broker: Broker, reader: AsyncIterator[list[Event]]) -> None:
-    """Volatile events without end, each seen by a reader that keeps up."""
+    """Appends volatile events without end, each of which is seen by a reader without a backlog."""
     while True:
         await broker.append("flood", "{}", durable=False)
         await anext(reader)
@@ -206,7 +206,7 @@ async def test_more_than_memory_holds_on_a_full_disk_is_lost_and_told_and_the_lo
 
 
 async def test_an_event_that_cannot_be_written_is_refused_and_holds_up_no_other(tmp_path: Path) -> None:
-    """SQLite takes no lone surrogate; what waits to be written with it is not to wait for ever."""
+    """SQLite accepts no lone surrogate. Other events of the same group must not wait forever."""
     async with opened("sqlite", tmp_path) as store, asyncio.timeout(60):
         outcomes = await asyncio.gather(
             store.broker.append("good", event(1)), store.broker.append("bad", "\ud800"), return_exceptions=True

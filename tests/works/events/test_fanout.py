@@ -1,8 +1,9 @@
 """A StreamFanout sends each event to every listener once, in order and encoded once, and ends with its last listener.
 
-Over a real store in a file, whose tables are put away for a moment where it is to fail. Seen to fail with replay
-beginning one event early or late, without ``leave`` in Fanout.open, without StreamFanout.stop, with a frame made for
-each member, without the sleep and the check of members in _broadcast, and when only members are told of a loss.
+The store is a real file. To make it fail, one of its tables is renamed for a moment. These tests were seen to fail:
+with a replay that starts one event early or late; without ``leave`` in Fanout.open; without StreamFanout.stop; with a
+frame that is encoded for each member; without the sleep and the check of members in _broadcast; and when only members
+are notified of a loss.
 """
 
 import asyncio
@@ -21,12 +22,12 @@ from works.events.fanout import Fanout, StreamFanout
 from works.events.store import EventStore
 
 STREAM = "s"
-# More than are sent to before the loop has a turn.
+# More members than get an event before other code of the loop runs.
 MANY = 250
 
 
 class Ear:
-    """A listener that notes what it is told, and does ``then`` when it hears that text."""
+    """A listener that records its notifications, and calls ``then`` when it receives this text."""
 
     def __init__(self, then: dict[str, Callable[[], object]] | None = None) -> None:
         self.heard: list[str] = []
@@ -48,7 +49,7 @@ class Ear:
         self.losses += 1
 
     async def join(self, fanout: Fanout, after: int | None = None) -> StreamFanout:
-        """As a socket does: what was missed first, one thing after the other, and then what comes."""
+        """Joins like a socket: sends missed events one by one, and then new ones."""
         stream_fanout = await fanout.open(STREAM, written, self)
         async for text in stream_fanout.replay(stream_fanout.offset if after is None else after):
             self.heard.append(text)
@@ -78,14 +79,14 @@ def fanout(store: EventStore) -> Fanout:
 
 @contextmanager
 def put_away(folder: Path, table: str) -> Iterator[Callable[[], None]]:
-    """Within, once it is called, the store's file is without that table."""
+    """A block with a function. After it is called, the store's file lacks this table until the end of the block."""
     with closing(sqlite3.connect(folder / "events.db", isolation_level=None)) as database:
         yield lambda: database.execute(f"ALTER TABLE {table} RENAME TO put_away") and None
         database.execute(f"ALTER TABLE put_away RENAME TO {table}")
 
 
 def tasks() -> set["asyncio.Task[object]"]:
-    """All that run but those of the store: it has some that come and go."""
+    """Returns all running tasks except those of the store, which come and go."""
     return {each for each in asyncio.all_tasks() if "SqliteBroker" not in each.get_coro().__qualname__}  # type: ignore[union-attr]
 
 
@@ -161,7 +162,7 @@ async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(
 
 
 async def test_who_is_ahead_of_the_hub_hears_nothing_twice(store: EventStore, fanout: Fanout) -> None:
-    """They were told by the fanout of another process, or by an acknowledgement."""
+    """They know the offset from another process's fanout, or from an acknowledgement."""
     ahead = Ear()
     tasks: list[asyncio.Task[StreamFanout]] = []
     first = Ear({"1": lambda: tasks.append(asyncio.create_task(ahead.join(fanout, 3)))})
@@ -225,7 +226,7 @@ async def test_a_hub_ends_with_its_last_listener_and_the_next_one_begins_where_t
     assert (again is not stream_fanout, again.offset, one.heard) == (True, 2, [])
     fanout.leave(again, one)
     await until(lambda: tasks() == before)
-    # Nobody reads the stream any more: it may be forgotten.
+    # The stream has no reader any more, so it may be deleted.
     await store.broker.expire(STREAM, 0)
     await store.sweep()
     assert (await store.broker.position(STREAM)).offset == 0
@@ -266,7 +267,9 @@ async def test_who_gives_up_while_a_hub_starts_does_not_take_it_from_others(stor
 
 
 async def all_lost(store: EventStore, fanout: Fanout) -> list[Ear]:
-    """Listeners whose fanout has fallen behind what is kept, of whom half are members; they have not left it yet."""
+    """Listeners whose fanout is further behind than events are retained. Half of them are members. They have not left
+    yet.
+    """
     ears = [Ear() for _ in range(2 * MANY)]
     stream_fanout = await fanout.open(STREAM, written, ears[0])
     for ear in ears[1:]:
@@ -300,5 +303,5 @@ async def test_a_log_that_cannot_be_read_is_told_to_every_listener_rather_than_s
         member, watcher = Ear({"1": put}), Ear()
         await member.join(fanout)
         await fanout.open(STREAM, written, watcher)
-        await fill(store.broker, STREAM, 600, durable=True)  # more than stand in memory
+        await fill(store.broker, STREAM, 600, durable=True)  # more events than are kept in memory
         await until(lambda: member.losses == watcher.losses == 1)

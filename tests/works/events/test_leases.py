@@ -1,4 +1,4 @@
-"""The promise of Leases, over every implementation: what only one may have."""
+"""The guarantees of Leases, for every implementation: a lease has at most one holder."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The promise of Marks, over every implementation: what is unread to whom."""
+"""The guarantees of Marks, for every implementation: the number of unread events of each reader."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which URLs open an EventStore, and what is said of those that do not."""
+"""URLs that open an EventStore, and the errors of URLs that do not."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The EventStore in Redis while Redis is away: paused, killed, without its data, full."""
+"""The EventStore in Redis while Redis is unavailable: paused, killed, without its data, or full."""
 
 import asyncio
 import itertools
@@ -41,7 +41,7 @@ def come_back(redis: Redis, how: str) -> None:
 
 @asynccontextmanager
 async def reading(broker: Broker, stream: str) -> AsyncIterator[list[Event]]:
-    """What a subscriber sees, as it sees it."""
+    """Yields the events of a subscriber as they arrive."""
     seen: list[Event] = []
 
     async def read() -> None:
@@ -87,7 +87,7 @@ async def test_through_an_outage_nothing_is_lost_and_nothing_doubled(redis: Redi
             await until(lambda: len(seen) > 100)
             leave(redis, how)
             gone.set()
-            await until(lambda: len(failures) >= 10)  # they are told so, though nobody has come back
+            await until(lambda: len(failures) >= 10)  # they get the error although Redis is still down
             assert not writing.done()
             come_back(redis, how)
             async with asyncio.timeout(60):
@@ -121,7 +121,8 @@ async def test_connections_cut_again_and_again_make_no_gap_and_no_repeat(redis: 
             before = len(seen)
             for which in ("normal", "pubsub"):
                 cuts += redis.ask("CLIENT", "KILL", "TYPE", which) != ":0"
-            # Those who write go on: what each was at when the connections were cut may have been seen already.
+            # The writers continue. The events that were in progress when the connections were cut may have been seen
+            # before.
             await until(lambda before=before: len(seen) > before)
         enough.set()
         await asyncio.gather(*writers)
@@ -172,7 +173,7 @@ async def test_who_asks_while_redis_is_away_is_told_in_time_and_all_goes_on_afte
             store.marks.of_reader("alice"),
             store.broker.recovers("s", "", 0),
         ]
-        async with asyncio.timeout(60):  # it does not come back before
+        async with asyncio.timeout(60):  # it does not return before
             answers = await asyncio.gather(*asked, return_exceptions=True)
         for answer in answers:
             assert isinstance(answer, OSError)
@@ -204,7 +205,7 @@ async def test_after_the_loss_of_all_data_readers_are_told(redis: Redis, tmp_pat
             assert await is_lost(store.broker, "idle", 3)
             assert (await store.broker.position("idle")).epoch != before.epoch
             assert await collect(store.broker, "busy", 0, 10) == numbered(1, 10)
-            await eventually(store.presence, "room", ["alice"])  # her process says so again by itself
+            await eventually(store.presence, "room", ["alice"])  # her process enters her again by itself
 
 
 async def test_after_a_restart_without_its_data_readers_are_told(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ async def test_after_a_restart_without_its_data_readers_are_told(tmp_path: Path)
 
 
 async def test_events_that_redis_took_back_are_not_passed_over_in_silence(tmp_path: Path) -> None:
-    """As after a power cut with appendfsync everysec: the same epoch, and fewer events."""
+    """The state after a power cut with appendfsync everysec: the same epoch, and fewer events."""
     with redis_in(tmp_path, appendonly=False) as redis:
         async with opened("redis", tmp_path) as store:
             await fill(store.broker, "s", 3, durable=True)
@@ -258,7 +259,7 @@ async def test_forgotten_scripts_are_brought_again(redis: Redis, tmp_path: Path)
 async def test_when_its_memory_is_full_durable_appends_are_refused_and_others_wait(
     redis: Redis, tmp_path: Path
 ) -> None:
-    # What Redis says is waited for, however long that takes; its callers are not kept so long.
+    # The answer of Redis is awaited for any time, but callers do not wait that long.
     timeouts = replace(PATIENT, patience=HASTY.patience)
     async with opened("redis", tmp_path) as patient, opened_redis(tmp_path, timeouts) as store:
         await fill(patient.broker, "s", 3, durable=True)

@@ -1,4 +1,4 @@
-"""The promise of Presence, over every implementation: who is in a room."""
+"""The guarantees of Presence, for every implementation: the users in a room."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The EventStore in Redis as several processes share it: each here is what a server process of its own would have."""
+"""The EventStore in Redis with several processes. Each store here is what a server process would have."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ from works.events.redis.connection import CallConnection, make_pool
 from works.events.redis.store import RedisEventStore
 from works.events.store import EventStore
 
-# Says that somebody is there, as a server does, until it is killed.
+# Reports a user as present, like a server, until it is killed.
 GUEST = """
 import asyncio, sys
 from dataclasses import replace
@@ -49,7 +49,7 @@ async def main(url):
 asyncio.run(main(*sys.argv[1:]))
 """
 
-# Until when the first process to be forgotten is taken to read a stream.
+# Time until which the process that is forgotten first counts as a reader of a stream.
 READ_UNTIL = "return redis.status_reply(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or '0')"
 
 
@@ -62,7 +62,7 @@ async def two(folder: Path, *, present: float = 60.0) -> AsyncIterator[tuple[Eve
 
 @contextmanager
 def guest(folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process by which somebody is there."""
+    """Another process that reports a user as present."""
     command = [sys.executable, "-c", GUEST, url_in(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -104,7 +104,7 @@ async def test_subscribers_see_what_both_write_without_a_gap_or_a_repeat(redis: 
         writers = [asyncio.create_task(write(store.broker, total // 20)) for store in (one, other) for _ in range(10)]
         readers = []
         for number in range(20):
-            await one.broker.append("other", "{}")  # time passes
+            await one.broker.append("other", "{}")  # some time passes
             readers.append(asyncio.create_task(collect((one, other)[number % 2].broker, "s", 0, total + 1)))
         await asyncio.gather(*writers)
         whole = await other.broker.read("s", 0, 2 * total)
@@ -115,7 +115,7 @@ async def test_subscribers_see_what_both_write_without_a_gap_or_a_repeat(redis: 
 
 
 async def test_what_one_process_appends_the_other_hears_at_once(redis: Redis, tmp_path: Path) -> None:
-    # Looking now and then, it would find something after 20 minutes.
+    # Checking at intervals, it would find an event only after 20 minutes.
     async with two(tmp_path, present=3600) as (one, other), asyncio.timeout(60):
         batches = aiter(one.broker.subscribe("s", 0))
         for number in range(1, 102):
@@ -157,7 +157,7 @@ async def test_a_call_that_is_given_up_leaves_no_answer_for_a_later_one(redis: R
 async def test_a_connection_that_is_given_up_while_it_is_made_is_made_anew_with_its_scripts(
     redis: Redis, tmp_path: Path
 ) -> None:
-    """Given up at every turn of the loop that it takes."""
+    """Cancels it at every turn of the loop that it takes."""
     for turns in range(60):
         redis.ask("SCRIPT", "FLUSH")
         connection = CallConnection(make_pool(url_in(tmp_path)), 60)
@@ -191,8 +191,8 @@ async def test_who_came_by_a_process_that_was_killed_is_forgotten_and_nobody_els
     async with two(tmp_path, present=1.0) as (one, other):
         await one.presence.enter("room", "alice", "phone")
         with guest(tmp_path):
-            await asyncio.sleep(2.5)  # longer than a presence lasts
-            # Who was forgotten, on a machine that stood still, is there again as soon as they say so again.
+            await asyncio.sleep(2.5)  # longer than presence is retained
+            # On a frozen machine a user may be forgotten. The user is present again after the next refresh.
             await eventually(other.presence, "room", ["alice", "guest"])
         await eventually(other.presence, "room", ["alice"])
         assert await other.presence.enter("room", "guest", "again")
@@ -216,17 +216,17 @@ async def test_what_one_process_reads_the_other_does_not_forget(redis: Redis, tm
         await other.broker.expire("s", 0)
 
         def remembered() -> float:
-            """Until when, by the clock of Redis."""
+            """Returns the end of the subscription, by the clock of Redis."""
             return float(redis.ask("EVAL", READ_UNTIL, "1", "sluice:readers:s").removeprefix("+"))
 
         first = remembered()
-        await until(lambda: remembered() > first + 3)  # it has said so again, after a third of that time
+        await until(lambda: remembered() > first + 3)  # it has refreshed after a third of that time
         await other.sweep()
         assert (await other.broker.position("s")).offset == 2
         await other.broker.append("s", event(3))
         assert await anext(batches) == numbered(3, 3)
         await batches.aclose()  # type: ignore[attr-defined]
-        await one.check()  # all that it had to say is said
+        await one.check()  # all pending calls are made
         await other.sweep()
         assert (await other.broker.position("s")).offset == 0
 
@@ -293,7 +293,7 @@ async def test_a_password_is_asked_for(tmp_path: Path) -> None:
         assert await store.broker.append("s", event(1)) == 1
         assert await collect(store.broker, "s", 0, 1) == numbered(1, 1)
         await store.close()
-        # What Redis says is waited for, however long that takes; its callers are not kept so long.
+        # The answer of Redis is awaited for any time, but callers do not wait that long.
         timeouts = replace(PATIENT, patience=0.5)
         store = RedisEventStore(url_in(tmp_path).replace("//", "//:wrong@"), 10_000, timeouts=timeouts)
         waiting = asyncio.create_task(store.broker.append("s", event(1), durable=False))

@@ -1,4 +1,4 @@
-"""Redis behind TLS, a user and a password: the store goes by what its URL says, and trusts no other certificate."""
+"""Redis with TLS, a user and a password. The store follows its URL, and trusts no other certificate."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""The actions: each takes any picture, keeps its promise on real ones and types its options; a new one is one file."""
+"""The actions accept any picture, do what they say on real pictures, and check their options. A new action
+is one file.
+"""
 
 import subprocess
 import sys
@@ -18,12 +20,12 @@ from works.imaging.actions import Findings
 from works.imaging.pixels import Image, as_image, to_gray
 
 PHOTO = photograph()
-DRAWN = as_image(np.dstack([PHOTO, PHOTO[:, :, 0]]))  # with alpha
+DRAWN = as_image(np.dstack([PHOTO, PHOTO[:, :, 0]]))  # with an alpha channel
 SIZES = [(1, 1), (3, 5), (17, 1), (1, 17), (255, 33), (33, 255)]
 
 
 def done(name: str, image: Image, **options: Any) -> Image:
-    """The picture that the action gives, with its options checked as a client's are."""
+    """Returns the picture of the action, after its options were checked like those of a client."""
     result = actions.apply(name, image, actions.check(name, options))
     return result.image if isinstance(result, Findings) else result
 
@@ -42,12 +44,12 @@ def faults(name: str, options: dict[str, Any]) -> str:
 
 
 def detail(image: Image) -> float:
-    """How much neighbouring pixels differ: the mean square of the Laplacian."""
+    """Returns how much neighbouring pixels differ: the mean square of the Laplacian."""
     return float(np.square(cv2.Laplacian(to_gray(image), cv2.CV_64F)).mean())
 
 
 def without_change(name: str, picture: Image) -> Image:
-    """Does the action, and sees that what it was given is as before."""
+    """Runs the action, and checks that its input is unchanged."""
     before = picture.copy()
     result = done(name, picture)
     assert (picture == before).all()
@@ -57,7 +59,8 @@ def without_change(name: str, picture: Image) -> Image:
 @pytest.mark.parametrize("name", actions.offered())
 @pytest.mark.parametrize("kind", [to_gray(PHOTO), PHOTO, DRAWN], ids=["gray", "colour", "alpha"])
 def test_each_action_takes_each_kind_of_picture_and_leaves_it_as_it_was(name: str, kind: Image) -> None:
-    sizes = [(96, 96)] if name == "text" else [*SIZES, (512, 512)]  # reading one takes a second, a narrow one five
+    # reading one picture takes a second, and a narrow one five
+    sizes = [(96, 96)] if name == "text" else [*SIZES, (512, 512)]
     for picture in (np.ascontiguousarray(kind[-h:, -w:]) for w, h in sizes):
         result = without_change(name, picture)
         assert result.shape[:2] == picture.shape[:2]
@@ -118,7 +121,7 @@ def test_denoise_takes_out_noise_and_keeps_outlines() -> None:
 
 
 def turned(image: Image, angle: float) -> Image:
-    """Turned counter-clockwise, on white."""
+    """Rotates a page counter-clockwise, on white."""
     height, width = image.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
     return as_image(cv2.warpAffine(image, matrix, (width, height), borderValue=255))
@@ -128,7 +131,7 @@ PAGE = as_image(cv2.copyMakeBorder(scan(), 40, 40, 20, 20, cv2.BORDER_CONSTANT, 
 
 
 def tilt(page: Image) -> float:
-    """By how many degrees the page is turned clockwise: by the turn that makes it most like the level one."""
+    """Returns the clockwise rotation of a page in degrees: the angle that makes it most similar to the level page."""
 
     def likeness(angle: float) -> float:
         pair = [turned(page, angle)[60:-60, 60:-60].ravel(), PAGE[60:-60, 60:-60].ravel()]
@@ -149,7 +152,7 @@ def test_deskew_never_turns_further_than_its_limit() -> None:
 
 
 def with_code(text: str, x: int, y: int, side: int) -> Image:
-    """A photograph with a QR code on it, its white margin included in ``side``."""
+    """Returns a photograph with a QR code. ``side`` includes its white margin."""
     code = cv2.QRCodeEncoder.create().encode(text)
     picture = PHOTO.copy()
     picture[y : y + side, x : x + side] = 255
@@ -165,7 +168,7 @@ def test_codes_reads_qr_codes_and_says_where_they_are() -> None:
     assert result.name == "codes"
     (item,) = result.items
     assert (item["text"], item["kind"]) == ("https://example.org/Käse", "QR")
-    # The code itself fills three quarters of its square, and has a white edge of its own.
+    # The code itself fills three quarters of its square, and has its own white edge.
     x, y, width, height = item["box"]
     assert 315 <= x <= x + width <= 446
     assert 55 <= y <= y + height <= 186
@@ -266,12 +269,11 @@ def test_options_left_out_have_their_defaults() -> None:
 
 @pytest.fixture
 def newcomer() -> Iterator[None]:
-    """An action as somebody would add one; taken out of the registry again."""
+    """Registers an action as a user would. It is removed from the registry afterwards."""
 
     @actions.action(alias="neg")
     def negative(image: Image, *, share: Annotated[float, Field(ge=0, le=1)] = 1.0) -> Image:
-        """Turns light to dark
-        by a `share`."""
+        """Turns light to dark by a `share`."""
         return as_image(np.round(image * (1 - share) + (255 - image) * share))
 
     yield

@@ -1,4 +1,4 @@
-"""The codec: exact sizes at every zoom, the right pixels the right way up, and nothing but pixels in the result."""
+"""The codec: exact sizes at every zoom, correct pixels with the correct orientation, and no metadata in the result."""
 
 import io
 import struct
@@ -33,7 +33,7 @@ def opened(data: bytes, zoom: float = 1.0, fit: tuple[int, int] | None = None) -
 
 
 def difference(one: Image, other: Image) -> float:
-    """The mean absolute difference of two pictures of one shape, in levels of 255."""
+    """Returns the mean absolute difference of two pictures of the same shape, in levels of 255."""
     assert one.shape == other.shape
     return float(np.abs(one.astype(int) - other).mean())
 
@@ -159,7 +159,7 @@ def test_a_side_longer_than_the_format_can_hold_is_refused(longest: tuple[Pictur
 
 
 def segments(jpeg: bytes) -> list[int]:
-    """Where each segment of a JPEG begins, up to the first scan."""
+    """Yields the start of each segment of a JPEG, up to the first scan."""
     starts = [2]
     while jpeg[starts[-1] + 1] != 0xDA:
         starts.append(starts[-1] + 2 + struct.unpack_from(">H", jpeg, starts[-1] + 2)[0])
@@ -185,7 +185,7 @@ def test_a_jpeg_that_is_cut_anywhere_is_refused_at_every_zoom(name: str) -> None
 
 
 def pixels_cut(png: bytes, share: float) -> bytes:
-    """A PNG whose chunks are all in order, and whose compressed pixels end early."""
+    """Returns a PNG with valid chunks, whose compressed pixels end early."""
     out, at = [png[:8]], 8
     while at < len(png):
         (length,) = struct.unpack_from(">I", png, at)
@@ -197,13 +197,13 @@ def pixels_cut(png: bytes, share: float) -> bytes:
 
 
 def chunk_cut(webp: bytes, share: float) -> bytes:
-    """A WebP whose lengths are all right, and whose one chunk ends early."""
+    """Returns a WebP with valid lengths, whose only chunk ends early."""
     length = int((len(webp) - 20) * share) // 2 * 2
     return b"RIFF" + struct.pack("<I", 12 + length) + webp[8:16] + struct.pack("<I", length) + webp[20 : 20 + length]
 
 
 def damaged(image: Image) -> dict[str, bytes]:
-    """The picture, damaged in ways that its decoder is sure to notice."""
+    """Returns the picture with damage that its decoder always detects."""
     jpeg, cmyk = encoded(image), with_pillow(image, "JPEG", mode="CMYK", quality=90)
     png, webp, lossless = encoded(image, ".png"), encoded(image, ".webp"), encoded(image, ".webp", 101)
     middle = len(jpeg) // 2

@@ -1,4 +1,4 @@
-"""The probe: what the headers of real pictures say, and that no bytes at all get more out of it than a WorkError."""
+"""The header reader: results for real pictures, and WorkError for any other bytes."""
 
 import struct
 import zlib
@@ -13,7 +13,7 @@ from works.errors import WorkError
 from works.imaging.image_header import ImageHeader, read_header
 from works.imaging.pixels import Image, as_image
 
-CAT = photograph("chelsea.png")  # 451 x 300: neither side the other, one odd
+CAT = photograph("chelsea.png")  # 451 x 300: the sides differ, and one is odd
 
 
 def with_alpha(image: Image) -> Image:
@@ -21,7 +21,7 @@ def with_alpha(image: Image) -> Image:
 
 
 def thumbnail(suffix: str) -> bytes:
-    """A whole file of a few hundred bytes, short enough to be cut at every length."""
+    """A complete file of a few hundred bytes, short enough to be cut at every length."""
     return encoded(CAT[100:116, 100:124], suffix)
 
 
@@ -39,7 +39,7 @@ def riff(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def exif_jpeg(exif: bytes) -> bytes:
-    """A JPEG with this Exif segment put in by hand."""
+    """A JPEG with this Exif segment inserted by hand."""
     segment = b"Exif\0\0" + exif
     return thumbnail(".jpg")[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + thumbnail(".jpg")[2:]
 

@@ -1,4 +1,4 @@
-"""A lossless JPEG is decoded whole, at whatever zoom: asked for a reduced size, its decoder writes beyond its array."""
+"""A lossless JPEG is decoded in full size at every zoom. With a reduced size, its decoder writes beyond its array."""
 
 import subprocess
 import sys
@@ -18,7 +18,8 @@ from works.imaging.pixels import Image, as_image
 
 COLOUR = as_image(photograph("chelsea.png")[:160, :170])
 GRAY = as_image(cv2.cvtColor(COLOUR, cv2.COLOR_BGR2GRAY))
-# Decodes each picture at each size, and writes the pixels. In a process of its own: without the guard it may crash.
+# Decodes each picture at each size, and writes the pixels. It runs in a process of its own, because without the check
+# it may crash.
 DECODE = """
 import sys
 import numpy as np
@@ -63,7 +64,7 @@ def test_the_other_lossless_processes_are_refused_at_every_size(frame: int) -> N
 
 
 def test_a_frame_that_turns_out_to_be_another_size_is_refused() -> None:
-    """The header that was checked is the one that counts, whatever the decoder makes of the file."""
+    """The checked header decides, whatever the decoder reads from the file."""
     data = lossless_jpeg(GRAY)
     header = read_header(lossless_jpeg(as_image(GRAY[:80, :85])))
     with pytest.raises(WorkError, match="its size differs"):

@@ -1,4 +1,4 @@
-"""The pipeline of one task: limits before and after the resize, boxes in page pixels, where results go."""
+"""The pipeline of one task: limits before and after the resize, boxes in pixels of the page, places of results."""
 
 import json
 import pickle
@@ -28,7 +28,7 @@ def performed(folder: Path, payload: bytes, limits: ImageLimits | None = None, *
 
 
 def refused(folder: Path, payload: bytes, limits: ImageLimits | None = None, **members: Any) -> WorkError:
-    """The error; and nothing, whole or half, is left in the media folder."""
+    """Returns the error, after checking that no complete or incomplete file is left in the media folder."""
     with pytest.raises(WorkError) as caught:
         performed(folder, payload, limits, **members)
     assert list(folder.iterdir()) == []
@@ -110,7 +110,7 @@ def test_data_gives_what_was_found_and_no_picture(tmp_path: Path) -> None:
 
 
 def with_code() -> bytes:
-    """A QR code on white, its upper left corner at (300, 200), 200 pixels wide."""
+    """A QR code on white. Its upper left corner is at (300, 200), its width is 200 pixels."""
     code = cv2.QRCodeEncoder.create().encode("sluice")
     page = np.full((600, 800, 3), 255, np.uint8)
     page[200:400, 300:500] = cv2.resize(code, (200, 200), interpolation=cv2.INTER_NEAREST)[:, :, None]
@@ -124,7 +124,7 @@ def test_boxes_are_in_the_slices_own_pixels_and_for_the_page_with_its_offset(tmp
     (item,) = result.data["codes"]
     assert item["text"] == "sluice"
     x, y, width, height = item["box"]
-    # OpenCV's encoder puts a white margin of 2 modules of 25 around the code: 16 pixels here.
+    # OpenCV's encoder adds a white margin of 2 modules of 25 around the code, which is 16 pixels here.
     assert np.abs(np.subtract([x, y, width, height], [316, 216, 168, 168])).max() <= 6
     assert item["page"] == [x, y + 7000.5, width, height]
     json.dumps(result.data)

@@ -1,7 +1,8 @@
 """Children of a forkserver answer over their channels, and end when they are killed or the forkserver is closed.
 
-Real processes and sockets. Seen to fail: with another serial number in the kill, the secret added to the kept
-variables, the rest of a long question not sent, the end of a channel not reported, and children left at the close.
+The processes and sockets are real. These tests were seen to fail: with a wrong serial number in the kill; with the
+secret added to the kept variables; with the rest of a long request not sent; with the end of a channel not reported;
+and with children left at the close.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ def forkserver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forkserver]:
 
 
 async def ask(channel: Channel, payload: bytes = b"", **members: Any) -> dict[str, Any]:
-    """What the child says of itself; it must have sent the members and the payload back."""
+    """Returns what the child reports about itself. It must have sent the members and the payload back."""
     header, echoed = await channel.ask(json.dumps(members).encode(), payload)
     answer: dict[str, Any] = json.loads(header)
     assert {name: answer[name] for name in members} == members
@@ -53,7 +54,7 @@ async def test_a_child_that_is_killed_ends_its_question_and_no_other_child(forks
     channel, other = Channel(end), Channel(other_end)
     pids = [(await ask(each))["pid"] for each in (channel, other)]
     killed = psutil.Process(pids[0])
-    killed.suspend()  # it has the question, and gives no answer
+    killed.suspend()  # the child has the request, and gives no answer
     question = asyncio.create_task(channel.ask(b"{}", b""))
     await asyncio.sleep(0)  # one turn of the loop sends it
     forkserver.kill(first)

@@ -1,4 +1,4 @@
-"""A queue on a Dask cluster of which parts die, freeze or come late: nothing is lost or doubled, and it recovers."""
+"""A queue on a Dask cluster whose parts die, freeze or start late. Nothing is lost or doubled, and it recovers."""
 
 import asyncio
 import itertools
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Dask]:
-    """A cluster of this test's own, without workers yet."""
+    """A cluster for this test only, without workers yet."""
     with dask_in(tmp_path, slice_timeout=200) as started:
         yield started
 
@@ -40,7 +40,9 @@ def names(results: list[Result]) -> set[str]:
 
 
 async def busy(cluster: Dask) -> ForkedProcess:
-    """The worker whose decoder has computed more than it takes to start one: the others have done nothing yet."""
+    """Returns the worker whose decoder has used more CPU time than its start takes. The others have processed nothing
+    yet.
+    """
     found: list[ForkedProcess] = []
 
     def computes(child: psutil.Process) -> bool:
@@ -74,8 +76,8 @@ async def test_a_worker_killed_under_load_loses_nothing_and_doubles_nothing(clus
         await until(lambda: len(ends) == 150)
         assert sorted(ends, key=int) == [str(number) for number in range(150)]
         assert len(names(results)) == 150
-        # What a killed worker had stored and not yet handed over is worked again; the first file goes when its time is
-        # over. Nothing else is worked twice.
+        # A slice whose result a killed worker had stored but not reported is processed again. Its first file is deleted
+        # when its time is over. No other slice is processed twice.
         assert len(files(queue) - names(results)) <= under_way
 
 
@@ -131,7 +133,7 @@ async def test_a_scheduler_that_freezes_is_as_good_as_lost_until_it_answers(clus
     async with on_dask(cluster, answer=5.0) as queue:
         await queue.submit(task("0"))
         assert cluster.scheduler
-        await until(queue.ready)  # five seconds may be too few for a busy scheduler
+        await until(queue.ready)  # five seconds may be too short for a busy scheduler
         cluster.scheduler.send_signal(signal.SIGSTOP)
         future = queue.submit(task("1"))
         await until(lambda: not queue.ready())
@@ -227,7 +229,7 @@ async def test_a_result_overtakes_no_more_better_ones_than_the_cluster_was_given
         ended = {top for top, future in futures.items() if future.done()}
         under_way = {*map(int, queue.given()), *ended.difference(order)}
         await asyncio.gather(*futures.values())
-    most = 2 + 1  # threads, and what waits ahead of them
+    most = 2 + 1  # its threads, and the slices that wait for them in the cluster
     assert len(under_way) <= 2 * most, "the rest has waited here, and heeded the viewport"
     left = [top for top in order[before:] if top not in under_way]
     for place, top in enumerate(order[:before]):

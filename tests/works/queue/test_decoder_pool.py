@@ -1,4 +1,6 @@
-"""The decoder children: killed, stuck, hungry or orphaned, each costs its own slice at most, and none stays behind."""
+"""Decoder children that are killed, stuck, out of memory or orphaned affect at most their own slice, and none stays
+behind.
+"""
 
 import asyncio
 import os
@@ -24,7 +26,7 @@ async def test_a_child_killed_during_a_slice_costs_nothing_but_time(tmp_path: Pa
         others = [queue.submit(task(str(number), "other")) for number in range(20)]
         await asyncio.gather(*others)
         first, second = children()
-        first.suspend()  # with a slice, sooner or later: it does not end it before it is killed
+        first.suspend()  # it has a slice at some time, which it does not finish before it is killed
         slices = [queue.submit(moderate("1")), queue.submit(moderate("2", "other"))]
         await until(lambda: queue.running() == 2, pause=0)
         first.kill()

@@ -1,4 +1,4 @@
-"""What waits: bounds that say which setting they are, turns between sessions, the order by Rank within one."""
+"""Pending tasks: limits that name their setting, turns between sessions, and the order by Rank within one."""
 
 import asyncio
 import itertools
@@ -17,7 +17,7 @@ from works.imaging.task import Result, Task
 from works.queue.order import Entry, PendingTasks, Viewport
 from works.queue.settings import QueueBounds
 
-NO_FUTURE = cast("asyncio.Future[Result]", None)  # what waits is only ordered here, never ended
+NO_FUTURE = cast("asyncio.Future[Result]", None)  # pending tasks are only ordered here, never ended
 ARRIVALS = itertools.count(1)
 ROOMY = QueueBounds()
 
@@ -34,7 +34,7 @@ def filled(*entries: Entry, bounds: QueueBounds = ROOMY) -> PendingTasks:
 
 
 def taken(pending: PendingTasks, most: int = 10_000) -> list[str]:
-    """The ids of the next tasks, in the order they are given out."""
+    """Returns the ids of the next tasks, in the order in which they are taken."""
     return [each.task.id for each in itertools.islice(iter(pending.take, None), most)]
 
 
@@ -197,7 +197,7 @@ PIXELS = st.integers(0, 20)
 
 
 class AgainstANaiveModel(RuleBasedStateMachine):
-    """The same moves on Pending and on lists that are sorted anew for every task taken."""
+    """Makes the same moves on PendingTasks and on lists that are sorted again for every task."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,7 +246,8 @@ class AgainstANaiveModel(RuleBasedStateMachine):
     def take(self) -> None:
         kind = not self.turns[False]
         turns = self.turns[kind]
-        turns.sort(key=lambda session: session == self.served[kind])  # stable: only the one served goes to the end
+        # stable: only the session that was served moves to the end
+        turns.sort(key=lambda session: session == self.served[kind])
         expected = min(self.of(turns[0]), key=self.nearness) if turns else None
         assert self.pending.take() is expected
         if expected:

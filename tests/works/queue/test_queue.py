@@ -1,4 +1,6 @@
-"""The promise of a WorkQueue, over both pools of decoders and over Dask: order, turns, one end of each task."""
+"""The guarantees of a WorkQueue, for both pools of decoders and for Dask: order, turns, and exactly one end of each
+task.
+"""
 
 import asyncio
 import random
@@ -23,7 +25,7 @@ each_kind = pytest.mark.parametrize(
 
 
 def noted(queue: BaseQueue, tasks: list[Task], order: list[str]) -> "list[asyncio.Future[Result]]":
-    """Submits them all; ``order`` gets their ids as they end."""
+    """Submits all tasks. ``order`` gets their ids as they end."""
     futures = []
     for each in tasks:
         futures.append(queue.submit(each))
@@ -60,7 +62,7 @@ async def test_with_one_worker_300_slices_in_any_order_come_back_by_rank(tmp_pat
         seen = ended(futures)
         await asyncio.gather(*futures)
     assert order[:seen] == [str(top) for top in sorted(tops)[:seen]]
-    # One was already at work when the viewport moved.
+    # One slice was being processed when the viewport moved.
     left = [top for top in sorted(tops, reverse=True) if str(top) not in order[: seen + 1]]
     assert order[seen + 1 :] == [str(top) for top in left]
 
@@ -148,7 +150,7 @@ async def test_every_accepted_task_ends_in_exactly_one_result_or_work_error(tmp_
         tasks = [task(f"{kind} {number}", payload=data) for number in range(30) for kind, data in kinds.items()]
         order: list[str] = []
         futures = noted(queue, tasks, order)
-        await until(lambda: len(order) >= 10, pause=0)  # long before the last ones are begun
+        await until(lambda: len(order) >= 10, pause=0)  # long before the last ones are started
         for number in (27, 28, 29):
             queue.cancel("s", id=f"good {number}")
         ends = await asyncio.gather(*futures, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Buckets when all is not well: whatever goes wrong is said in words that tell what to change, soon, and passes."""
+"""Buckets with faults: every error says soon what to change, and disappears when the fault is over."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,27 +15,27 @@ from works.storage.open import open_results
 from works.storage.results_bucket import BucketResults
 from works.storage.settings import StoreSettings
 
-# Long enough for the busiest machine to answer in.
+# Long enough for an answer on the busiest machine.
 PATIENT = 60.0
 JPEG = {"Content-Type": "image/jpeg"}
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[S3]:
-    """A server of this test's own, to be done with as it likes."""
+    """A server for this test only, which the test may change."""
     with s3_in(tmp_path) as running:
         yield running
 
 
 def store_of(s3: S3, timeout: float = PATIENT, url: str = "s3://bucket/results") -> BucketResults:
-    """What it does not do is tried once more."""
+    """A call that fails is repeated once."""
     store = open_results(url, StoreOptions(timeout, None, s3.values, retries=1))
     assert isinstance(store, BucketResults)
     return store
 
 
 def every(store: BucketResults, path: Path) -> list[Callable[[], object]]:
-    """All that may be asked of a store."""
+    """Every operation of a store."""
     name = "0" * 32 + ".jpg"
     return [
         lambda: store.put(b"x", ".jpg"),
@@ -70,7 +70,7 @@ def assert_said(store: BucketResults, path: Path, words: str) -> None:
 def test_a_store_that_refuses_is_said_to_and_works_again_when_it_does(
     own: S3, tmp_path: Path, status: int, code: str, words: str
 ) -> None:
-    """A put that is refused leaves the file where it was."""
+    """After a refused put, the file is where it was."""
     store, file = store_of(own), tmp_path / "file"
     file.write_bytes(b"x")
     own.refuse(status, code)
@@ -104,7 +104,7 @@ def test_a_bucket_that_is_not_there_is_not_taken_for_a_result_that_is_not(s3: S3
 
 
 def test_a_policy_that_denies_deleting_is_said(own: S3) -> None:
-    """S3 answers 200 to the whole, and says no to each."""
+    """S3 answers 200 to the whole request, and an error for each key."""
     store = store_of(own)
     name = store.put(b"x", ".jpg")
     own.deny("s3:DeleteObject")
@@ -174,7 +174,7 @@ def test_settings_weigh_more_than_the_providers_variables_and_nothing_else_is_ta
 
 
 def test_a_sweep_looks_at_so_many_names_and_the_next_goes_on(s3: S3) -> None:
-    """Two names at a time, twice a sweep: three sweeps see all ten. Which are too many is known after them."""
+    """Two names at a time and twice per sweep, so three sweeps read all ten. After them, the excess files are known."""
     stand = s3_stand(s3, page=2, pages=2)
     names = [stand.aged(bytes(10), 1000 * number) for number in range(10)]
     assert [stand.store.sweep(8500, 1000) for _ in range(3)].count(0) == 2

@@ -1,4 +1,4 @@
-"""What a file is, by its bytes: real files of every kind are told apart, and what only begins like one is refused."""
+"""File types by content: real files of every kind are distinguished, and files that only start like one are refused."""
 
 import io
 import time
@@ -45,7 +45,7 @@ TYPES = {
     ".zip": "application/zip",
 }
 HTML = b"<!DOCTYPE html><script>alert(1)</script>"
-# What must not be taken for anything; each begins as something does.
+# Files that must be refused. Each starts like an accepted format.
 NEVER = {
     "nothing": b"",
     "a word": b"Dear reader",
@@ -110,14 +110,14 @@ def test_a_form_is_told_how_to_do_better() -> None:
 
 
 def test_a_polyglot_is_what_its_first_bytes_say() -> None:
-    """A GIF that is a script as well, a picture with a page behind: each has one type here, and it is not text."""
+    """A GIF that is also a script, and a picture with a page after it. Each has one type here, which is not text."""
     assert detect(io.BytesIO(b"GIF89a/*" + bytes(20) + b"*/=alert(1)")).type == "image/gif"
     assert detect(io.BytesIO(REAL[".png"] + HTML)).type == "image/png"
 
 
 @pytest.mark.parametrize("suffix", FILE_TYPES)
 def test_no_file_that_is_cut_short_anywhere_is_a_fault(suffix: str) -> None:
-    """Whatever is left of it, it is known or refused."""
+    """However it is cut, the file is recognised or refused."""
     data = REAL[suffix]
     for length in [*range(0, min(len(data), 300)), len(data) // 2, len(data) - 1]:
         try:
@@ -155,7 +155,7 @@ def test_a_gif_that_is_none_is_a_bad_image(data: bytes) -> None:
 
 @pytest.mark.parametrize("pieces", [b"!\xfe" + b"\1a" * (8 << 20), b"!\xfe\0" * (5 << 20)])
 def test_a_gif_in_millions_of_pieces_costs_little(pieces: bytes) -> None:
-    """16 MiB. Without the bound of blocks it took 1 s; with it 12 ms."""
+    """16 MiB. Without the limit of blocks it took 1 s, with it 12 ms."""
     started = time.thread_time()
     with pytest.raises(WorkError, match="too many blocks"):
         gif_size(HEAD + pieces)

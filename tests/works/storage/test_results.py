@@ -1,4 +1,4 @@
-"""The promise of a ResultStore, over every implementation: whole files or none, random names, bounds that hold."""
+"""The guarantees of a ResultStore, for every implementation: complete files or none, random names, and limits."""
 
 import os
 import pickle
@@ -74,7 +74,7 @@ def test_a_suffix_that_could_not_be_fetched_is_a_mistake_of_ours(stand: Stand, s
 
 @pytest.mark.parametrize("size", [0, 1, 20 << 20])
 def test_a_finished_file_is_taken_in_and_gone_from_where_it_was(stand: Stand, size: int, tmp_path: Path) -> None:
-    """20 MiB go to a bucket in parts."""
+    """20 MiB are sent to a bucket in parts."""
     film, data = tmp_path / "film", os.urandom(size)
     film.write_bytes(data)
     os.utime(film, (0, 0))
@@ -153,6 +153,6 @@ def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
 
 
 def test_a_bucket_without_a_prefix_is_refused(s3: S3) -> None:
-    """A rule that deletes old results must not delete uploads with them."""
+    """A rule that deletes old results must not delete uploads."""
     with pytest.raises(ValueError, match="add a prefix, such as s3://bucket/results"):
         open_results("s3://bucket/")

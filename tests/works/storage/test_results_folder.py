@@ -1,4 +1,4 @@
-"""A ResultStore in a folder: what is written is hidden until it is whole, from whatever disk it comes."""
+"""A ResultStore in a folder: a file is hidden until it is complete, from any file system."""
 
 import os
 import tempfile
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> FolderResults:
 
 @contextmanager
 def elsewhere(near: Path, which: str) -> Iterator[Path]:
-    """Where a file may be: on the store's file system, or on another."""
+    """Places of a file: on the store's file system, or on another one."""
     if which == "near":
         yield near / "film"
         return
@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_taken_in_stays_where_it_was(store: FolderResults,
 def test_a_file_that_cannot_be_taken_away_is_not_taken_in(
     store: FolderResults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else there would be two, and whoever tries again makes three."""
+    """Otherwise there would be two files, and a caller that tries again would create a third."""
 
     def stays(path: Path, missing_ok: bool = False) -> None:
         if path.name == "film":

@@ -1,4 +1,6 @@
-"""Uploads in a bucket: sent to one server, found by another, and never half kept and half swept, whoever is first."""
+"""Uploads in a bucket: sent to one server, found by another, and either kept or deleted completely in any order of
+events.
+"""
 
 import os
 import secrets
@@ -23,7 +25,7 @@ from works.uploads import Uploads
 
 @pytest.fixture
 def url() -> str:
-    """A prefix of this test's own."""
+    """A prefix for this test only."""
     return f"s3://bucket/uploads/{secrets.token_hex(4)}"
 
 
@@ -91,7 +93,7 @@ async def test_what_nobody_refers_to_goes_after_the_grace_and_what_is_kept_after
 
 @pytest.mark.parametrize("before", ["a draft", "kept"])
 async def test_one_that_is_kept_while_it_is_swept_stays(s3: S3, tmp_path: Path, url: str, before: str) -> None:
-    """Without the condition on the mark, the sweep would take what a message refers to."""
+    """Without the condition on the mark, the sweep would delete an upload that a message refers to."""
     async with opened(s3, tmp_path, url) as uploads:
         shelf, sent = store_of(uploads), await send(uploads, small())
         if before == "kept":
@@ -113,7 +115,9 @@ async def test_one_that_is_kept_while_it_is_swept_stays(s3: S3, tmp_path: Path, 
 async def test_one_that_is_swept_while_it_is_kept_is_gone_for_who_keeps_it(
     s3: S3, tmp_path: Path, url: str, when: str
 ) -> None:
-    """It was found, then condemned, then kept: the message must not be stored with a file that is going."""
+    """The upload was found, then claimed for deletion, then kept. The message must not be stored with a file that is
+    being deleted.
+    """
     async with opened(s3, tmp_path, url) as uploads:
         shelf, sent = store_of(uploads), await send(uploads, small())
         s3.age(sent.id, 2 * HOUR)
@@ -132,7 +136,9 @@ async def test_one_that_is_swept_while_it_is_kept_is_gone_for_who_keeps_it(
 async def test_who_keeps_one_that_is_condemned_that_moment_is_told(
     s3: S3, tmp_path: Path, url: str, before: str
 ) -> None:
-    """Between the look at the mark and the writing of it. Unconditional, it would bring back what is being deleted."""
+    """Between the read and the write of the mark. Without the condition, the write would keep an upload that is being
+    deleted.
+    """
     async with opened(s3, tmp_path, url) as uploads:
         shelf, sent = store_of(uploads), await send(uploads, small())
         if before == "kept":
