@@ -1,4 +1,4 @@
-"""Servers, a scheduler and workers as processes of their own, by their commands: what a team would run."""
+"""Servers, a scheduler and workers as separate processes, started with the commands that a user would run."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from works.queue.settings import ClusterSettings
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Dask]:
-    """With two workers."""
+    """A cluster with two workers."""
     with dask_in(tmp_path, slice_timeout=4 * GUARD) as started:
         started.add(2)
         started.add(2)
@@ -34,13 +34,14 @@ def cluster(tmp_path: Path) -> Iterator[Dask]:
 
 
 async def ready(server: Server) -> None:
-    """A worker has come."""
+    """Waits until a worker has connected."""
     await until(lambda: httpx.get(f"{server.url}/readyz").status_code == 200, 2 * GUARD)
 
 
 async def worked(client: Client, slices: dict[int, bytes], **members: Any) -> list[dict[str, Any]]:
-    """The ends of slices, by their offsets, sent again where they are refused: a scheduler that a busy machine holds
-    up for some seconds is taken to be away."""
+    """Sends the slices and returns their ends. Sends a refused slice again, because a scheduler that a busy machine
+    stops for some seconds is considered to be gone.
+    """
     for top, payload in slices.items():
         await client.slice(str(top), payload, top, **members)
     ends: list[dict[str, Any]] = []
@@ -88,7 +89,7 @@ async def test_readyz_says_that_no_worker_can_be_reached_and_when_one_can_again(
 
 
 def spent(process: psutil.Process) -> float:
-    """Seconds that it has computed; none for one that has ended."""
+    """Returns the CPU seconds of the process, or 0 if it has ended."""
     with suppress(psutil.NoSuchProcess):
         return float(process.cpu_times().user)
     return 0.0
@@ -102,7 +103,8 @@ async def test_when_a_server_is_killed_the_workers_end_its_slices(cluster: Dask,
         await until(lambda: all(len(cluster.decoders(worker)) == 2 for worker in cluster.workers), 2 * GUARD)
         decoders = [child for worker in cluster.workers for child in cluster.decoders(worker)]
         await client.slice("plug", small(), **PLUG)
-        # Of no other slice, and longer than it takes to start: far more than the others.
+        # The decoder that works on the slice has used far more CPU time than the others, and more than it needs to
+        # start.
         most = 2 * GUARD
         await until(lambda: max(spent(child) for child in decoders) > 1 + min(spent(child) for child in decoders), most)
         child = max(decoders, key=spent)
@@ -119,7 +121,7 @@ async def test_two_servers_share_one_cluster(cluster: Dask, tmp_path: Path) -> N
 
 
 def tls(folder: Path, name: str) -> dict[str, str]:
-    """Settings by which a part shows a certificate that is its own authority."""
+    """Returns settings with a certificate that is its own certificate authority."""
     cert, key = certificate(folder, name)
     return {"queue_ca": str(cert), "queue_cert": str(cert), "queue_key": str(key)}
 
@@ -142,7 +144,7 @@ async def test_with_tls_only_who_has_a_certificate_of_the_authority_takes_part(
                 with pytest.raises(OSError):  # noqa: PT011 - refused in one of several ways
                     await DaskCluster.connect(wrong)
             cluster.add(**trusting)
-            await until(queue.ready)  # it may have had to answer within those seconds too
+            await until(queue.ready)  # the scheduler may have had to answer within those seconds too
             assert (await queue.submit(task("2"))).name
             assert queue.threads == 1
 
@@ -157,7 +159,8 @@ async def test_nothing_but_dasks_own_port_answers_unless_the_dashboard_is_asked_
             assert {address.ip for address in listening} == {"127.0.0.1"}
             for address in listening:
                 for page in ("/", "/status", "/metrics", "/info/main/workers.html", "/health"):
-                    with suppress(httpx.TransportError):  # it speaks Dask's protocol, or waits for more of it
+                    # the port speaks Dask's protocol, or waits for more bytes of it
+                    with suppress(httpx.TransportError):
                         url = f"http://127.0.0.1:{address.port}{page}"
                         assert httpx.get(url, timeout=5).status_code == 404
 

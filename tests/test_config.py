@@ -1,4 +1,6 @@
-"""Settings: named once, flags over environment over .env over defaults; errors name the variable and show no secret."""
+"""Settings: each is declared once; flags override environment variables, which override .env and the defaults; errors
+name the variable and show no secret.
+"""
 
 import argparse
 import os
@@ -14,7 +16,7 @@ SECRET = "a secret of more than thirty-two bytes"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment without settings, and the empty folder in which .env is looked for."""
+    """An environment without settings, and an empty folder in which .env is searched."""
     for name in list(os.environ):
         if name.startswith("SLUICE_"):
             monkeypatch.delenv(name)
@@ -96,7 +98,7 @@ def test_a_secret_is_not_in_the_text_of_the_settings() -> None:
 
 
 WRONG: dict[str, tuple[dict[str, str], str, str]] = {
-    # What is set, the variable that the error must name, a word of the message.
+    # The settings, the variable that the error must name, and a word of the message.
     "a port in words": ({"port": "http"}, "SLUICE_PORT", "integer"),
     "a port out of range": ({"port": "65536"}, "SLUICE_PORT", "65535"),
     "a limit of nothing": ({"max_pixels": "0"}, "SLUICE_MAX_PIXELS", "greater than 0"),

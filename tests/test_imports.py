@@ -1,4 +1,6 @@
-"""Imports point one way: server -> cli, handlers -> works, server -> config. No circles; a driver is in one file."""
+"""Imports point one way: server -> cli, handlers -> works, server -> config. There are no cycles, and each driver is
+imported in one file.
+"""
 
 import ast
 import subprocess
@@ -19,9 +21,9 @@ PRODUCT = [
     *(ROOT / "works").rglob("*.py"),
 ]
 
-# What every socket and page stands on; the other modules of handlers/ are one endpoint each, and strangers.
+# What every endpoint may import. The other modules of handlers/ each hold one endpoint and do not import each other.
 GROUND = {"handlers.core"}
-# What talks to the world for us, or decodes what strangers send.
+# Libraries for other systems or for untrusted data.
 CHOSEN = {"asyncssh", "dask", "distributed", "obstore", "rapidocr", "redis", "yaml"}
 DRIVERS = {"jwt", "obstore", "prometheus_client", "simplejpeg"} | CHOSEN
 NOT_FOR_WORKS = {"tornado", "handlers", "config", "server"}
@@ -43,7 +45,7 @@ def module_of(path: Path) -> str:
 
 
 def imports_in(source: str, importer: str) -> Iterator[Import]:
-    """Every import, those within functions too; ``from a import b`` is said as ``a.b``."""
+    """Returns every import, also those within functions; ``from a import b`` is returned as ``a.b``."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (Import(importer, alias.name) for alias in node.names)
@@ -60,7 +62,7 @@ def of(package: str) -> list[Import]:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The top-level modules that are loaded once this is done."""
+    """Returns the top-level modules that are loaded after this statement."""
     script = f"{statement}; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return {name.partition(".")[0] for name in done.stdout.split()}
@@ -94,7 +96,7 @@ def test_config_is_imported_by_the_server_and_its_command_line_alone() -> None:
 
 
 def circles(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
-    """What is left after taking away, again and again, the names with no arrow to one that is left."""
+    """Removes, again and again, the names that point to no remaining name, and returns the rest."""
     while ends := {name for name, targets in arrows.items() if not targets & arrows.keys()}:
         arrows = {name: targets for name, targets in arrows.items() if name not in ends}
     return arrows
@@ -112,7 +114,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_no_rooms_of_works_import_each_other_in_a_circle() -> None:
-    """A room is a folder or a file right under works."""
+    """A room is a folder or a file directly under works."""
     rooms = {path.stem for path in (ROOT / "works").iterdir() if path.stem.isidentifier()}
     arrows: dict[str, set[str]] = {room: set() for room in rooms}
     for each in of("works"):

@@ -1,4 +1,6 @@
-"""server.py as a process: how it starts, what it says when it cannot, how it stops, and that nothing of it is left."""
+"""server.py as a process: how it starts, what it prints when it cannot start, how it stops, and that no process
+remains.
+"""
 
 import asyncio
 import os
@@ -27,18 +29,18 @@ from tests.support.running import SECRET, Server, Start, alive, until
 
 @pytest.fixture
 def start(start: Start) -> Start:
-    """Each ``python server.py``, as a user starts it."""
+    """Starts ``python server.py`` each time, as a user does."""
     return partial(start, unforked=True)
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """server.py run to its end, in that folder and with these variables."""
+    """Runs server.py to its end, in the given folder and with the given variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     return forking.run([*arguments], folder, clean | variables)
 
 
 def family(server: Server) -> list[psutil.Process]:
-    """All processes that the server has started."""
+    """Returns all processes that the server has started."""
     return psutil.Process(server.process.pid).children(recursive=True)
 
 
@@ -47,7 +49,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 async def last_words(client: Client) -> list[dict[str, Any]]:
-    """All that still comes until the close."""
+    """Returns all messages until the connection closes."""
     said = []
     try:
         while True:
@@ -112,7 +114,7 @@ async def test_without_a_key_the_server_makes_one_and_prints_the_way_in(start: S
 
 
 async def way_in(server: Server) -> str:
-    """What was printed when the server was ready, a line or two with the word token."""
+    """Returns what the server printed from "Sluice is ready" on, with the line about the token."""
     await until(lambda: "token" in "".join(server.log))
     printed = "".join(server.log)
     return printed[printed.index("Sluice is ready: ") :]
@@ -151,7 +153,7 @@ def test_each_start_on_port_0_takes_a_free_port(start: Start, server: Server) ->
 
 
 CANNOT: dict[str, tuple[list[str], dict[str, str], str]] = {
-    # Arguments, variables, what the error says.
+    # Arguments, variables, and a part of the error message.
     "no such flag": (["--prot=1"], {}, "--prot"),
     "a short secret": ([], {"SLUICE_JWT_SECRET": "hunter2"}, "SLUICE_JWT_SECRET: must have at least 32 bytes"),
     "an address that is not ours": (["--address=192.0.2.1"], {"SLUICE_JWT_SECRET": SECRET}, "192.0.2.1"),
@@ -210,7 +212,7 @@ async def test_a_server_told_to_stop_finishes_what_runs_and_fails_the_rest_as_te
     processes = family(server)
     client, other = await Client.connect(server), await Client.connect(server, "bob")
     (decoder,) = server.children()
-    decoder.suspend()  # what runs takes until all the rest has been told of
+    decoder.suspend()  # The running slice takes until all others have got their errors.
     await client.slice("running", small())
     await client.wait_for("accepted")
     for name in "abc":
@@ -239,7 +241,7 @@ async def test_while_it_drains_a_server_takes_nothing_new(start: Start) -> None:
     (decoder,) = server.children()
     client = await Client.connect(server)
     with ThreadPoolExecutor() as pool:
-        decoder.suspend()  # what runs takes until all else has been tried
+        decoder.suspend()  # The running slice takes until everything else has been tried.
         headers = {"Authorization": f"Bearer {server.token()}"}
         picture = pool.submit(httpx.post, f"{server.url}/process", content=small(), timeout=100, headers=headers)
         await until(lambda: server.metric("sluice_running") == 1)
@@ -271,7 +273,7 @@ async def test_what_takes_too_long_does_not_keep_a_server_from_stopping(start: S
 
 
 async def test_a_thread_in_opencv_does_not_keep_a_server_from_stopping(start: Start) -> None:
-    """It has half a minute of work left, and nothing can interrupt it."""
+    """The server has half a minute of work left, and nothing can interrupt it."""
     server = start(workers=1, isolation="thread", drain_timeout=0.2)
     client = await Client.connect(server)
     await client.plug()

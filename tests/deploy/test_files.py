@@ -1,4 +1,4 @@
-"""The files under deploy/: units that systemd takes, a manifest that holds together, no setting that is not there."""
+"""The files in deploy/: systemd accepts the units, the manifest is consistent, and every setting they name exists."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ def manifest() -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_setting_named_is_there(path: Path) -> None:
-    """Flags, and variables in whatever a comment says."""
+    """Checks the flags, and the variables in comments too."""
     text = path.read_text()
     names = set(SETTINGS)
     told = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)}
@@ -34,7 +34,7 @@ def test_every_setting_named_is_there(path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_systemd_takes_the_unit(path: Path, tmp_path: Path) -> None:
-    """In a tree of our own, where the programs that it names are."""
+    """The unit is checked with a program that exists here in place of its own."""
     unit = tmp_path / path.name.replace("@", "@8001")
     text = path.read_text()
     (program,) = re.findall(r"^ExecStart=(\S+)", text, re.MULTILINE)
@@ -73,7 +73,7 @@ def test_a_pod_has_time_to_drain_and_is_asked_the_right_questions() -> None:
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.yaml")), ids=lambda path: path.name)
 def test_no_service_becomes_a_variable_of_a_pod(path: Path) -> None:
-    """A Service called sluice would set SLUICE_PORT=tcp://..., with which no server starts."""
+    """A Kubernetes Service named sluice would set SLUICE_PORT=tcp://..., and no server would start with that."""
     specs = [part["spec"] for part in yaml.safe_load_all(path.read_text())]
     pods = [spec["template"]["spec"] for spec in specs if "template" in spec]
     assert pods

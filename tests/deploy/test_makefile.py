@@ -1,4 +1,4 @@
-"""What `make` installs with apt-get: it waits for other programs that hold its locks, and for nothing else."""
+"""`make apt` waits for other programs that hold the locks of apt-get, and for nothing else."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from tests.support.running import ROOT
 
 LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)"
-# Fails as often as there are lines in the file of failures, each time with the first of them.
+# Fails once for each line of the file ``failures``, and prints that line.
 APT_GET = """#!/bin/sh
 echo "$@" >> {folder}/calls
 [ -s {folder}/failures ] || exit 0
@@ -21,7 +21,7 @@ exit 100
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A folder of programs that stand in for the system's."""
+    """A folder of programs that replace those of the system."""
     folder = tmp_path / "programs"
     folder.mkdir()
     scripts = {"apt-get": APT_GET.format(folder=tmp_path), "sudo": '#!/bin/sh\nexec "$@"\n', "sleep": "#!/bin/sh\n"}
@@ -34,7 +34,7 @@ def programs(tmp_path: Path) -> Path:
 def make_apt(
     programs: Path, failures: list[str], *variables: str
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """What came of `make apt`, and the calls of apt-get without the options that all have."""
+    """Returns the result of `make apt`, and the calls of apt-get without their common options."""
     folder = programs.parent
     (folder / "failures").write_text("".join(f"{line}\n" for line in failures))
     done = subprocess.run(

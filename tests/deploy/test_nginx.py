@@ -1,4 +1,4 @@
-"""Behind a real nginx with the configuration that we ship: sockets, files, uploads, servers that come and go."""
+"""A real nginx with the configuration from deploy/: sockets, files, uploads, and servers that start and stop."""
 
 import asyncio
 import base64
@@ -43,7 +43,7 @@ def nginx(behind: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 async def through(nginx: Nginx, server: Server, **options: Any) -> Client:
-    """A client of the server that comes by nginx."""
+    """A client that connects through nginx."""
     stand_in: Any = SimpleNamespace(ws=nginx.ws, token=server.token, metric=server.metric)
     return await Client.connect(stand_in, **options)
 
@@ -61,12 +61,12 @@ def test_the_shipped_configuration_is_a_good_one(nginx: Nginx) -> None:
 
 
 def default(name: str) -> Any:
-    """Of this setting."""
+    """Returns the value of this setting."""
     return SETTINGS[name][1].default
 
 
 def test_it_waits_longer_than_the_server_does(nginx: Nginx) -> None:
-    """Else nginx would end sockets that are well, or bodies that the server would still take."""
+    """Otherwise nginx would close healthy sockets, or refuse bodies that the server accepts."""
     text = SHIPPED.read_text()
     (waits,) = {int(found) for found in re.findall(r"^    proxy_(?:read|send)_timeout (\d+)s;", text, re.MULTILINE)}
     assert waits > default("ping_interval") + default("pong_timeout")
@@ -106,7 +106,7 @@ async def test_pings_go_through_both_ways(nginx: Nginx, behind: Server) -> None:
     wire.addHandler(logging.NullHandler())
     wire.addFilter(lambda record: bool(seen.append(record.getMessage())) or True)
     async with await through(nginx, behind, logger=wire) as client:
-        # One in seven seconds: unanswered for as long, the first would have ended it.
+        # The server pings every seven seconds. A first ping without an answer would have closed the connection.
         await until(lambda: sum("< PING" in line for line in seen) >= 2)
         await (await client.socket.ping())
         await client.slice("a", small())
@@ -142,7 +142,7 @@ def test_ranges_and_what_a_browser_has_already_are_nginx_s_own_work(nginx: Nginx
 
 
 def test_nobody_gets_from_outside_to_where_the_files_are(nginx: Nginx, behind: Server) -> None:
-    """``internal`` out of the configuration, and the first would be 200."""
+    """Without ``internal`` in the configuration, the first request would get 200."""
     name = stored(behind, ".jpg", b"x")
     (behind.media / "secret.txt").write_text("secret")
     (behind.media / ("e" * 32 + ".jpg")).symlink_to(behind.folder / "var" / "sluice.db")
@@ -155,7 +155,7 @@ def test_nobody_gets_from_outside_to_where_the_files_are(nginx: Nginx, behind: S
 
 
 def test_who_comes_to_the_server_itself_is_sent_the_file_by_it(start_here: Start) -> None:
-    """Only a proxy that is trusted is handed a file's name: nobody else would know what to do with it."""
+    """Only a trusted proxy gets a file name from the server, because no other client could use it."""
     server = start_here(trusted_proxies="127.0.0.5", accel_redirect="/_files/")
     name = stored(server, ".jpg", b"hello")
     answer = httpx.get(f"{server.url}/media/{name}", headers={"X-Forwarded-For": "127.0.0.5"})
@@ -163,7 +163,9 @@ def test_who_comes_to_the_server_itself_is_sent_the_file_by_it(start_here: Start
 
 
 def test_the_servers_believe_nginx_of_where_a_client_is_and_not_the_client(nginx: Nginx, behind: Server) -> None:
-    """The token is for an address; the client comes from there, and from elsewhere with a lie."""
+    """The token is bound to an address. One client connects from there; others from elsewhere, one with a forged
+    header.
+    """
 
     def status(address: str, **headers: str) -> int:
         with httpx.Client(transport=httpx.HTTPTransport(local_address=address)) as client:
@@ -176,7 +178,9 @@ def test_the_servers_believe_nginx_of_where_a_client_is_and_not_the_client(nginx
 
 
 async def test_an_upload_reaches_the_server_while_it_is_still_being_sent(nginx: Nginx, behind: Server) -> None:
-    """Buffered, nginx would keep it until the end, and a refusal would come after 32 MiB instead of before."""
+    """With buffering, nginx would keep the upload until its end, and a refusal would come after 32 MiB instead of
+    before.
+    """
     content = film(".mp4") + bytes(1 << 20)
     lines = ["POST /upload HTTP/1.1", "Host: x", f"Authorization: Bearer {behind.token(scope='chat')}"]
     head = "\r\n".join([*lines, f"Content-Length: {len(content)}", "Connection: close", "", ""]).encode()

@@ -1,4 +1,4 @@
-"""Every place where a client can show a token, spoken to in plain bytes, so that anything at all can be put there."""
+"""Every endpoint that accepts a token, reached with raw bytes, so that a test can send any token, valid or not."""
 
 import asyncio
 import secrets
@@ -15,7 +15,9 @@ UPGRADE += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. ``status`` 0: the server closed without a word. ``body``: after a 101, the first messages."""
+    """An answer of the server. ``status`` is 0 if the server closed the connection without an answer. After a 101,
+    ``body`` holds the first messages.
+    """
 
     status: int
     raw: bytes
@@ -30,12 +32,14 @@ class Answer:
 
     @property
     def refused(self) -> bool:
-        """Whether the token was not believed. /ws says so after the upgrade; 0 and 400 are for what cannot be read."""
+        """Whether the token was refused. /ws reports that only after the upgrade; 0 and 400 are the answers to
+        unreadable requests.
+        """
         return self.status in (0, 400, 401) or (self.status == 101 and b'"close": true' in self.body)
 
 
 async def ask(server: Server, request: bytes) -> Answer:
-    """Sends the bytes and reads one answer: all of its body, or the first message after an upgrade."""
+    """Sends the bytes and reads one answer: its whole body, or the first message after an upgrade."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     raw = b""
     try:
@@ -58,7 +62,8 @@ def _is_whole(raw: bytes, request: bytes) -> bool:
     if request.startswith(b"HEAD") or raw.startswith(b"HTTP/1.1 304"):
         return bool(end)
     if raw.startswith(b"HTTP/1.1 101"):
-        # Messages of the server are not masked: two bytes, and a length of two more where it is 126.
+        # Messages from the server are not masked. The payload begins after two bytes, or after four if the second byte
+        # is 126.
         long = 4 if body[1:2] == b"\x7e" else 2
         return len(body) >= long and len(body) >= long + int.from_bytes(body[2:4] if long == 4 else body[1:2])
     (length,) = [int(line[16:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")] or [0]
@@ -66,7 +71,9 @@ def _is_whole(raw: bytes, request: bytes) -> bool:
 
 
 def request(line: str | bytes, *headers: bytes, body: bytes = b"", upgrade: bool = False) -> bytes:
-    """A request of these bytes; ``line`` without the version. Host, length, and what an upgrade needs are added."""
+    """Returns a request with the given bytes. ``line`` has no HTTP version. Adds Host, the length, and the headers that
+    an upgrade needs.
+    """
     first = (line.encode() if isinstance(line, str) else line) + b" HTTP/1.1"
     length = b"Content-Length: %d" % len(body)
     lines = [first, b"Host: 127.0.0.1", *headers, *([] if upgrade else [length])]
@@ -90,7 +97,7 @@ def query(token: bytes | None, name: str) -> str:
 
 
 DENY = b'{"user": "nobody", "deny_s": 0}'
-# Where a token can be shown, and the request that shows it; None: no token at all.
+# The endpoints and ways to send a token, each with its request. None stands for no token.
 DOORS: dict[str, Callable[[bytes | None], bytes]] = {
     "/ws/images, header": lambda token: request("GET /ws/images", *bearer(token), upgrade=True),
     "/ws/images, subprotocol": lambda token: request("GET /ws/images", *offered(token), upgrade=True),
@@ -107,7 +114,7 @@ DOORS: dict[str, Callable[[bytes | None], bytes]] = {
 
 
 async def log_of(server: Server, since: int) -> str:
-    """The log from line ``since`` on, with all that was written until now. Needs log_level=debug."""
+    """Returns the log from line ``since`` on, with all lines written until now. Needs log_level=debug."""
     mark = f"/mark-{secrets.token_hex(8)}"
     await ask(server, request(f"GET {mark}"))
     await until(lambda: any(mark in line for line in server.log[since:]))
@@ -115,7 +122,7 @@ async def log_of(server: Server, since: int) -> str:
 
 
 async def calm(server: Server, since: int) -> None:
-    """Fails when the server has logged a fault of its own from line ``since`` on."""
+    """Fails if the server has logged an error of its own from line ``since`` on."""
     log = await log_of(server, since)
     assert "Traceback" not in log, log
     assert '"level": "error"' not in log, log

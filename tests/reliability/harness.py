@@ -1,4 +1,6 @@
-"""What the reliability tests share: many payloads through one socket, each accounted for, and what they cost."""
+"""Helpers of the reliability tests: send many payloads through one socket, check the end of each, and
+measure the cost.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,15 +14,18 @@ from tests.support.client import Client
 from tests.support.running import GUARD, Server
 
 Ends = dict[str, dict[str, Any]]
-# Payloads on their way at once: below the server's own bound on a session.
+# The number of payloads that are sent and not answered yet. It is below the server's limit for a session.
 WINDOW = 64
-# How often is tried what the server gives seconds for, or what costs little: a machine may stand still just then.
+# The number of attempts at a check that depends on time. The machine may stop for a moment in one of them.
 TRIES = 5
 
 
 async def tried(allowance: float, attempt: Callable[[], Awaitable[float | None]]) -> None:
-    """What the server gives so many seconds for. ``attempt`` says after how many it was cut off, or None: only one that
-    took longer than it may is made again."""
+    """Tests something for which the server allows the given number of seconds.
+
+    ``attempt`` returns None if it succeeded, or the seconds after which the server closed the connection. Only an
+    attempt that took longer than allowed is repeated.
+    """
     for _ in range(TRIES):
         if (seconds := await attempt()) is None:
             return
@@ -29,7 +34,7 @@ async def tried(allowance: float, attempt: Callable[[], Awaitable[float | None]]
 
 
 async def send_all(server: Server, payloads: Iterable[tuple[str, bytes]], name: str = "alice", **members: Any) -> Ends:
-    """The one end of every payload, by id: a result, or an error. Fails when one has none or a second."""
+    """Returns the result or the error of every payload, by id. Fails if a payload has none or two."""
     ends: Ends = {}
     waiting: set[str] = set()
     async with await Client.connect(server, name) as client:
@@ -52,9 +57,10 @@ async def send_all(server: Server, payloads: Iterable[tuple[str, bytes]], name: 
 
 @dataclass(frozen=True)
 class Cost:
-    """``memory``: bytes of the server process's own, swapped out or not; ``cpu``: seconds of it and all its children.
+    """``memory``: bytes that belong to the server process alone, swapped out or not. ``cpu``: seconds of the process
+    and all its children.
 
-    Pages of files are not its own: they come and go as the machine has room for them.
+    Pages of files are not included, because the kernel loads and drops them depending on free memory.
     """
 
     memory: int
@@ -66,26 +72,26 @@ class Cost:
         family = [main, *main.children(recursive=True)]
         used = 0.0
         for process in family:
-            with suppress(psutil.NoSuchProcess):  # one that ends just now
+            with suppress(psutil.NoSuchProcess):  # the process ended just now
                 used += sum(process.cpu_times()[:2])
         return cls(_of_status(main, "RssAnon") + _of_status(main, "VmSwap"), used)
 
 
 def peak_address_space(process: psutil.Process) -> int:
-    """The most bytes of address space that the process has ever had; 0 for one that has just ended."""
+    """Returns the maximum number of bytes of address space that the process has had, or 0 if it has just ended."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return _of_status(process, "VmPeak")
     return 0
 
 
 def _of_status(process: psutil.Process, name: str) -> int:
-    """Bytes, from /proc; 0 of a zombie."""
+    """Returns bytes, from /proc; 0 for a zombie."""
     with open(f"/proc/{process.pid}/status") as status:
         return sum(int(line.split()[1]) << 10 for line in status if line.startswith(f"{name}:"))
 
 
 async def healthy(server: Server) -> None:
-    """Fails unless a fresh client's slice is answered."""
+    """Fails unless a new client gets a result for its slice."""
     from tests.support.pictures import small
 
     assert server.process.poll() is None, "the server died:\n" + "".join(server.log)

@@ -39,13 +39,13 @@ def splice(data: bytearray, chance: random.Random) -> None:
 
 
 def lengthen(data: bytearray, chance: random.Random) -> None:
-    """Writes a huge number where a length may stand."""
+    """Writes a very large number at a place where a length may be stored."""
     at = chance.randrange(max(len(data) - 4, 1))
     data[at : at + 4] = struct.pack(chance.choice("<>") + "I", chance.choice([0, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 20]))
 
 
 def reseal(data: bytearray, chance: random.Random) -> None:
-    """Damages a PNG chunk and makes its check sum right again, so that the damage reaches the decoder."""
+    """Damages a PNG chunk and corrects its checksum, so that the damage reaches the decoder."""
     at = 8
     while data[:4] == b"\x89PNG" and at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -62,7 +62,7 @@ MUTATIONS = (flip, cut, splice, lengthen, reseal)
 
 
 def mutations(count: int, seed: int = 1) -> Iterator[tuple[str, bytes]]:
-    """``count`` damaged pictures, the same ones for the same seed."""
+    """Returns ``count`` damaged pictures. The same seed gives the same pictures."""
     chance = random.Random(seed)
     for number in range(count):
         data = bytearray(chance.choice(originals()))

@@ -1,5 +1,6 @@
-"""A WebSocket by hand, for bytes that no library would send: frames, a connection that only says what it is told, and
-one that never reads. Frames are masked with a key of zeros, so that what is sent can be read in the test."""
+"""A WebSocket client written by hand, for bytes that no library would send. It sends only what the test asks for, and
+reads only when the test asks. Frames are masked with a key of zeros, so that the sent bytes are readable in the test.
+"""
 
 import asyncio
 import socket
@@ -14,12 +15,14 @@ KEY = bytes(4)
 
 
 def frame(first: int, payload: bytes = b"", claim: int | None = None) -> bytes:
-    """A client's frame of that first byte; ``claim`` is what its length says, when that is not the truth."""
+    """Returns a client frame with the given first byte. ``claim`` is written as its length if it is given, although it
+    may be wrong.
+    """
     return _head(first, len(payload) if claim is None else claim, 0x80) + KEY + payload
 
 
 def answer(first: int, payload: bytes = b"") -> bytes:
-    """A server's frame, as it must come."""
+    """Returns the server frame with this first byte and payload, to compare with the received one."""
     return _head(first, len(payload), 0) + payload
 
 
@@ -36,7 +39,10 @@ def _head(first: int, length: int, masked: int) -> bytes:
 
 
 class Raw:
-    """``async with await Raw.connect(server)``: a TCP connection on which nothing happens by itself."""
+    """A TCP connection on which nothing happens unless the test asks for it.
+
+    Usage: ``async with await Raw.connect(server)``.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -47,7 +53,7 @@ class Raw:
 
     @classmethod
     async def upgraded(cls, server: Server, token: str = "", path: str = "/ws/images") -> "Raw":
-        """As a WebSocket, with the answer to the upgrade and the server's first message read."""
+        """Connects as a WebSocket. Reads the answer to the upgrade and the first message of the server."""
         raw = await cls.connect(server)
         raw.writer.write(upgrade(path, token or server.token()))
         assert (await raw.head()).startswith(b"HTTP/1.1 101 ")
@@ -66,11 +72,11 @@ class Raw:
         self.writer.write(b"".join(frames))
 
     async def head(self) -> bytes:
-        """Status line and headers of an answer over HTTP."""
+        """Reads the status line and the headers of an HTTP answer."""
         return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), GUARD)
 
     async def frame(self) -> tuple[int, bytes]:
-        """The next frame: its first byte and its payload."""
+        """Reads the next frame. Returns its first byte and its payload."""
         async with asyncio.timeout(GUARD):
             first, length = await self.reader.readexactly(2)
             if length >= 126:
@@ -79,7 +85,7 @@ class Raw:
             return first, await self.reader.readexactly(length)
 
     async def rest(self) -> bytes:
-        """All bytes until the server ends the connection."""
+        """Reads all bytes until the server closes the connection."""
         got = bytearray()
         async with asyncio.timeout(GUARD):
             try:
@@ -91,7 +97,7 @@ class Raw:
 
 
 def thin(server: Server) -> socket.socket:
-    """A connection for which the system holds as little as it can, some 100 KiB: as over a modem."""
+    """Opens a connection with very small buffers in the kernel (about 100 KiB), as for a slow client."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)

@@ -1,6 +1,7 @@
-"""A client that loses its connection and goes on, by the rules of docs/protocol.md, and remembers all that it was told.
+"""A client that reconnects and resumes its session, following the rules in docs/protocol.md, and stores every message.
 
-What is temporary is sent again under a new id; what neither ended in the replay nor is worked on, too.
+A slice that ended with a temporary error is sent again with a new id. So is a slice that has no end in the replay and
+that the server is not working on.
 """
 
 import asyncio
@@ -14,13 +15,14 @@ import websockets
 from tests.support.client import Client
 from tests.support.pictures import small
 
-# Close codes and HTTP statuses after which a client comes back: see docs/protocol.md. 1006: no close at all.
+# The close codes and HTTP statuses after which a client reconnects; see docs/protocol.md. 1006 means that there was no
+# close frame.
 COMES_BACK = {1006, 1012, 4408, 4508}
 _REFUSED = {429, 502, 503, 504}
 
 
 class Resuming:
-    """``server`` is where it connects, each time: a Server or what stands in for one."""
+    """``server`` is the server to connect to each time: a Server, or an object with the same address attributes."""
 
     def __init__(self, server: Any, name: str = "alice", window: int = 16, **members: Any) -> None:
         self.results: dict[str, dict[str, Any]] = {}
@@ -41,8 +43,9 @@ class Resuming:
         self._left = 0
 
     async def work(self, numbers: Sequence[int], enough: asyncio.Event | None = None) -> None:
-        """Sends these slices in this order, and further ones until it is ``enough``; each has ended well then, or
-        there is a fault."""
+        """Sends the given slices in order. If ``enough`` is given, sends further slices until it is set. Returns when
+        each has a result, or when an error was noted in ``faults``.
+        """
         self._enough = enough
         self._left = len(numbers)
         self._waiting = [(number, 0) for number in numbers]
@@ -50,7 +53,7 @@ class Resuming:
             try:
                 client = await Client.connect(self._server, self._name, open_timeout=60)
             except websockets.ConnectionClosed as error:
-                # A server that ends between the upgrade and its first word.
+                # The server stopped between the upgrade and its first message.
                 self._closed(error.rcvd.code if error.rcvd else 1006, error)
                 continue
             except (OSError, EOFError, TimeoutError, websockets.InvalidHandshake) as error:

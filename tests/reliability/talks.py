@@ -1,5 +1,7 @@
-"""A simple model of chat, held against the server: it knows of each place its texts, of each user their marks, of each
-connection from where on it hears what. Steps in one breath ask for the next thing amid the one before."""
+"""A simple model of chat, compared with the server. It knows the messages of each place, the read marks of each user,
+and from which offset on each connection receives messages. Some steps send several requests at once, so that they
+overlap.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import websockets
 from tests.support.chats import Chatter
 from tests.support.running import GUARD, Server, until
 
-# A room by its name, or the two users of a conversation.
+# a room name, or the two users of a conversation
 Place = str | frozenset[str]
 Texts = list[tuple[int, str]]
 
@@ -20,19 +22,21 @@ numbers = count()
 
 
 class Device:
-    """One of a user's browsers, connected or not. ``hears``: from which offset on it is sent what is said there."""
+    """One browser of a user, connected or not. ``hears``: the offset in each place after which it receives messages."""
 
     def __init__(self, user: str) -> None:
         self.user = user
         self.client: Chatter | None = None
-        self.rooms: dict[str, str] = {}  # joined, with their epochs
-        self.known: dict[str, tuple[int, str]] = {}  # what it had of rooms when it was dropped
+        self.rooms: dict[str, str] = {}  # the joined rooms, with their epochs
+        # the offset and epoch it knew of each room when it was disconnected
+        self.known: dict[str, tuple[int, str]] = {}
         self._begin()
 
     def _begin(self) -> None:
         self.hears: dict[Place, int] = {}
         self.heard: dict[Place, Texts] = {}
-        self.doubtful: dict[Place, int] = {}  # or from there on: where its own last words may have been taken already
+        # the other possible start, if the server may have read this device's last message or not
+        self.doubtful: dict[Place, int] = {}
         self.watches: set[str] = set()
         self.unread: dict[Place, int] = {}
         self.answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -91,7 +95,7 @@ class Device:
 
 
 class Talk:
-    """The model, and what is done to it and to the server alike."""
+    """The model. Each method does something to the server and to the model."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -113,11 +117,11 @@ class Talk:
         return [device for device in self.devices if device.user == user and device.client]
 
     def move(self, user: str, place: Place, offset: int) -> None:
-        if (user, place) in self.marks:  # a room may have been left on another device
+        if (user, place) in self.marks:  # the user may have left the room on another device
             self.marks[user, place] = max(self.marks[user, place], offset)
 
     async def come(self, device: Device, unsure: Place | None = None) -> None:
-        """``unsure``: of this place it is not known whether the last message is said already."""
+        """Connects. ``unsure``: a place in which the last message may or may not have been stored already."""
         await device.come(self.server)
         told = dict(device.unread)
         assert told == self.unread_by(device.user) | ({unsure: told[unsure]} if unsure in told else {})
@@ -131,7 +135,9 @@ class Talk:
             device.doubtful[unsure] = self.head(unsure) + 1
 
     async def join(self, device: Device, room: str, how: int = 0, unsure: Place | None = None) -> None:
-        """``how`` 1: from where it was, 2: from the beginning, 3: with an epoch that never was; else: from now on."""
+        """Joins a room. ``how`` 1: resume; 2: from the beginning; 3: with an epoch that never existed; otherwise: from
+        now on.
+        """
         known, epoch = device.known.get(room, (0, None))
         after: dict[str, Any] = {1: {"after": known, "epoch": epoch}, 2: {"after": 0}}.get(how, {})
         if how == 3:
@@ -163,7 +169,7 @@ class Talk:
         self.move(device.user, place, self.head(place))
 
     async def say(self, device: Device, place: Place, how: int) -> None:
-        """Some at once; the first of them twice, under the same client_id."""
+        """Sends one or more messages at once, the first of them twice with the same client_id."""
         texts = [f"{device.user}: {next(self.ids)}" for _ in range(1 + how)]
         for text in (*texts, texts[0]):
             await device.ask("send", client_id=text, text=text, **self.where(device, place))
@@ -175,10 +181,10 @@ class Talk:
         assert (await device.answer("ack"))["offset"] == first
 
     async def say_and_drop(self, device: Device, place: Place, how: int) -> None:
-        """The connection is lost before it is acknowledged; it comes back and says it again."""
+        """Disconnects before the message is acknowledged, reconnects, and sends the message again."""
         text = f"{device.user}: {next(self.ids)}"
         await device.ask("send", client_id=text, text=text, **self.where(device, place))
-        await asyncio.sleep(0.001 * how)  # not a wait: any moment is as good
+        await asyncio.sleep(0.001 * how)  # This is not a wait for something: the connection may be lost at any moment.
         await device.drop()
         await self.come(device, unsure=place)
         if isinstance(place, str):
@@ -195,8 +201,9 @@ class Talk:
             self.move(device.user, place, min(offset, self.head(place)))
 
     async def settle(self, device: Device) -> None:
-        """Until the server has dealt with all that this device has said; also with a join that was quick enough, and
-        with a leave: that one waits for the file, and so does what is said to be read after it."""
+        """Waits until the server has processed everything that this device has sent. That includes a pending join, and
+        a leave, which is stored in the file before a later read mark is.
+        """
         await device.ask("read", stream=f"direct/{device.user}", offset=0)
         await device.ask("history", stream=f"direct/{device.user}", limit=1)
         while (await device.answer("history", "joined"))["type"] != "history":
@@ -215,7 +222,9 @@ class Talk:
             other.watches.discard(room)
 
     async def leave(self, device: Device, room: str, how: int) -> None:
-        """In one breath with something said before, or with coming back, or with coming back and leaving again."""
+        """Leaves a room in one burst of requests: after a message, before a join, or before a join and
+        another leave.
+        """
         text = f"{device.user}: {next(self.ids)}"
         if how == 1:
             await device.ask("send", client_id=text, text=text, room=room)
@@ -235,7 +244,7 @@ class Talk:
             device.heard.pop(room, None)
 
     async def drop(self, device: Device) -> None:
-        """Wherever it is; what it has heard till then is the beginning of what it was to hear."""
+        """Disconnects. The messages it has received must be the first ones of those it should receive."""
         await device.drop()
         expected = self.expected(device)
         for place, heard in device.heard.items():
@@ -263,7 +272,7 @@ class Talk:
             await getattr(self, action)(device, place, how)
 
     async def check(self) -> None:
-        """Everybody has heard, is told to be unread, and sees present what they should."""
+        """Compares every device with the model: received messages, unread counts and presence."""
         devices = [device for device in self.devices if device.client]
         for device in devices:
             await agrees(lambda device=device: (device.heard, self.expected(device)))
@@ -285,14 +294,16 @@ class Talk:
             await self.drop(device)
 
     def counted(self, device: Device) -> tuple[dict[Place, int], dict[Place, int]]:
-        """What it was told to be unread, and what is, where it is told of changes."""
+        """Returns the unread counts that the device received, and those of the model, for the places whose changes it
+        is sent.
+        """
         unread = self.unread_by(device.user)
         told = {place for place in unread if isinstance(place, frozenset) or place in device.watches}
         return {place: device.unread.get(place, 0) for place in told}, {place: unread[place] for place in told}
 
 
 async def agrees(both: Callable[[], tuple[Any, Any]]) -> None:
-    """Waits until the two are equal; says what they are when they do not become so."""
+    """Waits until both values are equal; fails and shows both if they do not become equal."""
     try:
         await until(lambda: both()[0] == both()[1])
     except AssertionError:

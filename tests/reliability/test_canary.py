@@ -1,8 +1,8 @@
-"""A token is found in no log line, error reply, page or metric, wherever a client has put it.
+"""A token never appears in a log line, an error message, a page or a metric, wherever a client sends it.
 
-Any twelve characters of its claims or its signature count as found. The one place where a token is sent back is the
-cookie that the console's address asks for. Seen to fail without redact_tokens in the log, in web.write_error and in
-base.reply_error, and with ids repeated that are longer than an id may be.
+Any twelve characters of its claims or its signature count as found. The only place where the server sends a token back
+is the cookie that a request for the console's link asks for. The tests were seen to fail without redact_tokens in the
+log, in web.write_error and in base.reply_error, and when ids longer than the limit are repeated in answers.
 """
 
 import json
@@ -40,7 +40,7 @@ PATHS = (
 
 
 def found(token: str, text: str) -> bool:
-    """Whether the text holds a piece of the token; its header is no secret."""
+    """Whether the text contains a part of the token. The token's header is not secret."""
     secret = token.partition(".")[2]
     return any(secret[at : at + 12] in text for at in range(0, len(secret) - 12, 12))
 
@@ -73,7 +73,7 @@ HEADERS = (
     *("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "Via", "X-Request-Id", "Expect"),
     *("Range", "If-None-Match", "If-Modified-Since", "Content-Type", "Content-Encoding", "Sec-Fetch-Site"),
 )
-# Where a client can put a token over HTTP, rightly or wrongly.
+# The places in an HTTP request where a client can put a token, correctly or not.
 PLACES: dict[str, Place] = {
     **{f"{door} (where it belongs)": show for door, show in DOORS.items()},
     **{f"query of {path}": query(path) for path in PATHS},
@@ -116,7 +116,7 @@ PLACES: dict[str, Place] = {
     "member of a kick": body(b"application/json", b'{"user": "nobody", "TOKEN": 0}', "/admin/kick"),
     "no JSON for a kick": body(b"application/json", b"TOKEN", "/admin/kick"),
 }
-# Requests that are none.
+# Bytes that are not valid HTTP requests.
 MALFORMED: dict[str, Place] = {
     text.decode(): raw(text)
     for text in (
@@ -136,7 +136,7 @@ MALFORMED: dict[str, Place] = {
 
 @pytest.fixture(scope="module")
 def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that logs all it ever logs, and shows its figures to admins only."""
+    """A server that logs everything it can log, and that shows metrics to admins only."""
     running = Server(tmp_path_factory.mktemp("talkative"), log_level="debug", metrics_allow="192.0.2.0/24")
     yield running
     assert running.stop() == 0
@@ -164,7 +164,7 @@ async def test_a_token_put_anywhere_in_a_request_is_found_nowhere(talkative: Ser
 
 
 def messages(token: str) -> Iterator[dict[str, Any] | str | bytes]:
-    """Messages of /ws/images with the token in all the wrong places, and in the right one."""
+    """Messages of /ws/images with the token in every wrong place and in the right one."""
     data = b64encode(small()).decode()
     yield {"type": "token", "token": token}
     yield {"type": "token", "token": token, token: 1}

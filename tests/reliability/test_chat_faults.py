@@ -1,7 +1,8 @@
-"""Chat while its file cannot be written, and while the clock jumps: said by client_id on sockets that stay open, then
-it goes on; nothing acknowledged is lost, nothing is doubled, and offsets alone decide the order.
+"""Chat while its file cannot be written, and while the clock jumps.
 
-Seen to fail without the ``except OSError`` of what sends, when a failed join leaves its traces, or a post ends
+The server answers each message with an error that names its client_id, keeps the sockets open, and continues when the
+file can be written again. No acknowledged message is lost or doubled, and offsets alone decide the order. The tests
+were seen to fail without the ``except OSError`` around sending, when a failed join is not undone, and when a post stops
 with its connection.
 """
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.chaos
 
 __all__ = ["disk"]
 
-# time.time() of the server, ahead or behind by the seconds in a file.
+# Replaces time.time() of the server. The file holds by how many seconds it is ahead or behind.
 CLOCK = """
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ time.time = lambda: real() + float(ahead.read_text())
 
 
 def jump_to(ahead: Path, seconds: int) -> None:
-    """At once: the server may look at any moment."""
+    """Writes the file in one step, because the server may read it at any moment."""
     new = ahead.with_suffix(".new")
     new.write_text(str(seconds))
     new.rename(ahead)
@@ -46,7 +47,7 @@ def full(disk: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(disk: Path) -> Iterator[None]:
-    """Another program writes, and does not end."""
+    """Another program holds a write transaction."""
     with closing(sqlite3.connect(disk / "sluice.db", GUARD, isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         yield
@@ -80,7 +81,7 @@ async def test_while_nothing_can_be_stored_it_is_said_by_client_id_and_then_it_g
             await bob.send("join", room="vault")
             assert (await bob.wait_for("error"))["temporary"]
             assert "events" in str(faults(server))
-            # What needs no file is still done.
+            # Requests that write nothing still work.
             await bob.send("history", stream="room/harbour")
             assert [message["text"] for message in (await bob.wait_for("history"))["messages"]] == ["before"]
         await until(lambda: faults(server) == [])
@@ -146,7 +147,9 @@ async def test_a_clock_that_jumps_changes_no_order(
 
 
 async def test_what_was_said_last_before_a_connection_was_lost_reaches_who_is_there(start: Start) -> None:
-    """Stored or not; but never stored, and told only with the next message. Any moment is as good for the loss."""
+    """The last message is either stored or not. It must not happen that it is stored, but delivered only with the next
+    message. The connection may be lost at any moment.
+    """
     server: Server = start(connections_per_user=100)
     async with await Chatter.enter(server, "bob") as bob:
         for number in range(30):

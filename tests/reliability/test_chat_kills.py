@@ -1,10 +1,11 @@
-"""A server that is killed again and again while people talk loses nothing it acknowledged, and says nothing twice.
+"""A server that is killed many times while users chat loses no acknowledged message and delivers none twice.
 
-Senders repeat what was not acknowledged, under the same client_id; readers come back with the offset and the epoch they
-know. In the end each message stands once in its place, at the offset that was acknowledged, and was heard once and in
-order; what is unread is counted right. 200 kills, 0 lost, 0 doubled. Seen to fail when append acknowledges before it
-is written (sqlite.append without ``await done``: lost), when the client_id is not used (Chat.post with id=None:
-doubled), when a fanout's replay begins one early or one late (repeat, gap), and without the marks that post sets first.
+Senders repeat messages that were not acknowledged, with the same client_id. Readers reconnect with the last offset and
+epoch they know. At the end, each message is stored once, at the acknowledged offset, and was received once and in
+order, and the unread counts are right. 200 kills, 0 lost, 0 doubled. Seen to fail when append acknowledges before the
+event is written (sqlite.append without ``await done``: lost), when the client_id is not used (Chat.post with id=None:
+doubled), when a fanout's replay begins one event early or late (repeat, gap), and without the marks that post sets
+first.
 """
 
 import asyncio
@@ -26,16 +27,16 @@ Heard = list[tuple[int, str]]
 
 ROOMS = ("harbour", "vault")
 SENDERS = ("alice", "carol", "dave")
-# Bob is there all the time and reads, Erin comes when all is over.
+# Bob is connected all the time and reads. Erin connects only at the end.
 RECEIVERS = ("bob", "erin")
-# What a sender has not yet heard the acknowledgement of.
+# The number of messages that a sender sends before their acknowledgements.
 WINDOW = 8
-# What a client is told when its server is killed, in whatever it was doing.
+# The errors that a client gets when its server is killed.
 GONE = (websockets.WebSocketException, OSError, EOFError)
 
 
 class Sender:
-    """Says numbered texts in the rooms and to the receivers by turns; the text is the client_id."""
+    """Sends numbered texts, in turn to the rooms and the receivers. The text is also the client_id."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,7 +47,7 @@ class Sender:
         self._next = ((f"{name} {number}", places[number % len(places)]) for number in count())
 
     async def run(self, server: Server) -> None:
-        """Until the server is gone, or all is acknowledged and no more is to be said."""
+        """Runs until the server is killed, or until all is acknowledged and ``more`` is false."""
         async with await Chatter.enter(server, self.name) as client:
             for room in ROOMS:
                 await client.join(room)
@@ -65,7 +66,7 @@ class Sender:
 
 
 class Reader:
-    """In all rooms from their beginning; comes back with what it knows."""
+    """Reads all rooms from their beginning, and resumes with the offset and the epoch it knows."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -93,12 +94,13 @@ class Reader:
 
 
 class Receiver:
-    """Is spoken to, and now and then says how far it has read."""
+    """Receives direct messages, and sometimes marks them as read."""
 
     def __init__(self, name: str, chance: random.Random) -> None:
         self.name, self.chance = name, chance
         self.heard: dict[str, dict[int, str]] = {}
-        self.asked: dict[str, int] = {}  # what was said to be read, and what of it the server has surely taken
+        # ``asked``: the offsets it sent as read; ``sure``: those that the server has certainly stored
+        self.asked: dict[str, int] = {}
         self.sure: dict[str, int] = {}
 
     async def run(self, server: Server) -> None:
@@ -106,7 +108,7 @@ class Receiver:
         async with await Chatter.enter(server, self.name) as client:
             for stream, offset in self.asked.items():
                 if self.sure.get(stream) != offset:
-                    await self.read(client, stream, offset)  # the server may have died over it
+                    await self.read(client, stream, offset)  # the server may have been killed before it stored this
             last: dict[str, int] = {}
             while True:
                 message = await client.receive()
@@ -122,7 +124,7 @@ class Receiver:
                     self.sure[stream] = max(self.sure.get(stream, 0), message["messages"][0]["offset"])
 
     def take(self, stream: str, offset: int, text: str, last: int | None, read: int) -> None:
-        """The first of a connection follows what was read before it, each other one the one before."""
+        """The first message of a connection follows the read mark; each later one follows the message before it."""
         if last is None:
             assert read < offset <= self.asked.get(stream, 0) + 1, (stream, offset)
         else:
@@ -130,14 +132,14 @@ class Receiver:
         assert self.heard.setdefault(stream, {}).setdefault(offset, text) == text
 
     async def read(self, client: Chatter, stream: str, offset: int) -> None:
-        """The history is asked for in order to be sure: it is answered when the mark is set."""
+        """Also requests the history: its answer shows that the mark is stored."""
         self.asked[stream] = max(self.asked.get(stream, 0), offset)
         await client.send("read", stream=stream, offset=offset)
         await client.send("history", stream=stream, before=offset + 1, limit=1)
 
 
 async def killed_amid(server: Server, people: list[Any], acknowledged: Callable[[], int], more: int) -> None:
-    """Everybody talks until that much more is acknowledged and the server is killed."""
+    """Lets all people chat until ``more`` further messages are acknowledged, then kills the server."""
     tasks = [asyncio.create_task(person.run(server)) for person in people]
     enough = acknowledged() + more
     await until(lambda: acknowledged() >= enough or any(task.done() for task in tasks))
@@ -154,7 +156,7 @@ async def survives(start: Start, kills: int, seed: int) -> None:
     bob = Receiver("bob", chance)
     server = start(chat_rate=100_000, session_events=1_000_000)
     port = server.port
-    async with await Chatter.enter(server, "frank") as frank:  # has joined once, and stays away
+    async with await Chatter.enter(server, "frank") as frank:  # she joins once and stays away
         for room in ROOMS:
             assert (await frank.join(room))["offset"] == 0
 
@@ -211,7 +213,7 @@ async def in_every_conversation_all_is_heard_once(server: Server, senders: list[
 
 
 async def what_is_unread_is_counted(server: Server, senders: list[Sender], bob: Receiver) -> None:
-    """By what is read, and in a room from where it was joined."""
+    """Unread counts depend on the read marks, and in a room on where the user joined."""
     await until(lambda: bob.sure == bob.asked)
     async with await Chatter.enter(server, "bob") as again:
         heads = {f"direct/{sender.name}": len(sender.acknowledged["bob"]) for sender in senders}

@@ -1,7 +1,9 @@
-"""What is malformed at /ws/chat has one answer each, and neither the socket nor the neighbour in the room notices.
+"""Each malformed message at /ws/chat gets exactly one error; the connection and the other user in the room are not
+affected.
 
-Made from good messages by breaking one thing, as in test_malformed.py; the choices are the same in each run. Seen to
-fail with ``extra="forbid"`` left out of Message, the pattern out of Name, and a stream's name with a lone surrogate.
+The messages are made from valid ones by breaking one thing, as in test_malformed.py, and are the same in each run. Seen
+to fail without ``extra="forbid"`` in Message, without the pattern in Name, and with a stream name that contains a lone
+surrogate.
 """
 
 import json
@@ -44,13 +46,13 @@ REQUIRED = {
     "presence": ["room"],
     "broadcast": ["text"],
 }
-NO_TEXT = NO_STRING.filter(lambda value: value is not None)  # a lone surrogate is no fault in a text
+NO_TEXT = NO_STRING.filter(lambda value: value is not None)  # a lone surrogate is valid in a text
 NO_ROOM = NO_TEXT | SURROGATE
 NO_NAME = NO_STRING | SURROGATE | st.sampled_from(["", "a/b", "a b", " ", "a\n", "x" * 101, "\u2003", "room/quiet"])
 NO_STREAM = NO_STRING | SURROGATE | st.sampled_from(["", "room", "room/", "direct/", "quiet", "chat/room/quiet"])
 NO_STREAM |= st.sampled_from(["room/nowhere", "room/" + "x" * 201, "direct/" + "x" * 201, "room//quiet", "ROOM/quiet"])
 NO_OFFSET = NO_NUMBER.filter(lambda value: value is not None) | st.integers(max_value=-1) | st.just(0.5)
-# For each member of a message, what it can never be.
+# For each member of a message, values that are never valid.
 NEVER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "join": {"room": NO_NAME, "after": NO_OFFSET, "epoch": NO_TEXT},
     "leave": {"room": NO_NAME},
@@ -89,7 +91,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @st.composite
 def members(draw: st.DrawFn) -> dict[str, Any]:
-    """A message that is an object, with one fault."""
+    """Returns an object with one mistake."""
     kind = draw(st.sampled_from(sorted(GOOD)))
     message = {"type": kind} | GOOD[kind]
     match draw(st.sampled_from(["changed", "lost", "added", "of no type"])):
@@ -120,7 +122,7 @@ def malformed(draw: st.DrawFn) -> str | bytes:
 
 
 async def has_one_answer(server: Server, message: str | bytes) -> None:
-    """One error of a known code; and the connection, and the neighbour, go on."""
+    """The server answers with one error of a known code; the connection and the other user go on."""
     room = f"theirs-{next(numbers)}"
     async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:
         await alice.join("quiet")
@@ -133,7 +135,7 @@ async def has_one_answer(server: Server, message: str | bytes) -> None:
             if answer["type"] == "error":
                 errors.append(answer)
             assert answer["type"] in ("error", "presence", "unread"), answer
-        if not errors:  # attachments are looked for meanwhile
+        if not errors:  # the server looks up the attachments in the meantime
             errors.append(await alice.wait_for("error"))
         assert len(errors) == 1, errors
         assert errors[0]["code"] in CODES

@@ -1,9 +1,9 @@
-"""Whatever order people join, speak, leave, lose their connections and come back in, chat is what a simple model says.
+"""In whatever order users join, send, leave, disconnect and reconnect, chat behaves as a simple model.
 
-No gap, no repeat, the right order, the right offsets acknowledged, the right numbers unread when somebody connects and
-when something changes, the right people present. Hypothesis chooses the steps, the same in each run. Seen to fail with
-replay one event early or late, marks that move backward, Inbox._catch_up from 0, post without its id, its marks
-or its tell, and with any one thing left out of what on_leave does: a join that goes on, fanouts that are kept, a mark.
+There is no gap and no repeat; order, acknowledged offsets, unread counts and presence are right. Hypothesis chooses the
+steps, the same in each run. Seen to fail with a replay that begins one event early or late, with marks that move
+backward, with Inbox._catch_up from 0, with post without its id, its marks or its notification, and with any part
+removed from on_leave (cancel the join, drop the fanout, remove the mark).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all examples; names are of one example each."""
+    """One server for all examples. Each example uses its own names."""
     flags = {"connections_per_user": 100, "connections_per_address": 500, "chat_rate": 100_000}
     running = Server(tmp_path_factory.mktemp("talk"), **flags)
     yield running
@@ -36,7 +36,7 @@ STEPS = st.lists(
     min_size=10,
     max_size=40,
 )
-# Not made smaller when they fail: that takes minutes, and the model says what it expected.
+# Failing examples are not shrunk: that takes minutes, and the model already shows what it expected.
 PHASES = (Phase.explicit, Phase.generate)
 SHORT = settings(
     max_examples=50,

@@ -1,8 +1,8 @@
-"""Two users of chat, one of whom knows every name of the other: nothing of another's is read, marked, said in, listed.
+"""Two users of chat, one of whom knows every name of the other: she can read, mark, send and list nothing of his.
 
-Bob is in a room that Alice's token does not name, and talks with Carol. A row for each message type; a new one without
-a row fails. Seen to fail with may_enter left out of on_join, with the check of JoinedRooms left out of addressee, of
-readable and of on_presence, and with broadcast open to all.
+Bob is in a room that Alice's token does not allow, and has a conversation with Carol. There is one attempt for each
+message type; a new type without an attempt fails. Seen to fail without may_enter in on_join, without the check of
+JoinedRooms in addressee, readable and on_presence, and with broadcast allowed to all.
 """
 
 import json
@@ -18,7 +18,7 @@ from tests.support.running import GUARD, Server
 
 
 class Recorder(Chatter):
-    """Notes all that it is told, but for what says again what it has said itself."""
+    """Records every message it receives, except errors and counts, which repeat its own words."""
 
     heard = ""
 
@@ -32,7 +32,7 @@ class Recorder(Chatter):
 Attempt = Callable[[Server, Chatter], Awaitable[None]]
 numbers = count(1)
 SECRETS = ("under the stone", "the key is")
-# Names by which Alice may try to reach what is between Bob and Carol.
+# Names with which Alice tries to reach the messages between Bob and Carol.
 STREAMS = (
     "room/den",
     "direct/bob/carol",
@@ -59,7 +59,7 @@ def den(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 async def refused(alice: Chatter, *codes: str) -> dict[str, Any]:
-    """Her last message was answered by one of these errors."""
+    """Checks that her last message was answered with one of these errors."""
     error = await alice.wait_for("error")
     assert error["code"] in codes, error
     return error
@@ -87,7 +87,7 @@ async def typing(server: Server, alice: Chatter) -> None:
 
 
 async def send(server: Server, alice: Chatter) -> None:
-    """Under the ids of others; with what only the server may say."""
+    """With ids that others have used, and with members that only the server may set."""
     for id in ("bob-1", "carol-1"):
         await alice.send("send", room="den", client_id=id, text="x")
         await refused(alice, "not_found")
@@ -123,7 +123,7 @@ async def broadcast(server: Server, alice: Chatter) -> None:
 
 
 async def token(server: Server, alice: Chatter) -> None:
-    """Neither somebody else's, nor one of her own that is not for chat."""
+    """Neither another user's upload, nor one of her own that is not for chat."""
     for other in (server.token("bob", "chat"), server.token("alice", "images")):
         await alice.send("token", token=other)
         await refused(alice, "forbidden")
@@ -167,7 +167,7 @@ async def test_nothing_of_a_neighbour_is_read_marked_said_in_or_listed(den: Serv
         await alice.wait_for("history", stream="direct/alice")
         for secret in (*SECRETS, '"bob"', '"direct/bob"', "room/den"):
             assert secret not in alice.heard
-        # All is as it was, and goes on.
+        # Nothing has changed, and the conversation continues.
         assert await bob.say("still here", "bob-1", room="den") == 2
         assert await bob.say("still here", "bob-1", to="carol") == 2
         await carol.send("presence", room="den")
@@ -213,7 +213,7 @@ async def test_what_is_said_to_somebody_is_nobody_elses_whatever_they_are_called
 
 @pytest.mark.parametrize("name", ["DEN", "den.", "%64en", "den%20", "d\u00ebn", "den*", "de_", "den\u200b", "room:den"])
 async def test_rooms_that_look_alike_are_as_many_rooms(server: Server, name: str) -> None:
-    """Whoever may enter any room is still only where they are."""
+    """A user who may enter any room still receives only the rooms they have joined."""
     number = next(numbers)
     async with await Chatter.enter(server, "bob") as bob, await Chatter.enter(server, "alice") as alice:
         await bob.join(f"{number}den")

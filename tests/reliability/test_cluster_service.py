@@ -1,6 +1,6 @@
-"""A cluster is one service: its servers may be restarted one after the other, or killed, and nobody loses anything.
+"""A cluster works as one service: its servers may be restarted in turn, or killed, and no client loses anything.
 
-A client sees no error: only the close 1012, after which it resumes, and slices that it is told to send again.
+A client sees no error except the close code 1012, after which it resumes, and slices that it is asked to send again.
 """
 
 import asyncio
@@ -26,13 +26,14 @@ from tests.support.watchers import KINDS, Watcher, events_in
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
-# What the cluster has when its three workers have no thread free: one each, and a half for each ahead.
+# The number of slices that the cluster holds while its three workers have no free thread: one each, and a half for each
+# ahead.
 HAD = 5
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    # A server that is paused for some seconds is not taken for dead.
+    # A server that is paused for a few seconds is not considered dead.
     settings = {"messages_per_second": 10_000, "job_modules": KINDS, "job_lease": 15}
     with cluster_in(tmp_path_factory.mktemp("cluster"), **settings) as started:
         yield started
@@ -50,14 +51,16 @@ def frozen(workers: "Iterable[Popen[bytes]]") -> Iterator[None]:
 
 
 async def fetched(cluster: Cluster, client: Resuming) -> None:
-    """Every result is there, whichever server is asked."""
+    """Every result is available from every server."""
     async with httpx.AsyncClient(base_url=cluster.url, timeout=60) as http:
         for result in client.results.values():
             assert (await http.get(httpx.URL(result["url"]).path)).status_code == 200
 
 
 class Rolling:
-    """How many restarts have begun, and how many are over: the server is back, and all can do work."""
+    """The number of restarts that have begun, and of those that are complete: the server is back and all parts are
+    ready.
+    """
 
     begun = over = 0
 
@@ -66,9 +69,10 @@ class Rolling:
 
 
 async def asked(cluster: Cluster, rolling: Rolling, method: str, path: str) -> Counter[str]:
-    """The answers to request after request: what may be asked twice, nginx asks of another server.
+    """Sends one request after the other and counts the answers. nginx repeats a request at another server where that is
+    safe.
 
-    One that took so long that both servers were restarted meanwhile has been asked of both, and is not counted.
+    A request that took so long that both servers were restarted in the meantime failed at both, and is not counted.
     """
     answers: Counter[str] = Counter()
     bearer = {"Authorization": f"Bearer {cluster.token('asking')}"}
@@ -86,7 +90,7 @@ async def asked(cluster: Cluster, rolling: Rolling, method: str, path: str) -> C
 
 
 async def roll(cluster: Cluster, rolling: Rolling, rounds: int) -> None:
-    """Each server is stopped and started again, the next when it is ready."""
+    """Stops and starts each server, the next one when the one before is ready."""
     for name in [*cluster.servers] * rounds:
         rolling.begun += 1
         assert await asyncio.to_thread(cluster.stop, name) == 0
@@ -101,7 +105,7 @@ async def rollout(cluster: Cluster, clients: int, rounds: int) -> None:
     rolling = Rolling()
     run = secrets.token_hex(4)
     under_load = [Resuming(cluster, f"{run}-{number}") for number in range(clients)]
-    # They go on until the last server has been started again.
+    # They continue until the last server has been restarted.
     loads = [asyncio.create_task(client.work(range(20), rolling.done)) for client in under_load]
     await until(lambda: all(client.results for client in under_load))
     requests = [("GET", "/healthz"), *[("POST", "/process")] * 4]
@@ -112,7 +116,7 @@ async def rollout(cluster: Cluster, clients: int, rounds: int) -> None:
         assert set(await answers) <= {"200"}
     for client in under_load:
         assert client.faults == []
-        # 1006: it was too busy to hear the 1012 before the server, which waits 2 s for it, was gone.
+        # 1006: the client was too busy to read the 1012 within the 2 s that the server waits.
         assert set(client.closes) <= {1006, 1012}
         assert set(client.temporary) <= {"busy", "cancelled"}
         assert client.resumed[False] == 0
@@ -121,7 +125,7 @@ async def rollout(cluster: Cluster, clients: int, rounds: int) -> None:
 
 
 async def test_in_a_rolling_restart_no_client_sees_an_error(cluster: Cluster) -> None:
-    """Each of the clients is with a server that ends, at least once in a round."""
+    """Each client is connected to a server that stops, at least once in a round."""
     await rollout(cluster, 6, 1)
 
 
@@ -131,7 +135,9 @@ async def test_in_many_rolling_restarts_no_client_sees_an_error(cluster: Cluster
 
 
 async def test_slices_come_in_the_order_of_a_viewport_that_moves(cluster: Cluster) -> None:
-    """One of three workers goes on, so that there is one order. What the cluster had already comes before it."""
+    """Only one of three workers runs, so that there is one order. Slices that the cluster already had come
+    before it.
+    """
     await cluster.mended()
     free, *held = cluster.workers.values()
     tops = [number * BAND for number in range(120)]
@@ -145,10 +151,10 @@ async def test_slices_come_in_the_order_of_a_viewport_that_moves(cluster: Cluste
             early = offsets(await client.ends(40))
             free.send_signal(signal.SIGSTOP)
             await client.send("viewport", top=viewport[0], height=viewport[1])
-            await client.send("cancel", id="nobody")  # answered when the viewport has been seen to
+            await client.send("cancel", id="nobody")  # answered after the viewport was processed
             while (message := await client.receive())["type"] != "error":
                 early += offsets([message]) if message["type"] == "result" else []
-            # What had ended by then is on its way by Redis.
+            # Results that were ready by then still come through Redis.
             while len(early) < cluster.done() - before:
                 early += offsets(await client.ends(1))
             free.send_signal(signal.SIGCONT)
@@ -160,7 +166,9 @@ async def test_slices_come_in_the_order_of_a_viewport_that_moves(cluster: Cluste
 
 
 async def test_what_was_acknowledged_before_a_kill_is_there_afterwards(cluster: Cluster) -> None:
-    """Of the server that it was said to, and of Redis; by whichever server one comes back."""
+    """The messages survive a kill of the server that acknowledged them, and of Redis. Clients reconnect to another
+    server.
+    """
     await cluster.mended()
     one, other = cluster.servers.values()
     room = secrets.token_hex(4)
@@ -181,7 +189,7 @@ async def test_what_was_acknowledged_before_a_kill_is_there_afterwards(cluster: 
             assert await alice.hear(1) == [(2, "before Redis")]
             assert await alice.say("after", room=room) == 3
         with suppress(websockets.ConnectionClosed):
-            # Who waits for more than 5 s for Redis is closed with 1012, and comes back; that is not what this is about.
+            # A client that waits more than 5 s for Redis is closed with 1012 and reconnects; that is not tested here.
             assert await bob.hear(1) == [(3, "after")]
 
 

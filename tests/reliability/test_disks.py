@@ -1,9 +1,10 @@
-"""A disk that is full, a folder that cannot be written, a file of events that is locked or spoilt: said, and survived.
+"""A full disk, a folder that cannot be written, an event file that is locked or damaged: the server reports it and
+keeps running.
 
-Clients hear a temporary error on sockets that stay open, /readyz names the part and why, and all goes on when it
-clears, without a restart; only a start with a file of events that cannot be used ends, with the reason. Measured: ready
-again at once. Seen to fail without what work_errors_only, faults, _put_back, Sessions._expire, KickUser and
-FolderMedia.put do about an OSError.
+Clients get a temporary error on sockets that stay open, /readyz names the part and the reason, and everything continues
+without a restart when the fault is gone. Only a start with an unusable event file ends, with the reason. Measured: the
+server is ready again at once. Seen to fail without the handling of OSError in only_work_errors, faults, _put_back,
+Sessions._expire, KickUser and FolderMedia.put.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from tests.support.running import GUARD, Server, Start, until
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 4 MiB. Only root may have one."""
+    """A file system of its own with 4 MiB. Only root can mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
@@ -38,7 +39,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def faults(server: Server) -> list[str]:
-    """What /readyz finds wrong; its status says the same."""
+    """Returns the faults that /readyz reports. Its status must agree."""
     answer = httpx.get(f"{server.url}/readyz", timeout=30)
     found: list[str] = answer.json()["faults"]
     assert answer.status_code == (503 if found else 200)
@@ -46,7 +47,7 @@ def faults(server: Server) -> list[str]:
 
 
 def told(server: Server, said: dict[str, str]) -> bool:
-    """Whether /readyz says so of each of these parts, and nothing of others."""
+    """Whether /readyz reports exactly these parts, with these reasons."""
     found = faults(server)
     parts = [text.partition(":")[0] for text in found]
     return parts == sorted(said) and all(said[part] in text for part, text in zip(parts, found, strict=True))
@@ -64,7 +65,7 @@ def remount(disk: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
 
 
-# How a place is broken and mended, and what /readyz says of it, by the part.
+# How to break and repair a place, and what /readyz then says about each part.
 Fault = tuple[Callable[[Path], Any], Callable[[Path], Any], dict[str, str]]
 FAULTS: dict[str, Fault] = {
     "a full disk": (fill, lambda disk: (disk / "filler").unlink(), {"media": "No space left", "events": "full"}),
@@ -100,13 +101,13 @@ async def test_a_place_that_cannot_be_written_is_told_and_survived(disk: Path, s
         break_it(disk)
         for number in range(10):
             await refused_for_now(client, f"during-{number}")
-        # What is asked of a busy disk may be long in coming, and is a fault too for that time.
+        # A busy disk may take long to answer. That time counts as a fault too.
         await until(lambda: told(server, said))
         assert httpx.get(f"{server.url}/healthz").status_code == 200
         async with await Client.connect(server, "bob") as other:
             await refused_for_now(other, "new")
         assert (await kick(server)).status == (503 if "events" in said else 204)
-        # What needs no place is still done.
+        # Requests that need no disk still work.
         assert (await process(server)).status == 200
 
         mend(disk)
@@ -118,7 +119,7 @@ async def test_a_place_that_cannot_be_written_is_told_and_survived(disk: Path, s
         client.abort()
     assert "Traceback" not in await log_of(server, 0)
     assert not list((disk / "media").glob(".*"))
-    # Nothing of the story is lost, the hard time included: it is in the file now.
+    # No event is lost, even of the time of the fault: the file holds them now.
     assert server.stop() == 0
     async with await Client.connect(start(**settings)) as again:
         await again.send("resume", session=client.hello["session"], epoch=client.hello["epoch"], after=0)
@@ -136,7 +137,7 @@ async def process(server: Server) -> Answer:
 
 
 def lock(events: Path, disk: Path) -> sqlite3.Connection:
-    """Has the file to itself, as another process would, until it is closed."""
+    """Locks the file exclusively, as another process would, until the returned connection is closed."""
     database = sqlite3.connect(events, isolation_level=None)
     database.execute("PRAGMA locking_mode=EXCLUSIVE")
     database.execute("BEGIN EXCLUSIVE")
@@ -152,7 +153,7 @@ def fill_before(events: Path, disk: Path) -> None:
     fill(disk)
 
 
-# What is wrong with the file of events when the server starts, how it is mended, and what is said of it.
+# A fault of the event file when the server starts, how to repair it, and the reason that the server prints.
 STARTS: dict[str, tuple[Callable[[Path, Path], Any], Callable[[Path, Path, Any], Any], str]] = {
     "locked": (lock, lambda events, disk, database: database.close(), "locked"),
     "spoilt": (spoil, lambda events, disk, _: events.unlink(), "not a database"),
@@ -163,7 +164,7 @@ STARTS: dict[str, tuple[Callable[[Path, Path], Any], Callable[[Path, Path, Any],
 @pytest.mark.chaos
 @pytest.mark.parametrize("case", STARTS)
 def test_a_file_of_events_that_cannot_be_used_ends_the_start_with_its_reason(disk: Path, case: str) -> None:
-    """Nobody is let in: who is denied cannot be known. Mended, the same start works."""
+    """The server does not start, because it could not know who is denied. After the repair, the same start works."""
     break_it, mend, said = STARTS[case]
     events = disk / "sluice.db"
     broken = break_it(events, disk)
@@ -186,7 +187,7 @@ async def test_a_file_of_events_that_another_program_locks_is_told_and_survived(
             database.execute("BEGIN IMMEDIATE")
             await until(lambda: "locked" in str(faults(server)))
             assert (await kick(server)).status == 503
-            # What may wait for the file is still done, and another program may read.
+            # Work that can wait for the file still runs, and other programs can read the file.
             await client.slice("a", small())
             assert (await client.wait_for("result", "error"))["type"] == "result"
             database.execute("ROLLBACK")

@@ -1,8 +1,8 @@
-"""What a server that is told to stop says over HTTP: an answer that is whole, or none, but never 500.
+"""A server that is stopping answers HTTP requests completely or not at all, but never with 500.
 
-A proxy keeps its connections, and brings requests by them until the end. What is not answered it may ask of another
-server; an answer it passes on. Seen to fail without close_http_connections in server.py (500), and without
-no_keep_alive (no close).
+A proxy keeps its connections open and sends requests on them until the end. It may repeat an unanswered request at
+another server, but passes every answer on. Seen to fail without close_http_connections in server.py (500), and without
+no_keep_alive (the connection is not closed).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ def draining(server: Server) -> bool:
 
 
 async def test_a_request_that_has_not_come_whole_is_closed_without_an_answer(start: Start) -> None:
-    """The server reads all that is there before its end, so that the client sees the end and no reset."""
+    """The server reads all available bytes before it closes, so that the client sees a normal close and no reset."""
     server = start()
     head = request("POST /process?zoom=1", *bearer(server.token().encode()), body=bytes(1000))
     upload = request("POST /upload", *bearer(server.token(scope="chat").encode()), body=bytes(1000))
@@ -57,7 +57,8 @@ async def test_what_it_works_at_is_answered_whole_and_a_kept_connection_is_given
             await until(lambda: server.metric("sluice_queue_depth") == 1)
             server.process.send_signal(signal.SIGTERM)
             await until(lambda: draining(server))
-            # What waits is told to come again; what comes is answered, the last time with a goodbye.
+            # A waiting request is asked to come again. A new request is answered, the last one with "Connection:
+            # close".
             assert (await waiting.head()).startswith(b"HTTP/1.1 503 ")
         kept.send(HEALTH, HEALTH)
         heads = []
@@ -72,9 +73,10 @@ async def test_what_it_works_at_is_answered_whole_and_a_kept_connection_is_given
 
 
 async def test_an_answer_on_its_way_gets_there(start: Start) -> None:
-    """More MB than the system takes; the rest leaves before the connection is closed.
+    """The answer is larger than the kernel's buffers. The server sends the rest before it closes the connection.
 
-    Within two seconds: a client that stands still for so long is left without it, and tries again.
+    The server waits two seconds for that. A client that reads nothing for that long does not get the rest, and tries
+    again.
     """
 
     async def attempt() -> float | None:

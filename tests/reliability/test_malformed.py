@@ -1,6 +1,6 @@
-"""What claims to be compressed is refused or bounded; what is malformed in our own protocols has one answer each.
+"""Compressed input is refused or limited, and each malformed message of our own protocols gets exactly one error.
 
-Hypothesis makes the malformed messages from good ones by breaking one thing; its choices are the same in each run.
+Hypothesis makes the malformed messages from valid ones by breaking one thing. They are the same in each run.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from works.errors import CODES
 pytestmark = pytest.mark.chaos
 
 MIB = 1 << 20
-# 64 MiB of zeros in 64 KiB, as permessage-deflate packs them (RFC 7692, 7.2.1).
+# 64 MiB of zeros in 64 KiB, compressed with permessage-deflate (RFC 7692, 7.2.1).
 PACKER = zlib.compressobj(9, zlib.DEFLATED, -15)
 BOMB = PACKER.compress(bytes(64 * MIB)) + PACKER.flush(zlib.Z_SYNC_FLUSH)[:-4]
 
@@ -45,7 +45,7 @@ OFFERS = [
 async def test_no_compression_is_agreed_on_and_a_compressed_frame_is_refused(
     server: Server, offer: str, path: str
 ) -> None:
-    """Fails with get_compression_options() -> {}: it is agreed on, and 64 MiB are unpacked."""
+    """Seen to fail with get_compression_options() -> {}: then the extension is accepted and 64 MiB are decompressed."""
     token = server.token()
     offered = f"Host: x\r\nSec-WebSocket-Extensions: {offer}".encode()
     await healthy(server)
@@ -72,7 +72,7 @@ async def test_a_client_that_would_compress_is_served_without(server: Server) ->
 
 
 async def test_a_body_that_claims_to_be_compressed_is_taken_as_it_is(server: Server) -> None:
-    """Not unpacked, so that 64 MiB of zeros are 64 KiB that are no picture."""
+    """The payload is not decompressed, so that it stays 64 KiB, which are not a picture."""
     await healthy(server)
     before = Cost.of(server)
     headers = {"Authorization": f"Bearer {server.token()}", "Content-Encoding": "gzip"}
@@ -101,7 +101,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "token": {"token": "x"},
 }
 REQUIRED = {"slice": ["id", "offset_top"], "viewport": ["top", "height"], "resume": ["session", "epoch", "after"]}
-# For each member of a message, what it can never be.
+# For each member of a message, values that are never valid.
 NEVER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "slice": {
         "id": NO_STRING | SURROGATE | st.sampled_from(["", "x" * 101, "\u00e9" * 10_000]),
@@ -126,7 +126,7 @@ NEVER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 
 @st.composite
 def members(draw: st.DrawFn) -> dict[str, Any]:
-    """A message that is an object, with one fault."""
+    """Returns an object with one mistake."""
     kind = draw(st.sampled_from(sorted(GOOD)))
     message = {"type": kind} | GOOD[kind]
     match draw(st.sampled_from(["changed", "lost", "added", "of no type"])):
@@ -144,7 +144,7 @@ def members(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def malformed(draw: st.DrawFn) -> str | bytes:
-    """A message, text or binary, that can only be refused, or is a slice of no picture."""
+    """Returns a message, text or binary, that the server must refuse, or a slice whose payload is not a picture."""
     text = json.dumps(draw(members()))
     payload = draw(st.sampled_from([b"", small()]) | st.binary(max_size=50))
     packed = struct.pack(">I", len(text)) + text.encode() + payload
@@ -166,12 +166,12 @@ def malformed(draw: st.DrawFn) -> str | bytes:
 
 
 async def has_one_answer(server: Server, message: str | bytes) -> None:
-    """One error of a known code; and the connection, and the neighbour's slice, go on."""
+    """The server answers with one error of a known code; the connection and the slice of the other client go on."""
     async with await Client.connect(server) as client, await Client.connect(server, "bob") as neighbour:
         await client.socket.send(message)
         await neighbour.slice("theirs", small())
         await client.slice("good", small())
-        # A slice that turns out to be no picture ends in a worker, before the good one or after it.
+        # A slice that is not a picture fails in a worker, before or after the good one.
         errors: list[dict[str, Any]] = []
         results: list[dict[str, Any]] = []
         while not errors or not results:
@@ -189,7 +189,7 @@ async def has_one_answer(server: Server, message: str | bytes) -> None:
 
 
 async def has_one_error(server: Server, message: str | bytes) -> None:
-    """As above, in the 150-character protocol."""
+    """The same for the 150-character protocol."""
     good = json.dumps({"uuid": "good", "offset_top": 0, "zoom": 1}).ljust(150) + b64encode(small()).decode()
     path = f"/ws?query_string={server.token()}"
     async with websockets.connect(server.ws + path, proxy=None) as socket, await Client.connect(server) as neighbour:
@@ -207,7 +207,7 @@ async def has_one_error(server: Server, message: str | bytes) -> None:
 
 @st.composite
 def malformed_of_old(draw: st.DrawFn) -> str | bytes:
-    """A message of the 150-character protocol with one fault."""
+    """Returns a message of the 150-character protocol with one mistake."""
     header: dict[str, Any] = {"uuid": "bad", "offset_top": 0, "zoom": 1}
     picture = b64encode(small()).decode()
     match draw(st.sampled_from(["lost", "changed", "no base64", "no picture", "cut", "text", "binary"])):
@@ -238,7 +238,7 @@ SHORT = settings(max_examples=200, derandomize=True, deadline=None, suppress_hea
 @example(message='{"type": "x", "id": "%s"}' % ("x" * 5_000_000))
 @example(message='{"type": "resume", "session": "%s", "epoch": "\\ud800", "after": 0}' % ("0" * 32))
 async def test_a_malformed_message_has_one_answer_and_all_goes_on(server: Server, message: str | bytes) -> None:
-    """Each example on connections of its own."""
+    """Each example uses its own connections."""
     await has_one_answer(server, message)
 
 
