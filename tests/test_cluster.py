@@ -181,7 +181,7 @@ def test_a_server_and_a_worker_refuse_what_cannot_or_must_not_be(tmp_path: Path,
         assert says in done.stderr
 
 
-async def test_a_worker_without_a_scheduler_ends_when_it_is_told_to(tmp_path: Path) -> None:
+async def test_a_worker_without_a_scheduler_stops_on_request(tmp_path: Path) -> None:
     with dask_in(tmp_path, start=False, log_level="info") as cluster:
         worker = cluster.add()
         await until(lambda: cluster.decoders(worker))

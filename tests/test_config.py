@@ -122,19 +122,19 @@ def test_an_error_names_the_variable_and_what_it_wants(
 ) -> None:
     settings, variable, word = WRONG[case]
     ((name, value),) = settings.items()
-    told = {refusal(**settings)}
+    messages = {refusal(**settings)}
     (folder / ".env").write_text(f"{name}={value}\n")
-    told.add(refusal())
+    messages.add(refusal())
     (folder / ".env").unlink()
     monkeypatch.setenv(variable, value)
-    told.add(refusal())
-    (line,) = told
+    messages.add(refusal())
+    (line,) = messages
     assert line.startswith(f"{variable}: ")
     assert word in line
     assert "hunter2" not in line
 
 
-def test_every_error_is_told_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     lines = refusal(port="http", max_pixels="0", formats="gif").splitlines()
     assert {line.split(":")[0] for line in lines} == {"SLUICE_PORT", "SLUICE_MAX_PIXELS", "SLUICE_FORMATS"}
 

@@ -22,7 +22,7 @@ PRODUCT = [
 ]
 
 # What every endpoint may import. The other modules of handlers/ each hold one endpoint and do not import each other.
-GROUND = {"handlers.core"}
+SHARED = {"handlers.core"}
 # Libraries for other systems or for untrusted data.
 CHOSEN = {"asyncssh", "dask", "distributed", "obstore", "rapidocr", "redis", "yaml"}
 DRIVERS = {"jwt", "obstore", "prometheus_client", "simplejpeg"} | CHOSEN
@@ -85,7 +85,7 @@ def test_handlers_touch_no_pixels_no_database_and_no_settings() -> None:
 
 def test_handlers_do_not_import_each_other_but_only_core() -> None:
     between = [each for each in of("handlers") if each.top == "handlers"]
-    strangers = [each for each in between if not any(f"{each.imported}.".startswith(f"{name}.") for name in GROUND)]
+    strangers = [each for each in between if not any(f"{each.imported}.".startswith(f"{name}.") for name in SHARED)]
     assert strangers == []
 
 

@@ -88,9 +88,9 @@ def test_a_printed_token_has_the_audience_and_the_issuer_that_are_asked_for(tmp_
         "dora",
         SLUICE_JWT_SECRET=SECRET,
         SLUICE_JWT_AUDIENCE="sluice",
-        SLUICE_JWT_ISSUER="house",
+        SLUICE_JWT_ISSUER="accounts",
     )
-    claims = jwt.decode(printed.stdout.strip(), SECRET, ["HS256"], audience="sluice", issuer="house")
+    claims = jwt.decode(printed.stdout.strip(), SECRET, ["HS256"], audience="sluice", issuer="accounts")
     assert claims["scope"] == "images"
 
 
@@ -204,7 +204,7 @@ def test_a_secret_on_the_command_line_is_warned_of(start: Start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_server_told_to_stop_finishes_what_runs_and_fails_the_rest_as_temporary(
+async def test_a_stopping_server_finishes_running_slices_and_fails_the_others_as_temporary(
     start: Start, number: int
 ) -> None:
     server = start(workers=1, drain_timeout=60)

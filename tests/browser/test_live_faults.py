@@ -77,8 +77,8 @@ async def test_a_lost_camera_is_reported_and_recovers(start_here: Start, camera:
         await state(page, "reconnecting")
         veil = page.locator("#enlarged .veil")
         await expect(veil).to_contain_text("Last picture")
-        await expect(veil).to_contain_text("It cannot be reached.")
-        await expect(page.locator("#enlarged-detail")).to_contain_text("It cannot be reached.")
+        await expect(veil).to_contain_text("The source cannot be reached.")
+        await expect(page.locator("#enlarged-detail")).to_contain_text("The source cannot be reached.")
         await expect(page.locator("#fps")).to_have_text("0")
         before = await shown(page, "gate")
         assert before == sorted(set(before)), "a placeholder was painted as if it were a picture"
@@ -116,7 +116,7 @@ async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, lo
         await page.wait_for_function(f"() => window.shown.yard?.at(-1) > {60 * FPS}")
         server.stop(signal.SIGKILL)
         await state(page, "no connection")
-        await expect(page.locator("#enlarged .veil")).to_contain_text("The server is away")
+        await expect(page.locator("#enlarged .veil")).to_contain_text("The server cannot be reached.")
         yard, at_the_end = await shown(page, "yard"), await shown(page, "quay")
         start(port=server.port, sources=places)
         await state(page, "playing")
@@ -214,7 +214,7 @@ async def test_as_many_are_watched_as_the_server_allows(start_here: Start, long_
     async with watching(server) as page:
         third = page.locator("#tiles li:nth-child(3)")
         await expect(third.locator(".state")).to_have_text("not watched")
-        await expect(third.locator(".veil")).to_contain_text("At most 2 are watched at once.")
+        await expect(third.locator(".veil")).to_contain_text("At most 2 sources are shown at the same time.")
         await more_shown(page, "two", 2)
         await third.locator("a").click()
         await more_shown(page, "three", 2)
@@ -229,7 +229,7 @@ async def test_what_failed_for_a_while_is_tried_again(start_here: Start, camera:
         await more_shown(bob, "gate", 2)
         async with watching(server, "gate") as alice:
             await state(alice, "failed")
-            await expect(alice.locator("#enlarged .veil")).to_contain_text("gate has 1 viewers")
+            await expect(alice.locator("#enlarged .veil")).to_contain_text("gate has its maximum number of viewers (1")
             await expect(alice.locator("#play")).to_have_text("Try again")
             await bob.click("#stop")
             await state(alice, "playing")
@@ -249,7 +249,7 @@ async def test_a_source_that_cannot_be_watched_is_reported(start_here: Start, cl
 async def test_missing_sources_and_a_missing_scope_are_reported(start_here: Start) -> None:
     server = start_here()
     async with watching(server) as page:
-        await expect(page.locator("#no-sources")).to_contain_text("nothing to watch")
+        await expect(page.locator("#no-sources")).to_contain_text("no sources to watch")
     async with console(server) as page:
         await page.click("nav[aria-label=Views] a[href='#live']")
         await expect(page.locator("#entry")).to_contain_text("with the scope video")

@@ -89,7 +89,7 @@ def test_an_unavailable_server_is_reported_immediately_and_retried(start: Start)
         refused = process.stderr.read()
     assert f"{port}/ws/jobs cannot be reached: " in said
     assert "trying again for 300 s" in said
-    assert "401 Unauthorized; is the token (scope jobs)?" in refused
+    assert "401 Unauthorized; check the token (scope jobs)" in refused
     assert process.returncode == 2
 
 

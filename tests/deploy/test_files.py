@@ -26,8 +26,8 @@ def test_every_setting_named_is_there(path: Path) -> None:
     """Checks the flags, and the variables in comments too."""
     text = path.read_text()
     names = set(SETTINGS)
-    told = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)}
-    assert told - names <= {"scheduler", "from_literal", "from_file", "now"}
+    given = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)}
+    assert given - names <= {"scheduler", "from_literal", "from_file", "now"}
     assert {name.lower() for name in re.findall(r"SLUICE_([A-Z]\w+)", text)} <= names
 
 
@@ -97,10 +97,10 @@ def test_the_workers_of_the_manifest_are_those_of_its_servers() -> None:
     assert flags[1]["scheduler"] == f"tls://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
     assert service["spec"]["selector"] == scheduler["spec"]["template"]["metadata"]["labels"]
     assert scaler["spec"]["scaleTargetRef"]["name"] == worker["metadata"]["name"]
-    for pod, told in zip(pods, flags, strict=True):
+    for pod, given in zip(pods, flags, strict=True):
         (container,) = pod["containers"]
         mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-        assert {str(Path(told[name]).parent) for name in ("queue-ca", "queue-cert", "queue-key")} <= mounted
+        assert {str(Path(given[name]).parent) for name in ("queue-ca", "queue-cert", "queue-key")} <= mounted
         assert container["securityContext"]["readOnlyRootFilesystem"]
     (server,) = manifest()["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert {f"--media={flags[1]['media']}", f"--store-region={flags[1]['store-region']}"} <= set(server["args"])

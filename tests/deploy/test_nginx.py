@@ -95,8 +95,8 @@ async def test_the_150_characters_go_through(nginx: Nginx, behind: Server) -> No
         assert json.loads(await page.recv()) == {"text": "{}"}
         header = json.dumps({"uuid": "u", "offset_top": 0, "zoom": 1})
         await page.send(header.ljust(150) + base64.b64encode(small()).decode())
-        told = json.loads(json.loads(await page.recv())["text"])
-        assert (told["uuid"], httpx.get(told["url"]).status_code) == ("u", 200)
+        answer = json.loads(json.loads(await page.recv())["text"])
+        assert (answer["uuid"], httpx.get(answer["url"]).status_code) == ("u", 200)
 
 
 @pytest.mark.chaos
@@ -141,7 +141,7 @@ def test_ranges_and_what_a_browser_has_already_are_nginx_s_own_work(nginx: Nginx
     assert httpx.get(url, headers={"If-None-Match": tag}).status_code == 304
 
 
-def test_nobody_gets_from_outside_to_where_the_files_are(nginx: Nginx, behind: Server) -> None:
+def test_no_client_reaches_the_internal_addresses_of_files(nginx: Nginx, behind: Server) -> None:
     """Without ``internal`` in the configuration, the first request would get 200."""
     name = stored(behind, ".jpg", b"x")
     (behind.media / "secret.txt").write_text("secret")
@@ -193,15 +193,15 @@ async def test_an_upload_reaches_the_server_while_it_is_still_being_sent(nginx: 
         while piece := await asyncio.to_thread(sender.recv, 65536):
             said += piece
     assert said.startswith(b"HTTP/1.1 201 ")
-    told = json.loads(said[said.index(b"{") : said.rindex(b"}") + 1])
-    served = httpx.get(f"{nginx.url}/upload/{told['id']}.mp4")
+    answer = json.loads(said[said.index(b"{") : said.rindex(b"}") + 1])
+    served = httpx.get(f"{nginx.url}/upload/{answer['id']}.mp4")
     assert (served.content == content, served.headers["Server"], served.headers["Content-Type"]) == (
         True,
         "nginx",
         "video/mp4",
     )
     assert "sandbox" in served.headers["Content-Security-Policy"]
-    assert httpx.get(f"{nginx.url}/upload/{told['id']}.draft").status_code == 404
+    assert httpx.get(f"{nginx.url}/upload/{answer['id']}.draft").status_code == 404
 
 
 @pytest.mark.chaos

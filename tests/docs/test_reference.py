@@ -53,3 +53,14 @@ def test_every_action_is_listed_with_a_picture_of_what_it_does_now() -> None:
 def test_the_readme_names_every_action() -> None:
     section = (ROOT / "README.md").read_text().partition("## Actions")[2].partition("\n## ")[0]
     assert set(re.findall(r"`(\w+)`", section)) == set(actions.offered())
+
+
+def test_no_line_of_the_documents_is_longer_than_120_characters() -> None:
+    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    long = [
+        f"{path.name}:{number}"
+        for path in documents
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert long == []

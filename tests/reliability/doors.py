@@ -96,7 +96,7 @@ def query(token: bytes | None, name: str) -> str:
     return "" if token is None else f"?{name}={quote_from_bytes(token)}"
 
 
-DENY = b'{"user": "nobody", "deny_s": 0}'
+DENY = b'{"user": "no-one", "deny_s": 0}'
 # The endpoints and ways to send a token, each with its request. None stands for no token.
 DOORS: dict[str, Callable[[bytes | None], bytes]] = {
     "/ws/images, header": lambda token: request("GET /ws/images", *bearer(token), upgrade=True),

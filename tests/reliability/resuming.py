@@ -86,7 +86,7 @@ class Resuming:
                 pending = set(resumed["pending"])
                 last = self._place["after"] + resumed["replayed"]
                 while self._place["after"] < last:
-                    self._told(client, await client.receive(60))
+                    self._note(client, await client.receive(60))
             else:
                 self._place = None
         if not self._place:
@@ -101,7 +101,7 @@ class Resuming:
                 self._left += self._window
             await self._send(client)
             with suppress(TimeoutError):
-                self._told(client, await client.receive(0.2 if self._waiting or self._again else 60))
+                self._note(client, await client.receive(0.2 if self._waiting or self._again else 60))
 
     async def _send(self, client: Client) -> None:
         while self._waiting and len(self._sent) < self._window:
@@ -110,7 +110,7 @@ class Resuming:
             self._sent[id] = number, attempt
             await client.slice(id, small(), number * 64, height=64, **self._members)
 
-    def _told(self, client: Client, message: dict[str, Any]) -> None:
+    def _note(self, client: Client, message: dict[str, Any]) -> None:
         if "seq" in message and self._place:
             if message["seq"] != self._place["after"] + 1:
                 self.faults.append(("a gap or a repeat", self._place["after"], message))

@@ -123,14 +123,14 @@ class Talk:
     async def come(self, device: Device, unsure: Place | None = None) -> None:
         """Connects. ``unsure``: a place in which the last message may or may not have been stored already."""
         await device.come(self.server)
-        told = dict(device.unread)
-        assert told == self.unread_by(device.user) | ({unsure: told[unsure]} if unsure in told else {})
-        for place, unread in told.items():
+        counts = dict(device.unread)
+        assert counts == self.unread_by(device.user) | ({unsure: counts[unsure]} if unsure in counts else {})
+        for place, unread in counts.items():
             if isinstance(place, str):
                 device.watches.add(place)
             elif place != unsure:
                 device.hears[place] = self.head(place) - unread
-        if isinstance(unsure, frozenset) and unsure in told:
+        if isinstance(unsure, frozenset) and unsure in counts:
             device.hears[unsure] = self.marks.get((device.user, unsure), 0)
             device.doubtful[unsure] = self.head(unsure) + 1
 
@@ -146,15 +146,15 @@ class Talk:
         self.joined(device, room, await device.answer("joined"), after, unsure)
 
     def joined(
-        self, device: Device, room: str, told: dict[str, Any], after: dict[str, Any], unsure: Place | None = None
+        self, device: Device, room: str, answer: dict[str, Any], after: dict[str, Any], unsure: Place | None = None
     ) -> None:
-        self.marks.setdefault((device.user, room), told["offset"])
-        assert told["recovered"] is (after.get("epoch") != "of old"), (told, after)
+        self.marks.setdefault((device.user, room), answer["offset"])
+        assert answer["recovered"] is (after.get("epoch") != "of old"), (answer, after)
         if room != unsure:
             unread = self.unread_by(device.user)[room]
-            assert (told["offset"], told["unread"]) == (self.head(room), unread)
-        device.hears[room] = after.get("after", 0) if after and told["recovered"] else told["offset"]
-        device.rooms[room] = told["epoch"]
+            assert (answer["offset"], answer["unread"]) == (self.head(room), unread)
+        device.hears[room] = after.get("after", 0) if after and answer["recovered"] else answer["offset"]
+        device.rooms[room] = answer["epoch"]
         device.watches.discard(room)
 
     def where(self, device: Device, place: Place) -> dict[str, str]:
@@ -279,10 +279,10 @@ class Talk:
             await agrees(lambda device=device: self.counted(device))
         for device in devices:
             for room in device.rooms:
-                told, present = None, sorted({other.user for other in devices if room in other.rooms})
-                while told != present:
+                shown, present = None, sorted({other.user for other in devices if room in other.rooms})
+                while shown != present:
                     await device.ask("presence", room=room)
-                    told = (await device.answer("presence"))["present"]
+                    shown = (await device.answer("presence"))["present"]
         for user in self.users:
             fresh = Device(user)
             await self.come(fresh)
@@ -298,8 +298,8 @@ class Talk:
         is sent.
         """
         unread = self.unread_by(device.user)
-        told = {place for place in unread if isinstance(place, frozenset) or place in device.watches}
-        return {place: device.unread.get(place, 0) for place in told}, {place: unread[place] for place in told}
+        watched = {place for place in unread if isinstance(place, frozenset) or place in device.watches}
+        return {place: device.unread.get(place, 0) for place in watched}, {place: unread[place] for place in watched}
 
 
 async def agrees(both: Callable[[], tuple[Any, Any]]) -> None:
@@ -307,5 +307,5 @@ async def agrees(both: Callable[[], tuple[Any, Any]]) -> None:
     try:
         await until(lambda: both()[0] == both()[1])
     except AssertionError:
-        told, expected = both()
-        assert told == expected
+        actual, expected = both()
+        assert actual == expected

@@ -113,7 +113,7 @@ PLACES: dict[str, Place] = {
     "form of parts": body(b"multipart/form-data; boundary=x", PARTS, "/"),
     "form of no parts": body(b"multipart/form-data; boundary=TOKEN", b"TOKEN", "/"),
     "user to kick": body(b"application/json", b'{"user": "TOKEN", "deny_s": 0}', "/admin/kick"),
-    "member of a kick": body(b"application/json", b'{"user": "nobody", "TOKEN": 0}', "/admin/kick"),
+    "member of a kick": body(b"application/json", b'{"user": "no-one", "TOKEN": 0}', "/admin/kick"),
     "no JSON for a kick": body(b"application/json", b"TOKEN", "/admin/kick"),
 }
 # Bytes that are not valid HTTP requests.

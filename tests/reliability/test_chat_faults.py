@@ -109,10 +109,10 @@ async def test_who_could_not_join_is_not_present_and_hears_nothing_of_the_room(d
             await bob.send("join", room="harbour")
             assert (await bob.wait_for("error"))["temporary"]
         await alice.send("presence", room="harbour")
-        told = await alice.wait_for("presence", room="harbour")
-        while "present" not in told:
-            told = await alice.wait_for("presence", room="harbour")
-        assert told["present"] == ["alice"]
+        answer = await alice.wait_for("presence", room="harbour")
+        while "present" not in answer:
+            answer = await alice.wait_for("presence", room="harbour")
+        assert answer["present"] == ["alice"]
         await alice.send("typing", room="harbour")
         await alice.say("to bob", to="bob")
         assert (await bob.wait_for("typing", "message"))["type"] == "message"
@@ -161,5 +161,5 @@ async def test_what_was_said_last_before_a_connection_was_lost_reaches_who_is_th
             async with await Chatter.enter(server, name) as again:
                 await again.send("history", stream="direct/bob")
                 if (await again.wait_for("history"))["messages"]:
-                    told = bob.wait_for("message", stream=f"direct/{name}")
-                    assert (await asyncio.wait_for(told, GUARD))["offset"] == 1
+                    received = bob.wait_for("message", stream=f"direct/{name}")
+                    assert (await asyncio.wait_for(received, GUARD))["offset"] == 1

@@ -20,7 +20,7 @@ LONG = "x" * 200_000
 
 
 @pytest.mark.timeout(900)
-async def test_who_leaves_and_comes_back_in_one_breath_is_still_told_what_is_unread(start_here: Start) -> None:
+async def test_a_user_who_leaves_and_joins_at_once_still_gets_unread_counts(start_here: Start) -> None:
     """Another program reads the file all the time, so that each message tries again to checkpoint it."""
     server = start_here(chat_rate=100_000, chat_text=len(LONG), connections_per_user=100)
     async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:
@@ -39,7 +39,7 @@ async def test_who_leaves_and_comes_back_in_one_breath_is_still_told_what_is_unr
             database.execute("ROLLBACK")
 
 
-async def test_what_is_unread_is_counted_up_to_the_offset_that_is_told(start_here: Start) -> None:
+async def test_the_unread_count_belongs_to_the_offset_sent_with_it(start_here: Start) -> None:
     """Messages after that offset are counted by the connection that joined."""
     server = start_here(chat_rate=100_000, connections_per_user=100)
     async with await Chatter.enter(server, "bob") as bob:
@@ -49,8 +49,8 @@ async def test_what_is_unread_is_counted_up_to_the_offset_that_is_told(start_her
         async with talking(bob, room="harbour"):
             for _ in range(30):
                 async with await Chatter.enter(server, "alice") as alice:
-                    told = await alice.join("harbour")
-                    assert told["unread"] == max(told["offset"] - told["read"], 0)
+                    joined = await alice.join("harbour")
+                    assert joined["unread"] == max(joined["offset"] - joined["read"], 0)
 
 
 @asynccontextmanager

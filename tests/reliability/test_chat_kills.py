@@ -138,7 +138,7 @@ class Receiver:
         await client.send("history", stream=stream, before=offset + 1, limit=1)
 
 
-async def killed_amid(server: Server, people: list[Any], acknowledged: Callable[[], int], more: int) -> None:
+async def killed_during(server: Server, people: list[Any], acknowledged: Callable[[], int], more: int) -> None:
     """Lets all people chat until ``more`` further messages are acknowledged, then kills the server."""
     tasks = [asyncio.create_task(person.run(server)) for person in people]
     enough = acknowledged() + more
@@ -146,7 +146,7 @@ async def killed_amid(server: Server, people: list[Any], acknowledged: Callable[
     server.stop(signal.SIGKILL)
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
         if not isinstance(ended, GONE):
-            raise ended or AssertionError("somebody left on their own")
+            raise ended or AssertionError("a client stopped without a kill")
 
 
 async def survives(start: Start, kills: int, seed: int) -> None:
@@ -165,7 +165,7 @@ async def survives(start: Start, kills: int, seed: int) -> None:
 
     for number in range(kills):
         more = chance.choice([0, 1, chance.randrange(30), chance.randrange(200)])
-        await killed_amid(server, [*senders, *readers, bob], acknowledged, more + (number == 0))
+        await killed_during(server, [*senders, *readers, bob], acknowledged, more + (number == 0))
         server = start(port=port, chat_rate=100_000, session_events=1_000_000)
 
     listening = [asyncio.create_task(person.run(server)) for person in (*readers, bob)]

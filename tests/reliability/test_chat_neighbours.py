@@ -171,10 +171,10 @@ async def test_nothing_of_a_neighbour_is_read_marked_said_in_or_listed(den: Serv
         assert await bob.say("still here", "bob-1", room="den") == 2
         assert await bob.say("still here", "bob-1", to="carol") == 2
         await carol.send("presence", room="den")
-        told = await carol.wait_for("presence")
-        while "present" not in told:
-            told = await carol.wait_for("presence")
-        assert told["present"] == ["bob", "carol"]
+        answer = await carol.wait_for("presence")
+        while "present" not in answer:
+            answer = await carol.wait_for("presence")
+        assert answer["present"] == ["bob", "carol"]
         await alice.say("is anybody there", room="harbour")
     async with await Chatter.enter(den, "carol") as carol:
         assert carol.unread == {"room/den": 1, "direct/bob": 1}
@@ -198,7 +198,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_what_is_said_to_somebody_is_nobody_elses_whatever_they_are_called(server: Server, name: str) -> None:
+async def test_a_direct_message_is_only_for_its_receiver_whatever_their_name(server: Server, name: str) -> None:
     number = next(numbers)
     async with await Chatter.enter(server, f"{number}carol") as carol:
         await carol.say(SECRETS[0], to=f"{number}bob")

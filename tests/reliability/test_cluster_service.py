@@ -151,7 +151,7 @@ async def test_slices_come_in_the_order_of_a_viewport_that_moves(cluster: Cluste
             early = offsets(await client.ends(40))
             free.send_signal(signal.SIGSTOP)
             await client.send("viewport", top=viewport[0], height=viewport[1])
-            await client.send("cancel", id="nobody")  # answered after the viewport was processed
+            await client.send("cancel", id="unknown")  # answered after the viewport was processed
             while (message := await client.receive())["type"] != "error":
                 early += offsets([message]) if message["type"] == "result" else []
             # Results that were ready by then still come through Redis.

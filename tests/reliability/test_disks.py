@@ -46,7 +46,7 @@ def faults(server: Server) -> list[str]:
     return found
 
 
-def told(server: Server, said: dict[str, str]) -> bool:
+def reports(server: Server, said: dict[str, str]) -> bool:
     """Whether /readyz reports exactly these parts, with these reasons."""
     found = faults(server)
     parts = [text.partition(":")[0] for text in found]
@@ -87,7 +87,7 @@ async def refused_for_now(client: Client, id: str) -> None:
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_place_that_cannot_be_written_is_told_and_survived(disk: Path, start: Start, fault: str) -> None:
+async def test_a_place_that_cannot_be_written_is_reported_and_survived(disk: Path, start: Start, fault: str) -> None:
     break_it, mend, said = FAULTS[fault]
     events = disk / "sluice.db" if "events" in said else disk.parent / "var" / "sluice.db"
     settings = {"media": f"file:{disk}/media", "events": f"sqlite:{events}", "log_level": "debug"}
@@ -102,7 +102,7 @@ async def test_a_place_that_cannot_be_written_is_told_and_survived(disk: Path, s
         for number in range(10):
             await refused_for_now(client, f"during-{number}")
         # A busy disk may take long to answer. That time counts as a fault too.
-        await until(lambda: told(server, said))
+        await until(lambda: reports(server, said))
         assert httpx.get(f"{server.url}/healthz").status_code == 200
         async with await Client.connect(server, "bob") as other:
             await refused_for_now(other, "new")
@@ -129,7 +129,7 @@ async def test_a_place_that_cannot_be_written_is_told_and_survived(disk: Path, s
 
 async def kick(server: Server) -> Answer:
     token = server.token("operator", "admin").encode()
-    return await ask(server, request("POST /admin/kick", *bearer(token), body=b'{"user": "nobody", "deny_s": 0}'))
+    return await ask(server, request("POST /admin/kick", *bearer(token), body=b'{"user": "no-one", "deny_s": 0}'))
 
 
 async def process(server: Server) -> Answer:
@@ -180,7 +180,7 @@ def test_a_file_of_events_that_cannot_be_used_ends_the_start_with_its_reason(dis
     assert server.stop() == 0
 
 
-async def test_a_file_of_events_that_another_program_locks_is_told_and_survived(start: Start) -> None:
+async def test_an_event_file_locked_by_another_program_is_reported_and_survived(start: Start) -> None:
     server = start()
     async with await Client.connect(server) as client:
         with closing(sqlite3.connect(server.folder / "var" / "sluice.db", GUARD, isolation_level=None)) as database:

@@ -96,7 +96,7 @@ SURROGATE = st.text(st.characters(categories=["Cs"]), min_size=1, max_size=3)
 GOOD: dict[str, dict[str, Any]] = {
     "slice": {"id": "bad", "offset_top": 0, "action": "resize", "options": {}},
     "viewport": {"top": 0, "height": 100},
-    "cancel": {"id": "nobody"},
+    "cancel": {"id": "unknown"},
     "resume": {"session": "0" * 32, "epoch": "x", "after": 0},
     "token": {"token": "x"},
 }

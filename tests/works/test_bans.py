@@ -68,7 +68,7 @@ def in_an_hour() -> float:
 
 
 @every_kind
-async def test_a_ban_reaches_whoever_follows_and_is_in_force_after_a_restart(tmp_path: Path, kind: str) -> None:
+async def test_a_ban_reaches_all_followers_and_is_in_force_after_a_restart(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         bans, other = Bans(store.broker), Bans(store.broker)
         await bans.load()
@@ -135,7 +135,7 @@ async def test_a_follower_whose_event_store_fails_tries_again_and_says_so_once(t
         assert said == [("warning", "bans.unavailable", "it is away"), ("info", "bans.recovered", None)]
 
 
-async def test_a_ban_made_after_redis_was_stopped_amid_the_recovery_reaches_the_follower(tmp_path: Path) -> None:
+async def test_a_ban_made_after_redis_stopped_during_the_recovery_reaches_the_follower(tmp_path: Path) -> None:
     """The first restart loses all data. While the follower appends its bans again, Redis is stopped once more."""
     with redis_in(tmp_path, appendonly=False) as redis:
         async with opened_redis(tmp_path, HASTY) as store, opened_redis(tmp_path) as patient:

@@ -69,7 +69,7 @@ def quick(session: Session, *ids: str, **members: Any) -> list[Task]:
     return [task(id, session.id, offset_top=number, **members) for number, id in enumerate(ids)]
 
 
-async def story(services: Services, session: Session, after: int, count: int) -> list[dict[str, Any]]:
+async def events_of(services: Services, session: Session, after: int, count: int) -> list[dict[str, Any]]:
     """Returns the next events of the session's stream, as a client receives them."""
     seen: list[dict[str, Any]] = []
     async with asyncio.timeout(60), aclosing(aiter(services.events.broker.subscribe(session.stream, after))) as batches:  # type: ignore[type-var]
@@ -89,7 +89,7 @@ async def test_each_slice_ends_in_one_event_that_says_what_came_of_it(tmp_path: 
         session = await services.sessions.begin("alice", CONNECTION)
         bad = Task(session.id, "bad", b"no picture", 2, image="scan")
         assert send(session, *quick(session, "a", "b", image="scan"), bad) == [1, 2, 3]
-        a, b, error = await story(services, session, 0, 3)
+        a, b, error = await events_of(services, session, 0, 3)
         assert brief([a, b, error]) == [(1, "result", "a"), (2, "result", "b"), (3, "error", "bad")]
         assert (a["image"], a["offset_top"], a["width"], a["height"], a["format"]) == ("scan", 0, 128, 64, "jpeg")
         assert services.results.read(a["url"].removeprefix("http://here/media/"))
@@ -102,7 +102,7 @@ async def test_a_slice_asked_for_as_bytes_names_its_file_first(tmp_path: Path) -
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"), wants_bytes=True)
-        (event,) = await story(services, session, 0, 1)
+        (event,) = await events_of(services, session, 0, 1)
         assert list(event)[:3] == ["seq", "type", "file"]
         assert services.results.read(event["file"])
 
@@ -118,7 +118,7 @@ async def test_an_id_is_taken_once_while_it_waits_and_after_it_has_ended(tmp_pat
             with pytest.raises(WorkError, match="id: 'a' was already used in this session") as caught:
                 send(session, *quick(session, "a"))
             assert caught.value.code == "bad_message"
-            await story(services, session, 0, 1)
+            await events_of(services, session, 0, 1)
         send(other, *quick(other, "a"))
         assert (await services.events.broker.position(session.stream)).offset == 1
 
@@ -129,23 +129,23 @@ async def test_a_slice_that_was_refused_as_busy_may_come_again_under_its_id(tmp_
         send(session, *quick(session, "a"))
         with pytest.raises(Busy):
             send(session, *quick(session, "b"))
-        await story(services, session, 0, 1)
+        await events_of(services, session, 0, 1)
         send(session, *quick(session, "b"))
-        assert brief(await story(services, session, 1, 1)) == [(2, "result", "b")]
+        assert brief(await events_of(services, session, 1, 1)) == [(2, "result", "b")]
 
 
-async def test_progress_counts_each_picture_and_is_told_once(tmp_path: Path) -> None:
+async def test_progress_counts_each_picture_and_is_sent_once(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         assert session.take_progress() == []
         send(session, *quick(session, "a", "b", image="one"), *quick(session, "c", image="two"))
         send(session, Task(session.id, "d", b"no picture", image="two"))
-        await story(services, session, 0, 4)
-        told = {image: (count.done, count.failed, count.total) for image, count in session.take_progress()}
-        assert told == {"one": (2, 0, 2), "two": (1, 1, 2)}
+        await events_of(services, session, 0, 4)
+        progress = {image: (count.done, count.failed, count.total) for image, count in session.take_progress()}
+        assert progress == {"one": (2, 0, 2), "two": (1, 1, 2)}
         assert session.take_progress() == []
         send(session, *quick(session, "e", image="two"))
-        await story(services, session, 4, 1)
+        await events_of(services, session, 4, 1)
         assert [(image, count.total) for image, count in session.take_progress()] == [("two", 3)]
 
 
@@ -155,14 +155,14 @@ async def test_a_viewport_and_a_cancel_reach_the_queue(tmp_path: Path) -> None:
         send(session, *quick(session, *"abcd"))
         session.rerank("", Viewport(1000, 0))
         assert session.cancel(id="c") == 1
-        assert [event["id"] for event in await story(services, session, 0, 4)] == ["c", "d", "b", "a"]
+        assert [event["id"] for event in await events_of(services, session, 0, 4)] == ["c", "d", "b", "a"]
 
 
 async def test_who_comes_back_within_the_grace_finds_the_work_going_on(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
-        await story(services, session, 0, 1)
+        await events_of(services, session, 0, 1)
         send(session, moderate("b", session.id), *quick(session, "c"))
         services.sessions.release(session, CONNECTION, final=False)
         back = await services.sessions.resume("alice", session.id, session.epoch, 1, CONNECTION)
@@ -171,21 +171,27 @@ async def test_who_comes_back_within_the_grace_finds_the_work_going_on(tmp_path:
         send(back, *quick(back, "d"))
         with pytest.raises(WorkError, match="already used"):
             send(back, *quick(back, "a"))
-        assert brief(await story(services, back, 1, 3)) == [(2, "result", "b"), (3, "result", "c"), (4, "result", "d")]
+        assert brief(await events_of(services, back, 1, 3)) == [
+            (2, "result", "b"),
+            (3, "result", "c"),
+            (4, "result", "d"),
+        ]
 
 
-async def test_after_the_grace_what_waits_is_cancelled_as_temporary_and_the_story_is_kept(tmp_path: Path) -> None:
+async def test_after_the_grace_period_waiting_slices_are_cancelled_as_temporary_and_events_are_kept(
+    tmp_path: Path,
+) -> None:
     async with opened(tmp_path, grace=0.01) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         with held(services.queue):
             send(session, *quick(session, *"abcde"))
             services.sessions.release(session, CONNECTION, final=False)
-            events = await story(services, session, 0, 5)
+            events = await events_of(services, session, 0, 5)
         assert {(event["code"], event["temporary"]) for event in events} == {("cancelled", True)}
         back = await services.sessions.resume("alice", session.id, session.epoch, 0, CONNECTION)
         assert back
         assert not back.pending
-        assert await story(services, back, 0, 5) == events
+        assert await events_of(services, back, 0, 5) == events
 
 
 async def test_who_said_goodbye_has_nothing_worked_for_them(tmp_path: Path) -> None:
@@ -193,14 +199,14 @@ async def test_who_said_goodbye_has_nothing_worked_for_them(tmp_path: Path) -> N
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *(moderate(str(number), session.id) for number in range(5)))
         services.sessions.release(session, CONNECTION, final=True)
-        assert {event["code"] for event in await story(services, session, 0, 5)} == {"cancelled"}
+        assert {event["code"] for event in await events_of(services, session, 0, 5)} == {"cancelled"}
 
 
-async def test_nobody_else_can_resume_a_session_nor_can_its_owner_with_wrong_words(tmp_path: Path) -> None:
+async def test_other_users_cannot_resume_a_session_nor_can_its_owner_with_wrong_values(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
-        await story(services, session, 0, 1)
+        await events_of(services, session, 0, 1)
         services.sessions.release(session, CONNECTION, final=False)
         id, epoch = session.id, session.epoch
         wrong = [("bob", id, epoch, 0), ("alice", id, "another epoch", 0), ("alice", id, epoch, 2)]
@@ -222,7 +228,7 @@ async def test_a_second_connection_takes_the_session_over_and_the_first_ones_end
         assert not other.lost
         services.sessions.release(session, CONNECTION, final=True)
         send(taken, *quick(taken, "c"))
-        assert {event["type"] for event in await story(services, taken, 0, 3)} == {"result"}
+        assert {event["type"] for event in await events_of(services, taken, 0, 3)} == {"result"}
         services.sessions.release(taken, other, final=False)
         assert await services.sessions.resume("alice", session.id, session.epoch, 3, CONNECTION)
 
@@ -233,12 +239,12 @@ async def test_a_session_can_be_resumed_after_an_orderly_restart(tmp_path: Path)
         with held(services.queue):
             send(session, *quick(session, "a", "b"))
             await services.drain(0)
-        events = await story(services, session, 0, 2)
+        events = await events_of(services, session, 0, 2)
         assert {(event["code"], event["temporary"]) for event in events} == {("cancelled", True)}
     async with opened(tmp_path) as services:
         back = await services.sessions.resume("alice", session.id, session.epoch, 0, CONNECTION)
         assert back
-        assert await story(services, back, 0, 2) == events
+        assert await events_of(services, back, 0, 2) == events
 
 
 async def test_a_session_is_forgotten_when_its_time_is_over(tmp_path: Path) -> None:
@@ -248,7 +254,7 @@ async def test_a_session_is_forgotten_when_its_time_is_over(tmp_path: Path) -> N
             await services.sessions.begin("alice", CONNECTION),
         )
         send(session, *quick(session, "a"))
-        await story(services, session, 0, 1)
+        await events_of(services, session, 0, 1)
         for each in (session, idle):
             services.sessions.release(each, CONNECTION, final=False)
         await services.sessions.settle()
@@ -260,14 +266,14 @@ async def test_on_a_full_disk_a_session_is_still_left_and_resumed(tmp_path: Path
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
-        await story(services, session, 0, 1)
+        await events_of(services, session, 0, 1)
         with full_disk():
             services.sessions.release(session, CONNECTION, final=False)
             assert await services.sessions.resume("alice", session.id, session.epoch, 0, CONNECTION)
             assert any("events" in fault for fault in await services.faults())
 
 
-async def test_the_house_goes_on_keeping_after_a_sweep_that_failed(tmp_path: Path) -> None:
+async def test_housekeeping_continues_after_a_failed_sweep(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         old = services.results.put(b"x", ".jpg")
         os.utime(services.results.path(old), (0, 0))

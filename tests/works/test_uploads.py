@@ -29,14 +29,18 @@ FILES = {
 
 
 @pytest.mark.parametrize("type", FILES)
-async def test_what_was_sent_is_there_to_the_byte_and_told_as_what_it_is(tmp_path: Path, type: str) -> None:
+async def test_an_upload_is_stored_byte_for_byte_and_described_by_its_type(tmp_path: Path, type: str) -> None:
     async with opened(tmp_path) as uploads:
-        told = (await send(uploads, FILES[type])).as_dict("https://here")
-        assert (uploads.place / told["url"].removeprefix("https://here/upload/")).read_bytes() == FILES[type]
-        assert (told["type"], told["kind"], told["size"]) == (type, type.partition("/")[0], len(FILES[type]))
-        assert ("width" in told) == ("height" in told) == (told["kind"] == "image")
-        assert ("thumbnail" in told) == (told["kind"] == "image" and type != "image/gif")
-        assert len(names(uploads)) == (3 if "thumbnail" in told else 2)
+        described = (await send(uploads, FILES[type])).as_dict("https://here")
+        assert (uploads.place / described["url"].removeprefix("https://here/upload/")).read_bytes() == FILES[type]
+        assert (described["type"], described["kind"], described["size"]) == (
+            type,
+            type.partition("/")[0],
+            len(FILES[type]),
+        )
+        assert ("width" in described) == ("height" in described) == (described["kind"] == "image")
+        assert ("thumbnail" in described) == (described["kind"] == "image" and type != "image/gif")
+        assert len(names(uploads)) == (3 if "thumbnail" in described else 2)
 
 
 @pytest.mark.parametrize(("size", "thumbnail"), [((1200, 800), (512, 341)), ((300, 2000), (77, 512)), ((60, 40),) * 2])
@@ -49,7 +53,7 @@ async def test_a_thumbnail_fits_into_512_pixels_and_is_never_larger_than_the_pic
         assert decoded((uploads.place / sent.thumbnail).read_bytes()).shape[1::-1] == thumbnail
 
 
-async def test_a_picture_that_lies_on_its_side_is_told_as_it_is_seen(tmp_path: Path) -> None:
+async def test_a_rotated_picture_is_described_as_it_is_displayed(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         sent = await send(uploads, oriented(photograph()[:100, :200], 6))
         assert (sent.width, sent.height) == (100, 200)

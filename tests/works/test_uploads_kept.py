@@ -17,7 +17,7 @@ from works.storage.uploads_folder import FolderUploads
 from works.storage.uploads_store import Attachment, parse_record, record_of
 
 
-async def test_only_the_owner_finds_an_upload_and_others_are_told_what_strangers_are(tmp_path: Path) -> None:
+async def test_only_the_owner_finds_an_upload_and_others_get_not_found(tmp_path: Path) -> None:
     """Without the comparison of owners, bert would find the upload of alice."""
     async with opened(tmp_path) as uploads:
         mine, also = await send(uploads, small()), await send(uploads, sound(".mp3"))
@@ -53,7 +53,7 @@ async def test_what_never_was_an_id_is_not_found(tmp_path: Path, id: str) -> Non
         assert len(await unknown(uploads, "alice", id)) < 200
 
 
-async def test_what_nobody_refers_to_goes_after_the_grace_and_what_is_kept_after_its_time(tmp_path: Path) -> None:
+async def test_unused_uploads_go_after_the_grace_period_and_kept_ones_after_their_time(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         draft, kept = await send(uploads, small()), await send(uploads, small())
         assert await uploads.attach("alice", [kept.id]) == [kept.as_dict()]
@@ -72,7 +72,7 @@ async def test_what_nobody_refers_to_goes_after_the_grace_and_what_is_kept_after
         assert uploads.there.total == 0
 
 
-async def test_the_time_of_what_is_kept_begins_anew_with_each_message(tmp_path: Path) -> None:
+async def test_the_time_of_a_kept_upload_begins_again_with_each_message(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         sent = await send(uploads, small())
         age(uploads, sent.id, HOUR - 60)

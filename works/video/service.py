@@ -91,7 +91,9 @@ class VideoService:
         """
         most = self.settings.video_viewers if source.viewers is None else source.viewers
         if self._watching[source.name] >= most:
-            raise Busy(f"{source.name} already has {most} viewers (video_viewers); retry later", _RETRY_AFTER)
+            raise Busy(
+                f"{source.name} has its maximum number of viewers ({most}, video_viewers); retry later", _RETRY_AFTER
+            )
         most = self.settings.video_viewers_per_user
         if self._watching_by_user[source.name, request.user] >= most:
             raise Busy(f"you already watch {source.name} {most} times (video_viewers_per_user)", _RETRY_AFTER)

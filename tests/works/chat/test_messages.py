@@ -143,9 +143,7 @@ async def test_a_message_is_known_by_its_place_its_sender_and_its_id_together(tm
 
 
 @every_kind
-async def test_what_is_said_to_somebody_is_marked_as_theirs_to_read_and_as_read_by_the_sender(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_a_direct_message_is_unread_for_its_receiver_and_read_for_its_sender(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         chat, place = chat_on(store), direct("alice", "bob")
         for number in range(3):
@@ -235,7 +233,7 @@ async def test_a_room_that_was_entered_while_empty_is_known_after_a_restart(tmp_
 
 
 @every_kind
-async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, kind: str) -> None:
+async def test_a_message_sent_while_its_receiver_connects_is_counted(tmp_path: Path, kind: str) -> None:
     """If the Inbox counted before it subscribed, the message would be missed until the next one."""
     async with opened(kind, tmp_path) as store:
         chat, rooms = chat_on(store), [room(f"{number}") for number in range(50)]
@@ -250,7 +248,7 @@ async def test_what_is_said_while_somebody_connects_is_counted(tmp_path: Path, k
                 posting.extend(asyncio.create_task(chat.post(place, "alice", "x", [], None)) for place in rooms)
 
         async def deliver(text: str) -> None:
-            raise AssertionError("nobody spoke to Bob")
+            raise AssertionError("no user wrote to Bob")
 
         inbox = Inbox(chat, "bob", "phone", tell, deliver, lambda stream: None, set())
         await inbox.begin(lambda name: True, 100)
@@ -290,7 +288,7 @@ async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_befo
         unread: list[tuple[int, dict[str, int]]] = []
 
         async def deliver(text: str) -> None:
-            raise AssertionError("nobody spoke to Bob")
+            raise AssertionError("no user wrote to Bob")
 
         def tell(message: dict[str, Any]) -> None:
             unread.append((len(ear.heard), message["streams"]))
@@ -318,7 +316,7 @@ async def test_a_count_of_what_is_unread_is_never_older_than_a_message_sent_befo
             await chat.settle()
 
 
-async def test_who_reads_a_room_too_slowly_to_have_it_all_is_told(tmp_path: Path) -> None:
+async def test_a_reader_too_slow_for_a_room_is_notified(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, keep=300) as store:
         chat, harbour, ear = chat_on(store), room("harbour"), Ear()
         await fill(store.broker, harbour.stream, 350, durable=True)

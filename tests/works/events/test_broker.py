@@ -133,7 +133,7 @@ async def test_a_reader_that_goes_away_in_the_middle_does_not_hold_up_the_writer
 
 @every_kind
 @durably
-async def test_beyond_what_is_kept_a_position_is_not_recovered_and_its_reader_told(
+async def test_a_position_before_the_retained_events_is_not_recovered_and_its_reader_notified(
     tmp_path: Path, kind: str, durable: bool
 ) -> None:
     async with opened(kind, tmp_path, keep=50) as store:
@@ -151,7 +151,7 @@ async def test_beyond_what_is_kept_a_position_is_not_recovered_and_its_reader_to
 
 
 @every_kind
-async def test_a_position_that_never_was_is_not_recovered_and_its_reader_told_at_once(
+async def test_a_position_that_never_existed_is_not_recovered_and_its_reader_notified_at_once(
     tmp_path: Path, kind: str
 ) -> None:
     async with opened(kind, tmp_path) as store:
@@ -165,7 +165,7 @@ async def test_a_position_that_never_was_is_not_recovered_and_its_reader_told_at
 
 
 @every_kind
-async def test_a_subscriber_that_falls_behind_what_is_kept_is_told(tmp_path: Path, kind: str) -> None:
+async def test_a_subscriber_that_falls_behind_the_retained_events_is_notified(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path, keep=50) as store:
         await fill(store.broker, "s", 10, durable=True)
         batches = aiter(store.broker.subscribe("s", 0))
@@ -178,7 +178,7 @@ async def test_a_subscriber_that_falls_behind_what_is_kept_is_told(tmp_path: Pat
 
 @every_kind
 @durably
-async def test_an_expired_stream_is_forgotten_by_the_sweep_and_begins_anew(
+async def test_an_expired_stream_is_deleted_by_the_sweep_and_begins_again(
     tmp_path: Path, kind: str, durable: bool
 ) -> None:
     async with opened(kind, tmp_path) as store:
@@ -212,7 +212,7 @@ async def test_a_stream_that_expires_before_its_first_event_is_forgotten_too(tmp
 
 
 @every_kind
-async def test_a_stream_that_somebody_reads_is_not_forgotten_until_they_leave(tmp_path: Path, kind: str) -> None:
+async def test_a_stream_with_a_reader_is_not_deleted_until_the_reader_leaves(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 2, durable=True)
         batches = aiter(store.broker.subscribe("s", 0))

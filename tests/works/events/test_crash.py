@@ -64,7 +64,7 @@ async def test_after_a_kill_every_acknowledged_event_is_there_once(tmp_path: Pat
         assert await store.broker.append("durable", event(1), id="id 1") == 1
 
 
-async def test_after_a_kill_volatile_streams_in_sqlite_begin_anew(tmp_path: Path) -> None:
+async def test_after_a_kill_volatile_streams_in_sqlite_begin_again(tmp_path: Path) -> None:
     epoch, _ = killed("sqlite", tmp_path)
     async with opened("sqlite", tmp_path) as store:
         position = await store.broker.position("volatile")
@@ -182,7 +182,9 @@ async def flood(broker: Broker, reader: AsyncIterator[list[Event]]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_more_than_memory_holds_on_a_full_disk_is_lost_and_told_and_the_log_recovers(tmp_path: Path) -> None:
+async def test_more_events_than_memory_holds_on_a_full_disk_are_reported_lost_and_the_log_recovers(
+    tmp_path: Path,
+) -> None:
     async with opened("sqlite", tmp_path, keep=100_000) as store:
         await fill(store.broker, "flood", 3, durable=False)
         await store.broker.append("durable", event(1))

@@ -90,7 +90,7 @@ def tasks() -> set["asyncio.Task[object]"]:
     return {each for each in asyncio.all_tasks() if "SqliteBroker" not in each.get_coro().__qualname__}  # type: ignore[union-attr]
 
 
-async def test_members_are_sent_what_comes_and_other_listeners_are_told_that_it_came(
+async def test_members_are_sent_new_events_and_other_listeners_are_notified_of_them(
     store: EventStore, fanout: Fanout
 ) -> None:
     await fill(store.broker, STREAM, 3, durable=True)
@@ -105,7 +105,7 @@ async def test_members_are_sent_what_comes_and_other_listeners_are_told_that_it_
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
+async def test_a_client_that_joins_during_a_broadcast_has_no_gap_and_no_repeat(
     store: EventStore, fanout: Fanout, durable: bool
 ) -> None:
     chance, groups, total = random.Random(1), random.Random(2), 1500
@@ -140,7 +140,7 @@ async def test_who_joins_amid_a_broadcast_has_neither_a_gap_nor_a_repeat(
         assert ear.heard == texts(after + 1, total)
 
 
-async def test_who_leaves_and_joins_again_amid_a_broadcast_hears_nothing_twice(
+async def test_a_client_that_leaves_and_joins_again_during_a_broadcast_gets_nothing_twice(
     store: EventStore, fanout: Fanout
 ) -> None:
     restless = Ear()
@@ -174,7 +174,7 @@ async def test_who_is_ahead_of_the_hub_hears_nothing_twice(store: EventStore, fa
     assert ahead.heard == texts(4, 5)
 
 
-async def test_who_leaves_amid_a_broadcast_hears_no_more_of_it(store: EventStore, fanout: Fanout) -> None:
+async def test_a_client_that_leaves_during_a_broadcast_gets_no_more_of_it(store: EventStore, fanout: Fanout) -> None:
     crowd = [Ear() for _ in range(MANY)]
     stream_fanout = await crowd[0].join(fanout)
     for ear in crowd[1:]:
@@ -280,7 +280,7 @@ async def all_lost(store: EventStore, fanout: Fanout) -> list[Ear]:
     return ears
 
 
-async def test_every_listener_is_told_once_that_events_are_lost(tmp_path: Path) -> None:
+async def test_every_listener_is_notified_once_that_events_are_lost(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, keep=50) as store:
         ears = await all_lost(store, Fanout(store.broker, str.encode))
         assert {(ear.losses, len(ear.heard)) for ear in ears} == {(1, 0)}
@@ -296,7 +296,7 @@ async def test_who_comes_after_events_are_lost_hears_what_comes_though_others_st
         await until(lambda: newcomer.heard == ["601"])
 
 
-async def test_a_log_that_cannot_be_read_is_told_to_every_listener_rather_than_silence(
+async def test_every_listener_is_notified_of_a_log_that_cannot_be_read(
     store: EventStore, fanout: Fanout, tmp_path: Path
 ) -> None:
     with put_away(tmp_path, "events") as put:

@@ -19,9 +19,9 @@ async def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["redi://user:secret@localhost", "redis://user:secret@localhost:port/0"])
 async def test_what_is_said_of_a_url_is_without_its_password(url: str) -> None:
-    with pytest.raises(ValueError, match=r"redis?://\*\*\*@localhost") as told:
+    with pytest.raises(ValueError, match=r"redis?://\*\*\*@localhost") as caught:
         open_events(EventSettings(events=url), BackgroundTasks())
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_without_its_package_redis_is_refused_with_a_hint_and_sqlite_is_not() -> None:

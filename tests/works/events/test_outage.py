@@ -134,7 +134,7 @@ async def test_connections_cut_again_and_again_make_no_gap_and_no_repeat(redis: 
         assert newest == await one.broker.read("s", newest[0].offset - 1, 501)
 
 
-async def test_a_short_restart_is_seen_by_nobody(redis: Redis, tmp_path: Path) -> None:
+async def test_no_client_sees_a_short_restart(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path) as store, reading(store.broker, "s") as seen:
         await fill(store.broker, "s", 10, durable=True)
         redis.kill()
@@ -150,7 +150,7 @@ async def test_a_short_restart_is_seen_by_nobody(redis: Redis, tmp_path: Path) -
 
 @pytest.mark.chaos
 @away
-async def test_who_asks_while_redis_is_away_is_told_in_time_and_all_goes_on_after(
+async def test_requests_while_redis_is_away_are_answered_in_time_and_work_afterwards(
     redis: Redis, tmp_path: Path, how: str
 ) -> None:
     async with opened("redis", tmp_path) as patient:
@@ -166,7 +166,7 @@ async def test_who_asks_while_redis_is_away_is_told_in_time_and_all_goes_on_afte
             store.broker.expire("s", 1),
             store.sweep(),
             store.presence.enter("room", "alice", "phone"),
-            store.presence.leave("room", "bob", "desk"),
+            store.presence.leave("room", "bob", "desktop"),
             store.broker.position("s"),
             store.broker.read("s", 0, 10),
             store.presence.present("room"),
@@ -188,7 +188,7 @@ async def test_who_asks_while_redis_is_away_is_told_in_time_and_all_goes_on_afte
             assert await persist(lambda: store.presence.enter("room", next(users), "phone"))
 
 
-async def test_after_the_loss_of_all_data_readers_are_told(redis: Redis, tmp_path: Path) -> None:
+async def test_after_the_loss_of_all_data_readers_are_notified(redis: Redis, tmp_path: Path) -> None:
     async with opened_redis(tmp_path, replace(PATIENT, present=1.0)) as store:
         await asyncio.gather(fill(store.broker, "idle", 3, durable=True), fill(store.broker, "busy", 3, durable=True))
         before = await store.broker.position("idle")
@@ -208,7 +208,7 @@ async def test_after_the_loss_of_all_data_readers_are_told(redis: Redis, tmp_pat
             await eventually(store.presence, "room", ["alice"])  # her process enters her again by itself
 
 
-async def test_after_a_restart_without_its_data_readers_are_told(tmp_path: Path) -> None:
+async def test_after_a_restart_without_its_data_readers_are_notified(tmp_path: Path) -> None:
     with redis_in(tmp_path, appendonly=False) as redis:
         async with opened("redis", tmp_path) as store:
             await fill(store.broker, "s", 300, durable=True)
@@ -219,9 +219,9 @@ async def test_after_a_restart_without_its_data_readers_are_told(tmp_path: Path)
             redis.kill()
             redis.start()
             async with asyncio.timeout(60):
-                for told in (waiting, anext(slow)):
+                for answer in (waiting, anext(slow)):
                     with pytest.raises(PositionLost):
-                        await told
+                        await answer
                 assert not await store.broker.recovers("s", before.epoch, 300)
                 assert await store.broker.append("s", event(1)) == 1
 

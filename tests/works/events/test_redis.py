@@ -154,7 +154,7 @@ async def test_a_call_that_is_given_up_leaves_no_answer_for_a_later_one(redis: R
     await connection.close()
 
 
-async def test_a_connection_that_is_given_up_while_it_is_made_is_made_anew_with_its_scripts(
+async def test_a_connection_given_up_while_it_is_made_is_made_again_with_its_scripts(
     redis: Redis, tmp_path: Path
 ) -> None:
     """Cancels it at every turn of the loop that it takes."""
@@ -178,16 +178,16 @@ async def test_a_connection_that_is_given_up_while_it_is_made_is_made_anew_with_
 async def test_a_user_is_present_by_any_process(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
         assert await one.presence.enter("room", "alice", "phone")
-        assert not await other.presence.enter("room", "alice", "desk")
-        assert await other.presence.enter("room", "bob", "desk")
+        assert not await other.presence.enter("room", "alice", "desktop")
+        assert await other.presence.enter("room", "bob", "desktop")
         assert await one.presence.present("room") == await other.presence.present("room") == ["alice", "bob"]
         assert not await one.presence.leave("room", "alice", "phone")
-        assert await other.presence.leave("room", "alice", "desk")
+        assert await other.presence.leave("room", "alice", "desktop")
         assert await one.presence.present("room") == ["bob"]
 
 
 @pytest.mark.chaos
-async def test_who_came_by_a_process_that_was_killed_is_forgotten_and_nobody_else(redis: Redis, tmp_path: Path) -> None:
+async def test_only_users_of_a_killed_process_are_removed_from_presence(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path, present=1.0) as (one, other):
         await one.presence.enter("room", "alice", "phone")
         with guest(tmp_path):
@@ -245,9 +245,7 @@ async def test_many_streams_that_are_due_are_all_forgotten_but_those_that_are_re
         assert heads == [1] * 700 + [0] * 500
 
 
-async def test_a_stream_that_nobody_promised_to_keep_goes_a_day_after_its_last_use(
-    redis: Redis, tmp_path: Path
-) -> None:
+async def test_a_stream_without_a_retention_promise_goes_a_day_after_its_last_use(redis: Redis, tmp_path: Path) -> None:
     def due() -> str:
         return redis.ask("ZCOUNT", "sluice:due", str(time.time() + 80_000), str(time.time() + 90_000))
 
@@ -304,7 +302,7 @@ async def test_a_password_is_asked_for(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_a_string_that_cannot_be_written_harms_nobody_else(redis: Redis, tmp_path: Path) -> None:
+async def test_a_string_that_cannot_be_written_harms_no_other_user(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path) as store:
         appends = (store.broker.append("s", data) for data in (event(1), "\ud800", event(2)))
         answers = await asyncio.gather(*appends, return_exceptions=True)

@@ -217,9 +217,9 @@ try:
 except errors.WorkError as error:
     print(error.code, error.message)
 """
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert (
-        told.stdout
+        child.stdout
         == "unknown_action action 'text' needs the package rapidocr, which is not installed on this server\n"
     )
 

@@ -129,9 +129,9 @@ def test_what_is_no_good_picture_is_refused(name: str) -> None:
     assert not caught.value.temporary
 
 
-@pytest.mark.parametrize(("name", "told"), [("gif", "GIF"), ("bmp", "BMP"), ("tiff", "TIFF"), ("pdf", "PDF")])
-def test_a_format_that_is_known_but_not_taken_is_called_by_its_name(name: str, told: str) -> None:
-    with pytest.raises(WorkError, match=f"{told}; send jpeg, png or webp"):
+@pytest.mark.parametrize(("name", "format"), [("gif", "GIF"), ("bmp", "BMP"), ("tiff", "TIFF"), ("pdf", "PDF")])
+def test_an_unsupported_format_is_named_in_the_error(name: str, format: str) -> None:
+    with pytest.raises(WorkError, match=f"{format}; send jpeg, png or webp"):
         read_header(REFUSED[name][0])
 
 

@@ -185,7 +185,7 @@ async def _comes_up(cluster: Dask, queue: OnDask) -> None:
     await until(lambda: not queue.ready())
 
 
-async def test_what_nobody_foresaw_does_not_end_the_search_for_the_cluster(cluster: Dask) -> None:
+async def test_an_unexpected_error_does_not_end_the_search_for_the_cluster(cluster: Dask) -> None:
     cluster.add()
     queue = OnDask(cluster)
     faults = [RuntimeError("the driver is out of sorts")]
@@ -205,7 +205,7 @@ async def test_what_nobody_foresaw_does_not_end_the_search_for_the_cluster(clust
         await queue.close(0)
 
 
-async def test_a_worker_told_to_stop_finishes_what_it_is_at(cluster: Dask) -> None:
+async def test_a_stopping_worker_finishes_its_running_slice(cluster: Dask) -> None:
     worker = cluster.add(drain_timeout=100)
     async with on_dask(cluster) as queue:
         future = queue.submit(slow())
@@ -230,7 +230,7 @@ async def test_a_result_overtakes_no_more_better_ones_than_the_cluster_was_given
         under_way = {*map(int, queue.given()), *ended.difference(order)}
         await asyncio.gather(*futures.values())
     most = 2 + 1  # its threads, and the slices that wait for them in the cluster
-    assert len(under_way) <= 2 * most, "the rest has waited here, and heeded the viewport"
+    assert len(under_way) <= 2 * most, "the rest has waited here, and followed the viewport"
     left = [top for top in order[before:] if top not in under_way]
     for place, top in enumerate(order[:before]):
         assert sum(later < top for later in order[place + 1 : before]) < most

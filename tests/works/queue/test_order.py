@@ -151,7 +151,7 @@ def test_a_stream_of_newcomers_does_not_starve_the_session_that_was_there() -> N
 def test_cancel_takes_out_one_or_a_picture_or_all_and_touches_no_other_session() -> None:
     pending = filled(*(entry(s, f"{i}{n}", n, b"12", image=i) for s in "ab" for i in "xy" for n in range(3)))
     assert [gone.task.id for gone in pending.remove("a", id="x1")] == ["x1"]
-    assert pending.remove("a", id="x1") == pending.remove("nobody") == []
+    assert pending.remove("a", id="x1") == pending.remove("unknown") == []
     assert [gone.task.id for gone in pending.remove("a", image="y")] == ["y0", "y1", "y2"]
     assert (pending.count, pending.bytes, pending.count_of("a"), pending.count_of("b")) == (8, 16, 2, 6)
     assert {gone.task.id for gone in pending.remove("a")} == {"x0", "x2"}

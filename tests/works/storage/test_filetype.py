@@ -105,7 +105,7 @@ def test_what_only_begins_like_something_is_refused(case: str) -> None:
     assert "<script>" not in error.message
 
 
-def test_a_form_is_told_how_to_do_better() -> None:
+def test_a_form_upload_gets_advice() -> None:
     assert "send the file itself" in refusal(NEVER["a form"]).message
 
 

@@ -68,7 +68,7 @@ async def test_an_upload_is_served_as_what_it_is_from_the_bucket_itself(s3: S3, 
         assert got.headers["Content-Disposition"] == f'inline; filename="{song.name}"'
 
 
-async def test_what_nobody_refers_to_goes_after_the_grace_and_what_is_kept_after_its_time(
+async def test_unused_uploads_go_after_the_grace_period_and_kept_ones_after_their_time(
     s3: S3, tmp_path: Path, url: str
 ) -> None:
     async with opened(s3, tmp_path, url) as uploads:
@@ -84,7 +84,7 @@ async def test_what_nobody_refers_to_goes_after_the_grace_and_what_is_kept_after
         await uploads.keep("alice", [kept.id])
         s3.age(kept.id, MONTH - HOUR)
         await uploads.sweep()
-        assert await uploads.find("alice", [kept.id]) == [kept], "its time has begun anew"
+        assert await uploads.find("alice", [kept.id]) == [kept], "its time has begun again"
         s3.age(kept.id, 2 * HOUR)
         await uploads.sweep()
         assert names(s3, url) == set()
@@ -95,14 +95,14 @@ async def test_what_nobody_refers_to_goes_after_the_grace_and_what_is_kept_after
 async def test_one_that_is_kept_while_it_is_swept_stays(s3: S3, tmp_path: Path, url: str, before: str) -> None:
     """Without the condition on the mark, the sweep would delete an upload that a message refers to."""
     async with opened(s3, tmp_path, url) as uploads:
-        shelf, sent = store_of(uploads), await send(uploads, small())
+        store, sent = store_of(uploads), await send(uploads, small())
         if before == "kept":
-            shelf.keep([sent.id])
+            store.keep([sent.id])
         s3.age(sent.id, 2 * MONTH)
 
         class Late(BucketUploads):
             def _condemn(self, id: str, kept: Any) -> bool:
-                shelf.keep([id])
+                store.keep([id])
                 return super()._condemn(id, kept)
 
         late = Late(url, StoreOptions(60.0, None, s3.values), tmp_path / "spool")
@@ -119,30 +119,30 @@ async def test_one_that_is_swept_while_it_is_kept_is_gone_for_who_keeps_it(
     being deleted.
     """
     async with opened(s3, tmp_path, url) as uploads:
-        shelf, sent = store_of(uploads), await send(uploads, small())
+        store, sent = store_of(uploads), await send(uploads, small())
         s3.age(sent.id, 2 * HOUR)
         if when.startswith("before"):
-            assert shelf._condemn(sent.id, None)
+            assert store._condemn(sent.id, None)
         else:
-            assert shelf.sweep(HOUR, MONTH, {}) == {}
+            assert store.sweep(HOUR, MONTH, {}) == {}
         with pytest.raises(FileNotFoundError) as caught:
-            shelf.keep([sent.id])
+            store.keep([sent.id])
         assert str(caught.value.filename).startswith(sent.id)
-        shelf.sweep(HOUR, MONTH, {})
+        store.sweep(HOUR, MONTH, {})
         assert names(s3, url) == set(), "nor does the attempt leave anything"
 
 
 @pytest.mark.parametrize("before", ["a draft", "kept"])
-async def test_who_keeps_one_that_is_condemned_that_moment_is_told(
+async def test_keeping_an_upload_that_is_being_deleted_is_refused(
     s3: S3, tmp_path: Path, url: str, before: str
 ) -> None:
     """Between the read and the write of the mark. Without the condition, the write would keep an upload that is being
     deleted.
     """
     async with opened(s3, tmp_path, url) as uploads:
-        shelf, sent = store_of(uploads), await send(uploads, small())
+        store, sent = store_of(uploads), await send(uploads, small())
         if before == "kept":
-            shelf.keep([sent.id])
+            store.keep([sent.id])
         sweeping = BucketUploads(url, StoreOptions(60.0, None, s3.values), tmp_path / "spool")
         condemned: list[bool] = []
 
@@ -154,26 +154,26 @@ async def test_who_keeps_one_that_is_condemned_that_moment_is_told(
                     if not condemned:
                         condemned.append(sweeping._condemn(sent.id, sweeping._scan()[sent.id].get("kept")))
 
-        shelf.place = Late(url, StoreOptions(60.0, None, s3.values))
+        store.place = Late(url, StoreOptions(60.0, None, s3.values))
         with pytest.raises(FileNotFoundError):
-            shelf.keep([sent.id])
+            store.keep([sent.id])
         assert condemned == [True]
         sweeping.sweep(HOUR, MONTH, {})
         assert names(s3, url) == set()
 
 
-async def test_of_two_who_sweep_and_many_who_keep_nobody_is_in_the_others_way(s3: S3, tmp_path: Path, url: str) -> None:
+async def test_concurrent_sweeps_and_keeps_do_not_disturb_each_other(s3: S3, tmp_path: Path, url: str) -> None:
     async with opened(s3, tmp_path, url) as uploads:
-        shelf, sent = store_of(uploads), await send(uploads, small())
-        found = shelf._scan()[sent.id]
+        store, sent = store_of(uploads), await send(uploads, small())
+        found = store._scan()[sent.id]
         for _ in range(3):
-            shelf.keep([sent.id])
-        assert not shelf._condemn(sent.id, found.get("kept")), "what it saw is not what is there"
+            store.keep([sent.id])
+        assert not store._condemn(sent.id, found.get("kept")), "what it saw is not what is there"
         s3.age(sent.id, 2 * MONTH)
-        kept = shelf._scan()[sent.id]["kept"]
-        assert shelf._condemn(sent.id, kept)
-        assert not shelf._condemn(sent.id, kept), "another's sweep has it already"
-        assert shelf.sweep(HOUR, MONTH, {}) == {}, "whoever comes by finishes what was begun"
+        kept = store._scan()[sent.id]["kept"]
+        assert store._condemn(sent.id, kept)
+        assert not store._condemn(sent.id, kept), "another's sweep has it already"
+        assert store.sweep(HOUR, MONTH, {}) == {}, "another sweep finishes the deletion"
         assert names(s3, url) == set()
 
 

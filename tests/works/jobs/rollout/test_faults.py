@@ -117,7 +117,7 @@ async def test_a_command_that_outlasts_its_time_is_ended_on_the_host(fleet: Flee
         context = await carry_out(prepare(fleet, steps, rollout_kill_timeout=20))
         end = context.last("a")
         assert (end["state"], end["code"]) == ("failed", "timeout")
-        assert "hang was not done within 3 s" in end["reason"]
+        assert "hang did not finish within 3 s" in end["reason"]
         assert "known" not in end
         assert all(map(gone, begun(fleet).values()))
 
