@@ -59,7 +59,7 @@ class User:
 
 
 class TokenError(Exception):
-    """A token was rejected. It has the refusal and the values of its placeholders."""
+    """A token was rejected. Holds the refusal and the values of the placeholders in its message."""
 
     def __init__(self, refusal: Refusal, **values: Any) -> None:
         self.refusal, self.values = refusal, values

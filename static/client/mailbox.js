@@ -12,8 +12,8 @@
  */
 /** @typedef {(frame: Frame) => void | Promise<void>} Show */
 /**
- * `show` draws a frame. Then `shown` is called if the frame was wanted until the end, and `seen` for every frame, which
- * includes all earlier ones.
+ * `show` draws a frame. Then `shown` is called if the frame was wanted until the end, and `seen` for every frame. It
+ * acknowledges all earlier frames too.
  * @typedef {{show: Show, shown: (frame: Frame) => void, seen: (frame: {watch: string, seq: number}) => void}} Callbacks
  */
 

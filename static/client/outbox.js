@@ -13,13 +13,13 @@ const DEAF = 20000;
 
 /**
  * `isReady`: whether messages can be sent to the place now. `send`: sends a message. `changed`: called when a message
- * has changed. `deaf`: called when server does not answer.
+ * has changed. `deaf`: called when the server does not answer.
  * @typedef {{isReady: (place: Place) => boolean, send: (message: Record<string, unknown>) => void,
  * changed: (place: Place) => void, deaf: () => void}} Callbacks
  */
 
 export class Outbox {
-  /** @type {Map<string, Outgoing>} Messages without an acknowledgement, in the order in which they were said. */
+  /** @type {Map<string, Outgoing>} Messages without an acknowledgement, in the order in which they were written. */
   #waiting = new Map();
 
   /** @param {Callbacks} callbacks */

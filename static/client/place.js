@@ -132,7 +132,7 @@ export class Place {
   }
 
   /**
-   * A message of this user was received. It is probably the first outgoing one with the same content.
+   * Finds the outgoing message to which a received message of this user belongs: the first one with the same content.
    * @param {Message} message
    */
   recognise({ text, attachments, offset }) {

@@ -38,8 +38,7 @@ async def test_a_recording_plays_in_order_to_its_end_and_can_be_sought_in_and_be
     async with watching(yard, "yard") as page:
         await expect(page.locator("#time")).to_contain_text("/ 0:10")
         await page.select_option("#speed", "2")
-        # On a busy machine the recording may have ended by now. Between two frames, an earlier state is not taken for
-        # the answer.
+        # On a busy machine the recording may have ended by now. The seek makes it end again, after `before` pictures.
         before = await drag(page, 0.02)
         await ended(page, "yard", FRAMES - 1, before)
         played = (await shown(page, "yard"))[before:]
@@ -163,7 +162,7 @@ async def test_what_is_wished_of_the_frames_is_what_comes(start_here: Start, tmp
         wish = asked[-1]
         assert (wish["source"], wish["width"], wish["quality"], wish["fps"]) == ("wide", 320, 10, 5)
         assert wish["position"] > 0, "other frames, but of the same place"
-        # The small picture has the action too. Its size and rate are its own.
+        # The tile shows the action too, with its own size and rate.
         await page.click("#enlarged header a")
         await page.wait_for_function(WITHOUT_COLOUR)
         await expect(page.locator("#tiles .state")).to_have_text("playing")

@@ -26,7 +26,7 @@ def test_every_file_named_is_there(path: Path) -> None:
 
 
 def rows() -> dict[str, list[str]]:
-    """Returns the names in README for each name of the older server."""
+    """Returns the table in README: each name of the older server, and the names that replace it."""
     text = (ROOT / "README.md").read_text()
     section = text.partition("## Names of the older server")[2].partition("\n## ")[0]
     cells = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]

@@ -18,7 +18,7 @@ from tests.support.running import GUARD, Server
 
 
 class Recorder(Chatter):
-    """Records every message it receives, except errors and counts, which repeat its own words."""
+    """Records every message it receives, except errors, unread counts and empty histories."""
 
     heard = ""
 

@@ -9,7 +9,8 @@ from works.jobs.history import JobHistory, is_end, job_stream
 
 # Histories in memory, which are continued from their offset, and summaries of ended jobs of some 500 bytes each.
 _HISTORIES, _SUMMARIES = 32, 5000
-# Events that are read at a time, and characters after which other code of the loop may run: 256 KiB take 3 ms to parse.
+# How many events are read at a time, and after how many characters the loop may run other code: parsing 256 KiB takes 3
+# ms.
 _PAGE, _LONG = 32, 10_000
 
 

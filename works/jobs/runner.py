@@ -181,7 +181,7 @@ class Runner:
                 await self._leases.release(id)
 
     async def _end_lost(self, id: str) -> None:
-        """Ends a lost job. To be called with its lease, so that no process runs the job."""
+        """Ends a lost job. The caller must hold the lease of the job, so that no other process runs it."""
         history = await self._histories.read(id)
         if history is None:  # it was never started, or its history has expired
             await self._broker.expire(job_stream(id), 0)

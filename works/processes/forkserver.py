@@ -20,7 +20,7 @@ from pathlib import Path
 _REQUEST = struct.Struct("!cI")  # command, serial number; b"F" with a descriptor: fork, b"K": kill
 _FORK, _KILL = b"F", b"K"
 _LENGTH = struct.Struct("!I")
-# Seconds for the forkserver to end its children and itself. If it is killed before, its children stay alive.
+# Seconds for the forkserver to end its children and itself. If it is killed earlier, its children stay alive.
 _PATIENCE = 10.0
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONHASHSEED", "VIRTUAL_ENV")
 

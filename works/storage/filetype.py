@@ -99,7 +99,9 @@ def _by_structure(file: BinaryIO, start: bytes) -> FileType | None:
 
 
 def _iso(file: BinaryIO, start: bytes) -> FileType | None:
-    """Checks for an mp4 with a brand that browsers play, and with an index. It is video when one of its tracks is."""
+    """Checks for an mp4 with a brand that browsers play, and with an index. The kind is video if one of its tracks is a
+    video track.
+    """
     brand = start[8:12]
     if brand not in _AUDIO_BRANDS + _VIDEO_BRANDS:
         return None

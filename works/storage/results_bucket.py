@@ -13,7 +13,8 @@ from works.storage.address import StoredObject, StoreOptions, address_of
 from works.storage.bucket import Bucket
 from works.storage.results import NAME, headers_of, new_name
 
-# Time steps in which a pass counts bytes. So the age limit for a full store is found to 1/1000 of the lifetime.
+# The lifetime is divided into this many time steps, and a pass counts the bytes of each. The age beyond which files of
+# a full store are deleted is then exact to 1/1000 of the lifetime.
 _STEPS = 1000
 
 

@@ -115,7 +115,7 @@ async def test_subscribers_see_what_both_write_without_a_gap_or_a_repeat(redis: 
 
 
 async def test_what_one_process_appends_the_other_hears_at_once(redis: Redis, tmp_path: Path) -> None:
-    # Checking at intervals, it would find an event only after 20 minutes.
+    # A process that only checked at intervals would find an event after 20 minutes.
     async with two(tmp_path, present=3600) as (one, other), asyncio.timeout(60):
         batches = aiter(one.broker.subscribe("s", 0))
         for number in range(1, 102):
@@ -157,7 +157,7 @@ async def test_a_call_that_is_given_up_leaves_no_answer_for_a_later_one(redis: R
 async def test_a_connection_given_up_while_it_is_made_is_made_again_with_its_scripts(
     redis: Redis, tmp_path: Path
 ) -> None:
-    """Cancels it at every turn of the loop that it takes."""
+    """Cancels the connecting at each turn of the loop that it takes."""
     for turns in range(60):
         redis.ask("SCRIPT", "FLUSH")
         connection = CallConnection(make_pool(url_in(tmp_path)), 60)

@@ -93,7 +93,7 @@ async def test_a_snapshot_of_too_much_is_brief_and_has_every_state(tmp_path: Pat
 
 
 async def test_however_long_the_names_of_its_targets_a_job_and_its_retry_fit_into_an_outbox(tmp_path: Path) -> None:
-    """The default outbox is 4 MiB. A letter outside ASCII has six characters on the wire."""
+    """The default outbox is 4 MiB. A character outside ASCII is sent as six characters."""
     letter = "\N{CYRILLIC SMALL LETTER YA}"
     name = letter * 190
     async with opened("sqlite", tmp_path) as jobs:

@@ -103,7 +103,7 @@ class ChannelConnection:
         self._connection: AbstractConnection | None = None
 
     async def open(self) -> None:
-        """Connects again. Then no stream is subscribed. Raises OSError."""
+        """Connects again, without any subscription. Raises OSError."""
         try:
             connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             async with asyncio.timeout(self._answer):

@@ -189,7 +189,7 @@ def _offset_of(database: sqlite3.Connection, stream: str, id: str) -> int | None
 
 
 def expire(database: sqlite3.Connection, name: str, stream: StoredStream, at: float | None) -> None:
-    """Sets the expiry of a stream. A stream without events is in the tables from now on."""
+    """Sets the expiry of a stream. If the stream has no events yet, it is added to the tables."""
     database.execute(
         "INSERT INTO streams (name, epoch, head, volatile, expires) VALUES (?, ?, 0, ?, ?)"
         " ON CONFLICT (name) DO UPDATE SET expires = excluded.expires",
@@ -210,7 +210,7 @@ def due(database: sqlite3.Connection, now: float) -> list[str]:
 
 
 def set_mark(database: sqlite3.Connection, name: str, stream: StoredStream, reader: str, offset: int) -> int:
-    """Sets a mark and returns its offset. A stream without events is in the tables from now on, with its epoch."""
+    """Sets a mark and returns its offset. If the stream has no events yet, it is added to the tables with its epoch."""
     if not stream.head:
         database.execute(
             "INSERT INTO streams (name, epoch, head, volatile) VALUES (?, ?, 0, ?) ON CONFLICT (name) DO NOTHING",
