@@ -1,4 +1,4 @@
-"""Servers, a scheduler and workers as separate processes, started with the commands that a user would run."""
+"""Servers, a scheduler and workers as separate processes, started by their commands as an operator starts them."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from works.queue.settings import ClusterSettings
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Dask]:
-    """A cluster with two workers."""
+    """A Dask cluster with two workers."""
     with dask_in(tmp_path, slice_timeout=4 * GUARD) as started:
         started.add(2)
         started.add(2)
@@ -34,13 +34,15 @@ def cluster(tmp_path: Path) -> Iterator[Dask]:
 
 
 async def ready(server: Server) -> None:
-    """Waits until a worker has connected."""
+    """Waits until the server is ready, which means that a worker is connected."""
     await until(lambda: httpx.get(f"{server.url}/readyz").status_code == 200, 2 * GUARD)
 
 
-async def worked(client: Client, slices: dict[int, bytes], **members: Any) -> list[dict[str, Any]]:
-    """Sends the slices and returns their ends. Sends a refused slice again, because a scheduler that a busy machine
-    stops for some seconds is considered to be gone.
+async def process(client: Client, slices: dict[int, bytes], **members: Any) -> list[dict[str, Any]]:
+    """Sends slices, by their offsets, and returns the outcome of each.
+
+    Sends a slice again when it is refused as busy. On a busy machine the scheduler may not answer for some seconds, and
+    the server then treats it as unavailable.
     """
     for top, payload in slices.items():
         await client.slice(str(top), payload, top, **members)
@@ -57,13 +59,13 @@ async def worked(client: Client, slices: dict[int, bytes], **members: Any) -> li
     return ends
 
 
-async def test_a_tall_picture_comes_back_whole_from_two_workers(cluster: Dask, start: Start) -> None:
+async def test_two_workers_process_all_slices_of_a_tall_picture(cluster: Dask, start: Start) -> None:
     server = start(queue=cluster.url)
     await ready(server)
     whole = photograph()
     tops = list(range(0, whole.shape[0], 32))
     async with await Client.connect(server) as client:
-        ends = await worked(client, {top: encoded(whole[top : top + 32]) for top in reversed(tops)}, height=32)
+        ends = await process(client, {top: encoded(whole[top : top + 32]) for top in reversed(tops)}, height=32)
         assert sorted(int(end["id"]) for end in ends) == tops
         for end in ends:
             assert httpx.get(end["url"]).status_code == 200
@@ -72,7 +74,9 @@ async def test_a_tall_picture_comes_back_whole_from_two_workers(cluster: Dask, s
 
 
 @pytest.mark.chaos
-async def test_readyz_says_that_no_worker_can_be_reached_and_when_one_can_again(cluster: Dask, start: Start) -> None:
+async def test_readyz_reports_when_no_worker_can_be_reached_and_when_a_worker_is_back(
+    cluster: Dask, start: Start
+) -> None:
     server = start(queue=cluster.url)
     await ready(server)
     cluster.kill(cluster.scheduler)
@@ -84,12 +88,12 @@ async def test_readyz_says_that_no_worker_can_be_reached_and_when_one_can_again(
         assert (await client.wait_for("error", id="1"))["code"] == "busy"
         cluster.start()
         await ready(server)
-        (end,) = await worked(client, {2: small()})
+        (end,) = await process(client, {2: small()})
         assert end["type"] == "result"
 
 
 def spent(process: psutil.Process) -> float:
-    """Returns the CPU seconds of the process, or 0 if it has ended."""
+    """Returns the CPU seconds that the process has used, or 0 for a process that has ended."""
     with suppress(psutil.NoSuchProcess):
         return float(process.cpu_times().user)
     return 0.0
@@ -103,8 +107,8 @@ async def test_when_a_server_is_killed_the_workers_end_its_slices(cluster: Dask,
         await until(lambda: all(len(cluster.decoders(worker)) == 2 for worker in cluster.workers), 2 * GUARD)
         decoders = [child for worker in cluster.workers for child in cluster.decoders(worker)]
         await client.slice("plug", small(), **PLUG)
-        # The decoder that works on the slice has used far more CPU time than the others, and more than it needs to
-        # start.
+        # The decoder child that processes this slice uses far more CPU seconds than the others, and more than a start
+        # needs.
         most = 2 * GUARD
         await until(lambda: max(spent(child) for child in decoders) > 1 + min(spent(child) for child in decoders), most)
         child = max(decoders, key=spent)
@@ -121,13 +125,13 @@ async def test_two_servers_share_one_cluster(cluster: Dask, tmp_path: Path) -> N
 
 
 def tls(folder: Path, name: str) -> dict[str, str]:
-    """Returns settings with a certificate that is its own certificate authority."""
+    """Returns TLS settings with a self-signed certificate, which is also its certificate authority."""
     cert, key = certificate(folder, name)
     return {"queue_ca": str(cert), "queue_cert": str(cert), "queue_key": str(key)}
 
 
 @pytest.mark.chaos
-async def test_with_tls_only_who_has_a_certificate_of_the_authority_takes_part(
+async def test_with_tls_every_part_needs_a_certificate_of_the_authority(
     tmp_path: Path,
 ) -> None:
     ours, strangers = tls(tmp_path, "ours"), tls(tmp_path, "stranger")
@@ -144,12 +148,13 @@ async def test_with_tls_only_who_has_a_certificate_of_the_authority_takes_part(
                 with pytest.raises(OSError):  # noqa: PT011 - refused in one of several ways
                     await DaskCluster.connect(wrong)
             cluster.add(**trusting)
-            await until(queue.ready)  # the scheduler may have had to answer within those seconds too
+            # The queue may not be ready for a moment, because the scheduler may have answered too late meanwhile.
+            await until(queue.ready)
             assert (await queue.submit(task("2"))).name
             assert queue.threads == 1
 
 
-async def test_nothing_but_dasks_own_port_answers_unless_the_dashboard_is_asked_for(cluster: Dask) -> None:
+async def test_no_dashboard_listens_unless_it_is_enabled(cluster: Dask) -> None:
     async with on_dask(cluster, 4):
         assert cluster.scheduler
         for process in (cluster.scheduler, *cluster.workers):
@@ -159,8 +164,7 @@ async def test_nothing_but_dasks_own_port_answers_unless_the_dashboard_is_asked_
             assert {address.ip for address in listening} == {"127.0.0.1"}
             for address in listening:
                 for page in ("/", "/status", "/metrics", "/info/main/workers.html", "/health"):
-                    # the port speaks Dask's protocol, or waits for more bytes of it
-                    with suppress(httpx.TransportError):
+                    with suppress(httpx.TransportError):  # the port speaks Dask's protocol, or waits for more bytes
                         url = f"http://127.0.0.1:{address.port}{page}"
                         assert httpx.get(url, timeout=5).status_code == 404
 
@@ -174,21 +178,21 @@ async def test_nothing_but_dasks_own_port_answers_unless_the_dashboard_is_asked_
         ("tcp://127.0.0.1:99999", "tcp://HOST:PORT"),
     ],
 )
-def test_a_server_and_a_worker_refuse_what_cannot_or_must_not_be(tmp_path: Path, url: str, says: str) -> None:
+def test_a_server_and_a_worker_refuse_invalid_and_public_addresses(tmp_path: Path, url: str, says: str) -> None:
     for command in (["--port=0", f"--queue={url}"], ["worker", f"--scheduler={url}"]):
         done = forking.run(command, tmp_path, dict(os.environ))
         assert done.returncode == 2
         assert says in done.stderr
 
 
-async def test_a_worker_without_a_scheduler_stops_on_request(tmp_path: Path) -> None:
+async def test_a_worker_without_a_scheduler_ends_after_sigterm(tmp_path: Path) -> None:
     with dask_in(tmp_path, start=False, log_level="info") as cluster:
         worker = cluster.add()
         await until(lambda: cluster.decoders(worker))
         assert await asyncio.to_thread(cluster.stop, worker) == 0
 
 
-def test_a_scheduler_does_not_listen_on_all_addresses_in_plain(tmp_path: Path) -> None:
+def test_a_scheduler_without_tls_does_not_listen_on_all_addresses(tmp_path: Path) -> None:
     with dask_in(tmp_path, start=False, listen="0.0.0.0") as cluster:
         cluster.start()
         assert cluster.scheduler
@@ -196,7 +200,7 @@ def test_a_scheduler_does_not_listen_on_all_addresses_in_plain(tmp_path: Path) -
         assert "0.0.0.0 is a public address" in cluster.log
 
 
-async def test_a_public_address_in_plain_is_tried_when_that_is_forced(start: Start) -> None:
+async def test_a_server_connects_to_a_public_address_without_tls_when_that_is_allowed(start: Start) -> None:
     server = start(queue="tcp://192.0.2.1:8786", queue_plain="true")
     assert httpx.get(f"{server.url}/readyz").status_code == 503
 
@@ -216,11 +220,11 @@ async def test_a_public_address_in_plain_is_tried_when_that_is_forced(start: Sta
         ("2001:4860:4860::8888", False),
     ],
 )
-def test_private_is_what_no_stranger_can_reach(ip: str, private: bool) -> None:
+def test_is_private_is_true_for_addresses_that_the_internet_cannot_reach(ip: str, private: bool) -> None:
     assert is_private(ip) is private
 
 
-def test_an_address_of_either_family_is_read() -> None:
+def test_addresses_of_ipv4_and_ipv6_are_parsed() -> None:
     both = [ClusterAddress(ClusterSettings(queue=url)) for url in ("tcp://[::1]:8786", "tcp://127.0.0.1:8786/")]
     assert [(each.host, each.port) for each in both] == [("::1", 8786), ("127.0.0.1", 8786)]
     assert both[0].url_of("::1", 1) == "tcp://[::1]:1"

@@ -1,5 +1,5 @@
-"""Settings: each is declared once; flags override environment variables, which override .env and the defaults; errors
-name the variable and show no secret.
+"""Tests the settings. A flag overrides an environment variable, which overrides .env, which overrides the default. Each
+setting is declared once. Errors name the variable and never show a secret.
 """
 
 import argparse
@@ -16,7 +16,7 @@ SECRET = "a secret of more than thirty-two bytes"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment without settings, and an empty folder in which .env is searched."""
+    """Removes all settings from the environment, and makes an empty folder the current one, where .env is read."""
     for name in list(os.environ):
         if name.startswith("SLUICE_"):
             monkeypatch.delenv(name)
@@ -37,14 +37,14 @@ def help_text() -> str:
     return " ".join(parser.format_help().split())
 
 
-def test_without_anything_said_the_defaults_hold() -> None:
+def test_without_any_setting_the_defaults_apply() -> None:
     settings = config.load({})
     assert (settings.server.port, settings.server.address, settings.tokens.has_key) == (8000, "127.0.0.1", False)
     assert settings.images.max_slice_bytes == 16 << 20
     assert settings.images.formats == ("jpeg", "png", "webp")
 
 
-def test_flags_go_over_the_environment_over_the_file_over_the_defaults(
+def test_flags_override_the_environment_which_overrides_the_file_and_the_defaults(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert config.load({}).server.port == 8000
@@ -59,7 +59,7 @@ def test_flags_go_over_the_environment_over_the_file_over_the_defaults(
 
 
 @pytest.mark.parametrize("said", ["http://a,https://b:1", "http://a https://b:1", " http://a , https://b:1 "])
-def test_several_words_are_parted_by_commas_or_spaces_wherever_they_are_said(
+def test_a_list_is_separated_by_commas_or_spaces_in_every_source(
     folder: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     wanted = ("http://a", "https://b:1")
@@ -88,7 +88,7 @@ def test_every_setting_is_in_the_help_with_its_flag_its_variable_and_its_default
         assert default.replace(",", "") == str(field.default)
 
 
-def test_the_help_shows_defaults_and_never_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_shows_defaults_and_never_the_current_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_JWT_SECRET", SECRET)
     assert SECRET not in help_text()
 
@@ -99,14 +99,14 @@ def test_a_secret_is_not_in_the_text_of_the_settings() -> None:
 
 WRONG: dict[str, tuple[dict[str, str], str, str]] = {
     # The settings, the variable that the error must name, and a word of the message.
-    "a port in words": ({"port": "http"}, "SLUICE_PORT", "integer"),
+    "a port that is not a number": ({"port": "http"}, "SLUICE_PORT", "integer"),
     "a port out of range": ({"port": "65536"}, "SLUICE_PORT", "65535"),
-    "a limit of nothing": ({"max_pixels": "0"}, "SLUICE_MAX_PIXELS", "greater than 0"),
+    "a limit of 0": ({"max_pixels": "0"}, "SLUICE_MAX_PIXELS", "greater than 0"),
     "a negative time": ({"slice_timeout": "-1"}, "SLUICE_SLICE_TIMEOUT", "greater than 0"),
     "an unknown isolation": ({"isolation": "none"}, "SLUICE_ISOLATION", "'process' or 'thread'"),
     "an unknown format": ({"formats": "jpeg,gif"}, "SLUICE_FORMATS", "jpeg, png, webp"),
-    "no format": ({"formats": ""}, "SLUICE_FORMATS", "jpeg, png, webp"),
-    "no network": ({"trusted_proxies": "proxy.example"}, "SLUICE_TRUSTED_PROXIES", "network"),
+    "an empty list of formats": ({"formats": ""}, "SLUICE_FORMATS", "jpeg, png, webp"),
+    "a proxy that is not a network": ({"trusted_proxies": "proxy.example"}, "SLUICE_TRUSTED_PROXIES", "network"),
     "an unknown queue": ({"queue": "magic:"}, "SLUICE_QUEUE", "local:"),
     "an origin without scheme": ({"allow_origins": "pages.example"}, "SLUICE_ALLOW_ORIGINS", "https://pages.example"),
     "an origin with a path": ({"allow_origins": "https://a.example/"}, "SLUICE_ALLOW_ORIGINS", "without a path"),
@@ -117,7 +117,7 @@ WRONG: dict[str, tuple[dict[str, str], str, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_an_error_names_the_variable_and_what_it_wants(
+def test_an_error_names_the_variable_and_the_expected_value(
     folder: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     settings, variable, word = WRONG[case]
@@ -140,7 +140,7 @@ def test_all_errors_are_reported_together() -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_others_are_not_let_near_a_server_without_a_key(address: str) -> None:
+def test_a_server_without_a_key_may_listen_on_loopback_only(address: str) -> None:
     assert "set jwt_secret" in refusal(address=address)
     assert "set jwt_secret" in refusal(address=address, jwt_secret="")
     assert config.load({"address": address, "jwt_secret": SECRET}).server.address == address
@@ -151,16 +151,16 @@ def test_loopback_needs_no_key(address: str) -> None:
     assert not config.load({"address": address}).tokens.has_key
 
 
-def test_two_keys_are_one_too_many() -> None:
+def test_only_one_key_may_be_set() -> None:
     assert "one of" in refusal(jwt_secret=SECRET, jwks_url="https://keys.example/jwks")
     assert "one of" in refusal(jwt_public_key="key.pem", jwks_url="https://keys.example/jwks")
 
 
-def test_a_pong_is_waited_for_no_longer_than_the_next_ping() -> None:
+def test_pong_timeout_may_not_exceed_ping_interval() -> None:
     assert "pong_timeout" in refusal(ping_interval="5", pong_timeout="10")
 
 
-def test_what_is_no_setting_is_refused_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_setting_is_refused_with_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_PROT", SECRET)
     monkeypatch.setenv("SLUICE_JWT_SECRETS", SECRET)
     assert refusal() == (
@@ -172,7 +172,7 @@ def test_what_is_no_setting_is_refused_by_its_name(folder: Path, monkeypatch: py
     assert refusal() == "prot: there is no such setting; see --help"
 
 
-def test_other_variables_of_the_environment_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_variables_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("SLUICEGATE", "1")
     assert config.load({}).server.port == 8000
@@ -192,7 +192,7 @@ LINKS = {
 
 
 @pytest.mark.parametrize("names", [[name] for name in LINKS] + [list(LINKS)])
-def test_what_kubernetes_sets_for_a_service_of_our_name_is_explained(
+def test_the_error_explains_variables_that_kubernetes_sets_for_a_service(
     monkeypatch: pytest.MonkeyPatch, names: list[str]
 ) -> None:
     for name in names:
@@ -203,7 +203,7 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_explained(
 
 
 @pytest.mark.parametrize("url", ["tcp://10.0.0.5:8786", "tcp://127.0.0.1:8786", "tls://[::1]:8786"])
-def test_an_address_of_the_same_form_is_a_good_value_of_a_setting(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_a_setting_may_have_a_url_as_its_value(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("SLUICE_QUEUE", url)
     monkeypatch.setenv("SLUICE_JWT_SECRET", "x" * 32)
     assert config.load({"media": "file:media"}).cluster.queue == url

@@ -1,5 +1,5 @@
-"""Imports point one way: server -> cli, handlers -> works, server -> config. There are no cycles, and each driver is
-imported in one file.
+"""Tests the directions of imports: server -> cli, handlers -> works, server -> config. Modules do not import each other
+in a circle, and each driver is imported in one file only.
 """
 
 import ast
@@ -21,9 +21,10 @@ PRODUCT = [
     *(ROOT / "works").rglob("*.py"),
 ]
 
-# What every endpoint may import. The other modules of handlers/ each hold one endpoint and do not import each other.
+# Packages of handlers/ that all endpoints use. Every other module of handlers/ is an endpoint, and endpoints do not
+# import each other.
 SHARED = {"handlers.core"}
-# Libraries for other systems or for untrusted data.
+# Packages that connect to other services, or decode input from clients.
 CHOSEN = {"asyncssh", "dask", "distributed", "obstore", "rapidocr", "redis", "yaml"}
 DRIVERS = {"jwt", "obstore", "prometheus_client", "simplejpeg"} | CHOSEN
 NOT_FOR_WORKS = {"tornado", "handlers", "config", "server"}
@@ -45,12 +46,12 @@ def module_of(path: Path) -> str:
 
 
 def imports_in(source: str, importer: str) -> Iterator[Import]:
-    """Returns every import, also those within functions; ``from a import b`` is returned as ``a.b``."""
+    """Yields every import, also those inside functions. ``from a import b`` becomes ``a.b``."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (Import(importer, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{importer}: relative imports hide where they point"
+            assert node.level == 0, f"{importer}: a relative import does not show its target"
             yield from (Import(importer, f"{node.module}.{alias.name}") for alias in node.names)
 
 
@@ -62,41 +63,44 @@ def of(package: str) -> list[Import]:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Returns the top-level modules that are loaded after this statement."""
+    """Returns the top-level modules that are loaded after the statement."""
     script = f"{statement}; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
-def test_the_walk_sees_every_kind_of_import() -> None:
+def test_imports_in_finds_every_kind_of_import() -> None:
     source = "import a.b\nfrom c import d, e as f\ndef g():\n    if h:\n        from i.j import k\n"
     assert [each.imported for each in imports_in(source, "x")] == ["a.b", "c.d", "c.e", "i.j.k"]
     assert len(of("works")) > 100
     assert len(of("handlers")) > 50
 
 
-def test_works_knows_nothing_of_tornado_handlers_or_settings() -> None:
+def test_works_does_not_import_tornado_handlers_or_config() -> None:
     assert [each for each in of("works") if each.top in NOT_FOR_WORKS] == []
 
 
-def test_handlers_touch_no_pixels_no_database_and_no_settings() -> None:
+def test_handlers_do_not_import_image_libraries_databases_or_config() -> None:
     assert [each for each in of("handlers") if each.top in NOT_FOR_HANDLERS] == []
 
 
-def test_handlers_do_not_import_each_other_but_only_core() -> None:
+def test_endpoints_import_only_core_from_handlers() -> None:
     between = [each for each in of("handlers") if each.top == "handlers"]
     strangers = [each for each in between if not any(f"{each.imported}.".startswith(f"{name}.") for name in SHARED)]
     assert strangers == []
 
 
-def test_config_is_imported_by_the_server_and_its_command_line_alone() -> None:
+def test_only_the_server_and_its_command_line_import_config() -> None:
     assert {each.importer.partition(".")[0] for each in IMPORTS if each.top == "config"} == {"server", "cli"}
     assert {each.importer for each in IMPORTS if each.top == "server"} == set()
     assert {each.importer for each in IMPORTS if each.top == "cli"} <= {"server", "cli.worker", "cli.scheduler"}
 
 
 def circles(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Removes, again and again, the names that point to no remaining name, and returns the rest."""
+    """Returns the names that are part of a circle or lead to one.
+
+    It repeatedly removes the names that have no arrow to a remaining name. The result is what remains.
+    """
     while ends := {name for name, targets in arrows.items() if not targets & arrows.keys()}:
         arrows = {name: targets for name, targets in arrows.items() if name not in ends}
     return arrows
@@ -113,17 +117,17 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circles(arrows) == {}
 
 
-def test_no_rooms_of_works_import_each_other_in_a_circle() -> None:
-    """A room is a folder or a file directly under works."""
-    rooms = {path.stem for path in (ROOT / "works").iterdir() if path.stem.isidentifier()}
-    arrows: dict[str, set[str]] = {room: set() for room in rooms}
+def test_no_parts_of_works_import_each_other_in_a_circle() -> None:
+    """A part is a folder or a file directly in works."""
+    parts = {path.stem for path in (ROOT / "works").iterdir() if path.stem.isidentifier()}
+    arrows: dict[str, set[str]] = {part: set() for part in parts}
     for each in of("works"):
         if each.importer != "works" and each.imported.startswith("works."):
             arrows[each.importer.split(".")[1]].add(each.imported.split(".")[1])
-    assert circles({room: targets - {room} for room, targets in arrows.items()}) == {}
+    assert circles({part: targets - {part} for part, targets in arrows.items()}) == {}
 
 
-def test_no_class_name_means_two_things() -> None:
+def test_each_class_name_is_used_once() -> None:
     homes = defaultdict(set)
     for path in PRODUCT:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -132,7 +136,7 @@ def test_no_class_name_means_two_things() -> None:
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
-def test_config_knows_the_groups_of_settings_and_no_more() -> None:
+def test_config_imports_only_the_groups_of_settings() -> None:
     known = {each.imported for each in of("config") if each.top in ("handlers", "works", "cli", "server")}
     assert {name for name in known if not name.rpartition(".")[0].endswith(("settings", "sessions"))} == set()
 

@@ -1,4 +1,6 @@
-"""The files in deploy/: systemd accepts the units, the manifest is consistent, and every setting they name exists."""
+"""Tests the files in deploy/: systemd accepts the units, the parts of the manifests fit together, and every named
+setting exists.
+"""
 
 import re
 import shutil
@@ -22,19 +24,19 @@ def manifest() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_setting_named_is_there(path: Path) -> None:
-    """Checks the flags, and the variables in comments too."""
+def test_every_named_setting_exists(path: Path) -> None:
+    """Checks flags and variables, also those in comments."""
     text = path.read_text()
     names = set(SETTINGS)
-    given = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)}
-    assert given - names <= {"scheduler", "from_literal", "from_file", "now"}
+    flags = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)}
+    assert flags - names <= {"scheduler", "from_literal", "from_file", "now"}
     assert {name.lower() for name in re.findall(r"SLUICE_([A-Z]\w+)", text)} <= names
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
-def test_systemd_takes_the_unit(path: Path, tmp_path: Path) -> None:
-    """The unit is checked with a program that exists here in place of its own."""
+def test_systemd_accepts_the_unit(path: Path, tmp_path: Path) -> None:
+    """Checks a copy of the unit in which the program is /bin/true, because the real program is not installed here."""
     unit = tmp_path / path.name.replace("@", "@8001")
     text = path.read_text()
     (program,) = re.findall(r"^ExecStart=(\S+)", text, re.MULTILINE)
@@ -54,10 +56,12 @@ def test_a_unit_has_time_to_drain_and_no_more_rights_than_it_needs(path: Path) -
     for wanted in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateDevices=yes", "EnvironmentFile=/etc/sluice/"):
         assert f"\n{wanted}" in text
     assert "\nUser=sluice" in text or "\nDynamicUser=yes" in text
-    assert "SECRET=" not in text.partition("[Unit]")[2], "secrets come from the file"
+    assert "SECRET=" not in text.partition("[Unit]")[2], (
+        "a secret must be in the file of EnvironmentFile, not in the unit"
+    )
 
 
-def test_a_pod_has_time_to_drain_and_is_asked_the_right_questions() -> None:
+def test_a_pod_has_time_to_drain_and_the_right_probes() -> None:
     deployment = manifest()["Deployment"]
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -72,15 +76,17 @@ def test_a_pod_has_time_to_drain_and_is_asked_the_right_questions() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.yaml")), ids=lambda path: path.name)
-def test_no_service_becomes_a_variable_of_a_pod(path: Path) -> None:
-    """A Kubernetes Service named sluice would set SLUICE_PORT=tcp://..., and no server would start with that."""
+def test_pods_do_not_get_variables_for_services(path: Path) -> None:
+    """Kubernetes would set SLUICE_PORT=tcp://... for a Service with the name sluice. No server starts with
+    that value.
+    """
     specs = [part["spec"] for part in yaml.safe_load_all(path.read_text())]
     pods = [spec["template"]["spec"] for spec in specs if "template" in spec]
     assert pods
     assert all(pod["enableServiceLinks"] is False for pod in pods)
 
 
-def test_the_parts_of_the_manifest_mean_each_other() -> None:
+def test_the_parts_of_the_manifest_refer_to_each_other() -> None:
     parts = manifest()
     labels = parts["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert parts["Deployment"]["spec"]["selector"]["matchLabels"] == labels
@@ -89,7 +95,7 @@ def test_the_parts_of_the_manifest_mean_each_other() -> None:
     assert parts["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == parts["Deployment"]["metadata"]["name"]
 
 
-def test_the_workers_of_the_manifest_are_those_of_its_servers() -> None:
+def test_the_manifest_of_the_workers_matches_that_of_the_servers() -> None:
     workers = list(yaml.safe_load_all((DEPLOY / "kubernetes-workers.yaml").read_text()))
     scheduler, service, worker, scaler = workers
     pods = [part["spec"]["template"]["spec"] for part in (scheduler, worker)]
@@ -106,7 +112,7 @@ def test_the_workers_of_the_manifest_are_those_of_its_servers() -> None:
     assert {f"--media={flags[1]['media']}", f"--store-region={flags[1]['store-region']}"} <= set(server["args"])
 
 
-def test_its_arguments_and_secrets_are_settings_that_a_server_starts_with() -> None:
+def test_the_arguments_and_secrets_of_the_manifest_are_valid_settings() -> None:
     (container,) = manifest()["Deployment"]["spec"]["template"]["spec"]["containers"]
     flags = dict(argument.removeprefix("--").split("=", 1) for argument in container["args"])
     given = {"jwt_secret": "x" * 32, "events": "redis://redis/0"}

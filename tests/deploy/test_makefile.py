@@ -1,4 +1,6 @@
-"""`make apt` waits for other programs that hold the locks of apt-get, and for nothing else."""
+"""Tests how `make` installs packages with apt-get. It waits while other programs hold the locks of apt-get, and stops
+at any other error.
+"""
 
 import os
 import subprocess
@@ -9,7 +11,7 @@ import pytest
 from tests.support.running import ROOT
 
 LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)"
-# Fails once for each line of the file ``failures``, and prints that line.
+# Fails once for each line in the file of failures, and prints that line.
 APT_GET = """#!/bin/sh
 echo "$@" >> {folder}/calls
 [ -s {folder}/failures ] || exit 0
@@ -21,7 +23,7 @@ exit 100
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A folder of programs that replace those of the system."""
+    """A folder with programs that replace those of the system."""
     folder = tmp_path / "programs"
     folder.mkdir()
     scripts = {"apt-get": APT_GET.format(folder=tmp_path), "sudo": '#!/bin/sh\nexec "$@"\n', "sleep": "#!/bin/sh\n"}
@@ -34,7 +36,7 @@ def programs(tmp_path: Path) -> Path:
 def make_apt(
     programs: Path, failures: list[str], *variables: str
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Returns the result of `make apt`, and the calls of apt-get without their common options."""
+    """Runs `make apt`. Returns its result, and the calls of apt-get without the options that all calls have."""
     folder = programs.parent
     (folder / "failures").write_text("".join(f"{line}\n" for line in failures))
     done = subprocess.run(
@@ -56,13 +58,13 @@ def test_packages_are_installed_once_the_locks_are_free(programs: Path) -> None:
     assert calls == ["update"] * 4 + ["install -y --no-install-recommends one two"]
 
 
-def test_it_does_not_wait_for_ever(programs: Path) -> None:
+def test_the_installation_does_not_wait_forever(programs: Path) -> None:
     done, _ = make_apt(programs, [LOCKED] * 1000, "WAIT=1")
     assert done.returncode != 0
     assert LOCKED in done.stderr
 
 
-def test_another_error_ends_it_at_once(programs: Path) -> None:
+def test_another_error_stops_the_installation_immediately(programs: Path) -> None:
     done, calls = make_apt(programs, ["E: Unable to locate package one"])
     assert (done.returncode != 0, calls) == (True, ["update"])
     assert "Unable to locate" in done.stderr

@@ -1,4 +1,6 @@
-"""A real nginx with the configuration from deploy/: sockets, files, uploads, and servers that start and stop."""
+"""Servers behind a real nginx with the configuration in deploy/: sockets, files, uploads, and servers that start and
+stop.
+"""
 
 import asyncio
 import base64
@@ -43,7 +45,7 @@ def nginx(behind: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 async def through(nginx: Nginx, server: Server, **options: Any) -> Client:
-    """A client that connects through nginx."""
+    """Connects a client to the server through nginx."""
     stand_in: Any = SimpleNamespace(ws=nginx.ws, token=server.token, metric=server.metric)
     return await Client.connect(stand_in, **options)
 
@@ -54,19 +56,19 @@ def stored(server: Server, suffix: str, data: bytes) -> str:
     return name
 
 
-def test_the_shipped_configuration_is_a_good_one(nginx: Nginx) -> None:
+def test_nginx_accepts_the_configuration(nginx: Nginx) -> None:
     said = nginx.check()
     assert "test is successful" in said
     assert "[warn]" not in said.replace('the "user" directive makes sense only', "")
 
 
 def default(name: str) -> Any:
-    """Returns the value of this setting."""
+    """Returns the default of a setting."""
     return SETTINGS[name][1].default
 
 
-def test_it_waits_longer_than_the_server_does(nginx: Nginx) -> None:
-    """Otherwise nginx would close healthy sockets, or refuse bodies that the server accepts."""
+def test_the_limits_of_nginx_are_higher_than_those_of_the_server(nginx: Nginx) -> None:
+    """With shorter times or sizes, nginx would close healthy sockets, or refuse bodies that the server would accept."""
     text = SHIPPED.read_text()
     (waits,) = {int(found) for found in re.findall(r"^    proxy_(?:read|send)_timeout (\d+)s;", text, re.MULTILINE)}
     assert waits > default("ping_interval") + default("pong_timeout")
@@ -78,9 +80,7 @@ def test_it_waits_longer_than_the_server_does(nginx: Nginx) -> None:
     assert int(upload) >= default("upload_timeout")
 
 
-async def test_slices_go_through_and_results_are_fetched_by_the_name_that_was_asked(
-    nginx: Nginx, behind: Server
-) -> None:
+async def test_slices_pass_through_and_result_urls_have_the_host_of_nginx(nginx: Nginx, behind: Server) -> None:
     async with await through(nginx, behind) as client:
         await client.slice("a", encoded(photograph(), ".png"))
         await client.slice("b", small(), respond="bytes")
@@ -90,7 +90,7 @@ async def test_slices_go_through_and_results_are_fetched_by_the_name_that_was_as
         assert decoded(second["payload"]).shape == (64, 128, 3)
 
 
-async def test_the_150_characters_go_through(nginx: Nginx, behind: Server) -> None:
+async def test_the_150_character_protocol_passes_through(nginx: Nginx, behind: Server) -> None:
     async with websockets.connect(f"{nginx.ws}/ws?query_string={behind.token()}", proxy=None) as page:
         assert json.loads(await page.recv()) == {"text": "{}"}
         header = json.dumps({"uuid": "u", "offset_top": 0, "zoom": 1})
@@ -100,20 +100,20 @@ async def test_the_150_characters_go_through(nginx: Nginx, behind: Server) -> No
 
 
 @pytest.mark.chaos
-async def test_pings_go_through_both_ways(nginx: Nginx, behind: Server) -> None:
+async def test_pings_pass_through_in_both_directions(nginx: Nginx, behind: Server) -> None:
     seen: list[str] = []
     wire = logging.Logger("wire", logging.DEBUG)
     wire.addHandler(logging.NullHandler())
     wire.addFilter(lambda record: bool(seen.append(record.getMessage())) or True)
     async with await through(nginx, behind, logger=wire) as client:
-        # The server pings every seven seconds. A first ping without an answer would have closed the connection.
+        # The server pings every 7 s. A second ping means that the client has answered the first in time.
         await until(lambda: sum("< PING" in line for line in seen) >= 2)
         await (await client.socket.ping())
         await client.slice("a", small())
         assert (await client.wait_for("result"))["id"] == "a"
 
 
-def test_the_whole_file_is_sent_by_nginx_with_the_servers_headers(nginx: Nginx, behind: Server) -> None:
+def test_nginx_sends_a_complete_file_with_the_headers_of_the_server(nginx: Nginx, behind: Server) -> None:
     data = os.urandom(300_000)
     for suffix, type in ((".webm", "video/webm"), (".csv", "text/csv; charset=utf-8"), (".jpg", "image/jpeg")):
         name = stored(behind, suffix, data)
@@ -130,7 +130,7 @@ def test_the_whole_file_is_sent_by_nginx_with_the_servers_headers(nginx: Nginx, 
         assert (head.status_code, int(head.headers["Content-Length"])) == (200, len(data))
 
 
-def test_ranges_and_what_a_browser_has_already_are_nginx_s_own_work(nginx: Nginx, behind: Server) -> None:
+def test_nginx_answers_range_and_conditional_requests(nginx: Nginx, behind: Server) -> None:
     data = os.urandom(100_000)
     url = f"{nginx.url}/media/{stored(behind, '.mp4', data)}"
     for asked, given in (("bytes=0-9", data[:10]), ("bytes=99990-", data[99990:]), ("bytes=-7", data[-7:])):
@@ -141,8 +141,8 @@ def test_ranges_and_what_a_browser_has_already_are_nginx_s_own_work(nginx: Nginx
     assert httpx.get(url, headers={"If-None-Match": tag}).status_code == 304
 
 
-def test_no_client_reaches_the_internal_addresses_of_files(nginx: Nginx, behind: Server) -> None:
-    """Without ``internal`` in the configuration, the first request would get 200."""
+def test_clients_cannot_reach_the_internal_paths_of_files(nginx: Nginx, behind: Server) -> None:
+    """Without ``internal`` in the configuration, the first path would give 200."""
     name = stored(behind, ".jpg", b"x")
     (behind.media / "secret.txt").write_text("secret")
     (behind.media / ("e" * 32 + ".jpg")).symlink_to(behind.folder / "var" / "sluice.db")
@@ -154,16 +154,16 @@ def test_no_client_reaches_the_internal_addresses_of_files(nginx: Nginx, behind:
         assert str(behind.folder) not in answer.text
 
 
-def test_who_comes_to_the_server_itself_is_sent_the_file_by_it(start_here: Start) -> None:
-    """Only a trusted proxy gets a file name from the server, because no other client could use it."""
+def test_a_client_that_connects_directly_gets_the_file_from_the_server(start_here: Start) -> None:
+    """The server sends X-Accel-Redirect to trusted proxies only. Any other client cannot use it."""
     server = start_here(trusted_proxies="127.0.0.5", accel_redirect="/_files/")
     name = stored(server, ".jpg", b"hello")
     answer = httpx.get(f"{server.url}/media/{name}", headers={"X-Forwarded-For": "127.0.0.5"})
     assert (answer.content, "X-Accel-Redirect" in answer.headers) == (b"hello", False)
 
 
-def test_the_servers_believe_nginx_of_where_a_client_is_and_not_the_client(nginx: Nginx, behind: Server) -> None:
-    """The token is bound to an address. One client connects from there; others from elsewhere, one with a forged
+def test_servers_trust_the_client_address_from_nginx_and_not_from_the_client(nginx: Nginx, behind: Server) -> None:
+    """The token is bound to an address. The client connects from that address, and then from another one with a false
     header.
     """
 
@@ -178,7 +178,7 @@ def test_the_servers_believe_nginx_of_where_a_client_is_and_not_the_client(nginx
 
 
 async def test_an_upload_reaches_the_server_while_it_is_still_being_sent(nginx: Nginx, behind: Server) -> None:
-    """With buffering, nginx would keep the upload until its end, and a refusal would come after 32 MiB instead of
+    """With buffering, nginx would store the upload until its end, and a refusal would arrive after 32 MiB instead of
     before.
     """
     content = film(".mp4") + bytes(1 << 20)
@@ -205,7 +205,7 @@ async def test_an_upload_reaches_the_server_while_it_is_still_being_sent(nginx: 
 
 
 @pytest.mark.chaos
-async def test_a_server_that_is_killed_is_passed_over_and_sockets_outlive_a_reload(tmp_path: Path) -> None:
+async def test_nginx_skips_a_killed_server_and_a_reload_closes_no_socket(tmp_path: Path) -> None:
     servers = []
     for number in (1, 2):
         (tmp_path / str(number)).mkdir()
@@ -214,12 +214,16 @@ async def test_a_server_that_is_killed_is_passed_over_and_sockets_outlive_a_relo
     try:
         with nginx_before(tmp_path, [one.port, two.port], tmp_path / "media", tmp_path / "uploads") as nginx:
             clients = [await through(nginx, one) for _ in range(4)]
-            assert [server.metric("sluice_connections") for server in servers] == [2.0, 2.0], "who has fewest"
+            assert [server.metric("sluice_connections") for server in servers] == [2.0, 2.0], (
+                "nginx must choose the server with the fewest connections"
+            )
             nginx.reload()
             for client in clients:
                 await client.slice("a", small())
                 url = (await client.wait_for("result"))["url"]
-                assert httpx.get(nginx.url + httpx.URL(url).path).status_code == 200, "either server hands it over"
+                assert httpx.get(nginx.url + httpx.URL(url).path).status_code == 200, (
+                    "each server must deliver the result"
+                )
             one.stop(9)
             assert [httpx.get(f"{nginx.url}/healthz").status_code for _ in range(20)] == [200] * 20
             async with await through(nginx, two) as client:
@@ -236,7 +240,7 @@ async def test_a_server_that_is_killed_is_passed_over_and_sockets_outlive_a_relo
                 server.stop()
 
 
-def test_the_settings_named_in_it_are_there() -> None:
+def test_the_settings_named_in_the_configuration_exist() -> None:
     flags = set(re.findall(r"--([a-z][a-z-]+)", SHIPPED.read_text()))
     assert flags <= {name.replace("_", "-") for name in SETTINGS}
     assert (ROOT / "deploy").is_dir()

@@ -1,4 +1,6 @@
-"""Every endpoint that accepts a token, reached with raw bytes, so that a test can send any token, valid or not."""
+"""All places where a client can present a token. The requests are plain bytes, so a test can put any bytes in such a
+place.
+"""
 
 import asyncio
 import secrets
@@ -15,8 +17,8 @@ UPGRADE += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the server. ``status`` is 0 if the server closed the connection without an answer. After a 101,
-    ``body`` holds the first messages.
+    """The answer of the server. ``status`` is 0 when the server closed the connection without an answer. After a 101,
+    ``body`` contains the first WebSocket messages.
     """
 
     status: int
@@ -32,14 +34,15 @@ class Answer:
 
     @property
     def refused(self) -> bool:
-        """Whether the token was refused. /ws reports that only after the upgrade; 0 and 400 are the answers to
-        unreadable requests.
+        """Returns whether the server refused the token.
+
+        /ws reports this only after the upgrade. The statuses 0 and 400 mean that the server cannot parse the token.
         """
         return self.status in (0, 400, 401) or (self.status == 101 and b'"close": true' in self.body)
 
 
 async def ask(server: Server, request: bytes) -> Answer:
-    """Sends the bytes and reads one answer: its whole body, or the first message after an upgrade."""
+    """Sends the request and reads one answer: the complete body, or the first message after an upgrade."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     raw = b""
     try:
@@ -62,8 +65,8 @@ def _is_whole(raw: bytes, request: bytes) -> bool:
     if request.startswith(b"HEAD") or raw.startswith(b"HTTP/1.1 304"):
         return bool(end)
     if raw.startswith(b"HTTP/1.1 101"):
-        # Messages from the server are not masked. The payload begins after two bytes, or after four if the second byte
-        # is 126.
+        # The server does not mask its messages. The frame header has two bytes, and two more bytes for the length when
+        # the first length is 126.
         long = 4 if body[1:2] == b"\x7e" else 2
         return len(body) >= long and len(body) >= long + int.from_bytes(body[2:4] if long == 4 else body[1:2])
     (length,) = [int(line[16:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")] or [0]
@@ -71,8 +74,8 @@ def _is_whole(raw: bytes, request: bytes) -> bool:
 
 
 def request(line: str | bytes, *headers: bytes, body: bytes = b"", upgrade: bool = False) -> bytes:
-    """Returns a request with the given bytes. ``line`` has no HTTP version. Adds Host, the length, and the headers that
-    an upgrade needs.
+    """Builds a request. ``line`` has no HTTP version. Adds the Host header, the length, and the headers of
+    an upgrade.
     """
     first = (line.encode() if isinstance(line, str) else line) + b" HTTP/1.1"
     length = b"Content-Length: %d" % len(body)
@@ -96,8 +99,8 @@ def query(token: bytes | None, name: str) -> str:
     return "" if token is None else f"?{name}={quote_from_bytes(token)}"
 
 
-DENY = b'{"user": "no-one", "deny_s": 0}'
-# The endpoints and ways to send a token, each with its request. None stands for no token.
+DENY = b'{"user": "unknown", "deny_s": 0}'
+# The places for a token, each with the function that builds the request. With None the request has no token.
 DOORS: dict[str, Callable[[bytes | None], bytes]] = {
     "/ws/images, header": lambda token: request("GET /ws/images", *bearer(token), upgrade=True),
     "/ws/images, subprotocol": lambda token: request("GET /ws/images", *offered(token), upgrade=True),
@@ -109,12 +112,14 @@ DOORS: dict[str, Callable[[bytes | None], bytes]] = {
     "/metrics, cookie": lambda token: request("GET /metrics", *cookie(token)),
     "/admin/kick, header": lambda token: request("POST /admin/kick", *bearer(token), body=DENY),
     "/admin/kick, cookie": lambda token: request("POST /admin/kick", *cookie(token), body=DENY),
-    "the console's address": lambda token: request(f"GET /{query(token or b'', 'token')}"),
+    "/ of the console, query": lambda token: request(f"GET /{query(token or b'', 'token')}"),
 }
 
 
 async def log_of(server: Server, since: int) -> str:
-    """Returns the log from line ``since`` on, with all lines written until now. Needs log_level=debug."""
+    """Returns the log from line ``since`` on, with everything that the server has written until now. Needs
+    log_level=debug.
+    """
     mark = f"/mark-{secrets.token_hex(8)}"
     await ask(server, request(f"GET {mark}"))
     await until(lambda: any(mark in line for line in server.log[since:]))
@@ -122,7 +127,7 @@ async def log_of(server: Server, since: int) -> str:
 
 
 async def calm(server: Server, since: int) -> None:
-    """Fails if the server has logged an error of its own from line ``since`` on."""
+    """Fails when the server has logged an error or a traceback from line ``since`` on."""
     log = await log_of(server, since)
     assert "Traceback" not in log, log
     assert '"level": "error"' not in log, log

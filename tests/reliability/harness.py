@@ -1,5 +1,5 @@
-"""Helpers of the reliability tests: send many payloads through one socket, check the end of each, and
-measure the cost.
+"""Helpers of the reliability tests: they send many payloads over one socket, check that each has exactly one outcome,
+and measure the cost.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from tests.support.client import Client
 from tests.support.running import GUARD, Server
 
 Ends = dict[str, dict[str, Any]]
-# The number of payloads that are sent and not answered yet. It is below the server's limit for a session.
+# Number of payloads without an outcome at the same time. It is below the limit of the server for a session.
 WINDOW = 64
-# The number of attempts at a check that depends on time. The machine may stop for a moment in one of them.
+# Number of attempts for a test that measures seconds or cost. One attempt can fail because the machine stops just then.
 TRIES = 5
 
 
 async def tried(allowance: float, attempt: Callable[[], Awaitable[float | None]]) -> None:
-    """Tests something for which the server allows the given number of seconds.
+    """Checks that the server gives a client at least ``allowance`` seconds.
 
-    ``attempt`` returns None if it succeeded, or the seconds after which the server closed the connection. Only an
-    attempt that took longer than allowed is repeated.
+    ``attempt`` returns the seconds after which the server cut it off, or None when it succeeded. An attempt that the
+    server cut off is repeated only if it took at least ``allowance`` seconds.
     """
     for _ in range(TRIES):
         if (seconds := await attempt()) is None:
@@ -34,7 +34,9 @@ async def tried(allowance: float, attempt: Callable[[], Awaitable[float | None]]
 
 
 async def send_all(server: Server, payloads: Iterable[tuple[str, bytes]], name: str = "alice", **members: Any) -> Ends:
-    """Returns the result or the error of every payload, by id. Fails if a payload has none or two."""
+    """Sends the payloads and returns the outcome of each by id: a result or an error. Fails when a payload has a second
+    outcome.
+    """
     ends: Ends = {}
     waiting: set[str] = set()
     async with await Client.connect(server, name) as client:
@@ -57,10 +59,10 @@ async def send_all(server: Server, payloads: Iterable[tuple[str, bytes]], name: 
 
 @dataclass(frozen=True)
 class Cost:
-    """``memory``: bytes that belong to the server process alone, swapped out or not. ``cpu``: seconds of the process
-    and all its children.
+    """The cost of a server. ``memory`` is the bytes of private memory of the server process, including swapped-out
+    memory. ``cpu`` is the CPU seconds of the server process and all its children.
 
-    Pages of files are not included, because the kernel loads and drops them depending on free memory.
+    Pages of files do not count as private memory, because the system loads and drops them as memory permits.
     """
 
     memory: int
@@ -72,26 +74,26 @@ class Cost:
         family = [main, *main.children(recursive=True)]
         used = 0.0
         for process in family:
-            with suppress(psutil.NoSuchProcess):  # the process ended just now
+            with suppress(psutil.NoSuchProcess):  # the process has just ended
                 used += sum(process.cpu_times()[:2])
         return cls(_of_status(main, "RssAnon") + _of_status(main, "VmSwap"), used)
 
 
 def peak_address_space(process: psutil.Process) -> int:
-    """Returns the maximum number of bytes of address space that the process has had, or 0 if it has just ended."""
+    """Returns the peak of the address space of the process in bytes, or 0 for a process that has just ended."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return _of_status(process, "VmPeak")
     return 0
 
 
 def _of_status(process: psutil.Process, name: str) -> int:
-    """Returns bytes, from /proc; 0 for a zombie."""
+    """Returns a value of /proc/PID/status in bytes, or 0 for a zombie process."""
     with open(f"/proc/{process.pid}/status") as status:
         return sum(int(line.split()[1]) << 10 for line in status if line.startswith(f"{name}:"))
 
 
 async def healthy(server: Server) -> None:
-    """Fails unless a new client gets a result for its slice."""
+    """Fails unless the server processes a slice of a new client."""
     from tests.support.pictures import small
 
     assert server.process.poll() is None, "the server died:\n" + "".join(server.log)

@@ -1,4 +1,6 @@
-"""Damaged pictures: real JPEG, PNG and WebP files with flipped bits, cuts, spliced chunks and huge lengths."""
+"""Damaged pictures: real JPEG, PNG and WebP files with flipped bits, truncated data, inserted parts of other files and
+huge lengths.
+"""
 
 import random
 import struct
@@ -39,13 +41,15 @@ def splice(data: bytearray, chance: random.Random) -> None:
 
 
 def lengthen(data: bytearray, chance: random.Random) -> None:
-    """Writes a very large number at a place where a length may be stored."""
+    """Writes a huge number at a random position, where the file may store a length."""
     at = chance.randrange(max(len(data) - 4, 1))
     data[at : at + 4] = struct.pack(chance.choice("<>") + "I", chance.choice([0, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 20]))
 
 
 def reseal(data: bytearray, chance: random.Random) -> None:
-    """Damages a PNG chunk and corrects its checksum, so that the damage reaches the decoder."""
+    """Damages a PNG chunk and corrects its checksum, so that the decoder does not reject the chunk before it reads the
+    damage.
+    """
     at = 8
     while data[:4] == b"\x89PNG" and at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -62,7 +66,7 @@ MUTATIONS = (flip, cut, splice, lengthen, reseal)
 
 
 def mutations(count: int, seed: int = 1) -> Iterator[tuple[str, bytes]]:
-    """Returns ``count`` damaged pictures. The same seed gives the same pictures."""
+    """Yields ``count`` damaged pictures with their names. The same seed yields the same pictures."""
     chance = random.Random(seed)
     for number in range(count):
         data = bytearray(chance.choice(originals()))

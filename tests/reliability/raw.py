@@ -1,5 +1,7 @@
-"""A WebSocket client written by hand, for bytes that no library would send. It sends only what the test asks for, and
-reads only when the test asks. Frames are masked with a key of zeros, so that the sent bytes are readable in the test.
+"""A WebSocket client without a library, for bytes that no library would send.
+
+It builds frames, opens a connection that sends only the given bytes, and opens a connection that never reads. The mask
+key of each frame is zero, so the test can read the payload in the sent bytes.
 """
 
 import asyncio
@@ -15,14 +17,14 @@ KEY = bytes(4)
 
 
 def frame(first: int, payload: bytes = b"", claim: int | None = None) -> bytes:
-    """Returns a client frame with the given first byte. ``claim`` is written as its length if it is given, although it
-    may be wrong.
+    """Returns a client frame with this first byte. ``claim`` is the length in the header when it differs from the real
+    length.
     """
     return _head(first, len(payload) if claim is None else claim, 0x80) + KEY + payload
 
 
 def answer(first: int, payload: bytes = b"") -> bytes:
-    """Returns the server frame with this first byte and payload, to compare with the received one."""
+    """Returns the frame that the server must send."""
     return _head(first, len(payload), 0) + payload
 
 
@@ -39,10 +41,7 @@ def _head(first: int, length: int, masked: int) -> bytes:
 
 
 class Raw:
-    """A TCP connection on which nothing happens unless the test asks for it.
-
-    Usage: ``async with await Raw.connect(server)``.
-    """
+    """A TCP connection that sends and reads nothing by itself. Use: ``async with await Raw.connect(server)``."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -53,7 +52,7 @@ class Raw:
 
     @classmethod
     async def upgraded(cls, server: Server, token: str = "", path: str = "/ws/images") -> "Raw":
-        """Connects as a WebSocket. Reads the answer to the upgrade and the first message of the server."""
+        """Opens a WebSocket. Reads the answer to the upgrade and the first message of the server before it returns."""
         raw = await cls.connect(server)
         raw.writer.write(upgrade(path, token or server.token()))
         assert (await raw.head()).startswith(b"HTTP/1.1 101 ")
@@ -72,11 +71,11 @@ class Raw:
         self.writer.write(b"".join(frames))
 
     async def head(self) -> bytes:
-        """Reads the status line and the headers of an HTTP answer."""
+        """Returns the status line and the headers of an HTTP answer."""
         return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), GUARD)
 
     async def frame(self) -> tuple[int, bytes]:
-        """Reads the next frame. Returns its first byte and its payload."""
+        """Returns the first byte and the payload of the next frame."""
         async with asyncio.timeout(GUARD):
             first, length = await self.reader.readexactly(2)
             if length >= 126:
@@ -85,7 +84,7 @@ class Raw:
             return first, await self.reader.readexactly(length)
 
     async def rest(self) -> bytes:
-        """Reads all bytes until the server closes the connection."""
+        """Returns all bytes until the server closes the connection."""
         got = bytearray()
         async with asyncio.timeout(GUARD):
             try:
@@ -97,7 +96,9 @@ class Raw:
 
 
 def thin(server: Server) -> socket.socket:
-    """Opens a connection with very small buffers in the kernel (about 100 KiB), as for a slow client."""
+    """Returns a connection for which the system buffers as little as possible, about 100 KiB. It behaves like a slow
+    modem.
+    """
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)

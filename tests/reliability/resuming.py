@@ -1,7 +1,7 @@
-"""A client that reconnects and resumes its session, following the rules in docs/protocol.md, and stores every message.
+"""A client that loses its connection, resumes by the rules of docs/protocol.md, and records all messages of the server.
 
-A slice that ended with a temporary error is sent again with a new id. So is a slice that has no end in the replay and
-that the server is not working on.
+It sends a slice again under a new id after a temporary error. It also sends a slice again when a resume shows that the
+slice has no outcome and is not being processed.
 """
 
 import asyncio
@@ -15,26 +15,26 @@ import websockets
 from tests.support.client import Client
 from tests.support.pictures import small
 
-# The close codes and HTTP statuses after which a client reconnects; see docs/protocol.md. 1006 means that there was no
-# close frame.
-COMES_BACK = {1006, 1012, 4408, 4508}
+# Close codes and HTTP statuses after which a client reconnects (see docs/protocol.md). Close code 1006 means that the
+# connection ended without a close frame.
+RECONNECTS = {1006, 1012, 4408, 4508}
 _REFUSED = {429, 502, 503, 504}
 
 
 class Resuming:
-    """``server`` is the server to connect to each time: a Server, or an object with the same address attributes."""
+    """A client that connects to ``server`` each time. ``server`` is a Server or an object with the same interface."""
 
     def __init__(self, server: Any, name: str = "alice", window: int = 16, **members: Any) -> None:
         self.results: dict[str, dict[str, Any]] = {}
-        """The result of each slice, by its number and attempt."""
+        """The results by slice id. An id is NUMBER/ATTEMPT."""
         self.temporary: Counter[str] = Counter()
         self.closes: Counter[int] = Counter()
         self.resumed: Counter[bool] = Counter()
-        """Of the connections after the first, how many were recovered."""
+        """How many resumes recovered the session (True), and how many did not (False)."""
         self.faults: list[Any] = []
-        """What no client should ever see."""
+        """Errors, close codes and messages that no client may ever receive."""
         self.tops: list[int] = []
-        """In the order in which the slices ended."""
+        """The offset_top of each slice, in the order in which the results arrived."""
         self._server, self._name, self._window, self._members = server, name, window, members
         self._waiting: list[tuple[int, int]] = []
         self._sent: dict[str, tuple[int, int]] = {}
@@ -43,8 +43,8 @@ class Resuming:
         self._left = 0
 
     async def work(self, numbers: Sequence[int], enough: asyncio.Event | None = None) -> None:
-        """Sends the given slices in order. If ``enough`` is given, sends further slices until it is set. Returns when
-        each has a result, or when an error was noted in ``faults``.
+        """Sends these slices in this order, and more slices until ``enough`` is set. Afterwards each slice has a
+        result, or ``faults`` is not empty.
         """
         self._enough = enough
         self._left = len(numbers)
@@ -53,7 +53,7 @@ class Resuming:
             try:
                 client = await Client.connect(self._server, self._name, open_timeout=60)
             except websockets.ConnectionClosed as error:
-                # The server stopped between the upgrade and its first message.
+                # A server that shuts down between the upgrade and its first message.
                 self._closed(error.rcvd.code if error.rcvd else 1006, error)
                 continue
             except (OSError, EOFError, TimeoutError, websockets.InvalidHandshake) as error:
@@ -70,7 +70,7 @@ class Resuming:
 
     def _closed(self, code: int, error: Exception) -> None:
         self.closes[code] += 1
-        if code not in COMES_BACK:
+        if code not in RECONNECTS:
             self.faults.append(("close", code, error))
 
     async def _go_on(self, client: Client) -> None:
@@ -86,7 +86,7 @@ class Resuming:
                 pending = set(resumed["pending"])
                 last = self._place["after"] + resumed["replayed"]
                 while self._place["after"] < last:
-                    self._note(client, await client.receive(60))
+                    self._record(client, await client.receive(60))
             else:
                 self._place = None
         if not self._place:
@@ -101,7 +101,7 @@ class Resuming:
                 self._left += self._window
             await self._send(client)
             with suppress(TimeoutError):
-                self._note(client, await client.receive(0.2 if self._waiting or self._again else 60))
+                self._record(client, await client.receive(0.2 if self._waiting or self._again else 60))
 
     async def _send(self, client: Client) -> None:
         while self._waiting and len(self._sent) < self._window:
@@ -110,7 +110,7 @@ class Resuming:
             self._sent[id] = number, attempt
             await client.slice(id, small(), number * 64, height=64, **self._members)
 
-    def _note(self, client: Client, message: dict[str, Any]) -> None:
+    def _record(self, client: Client, message: dict[str, Any]) -> None:
         if "seq" in message and self._place:
             if message["seq"] != self._place["after"] + 1:
                 self.faults.append(("a gap or a repeat", self._place["after"], message))

@@ -1,6 +1,7 @@
-"""A simple model of chat, compared with the server. It knows the messages of each place, the read marks of each user,
-and from which offset on each connection receives messages. Some steps send several requests at once, so that they
-overlap.
+"""A simple model of chat, and the comparison of the server with it.
+
+The model stores the texts of each place, the marks of each user, and for each connection the offset after which it
+receives messages. Some steps send the next request before the server has answered the previous one.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import websockets
 from tests.support.chats import Chatter
 from tests.support.running import GUARD, Server, until
 
-# a room name, or the two users of a conversation
+# The name of a room, or the two users of a conversation.
 Place = str | frozenset[str]
 Texts = list[tuple[int, str]]
 
@@ -22,20 +23,24 @@ numbers = count()
 
 
 class Device:
-    """One browser of a user, connected or not. ``hears``: the offset in each place after which it receives messages."""
+    """A browser of a user, connected or not.
+
+    ``hears`` stores, for each place, the offset after which the server sends messages to this device.
+    """
 
     def __init__(self, user: str) -> None:
         self.user = user
         self.client: Chatter | None = None
         self.rooms: dict[str, str] = {}  # the joined rooms, with their epochs
-        # the offset and epoch it knew of each room when it was disconnected
+        # the last offset and the epoch of each room at the time of the disconnect
         self.known: dict[str, tuple[int, str]] = {}
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.hears: dict[Place, int] = {}
         self.heard: dict[Place, Texts] = {}
-        # the other possible start, if the server may have read this device's last message or not
+        # The server may have stored the last message before the disconnect. Then it sends the messages after this
+        # offset instead of those after the offset in ``hears``.
         self.doubtful: dict[Place, int] = {}
         self.watches: set[str] = set()
         self.unread: dict[Place, int] = {}
@@ -53,8 +58,8 @@ class Device:
     def places(self, counted: dict[str, int]) -> dict[Place, int]:
         return {self.place(wire): unread for wire, unread in counted.items()}
 
-    async def come(self, server: Server) -> None:
-        self._begin()
+    async def connect(self, server: Server) -> None:
+        self._reset()
         self.client = await Chatter.enter(server, self.user)
         self.unread = self.places(self.client.unread)
         self._listening = asyncio.create_task(self._listen(self.client))
@@ -95,7 +100,7 @@ class Device:
 
 
 class Talk:
-    """The model. Each method does something to the server and to the model."""
+    """The model. Each step changes the model and the server in the same way."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -117,31 +122,35 @@ class Talk:
         return [device for device in self.devices if device.user == user and device.client]
 
     def move(self, user: str, place: Place, offset: int) -> None:
-        if (user, place) in self.marks:  # the user may have left the room on another device
+        if (user, place) in self.marks:  # another device of the user may have left the room
             self.marks[user, place] = max(self.marks[user, place], offset)
 
-    async def come(self, device: Device, unsure: Place | None = None) -> None:
-        """Connects. ``unsure``: a place in which the last message may or may not have been stored already."""
-        await device.come(self.server)
-        counts = dict(device.unread)
-        assert counts == self.unread_by(device.user) | ({unsure: counts[unsure]} if unsure in counts else {})
-        for place, unread in counts.items():
+    async def connect(self, device: Device, unsure: Place | None = None) -> None:
+        """Connects a device. ``unsure`` is a place for which the test does not know whether the last
+        message is stored.
+        """
+        await device.connect(self.server)
+        reported = dict(device.unread)
+        assert reported == self.unread_by(device.user) | ({unsure: reported[unsure]} if unsure in reported else {})
+        for place, unread in reported.items():
             if isinstance(place, str):
                 device.watches.add(place)
             elif place != unsure:
                 device.hears[place] = self.head(place) - unread
-        if isinstance(unsure, frozenset) and unsure in counts:
+        if isinstance(unsure, frozenset) and unsure in reported:
             device.hears[unsure] = self.marks.get((device.user, unsure), 0)
             device.doubtful[unsure] = self.head(unsure) + 1
 
     async def join(self, device: Device, room: str, how: int = 0, unsure: Place | None = None) -> None:
-        """Joins a room. ``how`` 1: resume; 2: from the beginning; 3: with an epoch that never existed; otherwise: from
-        now on.
+        """Joins a room.
+
+        With ``how`` 1, the device resumes from its last offset. With 2 it reads from the first message. With 3 it sends
+        an epoch that never existed. Otherwise it receives new messages only.
         """
         known, epoch = device.known.get(room, (0, None))
         after: dict[str, Any] = {1: {"after": known, "epoch": epoch}, 2: {"after": 0}}.get(how, {})
         if how == 3:
-            after = {"after": known, "epoch": "of old"}
+            after = {"after": known, "epoch": "unknown"}
         await device.ask("join", room=room, **after)
         self.joined(device, room, await device.answer("joined"), after, unsure)
 
@@ -149,7 +158,7 @@ class Talk:
         self, device: Device, room: str, answer: dict[str, Any], after: dict[str, Any], unsure: Place | None = None
     ) -> None:
         self.marks.setdefault((device.user, room), answer["offset"])
-        assert answer["recovered"] is (after.get("epoch") != "of old"), (answer, after)
+        assert answer["recovered"] is (after.get("epoch") != "unknown"), (answer, after)
         if room != unsure:
             unread = self.unread_by(device.user)[room]
             assert (answer["offset"], answer["unread"]) == (self.head(room), unread)
@@ -160,7 +169,7 @@ class Talk:
     def where(self, device: Device, place: Place) -> dict[str, str]:
         return {"room": place} if isinstance(place, str) else {"to": device.wire(place).partition("/")[2]}
 
-    def stands(self, device: Device, place: Place, text: str) -> None:
+    def add(self, device: Device, place: Place, text: str) -> None:
         for user in place if isinstance(place, frozenset) else ():
             self.marks.setdefault((user, place), 0)
             for other in self.of(user):
@@ -169,7 +178,9 @@ class Talk:
         self.move(device.user, place, self.head(place))
 
     async def say(self, device: Device, place: Place, how: int) -> None:
-        """Sends one or more messages at once, the first of them twice with the same client_id."""
+        """Sends 1 + ``how`` messages without waiting for acknowledgements. Then repeats the first one with the same
+        client_id.
+        """
         texts = [f"{device.user}: {next(self.ids)}" for _ in range(1 + how)]
         for text in (*texts, texts[0]):
             await device.ask("send", client_id=text, text=text, **self.where(device, place))
@@ -177,21 +188,23 @@ class Talk:
         for number, text in enumerate(texts):
             answer = await device.answer("ack")
             assert (answer["client_id"], answer["offset"]) == (text, first + number)
-            self.stands(device, place, text)
+            self.add(device, place, text)
         assert (await device.answer("ack"))["offset"] == first
 
     async def say_and_drop(self, device: Device, place: Place, how: int) -> None:
-        """Disconnects before the message is acknowledged, reconnects, and sends the message again."""
+        """Loses the connection before the acknowledgement, reconnects, and sends the message again with the same
+        client_id.
+        """
         text = f"{device.user}: {next(self.ids)}"
         await device.ask("send", client_id=text, text=text, **self.where(device, place))
-        await asyncio.sleep(0.001 * how)  # This is not a wait for something: the connection may be lost at any moment.
+        await asyncio.sleep(0.001 * how)  # not a wait for anything: the connection may be lost at any moment
         await device.drop()
-        await self.come(device, unsure=place)
+        await self.connect(device, unsure=place)
         if isinstance(place, str):
             await self.join(device, place, 1, unsure=place)
         await device.ask("send", client_id=text, text=text, **self.where(device, place))
         assert (await device.answer("ack"))["offset"] == self.head(place) + 1
-        self.stands(device, place, text)
+        self.add(device, place, text)
 
     async def read(self, device: Device, place: Place, how: int) -> None:
         if (device.user, place) in self.marks:
@@ -201,8 +214,10 @@ class Talk:
             self.move(device.user, place, min(offset, self.head(place)))
 
     async def settle(self, device: Device) -> None:
-        """Waits until the server has processed everything that this device has sent. That includes a pending join, and
-        a leave, which is stored in the file before a later read mark is.
+        """Waits until the server has processed all messages of this device.
+
+        The answer to a join can arrive here when the join finished before the leave cancelled it. A leave waits for the
+        database file, and a later read message waits for the same file.
         """
         await device.ask("read", stream=f"direct/{device.user}", offset=0)
         await device.ask("history", stream=f"direct/{device.user}", limit=1)
@@ -222,8 +237,10 @@ class Talk:
             other.watches.discard(room)
 
     async def leave(self, device: Device, room: str, how: int) -> None:
-        """Leaves a room in one burst of requests: after a message, before a join, or before a join and
-        another leave.
+        """Leaves a room without waiting for answers.
+
+        With ``how`` 1, the device sends a message immediately before. With 2 it joins again immediately. With 3 it
+        joins and leaves again.
         """
         text = f"{device.user}: {next(self.ids)}"
         if how == 1:
@@ -235,7 +252,7 @@ class Talk:
             await device.ask("leave", room=room)
         if how == 1:
             assert (await device.answer("ack"))["offset"] == self.head(room) + 1
-            self.stands(device, room, text)
+            self.add(device, room, text)
         self.left(device, room)
         if how == 2:
             self.joined(device, room, await device.answer("joined"), {})
@@ -244,7 +261,9 @@ class Talk:
             device.heard.pop(room, None)
 
     async def drop(self, device: Device) -> None:
-        """Disconnects. The messages it has received must be the first ones of those it should receive."""
+        """Loses the connection at any moment. The messages received until then must be the start of the
+        expected ones.
+        """
         await device.drop()
         expected = self.expected(device)
         for place, heard in device.heard.items():
@@ -261,7 +280,7 @@ class Talk:
 
     async def step(self, action: str, device: Device, where: int, how: int) -> None:
         if device.client is None:
-            await self.come(device)
+            await self.connect(device)
         if action == "drop":
             return await self.drop(device)
         users = [frozenset({device.user, user}) for user in self.users]
@@ -272,38 +291,41 @@ class Talk:
             await getattr(self, action)(device, place, how)
 
     async def check(self) -> None:
-        """Compares every device with the model: received messages, unread counts and presence."""
+        """Checks that all users have received all messages, and that the unread counts and the presence lists are
+        right.
+        """
         devices = [device for device in self.devices if device.client]
         for device in devices:
             await agrees(lambda device=device: (device.heard, self.expected(device)))
             await agrees(lambda device=device: self.counted(device))
         for device in devices:
             for room in device.rooms:
-                shown, present = None, sorted({other.user for other in devices if room in other.rooms})
-                while shown != present:
+                listed, present = None, sorted({other.user for other in devices if room in other.rooms})
+                while listed != present:
                     await device.ask("presence", room=room)
-                    shown = (await device.answer("presence"))["present"]
+                    listed = (await device.answer("presence"))["present"]
         for user in self.users:
             fresh = Device(user)
-            await self.come(fresh)
+            await self.connect(fresh)
             await agrees(lambda fresh=fresh: (fresh.heard, self.expected(fresh)))
             await fresh.drop()
         for device in devices:
             await self.settle(device)
-            assert device.heard == self.expected(device), "nothing came after all was heard"
+            assert device.heard == self.expected(device), "the device received a message after all expected ones"
             await self.drop(device)
 
     def counted(self, device: Device) -> tuple[dict[Place, int], dict[Place, int]]:
-        """Returns the unread counts that the device received, and those of the model, for the places whose changes it
-        is sent.
+        """Returns the unread counts that the server sent, and the expected ones.
+
+        Both contain only the places for which the server sends changes: conversations and watched rooms.
         """
         unread = self.unread_by(device.user)
-        watched = {place for place in unread if isinstance(place, frozenset) or place in device.watches}
-        return {place: device.unread.get(place, 0) for place in watched}, {place: unread[place] for place in watched}
+        sent = {place for place in unread if isinstance(place, frozenset) or place in device.watches}
+        return {place: device.unread.get(place, 0) for place in sent}, {place: unread[place] for place in sent}
 
 
 async def agrees(both: Callable[[], tuple[Any, Any]]) -> None:
-    """Waits until both values are equal; fails and shows both if they do not become equal."""
+    """Waits until the two values are equal. If they stay different, the assertion shows both."""
     try:
         await until(lambda: both()[0] == both()[1])
     except AssertionError:

@@ -1,8 +1,10 @@
-"""A token never appears in a log line, an error message, a page or a metric, wherever a client sends it.
+"""A client puts a token in every possible place. The server must never repeat it in a log line, an error message, a
+page or a metric.
 
-Any twelve characters of its claims or its signature count as found. The only place where the server sends a token back
-is the cookie that a request for the console's link asks for. The tests were seen to fail without redact_tokens in the
-log, in web.write_error and in base.reply_error, and when ids longer than the limit are repeated in answers.
+A text contains the token when it contains any twelve characters of its claims or its signature. There is one exception:
+the server answers a request for the console with ?token= by setting the token as a cookie. These tests fail when
+redact_tokens is removed from the log, from write_error (handlers/core/http.py) or from reply_error
+(handlers/core/websocket.py). They also fail when the server repeats an id that is longer than the limit.
 """
 
 import json
@@ -23,8 +25,8 @@ NAME = "canary-in-a-coal-mine"
 TOKENS: dict[str, Callable[[], str]] = {
     "valid": lambda: issue(SECRET, NAME, "images admin", 600),
     "signed with another key": lambda: issue("y" * 32, NAME, "images admin", 600),
-    "run out": lambda: issue(SECRET, NAME, "images admin", -600),
-    "cut short": lambda: issue(SECRET, NAME, "images admin", 600)[:-5],
+    "expired": lambda: issue(SECRET, NAME, "images admin", -600),
+    "truncated": lambda: issue(SECRET, NAME, "images admin", 600)[:-5],
 }
 PATHS = (
     "/",
@@ -40,7 +42,7 @@ PATHS = (
 
 
 def found(token: str, text: str) -> bool:
-    """Whether the text contains a part of the token. The token's header is not secret."""
+    """Returns whether the text contains a part of the token. The header of the token is not secret."""
     secret = token.partition(".")[2]
     return any(secret[at : at + 12] in text for at in range(0, len(secret) - 12, 12))
 
@@ -73,9 +75,9 @@ HEADERS = (
     *("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "Via", "X-Request-Id", "Expect"),
     *("Range", "If-None-Match", "If-Modified-Since", "Content-Type", "Content-Encoding", "Sec-Fetch-Site"),
 )
-# The places in an HTTP request where a client can put a token, correctly or not.
+# The places in an HTTP request where a client can put a token, correctly or by mistake.
 PLACES: dict[str, Place] = {
-    **{f"{door} (where it belongs)": show for door, show in DOORS.items()},
+    **{f"{door} (valid place)": show for door, show in DOORS.items()},
     **{f"query of {path}": query(path) for path in PATHS},
     **{f"header {name} of {path}": header(name, path, upgrade=False) for name in HEADERS for path in PATHS[3:6]},
     **{f"header {name} of an upgrade": header(name) for name in HEADERS},
@@ -83,40 +85,40 @@ PLACES: dict[str, Place] = {
     "origin as a host": header("Origin", before=b"https://"),
     "origin of /process": header("Origin", "/metrics", b"https://", upgrade=False),
     "host": raw(b"GET /metrics HTTP/1.1\r\nHost: TOKEN\r\n\r\n"),
-    "basic": header("Authorization", before=b"Basic "),
+    "Basic authorization": header("Authorization", before=b"Basic "),
     "cookie of another name": header("Cookie", before=b"session="),
-    "cookie's name": lambda token: request("GET /process", b"Cookie: " + token + b"=1"),
-    "subprotocol as it is": header("Sec-WebSocket-Protocol"),
+    "name of a cookie": lambda token: request("GET /process", b"Cookie: " + token + b"=1"),
+    "subprotocol without a prefix": header("Sec-WebSocket-Protocol"),
     "subprotocol twice": header("Sec-WebSocket-Protocol", before=b"bearer.x, bearer."),
     "extension": header("Sec-WebSocket-Extensions", before=b"permessage-deflate; "),
-    "another key for the upgrade": header("Sec-WebSocket-Key"),
+    "key of the upgrade": header("Sec-WebSocket-Key"),
     "path": lambda token: request(b"GET /" + token),
     "path of a result": lambda token: request(b"GET /media/" + token + b".jpg"),
     "path of a file": lambda token: request(b"GET /static/" + token),
     "path below a socket": lambda token: request(b"GET /ws/images/" + token, upgrade=True),
-    "path with its dots encoded": lambda token: request(b"GET /" + token.replace(b".", b"%2E")),
-    "whole address": lambda token: request(b"GET http://" + token + b"/" + token),
+    "path with encoded dots": lambda token: request(b"GET /" + token.replace(b".", b"%2E")),
+    "absolute URL": lambda token: request(b"GET http://" + token + b"/" + token),
     "fragment": lambda token: request(b"GET /#" + token),
     "method": lambda token: request(token + b" /"),
-    "a parameter's name": lambda token: request(b"POST /process?" + token + b"=1", *bearer(token), body=b"x"),
+    "name of a parameter": lambda token: request(b"POST /process?" + token + b"=1", *bearer(token), body=b"x"),
     **{
         f"parameter {name}": lambda token, name=name: request(
             b"POST /process?" + name + b"=" + token, *bearer(token), body=small()
         )
         for name in (b"action", b"options", b"zoom", b"fit", b"format", b"respond")
     },
-    "an option's name": lambda token: request(
+    "name of an option": lambda token: request(
         b'POST /process?options={"' + token + b'":1}', *bearer(token), body=small()
     ),
     "picture": body(b"image/jpeg", b"TOKEN"),
     "form": body(FORM, b"token=TOKEN&TOKEN=%ff", "/"),
-    "form of parts": body(b"multipart/form-data; boundary=x", PARTS, "/"),
-    "form of no parts": body(b"multipart/form-data; boundary=TOKEN", b"TOKEN", "/"),
-    "user to kick": body(b"application/json", b'{"user": "TOKEN", "deny_s": 0}', "/admin/kick"),
-    "member of a kick": body(b"application/json", b'{"user": "no-one", "TOKEN": 0}', "/admin/kick"),
-    "no JSON for a kick": body(b"application/json", b"TOKEN", "/admin/kick"),
+    "multipart form": body(b"multipart/form-data; boundary=x", PARTS, "/"),
+    "multipart form without parts": body(b"multipart/form-data; boundary=TOKEN", b"TOKEN", "/"),
+    "user of a kick": body(b"application/json", b'{"user": "TOKEN", "deny_s": 0}', "/admin/kick"),
+    "member of a kick": body(b"application/json", b'{"user": "unknown", "TOKEN": 0}', "/admin/kick"),
+    "kick without JSON": body(b"application/json", b"TOKEN", "/admin/kick"),
 }
-# Bytes that are not valid HTTP requests.
+# Malformed requests.
 MALFORMED: dict[str, Place] = {
     text.decode(): raw(text)
     for text in (
@@ -136,7 +138,7 @@ MALFORMED: dict[str, Place] = {
 
 @pytest.fixture(scope="module")
 def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that logs everything it can log, and that shows metrics to admins only."""
+    """A server that logs as much as possible, and shows its metrics to administrators only."""
     running = Server(tmp_path_factory.mktemp("talkative"), log_level="debug", metrics_allow="192.0.2.0/24")
     yield running
     assert running.stop() == 0
@@ -149,7 +151,7 @@ async def figures(server: Server) -> str:
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-async def test_a_token_put_anywhere_in_a_request_is_found_nowhere(talkative: Server, kind: str) -> None:
+async def test_the_server_never_repeats_a_token_of_a_request(talkative: Server, kind: str) -> None:
     token = TOKENS[kind]()
     leaks = []
     for place, put in {**PLACES, **MALFORMED}.items():
@@ -164,7 +166,7 @@ async def test_a_token_put_anywhere_in_a_request_is_found_nowhere(talkative: Ser
 
 
 def messages(token: str) -> Iterator[dict[str, Any] | str | bytes]:
-    """Messages of /ws/images with the token in every wrong place and in the right one."""
+    """Messages of /ws/images with the token in every wrong place and in the right place."""
     data = b64encode(small()).decode()
     yield {"type": "token", "token": token}
     yield {"type": "token", "token": token, token: 1}
@@ -190,7 +192,7 @@ def messages(token: str) -> Iterator[dict[str, Any] | str | bytes]:
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-async def test_a_token_put_anywhere_in_a_message_is_found_nowhere(talkative: Server, kind: str) -> None:
+async def test_the_server_never_repeats_a_token_of_a_message(talkative: Server, kind: str) -> None:
     token = TOKENS[kind]()
     since = len(talkative.log)
     leaks = []
@@ -208,7 +210,7 @@ async def test_a_token_put_anywhere_in_a_message_is_found_nowhere(talkative: Ser
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-async def test_a_token_in_the_older_protocol_is_found_nowhere(talkative: Server, kind: str) -> None:
+async def test_the_server_never_repeats_a_token_of_the_150_character_protocol(talkative: Server, kind: str) -> None:
     token = TOKENS[kind]()
     since = len(talkative.log)
     header = json.dumps({"uuid": "mark", "offset_top": 0, "zoom": 1})

@@ -1,11 +1,13 @@
-"""A server that is killed many times while users chat loses no acknowledged message and delivers none twice.
+"""A server is killed many times while users chat. It must not lose an acknowledged message, and must not send a message
+twice.
 
-Senders repeat messages that were not acknowledged, with the same client_id. Readers reconnect with the last offset and
-epoch they know. At the end, each message is stored once, at the acknowledged offset, and was received once and in
-order, and the unread counts are right. 200 kills, 0 lost, 0 doubled. Seen to fail when append acknowledges before the
-event is written (sqlite.append without ``await done``: lost), when the client_id is not used (Chat.post with id=None:
-doubled), when a fanout's replay begins one event early or late (repeat, gap), and without the marks that post sets
-first.
+Senders repeat a message without acknowledgement, with the same client_id. Readers reconnect with the last offset and
+the epoch that they know. At the end, each message is stored once at its acknowledged offset, each reader has received
+it once and in order, and the unread counts are right. Measured: 200 kills, 0 messages lost, 0 received twice.
+
+This test fails with any of these defects: append acknowledges before the write (broker.append in works/events/sqlite
+without ``await done``: messages are lost); Chat.post ignores the client_id (id=None: messages are stored twice); a
+fanout starts its replay one event too early or too late (repetition or gap); Chat.post does not set the marks first.
 """
 
 import asyncio
@@ -27,16 +29,16 @@ Heard = list[tuple[int, str]]
 
 ROOMS = ("harbour", "vault")
 SENDERS = ("alice", "carol", "dave")
-# Bob is connected all the time and reads. Erin connects only at the end.
+# Bob is connected all the time and reads. Erin connects at the end.
 RECEIVERS = ("bob", "erin")
-# The number of messages that a sender sends before their acknowledgements.
+# Number of messages of a sender that wait for an acknowledgement.
 WINDOW = 8
-# The errors that a client gets when its server is killed.
+# Exceptions that a client can get at any point when its server is killed.
 GONE = (websockets.WebSocketException, OSError, EOFError)
 
 
 class Sender:
-    """Sends numbered texts, in turn to the rooms and the receivers. The text is also the client_id."""
+    """Sends numbered texts to the rooms and the receivers by turns. The text is also the client_id."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,7 +49,7 @@ class Sender:
         self._next = ((f"{name} {number}", places[number % len(places)]) for number in count())
 
     async def run(self, server: Server) -> None:
-        """Runs until the server is killed, or until all is acknowledged and ``more`` is false."""
+        """Runs until the server is gone, or until all messages are acknowledged and ``more`` is false."""
         async with await Chatter.enter(server, self.name) as client:
             for room in ROOMS:
                 await client.join(room)
@@ -66,7 +68,7 @@ class Sender:
 
 
 class Reader:
-    """Reads all rooms from their beginning, and resumes with the offset and the epoch it knows."""
+    """Joins all rooms and reads them from the first message. After a reconnect it resumes from its last offset."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -94,12 +96,12 @@ class Reader:
 
 
 class Receiver:
-    """Receives direct messages, and sometimes marks them as read."""
+    """Receives messages in conversations, and sometimes marks them as read."""
 
     def __init__(self, name: str, chance: random.Random) -> None:
         self.name, self.chance = name, chance
         self.heard: dict[str, dict[int, str]] = {}
-        # ``asked``: the offsets it sent as read; ``sure``: those that the server has certainly stored
+        # the offsets sent as read; ``sure`` has those that the server has certainly stored
         self.asked: dict[str, int] = {}
         self.sure: dict[str, int] = {}
 
@@ -108,7 +110,7 @@ class Receiver:
         async with await Chatter.enter(server, self.name) as client:
             for stream, offset in self.asked.items():
                 if self.sure.get(stream) != offset:
-                    await self.read(client, stream, offset)  # the server may have been killed before it stored this
+                    await self.read(client, stream, offset)  # the server may have been killed before it stored the mark
             last: dict[str, int] = {}
             while True:
                 message = await client.receive()
@@ -124,7 +126,11 @@ class Receiver:
                     self.sure[stream] = max(self.sure.get(stream, 0), message["messages"][0]["offset"])
 
     def take(self, stream: str, offset: int, text: str, last: int | None, read: int) -> None:
-        """The first message of a connection follows the read mark; each later one follows the message before it."""
+        """Checks the offset of a message.
+
+        The first message of a connection must follow the read position. Each later message must follow the previous
+        one.
+        """
         if last is None:
             assert read < offset <= self.asked.get(stream, 0) + 1, (stream, offset)
         else:
@@ -132,31 +138,34 @@ class Receiver:
         assert self.heard.setdefault(stream, {}).setdefault(offset, text) == text
 
     async def read(self, client: Chatter, stream: str, offset: int) -> None:
-        """Also requests the history: its answer shows that the mark is stored."""
+        """Marks messages as read. Requests the history afterwards, because the server answers it only after it has
+        stored the mark.
+        """
         self.asked[stream] = max(self.asked.get(stream, 0), offset)
         await client.send("read", stream=stream, offset=offset)
         await client.send("history", stream=stream, before=offset + 1, limit=1)
 
 
-async def killed_during(server: Server, people: list[Any], acknowledged: Callable[[], int], more: int) -> None:
-    """Lets all people chat until ``more`` further messages are acknowledged, then kills the server."""
+async def kill_during(server: Server, people: list[Any], acknowledged: Callable[[], int], more: int) -> None:
+    """Runs all clients until ``more`` further messages are acknowledged, and then kills the server."""
     tasks = [asyncio.create_task(person.run(server)) for person in people]
     enough = acknowledged() + more
     await until(lambda: acknowledged() >= enough or any(task.done() for task in tasks))
     server.stop(signal.SIGKILL)
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
         if not isinstance(ended, GONE):
-            raise ended or AssertionError("a client stopped without a kill")
+            raise ended or AssertionError("a client stopped before the server was killed")
 
 
-async def survives(start: Start, kills: int, seed: int) -> None:
+async def run_with_kills(start: Start, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     senders = [Sender(name) for name in SENDERS]
     readers = [Reader("grace"), Reader("heidi")]
     bob = Receiver("bob", chance)
     server = start(chat_rate=100_000, session_events=1_000_000)
     port = server.port
-    async with await Chatter.enter(server, "frank") as frank:  # she joins once and stays away
+    # frank joins each room once and stays offline until the end
+    async with await Chatter.enter(server, "frank") as frank:
         for room in ROOMS:
             assert (await frank.join(room))["offset"] == 0
 
@@ -165,16 +174,16 @@ async def survives(start: Start, kills: int, seed: int) -> None:
 
     for number in range(kills):
         more = chance.choice([0, 1, chance.randrange(30), chance.randrange(200)])
-        await killed_during(server, [*senders, *readers, bob], acknowledged, more + (number == 0))
+        await kill_during(server, [*senders, *readers, bob], acknowledged, more + (number == 0))
         server = start(port=port, chat_rate=100_000, session_events=1_000_000)
 
     listening = [asyncio.create_task(person.run(server)) for person in (*readers, bob)]
     for sender in senders:
         sender.more = False
     await asyncio.wait_for(asyncio.gather(*(sender.run(server) for sender in senders)), 2 * GUARD)
-    await in_every_room_all_is_heard_once(senders, readers)
-    await in_every_conversation_all_is_heard_once(server, senders, bob)
-    await what_is_unread_is_counted(server, senders, bob)
+    await check_rooms(senders, readers)
+    await check_conversations(server, senders, bob)
+    await check_unread_counts(server, senders, bob)
     print(f"{kills} kills, {acknowledged()} acknowledged, 0 lost, 0 doubled")
     for task in listening:
         task.cancel()
@@ -182,20 +191,24 @@ async def survives(start: Start, kills: int, seed: int) -> None:
         assert isinstance(ended, asyncio.CancelledError), ended
 
 
-async def in_every_room_all_is_heard_once(senders: list[Sender], readers: list[Reader]) -> None:
+async def check_rooms(senders: list[Sender], readers: list[Reader]) -> None:
     for room in ROOMS:
         said = sorted(pair for sender in senders for pair in sender.acknowledged[room])
-        assert [offset for offset, _ in said] == list(range(1, len(said) + 1)), "each has an offset of its own"
+        assert [offset for offset, _ in said] == list(range(1, len(said) + 1)), (
+            "each message must have a different offset"
+        )
         for reader in readers:
             heard = reader.heard[f"room/{room}"]
             await until(lambda heard=heard, said=said: len(heard) >= len(said))
             assert heard == said
         for sender in senders:
             own = [text for _, text in said if text.startswith(f"{sender.name} ")]
-            assert own == sorted(own, key=lambda text: int(text.split()[1])), "in the order in which they were said"
+            assert own == sorted(own, key=lambda text: int(text.split()[1])), (
+                "the order must be that in which the sender sent them"
+            )
 
 
-async def in_every_conversation_all_is_heard_once(server: Server, senders: list[Sender], bob: Receiver) -> None:
+async def check_conversations(server: Server, senders: list[Sender], bob: Receiver) -> None:
     async with await Chatter.enter(server, "erin") as erin:
         said = {f"direct/{sender.name}": sorted(sender.acknowledged["erin"]) for sender in senders}
         assert erin.unread == {stream: len(pairs) for stream, pairs in said.items()}
@@ -212,8 +225,8 @@ async def in_every_conversation_all_is_heard_once(server: Server, senders: list[
         assert sorted(of_bob.items()) == pairs
 
 
-async def what_is_unread_is_counted(server: Server, senders: list[Sender], bob: Receiver) -> None:
-    """Unread counts depend on the read marks, and in a room on where the user joined."""
+async def check_unread_counts(server: Server, senders: list[Sender], bob: Receiver) -> None:
+    """Checks the unread counts of a user who has sent marks, and of a user who has only joined the rooms."""
     await until(lambda: bob.sure == bob.asked)
     async with await Chatter.enter(server, "bob") as again:
         heads = {f"direct/{sender.name}": len(sender.acknowledged["bob"]) for sender in senders}
@@ -225,11 +238,11 @@ async def what_is_unread_is_counted(server: Server, senders: list[Sender], bob: 
 
 
 @pytest.mark.timeout(900)
-async def test_through_five_kills_nothing_acknowledged_is_lost_or_doubled(start: Start) -> None:
-    await survives(start, 5, seed=1)
+async def test_in_five_kills_no_acknowledged_message_is_lost_or_stored_twice(start: Start) -> None:
+    await run_with_kills(start, 5, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-async def test_through_two_hundred_kills_nothing_acknowledged_is_lost_or_doubled(start: Start) -> None:
-    await survives(start, 200, seed=2)
+async def test_in_two_hundred_kills_no_acknowledged_message_is_lost_or_stored_twice(start: Start) -> None:
+    await run_with_kills(start, 200, seed=2)

@@ -1,9 +1,9 @@
-"""Each malformed message at /ws/chat gets exactly one error; the connection and the other user in the room are not
-affected.
+"""A malformed message to /ws/chat gets exactly one error. The socket stays open, and another user in another room is
+not affected.
 
-The messages are made from valid ones by breaking one thing, as in test_malformed.py, and are the same in each run. Seen
-to fail without ``extra="forbid"`` in Message, without the pattern in Name, and with a stream name that contains a lone
-surrogate.
+Hypothesis creates the messages from valid ones by breaking one thing, as in test_malformed.py. Each run has the same
+messages. These tests fail when Message does not have ``extra="forbid"``, when Name has no pattern, or when a stream
+name may contain a lone surrogate.
 """
 
 import json
@@ -52,7 +52,7 @@ NO_NAME = NO_STRING | SURROGATE | st.sampled_from(["", "a/b", "a b", " ", "a\n",
 NO_STREAM = NO_STRING | SURROGATE | st.sampled_from(["", "room", "room/", "direct/", "quiet", "chat/room/quiet"])
 NO_STREAM |= st.sampled_from(["room/nowhere", "room/" + "x" * 201, "direct/" + "x" * 201, "room//quiet", "ROOM/quiet"])
 NO_OFFSET = NO_NUMBER.filter(lambda value: value is not None) | st.integers(max_value=-1) | st.just(0.5)
-# For each member of a message, values that are never valid.
+# Invalid values for each member of a message.
 NEVER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "join": {"room": NO_NAME, "after": NO_OFFSET, "epoch": NO_TEXT},
     "leave": {"room": NO_NAME},
@@ -76,7 +76,7 @@ NEVER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 }
 
 
-def test_every_message_type_is_broken() -> None:
+def test_every_message_type_has_malformed_examples() -> None:
     assert GOOD.keys() == NEVER.keys() == {"token", *ChatWebSocket.accepts}
 
 
@@ -91,15 +91,15 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @st.composite
 def members(draw: st.DrawFn) -> dict[str, Any]:
-    """Returns an object with one mistake."""
+    """A message that is an object with one error."""
     kind = draw(st.sampled_from(sorted(GOOD)))
     message = {"type": kind} | GOOD[kind]
-    match draw(st.sampled_from(["changed", "lost", "added", "of no type"])):
-        case "lost" if kind in REQUIRED:
+    match draw(st.sampled_from(["changed", "missing", "added", "invalid type"])):
+        case "missing" if kind in REQUIRED:
             del message[draw(st.sampled_from(REQUIRED[kind]))]
         case "added":
             message[draw(st.text(st.characters(), max_size=600).map(lambda text: f"no {text}"))] = draw(JUNK)
-        case "of no type":
+        case "invalid type":
             message["type"] = draw(JUNK)
         case _:
             member = draw(st.sampled_from(sorted(NEVER[kind])))
@@ -110,10 +110,10 @@ def members(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def malformed(draw: st.DrawFn) -> str | bytes:
     text = json.dumps(draw(members()))
-    match draw(st.sampled_from(["text", "text", "text", "cut", "no object", "bytes"])):
-        case "cut":
+    match draw(st.sampled_from(["text", "text", "text", "truncated", "not an object", "bytes"])):
+        case "truncated":
             return text[: draw(st.integers(0, len(text) - 1))]
-        case "no object":
+        case "not an object":
             return json.dumps(draw(JUNK.filter(lambda value: not isinstance(value, dict))))
         case "bytes":
             return draw(st.binary(max_size=40))
@@ -122,7 +122,7 @@ def malformed(draw: st.DrawFn) -> str | bytes:
 
 
 async def has_one_answer(server: Server, message: str | bytes) -> None:
-    """The server answers with one error of a known code; the connection and the other user go on."""
+    """Checks that the message gets one error with a known code, and that both connections still work."""
     room = f"theirs-{next(numbers)}"
     async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "bob") as bob:
         await alice.join("quiet")
@@ -135,7 +135,7 @@ async def has_one_answer(server: Server, message: str | bytes) -> None:
             if answer["type"] == "error":
                 errors.append(answer)
             assert answer["type"] in ("error", "presence", "unread"), answer
-        if not errors:  # the server looks up the attachments in the meantime
+        if not errors:  # attachments are looked up in the background, so the error may arrive later
             errors.append(await alice.wait_for("error"))
         assert len(errors) == 1, errors
         assert errors[0]["code"] in CODES
@@ -152,7 +152,7 @@ async def has_one_answer(server: Server, message: str | bytes) -> None:
 @example(message='{"type": "read", "stream": "direct/\\ud800", "offset": 1}')
 @example(message='{"type": "join", "room": "a\\u0000b/c"}')
 @example(message='{"type": "send", "room": "quiet", "client_id": "1", "text": "%s"}' % ("x" * 1_000_000))
-async def test_a_malformed_message_has_one_answer_and_the_room_goes_on(rooms: Server, message: str | bytes) -> None:
+async def test_a_malformed_message_gets_one_error_and_the_room_still_works(rooms: Server, message: str | bytes) -> None:
     await has_one_answer(rooms, message)
 
 
@@ -160,5 +160,5 @@ async def test_a_malformed_message_has_one_answer_and_the_room_goes_on(rooms: Se
 @pytest.mark.timeout(1800)
 @settings(SHORT, max_examples=1000)
 @given(message=malformed())
-async def test_a_thousand_malformed_messages_of_chat_have_one_answer_each(rooms: Server, message: str | bytes) -> None:
+async def test_a_thousand_malformed_chat_messages_get_one_error_each(rooms: Server, message: str | bytes) -> None:
     await has_one_answer(rooms, message)

@@ -1,9 +1,13 @@
-"""In whatever order users join, send, leave, disconnect and reconnect, chat behaves as a simple model.
+"""Compares chat with a simple model, while users join, write, leave, lose their connections and reconnect in any order.
 
-There is no gap and no repeat; order, acknowledged offsets, unread counts and presence are right. Hypothesis chooses the
-steps, the same in each run. Seen to fail with a replay that begins one event early or late, with marks that move
-backward, with Inbox._catch_up from 0, with post without its id, its marks or its notification, and with any part
-removed from on_leave (cancel the join, drop the fanout, remove the mark).
+The test checks that messages have no gap, no repetition and the right order. It also checks the acknowledged offsets,
+the unread counts after a connect and after each change, and the list of present users. Hypothesis chooses the steps,
+and each run has the same steps.
+
+This test fails with any of these defects: a replay that starts one event too early or too late; a mark that moves
+backward; Inbox._catch_up that reads from offset 0; Chat.post without the id, without the marks or without the
+notification. It also fails when on_leave omits one of its steps: cancelling a running join, leaving the fanouts, or
+removing the mark.
 """
 
 import asyncio
@@ -22,7 +26,7 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all examples. Each example uses its own names."""
+    """Starts one server for all examples. Each example uses different names."""
     flags = {"connections_per_user": 100, "connections_per_address": 500, "chat_rate": 100_000}
     running = Server(tmp_path_factory.mktemp("talk"), **flags)
     yield running
@@ -36,7 +40,7 @@ STEPS = st.lists(
     min_size=10,
     max_size=40,
 )
-# Failing examples are not shrunk: that takes minutes, and the model already shows what it expected.
+# Failed examples are not shrunk: that takes minutes, and the model shows the expected values anyway.
 PHASES = (Phase.explicit, Phase.generate)
 SHORT = settings(
     max_examples=50,
@@ -59,7 +63,7 @@ async def agree(server: Server, steps: list[tuple[str, int, int, int]]) -> None:
 @pytest.mark.timeout(900)
 @SHORT
 @given(steps=STEPS)
-async def test_whatever_people_do_they_hear_what_the_model_says(talk: Server, steps: Any) -> None:
+async def test_users_receive_the_messages_that_the_model_expects(talk: Server, steps: Any) -> None:
     await agree(talk, steps)
 
 
@@ -67,5 +71,5 @@ async def test_whatever_people_do_they_hear_what_the_model_says(talk: Server, st
 @pytest.mark.timeout(1200)
 @settings(SHORT, max_examples=400)
 @given(steps=STEPS)
-async def test_whatever_people_do_for_long_they_hear_what_the_model_says(talk: Server, steps: Any) -> None:
+async def test_users_receive_the_messages_that_the_model_expects_in_many_examples(talk: Server, steps: Any) -> None:
     await agree(talk, steps)

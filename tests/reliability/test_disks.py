@@ -1,10 +1,10 @@
-"""A full disk, a folder that cannot be written, an event file that is locked or damaged: the server reports it and
-keeps running.
+"""The disk is full, a folder cannot be written, or the database file of events is locked or damaged. The server reports
+the problem and continues.
 
-Clients get a temporary error on sockets that stay open, /readyz names the part and the reason, and everything continues
-without a restart when the fault is gone. Only a start with an unusable event file ends, with the reason. Measured: the
-server is ready again at once. Seen to fail without the handling of OSError in only_work_errors, faults, _put_back,
-Sessions._expire, KickUser and FolderMedia.put.
+Clients get a temporary error on sockets that stay open, /readyz names the part and the reason, and everything works
+again without a restart when the problem is solved. Only a start with an unusable database file ends, with the reason.
+Measured: the server is ready again immediately. These tests fail when only_work_errors, Services.faults, the event
+broker's _put_back, Sessions._expire, KickUser or FolderResults.put does not handle OSError.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tests.support.running import GUARD, Server, Start, until
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 4 MiB. Only root can mount one."""
+    """A separate file system of 4 MiB. Only root can mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
@@ -39,15 +39,15 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def faults(server: Server) -> list[str]:
-    """Returns the faults that /readyz reports. Its status must agree."""
+    """Returns the faults in the answer of /readyz. Checks that its status agrees with them."""
     answer = httpx.get(f"{server.url}/readyz", timeout=30)
     found: list[str] = answer.json()["faults"]
     assert answer.status_code == (503 if found else 200)
     return found
 
 
-def reports(server: Server, said: dict[str, str]) -> bool:
-    """Whether /readyz reports exactly these parts, with these reasons."""
+def has_faults(server: Server, said: dict[str, str]) -> bool:
+    """Returns whether /readyz reports exactly these parts, each with its text."""
     found = faults(server)
     parts = [text.partition(":")[0] for text in found]
     return parts == sorted(said) and all(said[part] in text for part, text in zip(parts, found, strict=True))
@@ -65,12 +65,12 @@ def remount(disk: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
 
 
-# How to break and repair a place, and what /readyz then says about each part.
+# For each fault: a function that causes it, a function that repairs it, and the text in /readyz for each part.
 Fault = tuple[Callable[[Path], Any], Callable[[Path], Any], dict[str, str]]
 FAULTS: dict[str, Fault] = {
     "a full disk": (fill, lambda disk: (disk / "filler").unlink(), {"media": "No space left", "events": "full"}),
     "a read-only folder": (lambda disk: remount(disk, "ro"), lambda disk: remount(disk, "rw"), {"media": "Read-only"}),
-    "a folder that is gone": (
+    "a missing folder": (
         lambda disk: shutil.rmtree(disk / "media"),
         lambda disk: (disk / "media").mkdir(),
         {"media": "No such file"},
@@ -82,12 +82,14 @@ async def refused_for_now(client: Client, id: str) -> None:
     await client.slice(id, small())
     end = await client.wait_for("result", "error", id=id)
     assert (end["type"], end.get("code"), end.get("temporary")) == ("error", "internal", True)
-    assert "/" not in end["message"], "a client need not know our folders"
+    assert "/" not in end["message"], "the message must not contain a path of the server"
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_place_that_cannot_be_written_is_reported_and_survived(disk: Path, start: Start, fault: str) -> None:
+async def test_readyz_reports_a_disk_that_cannot_be_written_and_the_server_continues(
+    disk: Path, start: Start, fault: str
+) -> None:
     break_it, mend, said = FAULTS[fault]
     events = disk / "sluice.db" if "events" in said else disk.parent / "var" / "sluice.db"
     settings = {"media": f"file:{disk}/media", "events": f"sqlite:{events}", "log_level": "debug"}
@@ -101,13 +103,13 @@ async def test_a_place_that_cannot_be_written_is_reported_and_survived(disk: Pat
         break_it(disk)
         for number in range(10):
             await refused_for_now(client, f"during-{number}")
-        # A busy disk may take long to answer. That time counts as a fault too.
-        await until(lambda: reports(server, said))
+        # A check of a busy disk may take long. /readyz also reports that as a fault, so the test repeats the request.
+        await until(lambda: has_faults(server, said))
         assert httpx.get(f"{server.url}/healthz").status_code == 200
         async with await Client.connect(server, "bob") as other:
             await refused_for_now(other, "new")
         assert (await kick(server)).status == (503 if "events" in said else 204)
-        # Requests that need no disk still work.
+        # Requests that do not write to the disk still work.
         assert (await process(server)).status == 200
 
         mend(disk)
@@ -119,7 +121,7 @@ async def test_a_place_that_cannot_be_written_is_reported_and_survived(disk: Pat
         client.abort()
     assert "Traceback" not in await log_of(server, 0)
     assert not list((disk / "media").glob(".*"))
-    # No event is lost, even of the time of the fault: the file holds them now.
+    # No event is lost, including those of the time without a disk: they are in the file now.
     assert server.stop() == 0
     async with await Client.connect(start(**settings)) as again:
         await again.send("resume", session=client.hello["session"], epoch=client.hello["epoch"], after=0)
@@ -129,7 +131,7 @@ async def test_a_place_that_cannot_be_written_is_reported_and_survived(disk: Pat
 
 async def kick(server: Server) -> Answer:
     token = server.token("operator", "admin").encode()
-    return await ask(server, request("POST /admin/kick", *bearer(token), body=b'{"user": "no-one", "deny_s": 0}'))
+    return await ask(server, request("POST /admin/kick", *bearer(token), body=b'{"user": "unknown", "deny_s": 0}'))
 
 
 async def process(server: Server) -> Answer:
@@ -137,15 +139,15 @@ async def process(server: Server) -> Answer:
 
 
 def lock(events: Path, disk: Path) -> sqlite3.Connection:
-    """Locks the file exclusively, as another process would, until the returned connection is closed."""
+    """Locks the file as another process could do, until the connection is closed."""
     database = sqlite3.connect(events, isolation_level=None)
     database.execute("PRAGMA locking_mode=EXCLUSIVE")
     database.execute("BEGIN EXCLUSIVE")
     return database
 
 
-def spoil(events: Path, disk: Path) -> None:
-    events.write_bytes(b"this was a file of events once, and is none any more" * 100)
+def damage(events: Path, disk: Path) -> None:
+    events.write_bytes(b"this is not a database" * 100)
 
 
 def fill_before(events: Path, disk: Path) -> None:
@@ -153,18 +155,21 @@ def fill_before(events: Path, disk: Path) -> None:
     fill(disk)
 
 
-# A fault of the event file when the server starts, how to repair it, and the reason that the server prints.
+# For each problem with the database file at the start: a function that causes it, a function that repairs it, and the
+# text in the error.
 STARTS: dict[str, tuple[Callable[[Path, Path], Any], Callable[[Path, Path, Any], Any], str]] = {
     "locked": (lock, lambda events, disk, database: database.close(), "locked"),
-    "spoilt": (spoil, lambda events, disk, _: events.unlink(), "not a database"),
+    "damaged": (damage, lambda events, disk, _: events.unlink(), "not a database"),
     "on a full disk": (fill_before, lambda events, disk, _: (disk / "filler").unlink(), "full"),
 }
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("case", STARTS)
-def test_a_file_of_events_that_cannot_be_used_ends_the_start_with_its_reason(disk: Path, case: str) -> None:
-    """The server does not start, because it could not know who is denied. After the repair, the same start works."""
+def test_the_start_fails_with_the_reason_when_the_database_file_cannot_be_used(disk: Path, case: str) -> None:
+    """A server without its file must not start, because it cannot know who is banned. After the repair the same start
+    works.
+    """
     break_it, mend, said = STARTS[case]
     events = disk / "sluice.db"
     broken = break_it(events, disk)
@@ -180,14 +185,14 @@ def test_a_file_of_events_that_cannot_be_used_ends_the_start_with_its_reason(dis
     assert server.stop() == 0
 
 
-async def test_an_event_file_locked_by_another_program_is_reported_and_survived(start: Start) -> None:
+async def test_readyz_reports_a_locked_database_file_and_the_server_continues(start: Start) -> None:
     server = start()
     async with await Client.connect(server) as client:
         with closing(sqlite3.connect(server.folder / "var" / "sluice.db", GUARD, isolation_level=None)) as database:
             database.execute("BEGIN IMMEDIATE")
             await until(lambda: "locked" in str(faults(server)))
             assert (await kick(server)).status == 503
-            # Work that can wait for the file still runs, and other programs can read the file.
+            # Requests that do not have to wait for the file still work, and another program may read the file.
             await client.slice("a", small())
             assert (await client.wait_for("result", "error"))["type"] == "result"
             database.execute("ROLLBACK")

@@ -1,8 +1,8 @@
-"""A server that is stopping answers HTTP requests completely or not at all, but never with 500.
+"""HTTP answers of a server during its shutdown: each answer is complete or missing, but never a 500.
 
-A proxy keeps its connections open and sends requests on them until the end. It may repeat an unanswered request at
-another server, but passes every answer on. Seen to fail without close_http_connections in server.py (500), and without
-no_keep_alive (the connection is not closed).
+A proxy keeps its connections open and sends requests on them until the end. It may repeat a request without an answer
+on another server, but it passes every answer to the client. These tests fail without close_http_connections in
+server.py (500) and without no_keep_alive (the header "Connection: close" is missing).
 """
 
 import asyncio
@@ -27,8 +27,10 @@ def draining(server: Server) -> bool:
     return any('"server.draining"' in line for line in server.log)
 
 
-async def test_a_request_that_has_not_come_whole_is_closed_without_an_answer(start: Start) -> None:
-    """The server reads all available bytes before it closes, so that the client sees a normal close and no reset."""
+async def test_an_incomplete_request_is_closed_without_an_answer(start: Start) -> None:
+    """The server reads all received bytes before it closes the connection, so that the client sees a normal end and no
+    reset.
+    """
     server = start()
     head = request("POST /process?zoom=1", *bearer(server.token().encode()), body=bytes(1000))
     upload = request("POST /upload", *bearer(server.token(scope="chat").encode()), body=bytes(1000))
@@ -43,7 +45,7 @@ async def test_a_request_that_has_not_come_whole_is_closed_without_an_answer(sta
     assert not [line for line in server.log if '"error"' in line or "Traceback" in line]
 
 
-async def test_what_it_works_at_is_answered_whole_and_a_kept_connection_is_given_up(start: Start) -> None:
+async def test_a_running_request_is_answered_and_an_open_connection_is_closed(start: Start) -> None:
     server = start(workers=1, slice_timeout=2 * GUARD, drain_timeout=2 * GUARD)
     picture = encoded(photograph(), ".png")
     ask = request("POST /process?zoom=2&format=png", *bearer(server.token("bob").encode()), body=picture)
@@ -57,8 +59,8 @@ async def test_what_it_works_at_is_answered_whole_and_a_kept_connection_is_given
             await until(lambda: server.metric("sluice_queue_depth") == 1)
             server.process.send_signal(signal.SIGTERM)
             await until(lambda: draining(server))
-            # A waiting request is asked to come again. A new request is answered, the last one with "Connection:
-            # close".
+            # The waiting request gets a 503, so that the client tries again. New requests on an open connection are
+            # answered, and the last answer has "Connection: close".
             assert (await waiting.head()).startswith(b"HTTP/1.1 503 ")
         kept.send(HEALTH, HEALTH)
         heads = []
@@ -72,11 +74,12 @@ async def test_what_it_works_at_is_answered_whole_and_a_kept_connection_is_given
     assert await asyncio.to_thread(server.ended) == 0
 
 
-async def test_an_answer_on_its_way_gets_there(start: Start) -> None:
-    """The answer is larger than the kernel's buffers. The server sends the rest before it closes the connection.
+async def test_an_answer_that_is_being_sent_arrives_completely(start: Start) -> None:
+    """The answer has more MB than the buffers of the system. The server sends all of it before it closes the
+    connection.
 
-    The server waits two seconds for that. A client that reads nothing for that long does not get the rest, and tries
-    again.
+    The server waits two seconds for a client that stops reading. After that the client gets no complete answer, and the
+    test tries again.
     """
 
     async def attempt() -> float | None:

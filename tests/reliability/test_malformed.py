@@ -1,6 +1,6 @@
-"""Compressed input is refused or limited, and each malformed message of our own protocols gets exactly one error.
+"""Compressed data is refused or limited, and a malformed message of each WebSocket protocol gets exactly one error.
 
-Hypothesis makes the malformed messages from valid ones by breaking one thing. They are the same in each run.
+Hypothesis creates the malformed messages from valid ones by breaking one thing. Each run has the same messages.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from works.errors import CODES
 pytestmark = pytest.mark.chaos
 
 MIB = 1 << 20
-# 64 MiB of zeros in 64 KiB, compressed with permessage-deflate (RFC 7692, 7.2.1).
+# 64 MiB of zeros in 64 KiB, compressed for permessage-deflate (RFC 7692, 7.2.1).
 PACKER = zlib.compressobj(9, zlib.DEFLATED, -15)
 BOMB = PACKER.compress(bytes(64 * MIB)) + PACKER.flush(zlib.Z_SYNC_FLUSH)[:-4]
 
@@ -42,10 +42,12 @@ OFFERS = [
 
 @pytest.mark.parametrize("path", ["/ws/images", "/ws"])
 @pytest.mark.parametrize("offer", OFFERS)
-async def test_no_compression_is_agreed_on_and_a_compressed_frame_is_refused(
+async def test_the_server_offers_no_compression_and_refuses_a_compressed_frame(
     server: Server, offer: str, path: str
 ) -> None:
-    """Seen to fail with get_compression_options() -> {}: then the extension is accepted and 64 MiB are decompressed."""
+    """This test fails when get_compression_options() returns {}: the server then accepts compression and decompresses
+    64 MiB.
+    """
     token = server.token()
     offered = f"Host: x\r\nSec-WebSocket-Extensions: {offer}".encode()
     await healthy(server)
@@ -59,10 +61,10 @@ async def test_no_compression_is_agreed_on_and_a_compressed_frame_is_refused(
         raw.send(frame(TEXT | 0x40, BOMB))
         assert await raw.rest() == closing(1002, "reserved bits must be 0: no extension was agreed on")
     await healthy(server)
-    assert Cost.of(server).memory - before.memory < 32 * MIB, "of 64"
+    assert Cost.of(server).memory - before.memory < 32 * MIB, "the server decompressed 64 MiB"
 
 
-async def test_a_client_that_would_compress_is_served_without(server: Server) -> None:
+async def test_a_client_that_offers_compression_is_served_without_compression(server: Server) -> None:
     headers = {"Authorization": f"Bearer {server.token()}"}
     async with websockets.connect(
         f"{server.ws}/ws/images", additional_headers=headers, compression="deflate", proxy=None
@@ -71,8 +73,10 @@ async def test_a_client_that_would_compress_is_served_without(server: Server) ->
         assert json.loads(await socket.recv())["type"] == "hello"
 
 
-async def test_a_body_that_claims_to_be_compressed_is_taken_as_it_is(server: Server) -> None:
-    """The payload is not decompressed, so that it stays 64 KiB, which are not a picture."""
+async def test_the_server_does_not_decompress_a_request_body(server: Server) -> None:
+    """64 MiB of zeros are sent as 64 KiB of gzip data. The server does not decompress the body and refuses it as an
+    invalid picture.
+    """
     await healthy(server)
     before = Cost.of(server)
     headers = {"Authorization": f"Bearer {server.token()}", "Content-Encoding": "gzip"}
@@ -81,7 +85,7 @@ async def test_a_body_that_claims_to_be_compressed_is_taken_as_it_is(server: Ser
             answer = await http.post(f"{server.url}/process", content=body, headers=headers)
             assert answer.status_code in (415, 422)
             assert answer.json()["error"]["code"] in ("bad_image", "unsupported_format")
-    assert Cost.of(server).memory - before.memory < 32 * MIB, "of 64"
+    assert Cost.of(server).memory - before.memory < 32 * MIB, "the server decompressed 64 MiB"
 
 
 JUNK = st.recursive(
@@ -101,7 +105,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "token": {"token": "x"},
 }
 REQUIRED = {"slice": ["id", "offset_top"], "viewport": ["top", "height"], "resume": ["session", "epoch", "after"]}
-# For each member of a message, values that are never valid.
+# Invalid values for each member of a message.
 NEVER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "slice": {
         "id": NO_STRING | SURROGATE | st.sampled_from(["", "x" * 101, "\u00e9" * 10_000]),
@@ -126,15 +130,15 @@ NEVER: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 
 @st.composite
 def members(draw: st.DrawFn) -> dict[str, Any]:
-    """Returns an object with one mistake."""
+    """A message that is an object with one error."""
     kind = draw(st.sampled_from(sorted(GOOD)))
     message = {"type": kind} | GOOD[kind]
-    match draw(st.sampled_from(["changed", "lost", "added", "of no type"])):
-        case "lost" if kind in REQUIRED:
+    match draw(st.sampled_from(["changed", "missing", "added", "invalid type"])):
+        case "missing" if kind in REQUIRED:
             del message[draw(st.sampled_from(REQUIRED[kind]))]
         case "added":
             message[draw(st.text(st.characters(), max_size=600).map(lambda text: f"no {text}"))] = draw(JUNK)
-        case "of no type":
+        case "invalid type":
             message["type"] = draw(JUNK)
         case _:
             member = draw(st.sampled_from(sorted(NEVER[kind])))
@@ -144,16 +148,16 @@ def members(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def malformed(draw: st.DrawFn) -> str | bytes:
-    """Returns a message, text or binary, that the server must refuse, or a slice whose payload is not a picture."""
+    """A text or binary message that must be refused, or a slice with an invalid picture."""
     text = json.dumps(draw(members()))
     payload = draw(st.sampled_from([b"", small()]) | st.binary(max_size=50))
     packed = struct.pack(">I", len(text)) + text.encode() + payload
-    match draw(st.sampled_from(["text", "binary", "cut", "no object", "wrong length", "not UTF-8", "bytes"])):
+    match draw(st.sampled_from(["text", "binary", "truncated", "not an object", "wrong length", "not UTF-8", "bytes"])):
         case "text":
             return text
-        case "cut":
+        case "truncated":
             return text[: draw(st.integers(0, len(text) - 1))]
-        case "no object":
+        case "not an object":
             return json.dumps(draw(JUNK.filter(lambda value: not isinstance(value, dict))))
         case "wrong length":
             return struct.pack(">I", draw(st.integers(len(text) + len(payload) + 1, 2**32 - 1))) + packed[4:]
@@ -166,12 +170,12 @@ def malformed(draw: st.DrawFn) -> str | bytes:
 
 
 async def has_one_answer(server: Server, message: str | bytes) -> None:
-    """The server answers with one error of a known code; the connection and the slice of the other client go on."""
+    """Checks that the message gets one error with a known code, and that both connections still work."""
     async with await Client.connect(server) as client, await Client.connect(server, "bob") as neighbour:
         await client.socket.send(message)
         await neighbour.slice("theirs", small())
         await client.slice("good", small())
-        # A slice that is not a picture fails in a worker, before or after the good one.
+        # A slice with an invalid picture ends in a worker, before or after the valid slice.
         errors: list[dict[str, Any]] = []
         results: list[dict[str, Any]] = []
         while not errors or not results:
@@ -189,7 +193,7 @@ async def has_one_answer(server: Server, message: str | bytes) -> None:
 
 
 async def has_one_error(server: Server, message: str | bytes) -> None:
-    """The same for the 150-character protocol."""
+    """Checks the same as has_one_answer, in the 150-character protocol."""
     good = json.dumps({"uuid": "good", "offset_top": 0, "zoom": 1}).ljust(150) + b64encode(small()).decode()
     path = f"/ws?query_string={server.token()}"
     async with websockets.connect(server.ws + path, proxy=None) as socket, await Client.connect(server) as neighbour:
@@ -201,25 +205,25 @@ async def has_one_error(server: Server, message: str | bytes) -> None:
         assert sorted("url" in answer for answer in answers) == [False, True]
         assert sorted("error" in answer for answer in answers) == [False, True]
         await socket.send(good)
-        assert "good" in str(await socket.recv()), "nothing came between"
+        assert "good" in str(await socket.recv()), "no other message may arrive before it"
         assert (await neighbour.wait_for("result", "error"))["type"] == "result"
 
 
 @st.composite
-def malformed_of_old(draw: st.DrawFn) -> str | bytes:
-    """Returns a message of the 150-character protocol with one mistake."""
+def malformed_older(draw: st.DrawFn) -> str | bytes:
+    """A message of the 150-character protocol with one error."""
     header: dict[str, Any] = {"uuid": "bad", "offset_top": 0, "zoom": 1}
     picture = b64encode(small()).decode()
-    match draw(st.sampled_from(["lost", "changed", "no base64", "no picture", "cut", "text", "binary"])):
-        case "lost":
+    match draw(st.sampled_from(["missing", "changed", "not base64", "not a picture", "truncated", "text", "binary"])):
+        case "missing":
             del header[draw(st.sampled_from(sorted(header)))]
         case "changed":
             header[draw(st.sampled_from(["offset_top", "zoom"]))] = draw(NO_NUMBER)
-        case "no base64":
+        case "not base64":
             picture = draw(st.sampled_from(["=", "A", "\u00e9", "A===="]))
-        case "no picture":
+        case "not a picture":
             picture = b64encode(draw(st.binary(max_size=50))).decode()
-        case "cut":
+        case "truncated":
             return json.dumps(header)[: draw(st.integers(0, 30))]
         case "text":
             return draw(st.text(max_size=200))
@@ -237,8 +241,10 @@ SHORT = settings(max_examples=200, derandomize=True, deadline=None, suppress_hea
 @example(message='{"type": "slice", "id": "a", "offset_top": 0, "data": "\u00e9"}')
 @example(message='{"type": "x", "id": "%s"}' % ("x" * 5_000_000))
 @example(message='{"type": "resume", "session": "%s", "epoch": "\\ud800", "after": 0}' % ("0" * 32))
-async def test_a_malformed_message_has_one_answer_and_all_goes_on(server: Server, message: str | bytes) -> None:
-    """Each example uses its own connections."""
+async def test_a_malformed_message_gets_one_error_and_the_connection_still_works(
+    server: Server, message: str | bytes
+) -> None:
+    """Each example uses new connections."""
     await has_one_answer(server, message)
 
 
@@ -246,12 +252,14 @@ async def test_a_malformed_message_has_one_answer_and_all_goes_on(server: Server
 @pytest.mark.timeout(1800)
 @settings(SHORT, max_examples=1000)
 @given(message=malformed())
-async def test_a_thousand_malformed_messages_have_one_answer_each(server: Server, message: str | bytes) -> None:
+async def test_a_thousand_malformed_messages_get_one_error_each(server: Server, message: str | bytes) -> None:
     await has_one_answer(server, message)
 
 
 @pytest.mark.timeout(900)
 @settings(SHORT, max_examples=50)
-@given(message=malformed_of_old())
-async def test_a_malformed_message_of_the_older_protocol_has_one_answer(server: Server, message: str | bytes) -> None:
+@given(message=malformed_older())
+async def test_a_malformed_message_of_the_150_character_protocol_gets_one_error(
+    server: Server, message: str | bytes
+) -> None:
     await has_one_error(server, message)
