@@ -9,7 +9,7 @@ from tests.support.dask import Clusters
 
 @pytest.fixture
 def kind(request: pytest.FixtureRequest) -> str:
-    """A kind of EventStore, with its files in ``tmp_path``."""
+    """Returns the name of a kind of EventStore, and starts Redis for the kind ``redis``."""
     if request.param == "redis":
         request.getfixturevalue("redis")
     return str(request.param)
@@ -17,12 +17,12 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
-    """Dask clusters, started on first use, for tests that leave them unchanged."""
+    """Dask clusters for tests that leave them unchanged. Each cluster starts when a test first requests it."""
     with Clusters(tmp_path_factory.mktemp("clusters"), slice_timeout=100) as started:
         yield started
 
 
 @pytest.fixture
 def workers_of(request: pytest.FixtureRequest) -> "str | Clusters":
-    """The argument of tests.support.queues.opened for a kind of WorkQueue."""
+    """Returns the argument with which tests.support.queues.opened opens this kind of WorkQueue."""
     return request.getfixturevalue("clusters") if request.param == "dask" else request.param

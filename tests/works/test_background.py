@@ -1,4 +1,4 @@
-"""Background tasks: none ends silently. A task that ends is started again, and is reported as down in the meantime."""
+"""Background tasks. A task that ends is logged, reported as a fault, and started again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,9 @@ async def tasks() -> AsyncIterator[BackgroundTasks]:
 
 
 class Failing:
-    """A task that fails once for each of the errors, and then runs."""
+    """A task that fails with these errors, one in each run, and then runs without an end. For None, a run returns
+    without an error.
+    """
 
     def __init__(self, *errors: BaseException | None) -> None:
         self.errors = list(errors)
@@ -35,8 +37,8 @@ class Failing:
         await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("error", [OSError("away"), ValueError("a fault of ours"), asyncio.CancelledError(), None])
-async def test_a_task_that_ends_is_started_again_and_is_down_until_it_runs(
+@pytest.mark.parametrize("error", [OSError("away"), ValueError("a fault in the code"), asyncio.CancelledError(), None])
+async def test_a_task_that_ends_is_reported_and_started_again(
     tasks: BackgroundTasks, error: BaseException | None
 ) -> None:
     task = Failing(error, error, error)
@@ -47,14 +49,14 @@ async def test_a_task_that_ends_is_started_again_and_is_down_until_it_runs(
     assert task.runs == 4
 
 
-async def test_a_task_that_runs_is_never_down(tasks: BackgroundTasks) -> None:
+async def test_a_running_task_is_not_reported(tasks: BackgroundTasks) -> None:
     task = Failing()
     tasks.start("sweeps", task.run)
     await until(lambda: task.runs == 1)
     assert tasks.faults() == []
 
 
-async def test_each_task_fails_for_itself(tasks: BackgroundTasks) -> None:
+async def test_a_task_that_fails_affects_no_other_task(tasks: BackgroundTasks) -> None:
     good = Failing()
     tasks.start("bad", Failing(*[OSError()] * 1000).run)
     tasks.start("good", good.run)
@@ -63,7 +65,7 @@ async def test_each_task_fails_for_itself(tasks: BackgroundTasks) -> None:
     assert good.runs == 1
 
 
-async def test_the_end_waits_for_all_of_them() -> None:
+async def test_close_waits_for_all_tasks() -> None:
     ended = []
 
     async def run() -> None:

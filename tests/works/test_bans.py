@@ -1,4 +1,4 @@
-"""Bans reach every server that follows them, whatever happens to the event store."""
+"""Bans reach every server that follows them, even when the event store fails for a time."""
 
 import asyncio
 import time
@@ -17,23 +17,23 @@ from works.events.broker import Broker, Event
 
 
 class Failing:
-    """A broker that fails while it ``is_away``. ``before_append`` is called once, before the next append."""
+    """A broker that fails while ``is_unavailable`` is true. ``before_append`` is called once before the next append."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self.is_away = False
+        self.is_unavailable = False
         self.failures = 0
         self.before_append: Callable[[], object] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return self._fail if self.is_away else getattr(self._broker, name)
+        return self._fail if self.is_unavailable else getattr(self._broker, name)
 
     async def _fail(self, *_: object, **__: object) -> None:
         self.failures += 1
-        raise OSError("it is away")
+        raise OSError("the broker is not available")
 
     async def subscribe(self, stream: str, after: int) -> AsyncIterator[list[Event]]:
-        if self.is_away:
+        if self.is_unavailable:
             await self._fail()
         async for events in self._broker.subscribe(stream, after):
             yield events
@@ -47,7 +47,7 @@ class Failing:
 
 @asynccontextmanager
 async def following(bans: Bans) -> AsyncIterator[list[str]]:
-    """Collects the users who are kicked. At the end the follower must still run."""
+    """Follows the bans and yields the list of users who are kicked. Checks at the end that the follower still runs."""
     kicked: list[str] = []
     task = asyncio.create_task(bans.follow(kicked.append))
     try:
@@ -59,7 +59,7 @@ async def following(bans: Bans) -> AsyncIterator[list[str]]:
 
 
 def quick(broker: "Broker | Failing") -> Bans:
-    """Bans that try again immediately."""
+    """Returns Bans that retry after 1 to 10 ms."""
     return Bans(cast(Broker, broker), pause=0.001, longest_pause=0.01)
 
 
@@ -68,7 +68,7 @@ def in_an_hour() -> float:
 
 
 @every_kind
-async def test_a_ban_reaches_all_followers_and_is_in_force_after_a_restart(tmp_path: Path, kind: str) -> None:
+async def test_a_ban_reaches_every_follower_and_is_in_force_after_a_restart(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         bans, other = Bans(store.broker), Bans(store.broker)
         await bans.load()
@@ -95,18 +95,18 @@ async def test_a_ban_is_lifted_by_a_past_time(tmp_path: Path, kind: str) -> None
             await until(lambda: not bans.until("mallory"))
 
 
-async def test_a_ban_that_has_run_out_is_not_made_again(tmp_path: Path) -> None:
+async def test_an_expired_ban_is_not_published_again(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as store:
         bans, other = Bans(store.broker), Bans(store.broker)
         await other.deny("mallory", time.time())
         await bans.load()
         async with following(bans) as kicked:
-            await other.load()  # like another server that starts
+            await other.load()  # A server calls ``load`` when it starts.
             await other.deny("eve", in_an_hour())
             await until(lambda: kicked == ["eve"])
 
 
-async def test_who_falls_behind_what_is_kept_kicks_no_known_user_again(tmp_path: Path) -> None:
+async def test_a_follower_behind_the_retained_events_kicks_no_known_user_again(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, keep=50) as store:
         bans, other = Bans(store.broker), Bans(store.broker)
         await other.deny("known", time.time())
@@ -119,24 +119,29 @@ async def test_who_falls_behind_what_is_kept_kicks_no_known_user_again(tmp_path:
 
 
 @every_kind
-async def test_a_follower_whose_event_store_fails_tries_again_and_says_so_once(tmp_path: Path, kind: str) -> None:
+async def test_a_follower_retries_while_the_event_store_fails_and_logs_one_warning(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         broker = Failing(store.broker)
         bans = quick(broker)
         await bans.load()
-        broker.is_away = True
+        broker.is_unavailable = True
         with capture_logs() as logs:
             async with following(bans) as kicked:
                 await until(lambda: broker.failures > 3)
                 await Bans(store.broker).deny("mallory", in_an_hour())
-                broker.is_away = False
+                broker.is_unavailable = False
                 await until(lambda: kicked == ["mallory"])
-        said = [(each["log_level"], each["event"], each.get("reason")) for each in logs]
-        assert said == [("warning", "bans.unavailable", "it is away"), ("info", "bans.recovered", None)]
+        entries = [(each["log_level"], each["event"], each.get("reason")) for each in logs]
+        assert entries == [
+            ("warning", "bans.unavailable", "the broker is not available"),
+            ("info", "bans.recovered", None),
+        ]
 
 
-async def test_a_ban_made_after_redis_stopped_during_the_recovery_reaches_the_follower(tmp_path: Path) -> None:
-    """The first restart loses all data. While the follower appends its bans again, Redis is stopped once more."""
+async def test_a_ban_reaches_the_follower_after_redis_was_stopped_during_the_recovery(tmp_path: Path) -> None:
+    """The first restart of Redis loses all data. The follower then publishes its bans again, and Redis is stopped a
+    second time during this recovery.
+    """
     with redis_in(tmp_path, appendonly=False) as redis:
         async with opened_redis(tmp_path, HASTY) as store, opened_redis(tmp_path) as patient:
             broker, other = Failing(store.broker), Bans(patient.broker)
@@ -158,9 +163,9 @@ async def test_a_ban_made_after_redis_stopped_during_the_recovery_reaches_the_fo
                 await until_loaded(Bans(patient.broker), "mallory")
 
 
-async def test_bans_that_could_not_be_made_again_at_once_are_made_again_later(redis: Redis, tmp_path: Path) -> None:
+async def test_bans_that_could_not_be_published_again_are_published_later(redis: Redis, tmp_path: Path) -> None:
     def fail() -> None:
-        raise OSError("it is away")
+        raise OSError("the broker is not available")
 
     async with opened_redis(tmp_path) as store:
         broker = Failing(store.broker)
@@ -182,7 +187,7 @@ async def until_loaded(bans: Bans, user: str) -> None:
             await bans.load()
 
 
-async def test_a_ban_made_while_the_follower_cannot_read_is_not_passed_over(redis: Redis, tmp_path: Path) -> None:
+async def test_a_ban_from_a_time_when_the_follower_could_not_read_is_not_missed(redis: Redis, tmp_path: Path) -> None:
     async with opened_redis(tmp_path) as store:
         broker = Failing(store.broker)
         bans = quick(broker)
@@ -190,9 +195,9 @@ async def test_a_ban_made_while_the_follower_cannot_read_is_not_passed_over(redi
         async with following(bans) as kicked:
             await Bans(store.broker).deny("mallory", in_an_hour())
             await until(lambda: kicked == ["mallory"])
-            broker.is_away = True
+            broker.is_unavailable = True
             redis.ask("FLUSHALL")
             await Bans(store.broker).deny("eve", in_an_hour())
             await until(lambda: broker.failures > 3)
-            broker.is_away = False
+            broker.is_unavailable = False
             await until(lambda: "eve" in kicked)

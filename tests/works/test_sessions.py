@@ -1,4 +1,6 @@
-"""Sessions: what a client finds after a reconnect, what ends without one, and that other users have no access."""
+"""Sessions. A client that reconnects in time can continue its session. The slices of a client that stays away are
+cancelled. No other user can resume a session.
+"""
 
 import asyncio
 import json
@@ -25,7 +27,7 @@ HOURS = 3600.0
 
 
 class Connection:
-    """Holds a session, and records when another connection has taken it over."""
+    """Holds a session, and records whether another connection has taken it over."""
 
     lost = False
 
@@ -84,7 +86,7 @@ def brief(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return [(event["seq"], event["type"], event["id"]) for event in events]
 
 
-async def test_each_slice_ends_in_one_event_that_says_what_came_of_it(tmp_path: Path) -> None:
+async def test_each_slice_ends_in_one_event_with_its_result_or_error(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         bad = Task(session.id, "bad", b"no picture", 2, image="scan")
@@ -98,7 +100,7 @@ async def test_each_slice_ends_in_one_event_that_says_what_came_of_it(tmp_path: 
         assert not session.pending
 
 
-async def test_a_slice_asked_for_as_bytes_names_its_file_first(tmp_path: Path) -> None:
+async def test_the_event_of_a_slice_requested_as_bytes_names_its_file_first(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"), wants_bytes=True)
@@ -107,7 +109,7 @@ async def test_a_slice_asked_for_as_bytes_names_its_file_first(tmp_path: Path) -
         assert services.results.read(event["file"])
 
 
-async def test_an_id_is_taken_once_while_it_waits_and_after_it_has_ended(tmp_path: Path) -> None:
+async def test_the_id_of_a_waiting_or_ended_slice_cannot_be_used_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session, other = (
             await services.sessions.begin("alice", CONNECTION),
@@ -123,7 +125,7 @@ async def test_an_id_is_taken_once_while_it_waits_and_after_it_has_ended(tmp_pat
         assert (await services.events.broker.position(session.stream)).offset == 1
 
 
-async def test_a_slice_that_was_refused_as_busy_may_come_again_under_its_id(tmp_path: Path) -> None:
+async def test_a_slice_refused_as_busy_can_be_sent_again_with_its_id(tmp_path: Path) -> None:
     async with opened(tmp_path, tasks=1) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
@@ -134,15 +136,15 @@ async def test_a_slice_that_was_refused_as_busy_may_come_again_under_its_id(tmp_
         assert brief(await events_of(services, session, 1, 1)) == [(2, "result", "b")]
 
 
-async def test_progress_counts_each_picture_and_is_sent_once(tmp_path: Path) -> None:
+async def test_progress_is_counted_for_each_picture_and_reported_once(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         assert session.take_progress() == []
         send(session, *quick(session, "a", "b", image="one"), *quick(session, "c", image="two"))
         send(session, Task(session.id, "d", b"no picture", image="two"))
         await events_of(services, session, 0, 4)
-        progress = {image: (count.done, count.failed, count.total) for image, count in session.take_progress()}
-        assert progress == {"one": (2, 0, 2), "two": (1, 1, 2)}
+        counts = {image: (count.done, count.failed, count.total) for image, count in session.take_progress()}
+        assert counts == {"one": (2, 0, 2), "two": (1, 1, 2)}
         assert session.take_progress() == []
         send(session, *quick(session, "e", image="two"))
         await events_of(services, session, 4, 1)
@@ -158,7 +160,7 @@ async def test_a_viewport_and_a_cancel_reach_the_queue(tmp_path: Path) -> None:
         assert [event["id"] for event in await events_of(services, session, 0, 4)] == ["c", "d", "b", "a"]
 
 
-async def test_who_comes_back_within_the_grace_finds_the_work_going_on(tmp_path: Path) -> None:
+async def test_slices_are_processed_for_a_client_that_reconnects_within_the_grace(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
@@ -178,7 +180,7 @@ async def test_who_comes_back_within_the_grace_finds_the_work_going_on(tmp_path:
         ]
 
 
-async def test_after_the_grace_period_waiting_slices_are_cancelled_as_temporary_and_events_are_kept(
+async def test_after_the_grace_waiting_slices_are_cancelled_as_temporary_and_events_are_retained(
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path, grace=0.01) as services:
@@ -194,7 +196,7 @@ async def test_after_the_grace_period_waiting_slices_are_cancelled_as_temporary_
         assert await events_of(services, back, 0, 5) == events
 
 
-async def test_who_said_goodbye_has_nothing_worked_for_them(tmp_path: Path) -> None:
+async def test_slices_of_a_client_that_said_goodbye_are_cancelled(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *(moderate(str(number), session.id) for number in range(5)))
@@ -202,7 +204,7 @@ async def test_who_said_goodbye_has_nothing_worked_for_them(tmp_path: Path) -> N
         assert {event["code"] for event in await events_of(services, session, 0, 5)} == {"cancelled"}
 
 
-async def test_other_users_cannot_resume_a_session_nor_can_its_owner_with_wrong_values(tmp_path: Path) -> None:
+async def test_a_session_is_resumed_only_by_its_owner_with_the_right_values(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
@@ -212,12 +214,12 @@ async def test_other_users_cannot_resume_a_session_nor_can_its_owner_with_wrong_
         wrong = [("bob", id, epoch, 0), ("alice", id, "another epoch", 0), ("alice", id, epoch, 2)]
         wrong += [("alice", name, epoch, 0) for name in ("0" * 32, "", "../x", id.upper() + "0", f"{id}\n")]
         wrong += [("", f"alice/{id}", epoch, 0)]
-        for words in wrong:
-            assert await services.sessions.resume(*words, CONNECTION) is None
+        for values in wrong:
+            assert await services.sessions.resume(*values, CONNECTION) is None
         assert await services.sessions.resume("alice", id, epoch, 1, CONNECTION)
 
 
-async def test_a_second_connection_takes_the_session_over_and_the_first_ones_end_harms_nothing(tmp_path: Path) -> None:
+async def test_a_second_connection_takes_a_session_over_and_the_first_cannot_end_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, moderate("a", session.id), *quick(session, "b"))
@@ -247,7 +249,7 @@ async def test_a_session_can_be_resumed_after_an_orderly_restart(tmp_path: Path)
         assert await events_of(services, back, 0, 2) == events
 
 
-async def test_a_session_is_forgotten_when_its_time_is_over(tmp_path: Path) -> None:
+async def test_a_session_is_forgotten_after_its_ttl(tmp_path: Path) -> None:
     async with opened(tmp_path, grace=1e-9, ttl=1e-9) as services:
         session, idle = (
             await services.sessions.begin("alice", CONNECTION),
@@ -262,7 +264,7 @@ async def test_a_session_is_forgotten_when_its_time_is_over(tmp_path: Path) -> N
         assert await services.sessions.resume("alice", session.id, session.epoch, 1, CONNECTION) is None
 
 
-async def test_on_a_full_disk_a_session_is_still_left_and_resumed(tmp_path: Path) -> None:
+async def test_a_session_can_be_released_and_resumed_on_a_full_disk(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         session = await services.sessions.begin("alice", CONNECTION)
         send(session, *quick(session, "a"))
@@ -273,7 +275,7 @@ async def test_on_a_full_disk_a_session_is_still_left_and_resumed(tmp_path: Path
             assert any("events" in fault for fault in await services.faults())
 
 
-async def test_housekeeping_continues_after_a_failed_sweep(tmp_path: Path) -> None:
+async def test_sweeps_continue_after_a_sweep_has_failed(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         old = services.results.put(b"x", ".jpg")
         os.utime(services.results.path(old), (0, 0))

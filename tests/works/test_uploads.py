@@ -1,4 +1,6 @@
-"""Uploads: a file is stored completely with its type, or refused without a trace, within all limits."""
+"""Uploads. An accepted file is stored completely and with its type. A refused file leaves nothing in the store. Sizes
+and numbers are limited.
+"""
 
 import asyncio
 import struct
@@ -29,7 +31,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("type", FILES)
-async def test_an_upload_is_stored_byte_for_byte_and_described_by_its_type(tmp_path: Path, type: str) -> None:
+async def test_an_upload_is_stored_byte_for_byte_and_described_with_its_type(tmp_path: Path, type: str) -> None:
     async with opened(tmp_path) as uploads:
         described = (await send(uploads, FILES[type])).as_dict("https://here")
         assert (uploads.place / described["url"].removeprefix("https://here/upload/")).read_bytes() == FILES[type]
@@ -53,7 +55,7 @@ async def test_a_thumbnail_fits_into_512_pixels_and_is_never_larger_than_the_pic
         assert decoded((uploads.place / sent.thumbnail).read_bytes()).shape[1::-1] == thumbnail
 
 
-async def test_a_rotated_picture_is_described_as_it_is_displayed(tmp_path: Path) -> None:
+async def test_a_rotated_picture_is_described_as_displayed(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         sent = await send(uploads, oriented(photograph()[:100, :200], 6))
         assert (sent.width, sent.height) == (100, 200)
@@ -62,21 +64,21 @@ async def test_a_rotated_picture_is_described_as_it_is_displayed(tmp_path: Path)
 
 VAST = animated_gif()[:6] + struct.pack("<HH", 60_000, 60_000) + animated_gif()[10:]
 REFUSED = {
-    "nothing": (b"", "bad_message", "empty"),
-    "a page": (b"<html><script>alert(1)</script></html>", "unsupported_format", "none of these"),
+    "an empty file": (b"", "bad_message", "empty"),
+    "a web page": (b"<html><script>alert(1)</script></html>", "unsupported_format", "none of these"),
     "half a picture": (encoded(photograph())[:9000], "bad_image", ""),
-    "a picture with a page in it": (b"\xff\xd8\xff<html>", "bad_image", ""),
-    "a PNG that claims too much": (claiming(60_000, 60_000), "too_many_pixels", "50,000,000"),
-    "a GIF that claims too much": (VAST, "too_many_pixels", "50,000,000"),
+    "a web page with the first bytes of a JPEG": (b"\xff\xd8\xff<html>", "bad_image", ""),
+    "a PNG with a header of 60,000 x 60,000 pixels": (claiming(60_000, 60_000), "too_many_pixels", "50,000,000"),
+    "a GIF with a header of 60,000 x 60,000 pixels": (VAST, "too_many_pixels", "50,000,000"),
     "half a GIF": (animated_gif()[:-20], "bad_image", "GIF"),
-    "a WebP that moves": (animated("WEBP"), "unsupported_format", "frames"),
-    "a picture beyond what is worked": (encoded(photograph(), ".png") + bytes(500_000), "too_large", "max_slice_bytes"),
+    "an animated WebP": (animated("WEBP"), "unsupported_format", "frames"),
+    "a picture larger than a slice": (encoded(photograph(), ".png") + bytes(500_000), "too_large", "max_slice_bytes"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_what_is_refused_says_why_and_leaves_nothing(tmp_path: Path, case: str) -> None:
-    """Without the queue, half a picture and a decompression bomb would be accepted."""
+async def test_a_refused_file_gives_an_error_and_leaves_nothing(tmp_path: Path, case: str) -> None:
+    """If the queue did not decode pictures, a truncated picture and a decompression bomb would be accepted."""
     data, code, word = REFUSED[case]
     async with opened(tmp_path, max_slice_bytes=700_000) as uploads:
         error = await refused(uploads, data)
@@ -86,7 +88,7 @@ async def test_what_is_refused_says_why_and_leaves_nothing(tmp_path: Path, case:
         assert uploads.there.total == uploads.coming.total == 0
 
 
-async def test_an_upload_may_have_as_many_bytes_as_are_set_and_not_one_more(tmp_path: Path) -> None:
+async def test_an_upload_can_have_upload_bytes_and_not_one_byte_more(tmp_path: Path) -> None:
     data = sound(".wav")
     async with opened(tmp_path, upload_bytes=len(data)) as uploads:
         await send(uploads, data)
@@ -96,7 +98,7 @@ async def test_an_upload_may_have_as_many_bytes_as_are_set_and_not_one_more(tmp_
         assert len(names(uploads)) == 2
 
 
-async def test_a_user_and_all_users_have_a_share_and_have_it_again_when_something_goes(tmp_path: Path) -> None:
+async def test_quotas_of_a_user_and_of_all_users_are_free_again_after_a_deletion(tmp_path: Path) -> None:
     data = sound(".wav")
     most = {"upload_bytes_per_user": 2 * len(data), "upload_bytes_total": 3 * len(data)}
     async with opened(tmp_path, **most) as uploads:
@@ -112,7 +114,7 @@ async def test_a_user_and_all_users_have_a_share_and_have_it_again_when_somethin
         await send(uploads, data)
 
 
-async def test_what_is_under_way_counts_and_no_longer_when_it_has_ended(tmp_path: Path) -> None:
+async def test_an_upload_in_progress_counts_until_it_ends(tmp_path: Path) -> None:
     async with opened(tmp_path, upload_bytes_per_user=1000, uploads_per_user=2) as uploads:
         one, two = uploads.begin("alice"), uploads.begin("alice")
         with pytest.raises(WorkError, match="uploads_per_user"):
@@ -127,7 +129,7 @@ async def test_what_is_under_way_counts_and_no_longer_when_it_has_ended(tmp_path
         await uploads.begin("alice", 1000).discard()
 
 
-async def test_an_upload_that_stops_midway_leaves_nothing(tmp_path: Path) -> None:
+async def test_an_upload_that_stops_halfway_leaves_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         upload = uploads.begin("alice")
         await upload.write(bytes(300_000))
@@ -140,7 +142,7 @@ async def test_an_upload_that_stops_midway_leaves_nothing(tmp_path: Path) -> Non
         assert not uploads.coming.held
 
 
-async def test_an_upload_whose_client_leaves_while_it_is_looked_at_leaves_nothing(tmp_path: Path) -> None:
+async def test_an_upload_whose_client_leaves_during_the_check_leaves_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         with queues.held(uploads.queue):
             plug = uploads.queue.submit(queues.task("plug"))
@@ -156,8 +158,8 @@ async def test_an_upload_whose_client_leaves_while_it_is_looked_at_leaves_nothin
         await plug
 
 
-async def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
-    """The disk is full at the first byte, during the body, and when only the thumbnail does not fit any more."""
+async def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
+    """The disk is full at the first byte, in the middle of the body, or only for the thumbnail."""
     picture = encoded(photograph()[:300, :300], quality=5)
     async with opened(tmp_path) as uploads:
         for most, data in ((0, sound(".wav")), (300_000, bytes(900_000)), (len(picture), picture)):

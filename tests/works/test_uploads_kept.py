@@ -1,5 +1,5 @@
-"""Uploads: only their owner can refer to them, and they stay while a message does, over restarts and with
-two servers.
+"""Uploads. Only the owner of an upload can refer to it. It is retained while messages refer to it, also after a restart
+and with two servers.
 """
 
 import json
@@ -17,8 +17,8 @@ from works.storage.uploads_folder import FolderUploads
 from works.storage.uploads_store import Attachment, parse_record, record_of
 
 
-async def test_only_the_owner_finds_an_upload_and_others_get_not_found(tmp_path: Path) -> None:
-    """Without the comparison of owners, bert would find the upload of alice."""
+async def test_only_the_owner_finds_an_upload_and_others_get_the_error_for_unknown_ids(tmp_path: Path) -> None:
+    """If owners were not compared, bert would find the uploads of alice."""
     async with opened(tmp_path) as uploads:
         mine, also = await send(uploads, small()), await send(uploads, sound(".mp3"))
         assert await uploads.find("alice", [also.id, mine.id]) == [also, mine]
@@ -32,28 +32,28 @@ async def test_only_the_owner_finds_an_upload_and_others_get_not_found(tmp_path:
         age(uploads, mine.id, HOUR + 1)
         await uploads.sweep()
         assert "is not an upload of this user" in await unknown(uploads, "alice", mine.id), (
-            "a failed attach keeps nothing"
+            "a failed attach kept an upload"
         )
 
 
-def test_records_of_earlier_and_later_servers_are_read_by_both() -> None:
-    """While servers are replaced one by one, each has to find the uploads of the others."""
+def test_earlier_and_later_versions_read_each_others_records() -> None:
+    """During a rolling restart, each server must find the uploads that the other version has accepted."""
     attachment = Attachment("0" * 32, ".jpg", 7, 2, 3, True, called="sea.jpg")
     assert parse_record(record_of("alice", attachment)) == ("alice", attachment)
     record = json.loads(record_of("alice", attachment))
     known = {"id", "suffix", "size", "width", "height", "has_thumbnail"}
-    assert set(record["attachment"]) == known, "an earlier one takes no others"
+    assert set(record["attachment"]) == known, "an earlier version refuses other members"
     del record["called"]
     assert parse_record(json.dumps(record).encode())[1] == replace(attachment, called="")
 
 
 @pytest.mark.parametrize("id", ["", ".", "../uploads/x", "/etc/passwd", "\0", "A" * 32, "x" * 5000, "0" * 32 + "\n"])
-async def test_what_never_was_an_id_is_not_found(tmp_path: Path, id: str) -> None:
+async def test_an_invalid_id_is_not_found(tmp_path: Path, id: str) -> None:
     async with opened(tmp_path) as uploads:
         assert len(await unknown(uploads, "alice", id)) < 200
 
 
-async def test_unused_uploads_go_after_the_grace_period_and_kept_ones_after_their_time(tmp_path: Path) -> None:
+async def test_drafts_are_deleted_after_the_grace_and_kept_uploads_after_their_ttl(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         draft, kept = await send(uploads, small()), await send(uploads, small())
         assert await uploads.attach("alice", [kept.id]) == [kept.as_dict()]
@@ -65,14 +65,14 @@ async def test_unused_uploads_go_after_the_grace_period_and_kept_ones_after_thei
             age(uploads, each.id, 120)
         await uploads.sweep()
         assert await uploads.find("alice", [kept.id]) == [kept]
-        assert {name[:32] for name in names(uploads)} == {kept.id}, "file, thumbnail and record go together"
+        assert {name[:32] for name in names(uploads)} == {kept.id}, "file, thumbnail and record are deleted together"
         age(uploads, kept.id, MONTH)
         await uploads.sweep()
         assert names(uploads) == []
         assert uploads.there.total == 0
 
 
-async def test_the_time_of_a_kept_upload_begins_again_with_each_message(tmp_path: Path) -> None:
+async def test_the_ttl_of_a_kept_upload_starts_again_with_each_message(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         sent = await send(uploads, small())
         age(uploads, sent.id, HOUR - 60)
@@ -84,7 +84,7 @@ async def test_the_time_of_a_kept_upload_begins_again_with_each_message(tmp_path
 
 
 async def test_a_restart_changes_nothing(tmp_path: Path) -> None:
-    """If the second server did not read the owners of records again, it would give alice another quota."""
+    """If a new server did not read the owners in the records again, alice would get a second quota from that server."""
     data = sound(".wav")
     async with opened(tmp_path) as uploads:
         draft, kept = await send(uploads, data), await send(uploads, data)
@@ -113,8 +113,10 @@ async def test_two_servers_share_a_folder(tmp_path: Path) -> None:
         assert one.there.held == two.there.held
 
 
-async def test_one_that_is_kept_while_it_is_swept_stays(tmp_path: Path) -> None:
-    """If its files were deleted before its record, or independent of it, they would be gone."""
+async def test_an_upload_that_is_kept_during_a_sweep_stays(tmp_path: Path) -> None:
+    """The upload would be lost if the sweep deleted its files before its record, or deleted the files even when the
+    record had been moved.
+    """
 
     class Slow(FolderUploads):
         def _scan(self, now: float) -> Any:
@@ -130,7 +132,7 @@ async def test_one_that_is_kept_while_it_is_swept_stays(tmp_path: Path) -> None:
         assert len(names(uploads)) == 3
 
 
-async def test_the_sweep_takes_debris_but_not_what_is_being_written_nor_what_is_not_ours(tmp_path: Path) -> None:
+async def test_the_sweep_deletes_leftovers_but_no_files_being_written_and_no_others(tmp_path: Path) -> None:
     async with opened(tmp_path) as uploads:
         young, old = "1" * 32, "2" * 32
         for id in (young, old):
@@ -146,7 +148,7 @@ async def test_the_sweep_takes_debris_but_not_what_is_being_written_nor_what_is_
 
 
 @pytest.mark.parametrize("record", [b"", b"{", b"[]", b'{"owner": "alice", "attachment": {"size": 1}}'])
-async def test_a_damaged_record_is_not_found_and_stops_no_sweep(tmp_path: Path, record: bytes) -> None:
+async def test_an_upload_with_a_damaged_record_is_not_found_and_stops_no_sweep(tmp_path: Path, record: bytes) -> None:
     async with opened(tmp_path) as uploads:
         damaged, sound_one = await send(uploads, small()), await send(uploads, small())
         (uploads.place / f"{damaged.id}.draft").write_bytes(record)

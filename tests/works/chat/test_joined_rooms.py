@@ -1,4 +1,6 @@
-"""The places that the messages of a connection may name, which depend on the rooms that it has joined."""
+"""Which rooms and conversations the messages of a connection may name. This depends on the rooms that the connection
+has joined.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +15,9 @@ from works.errors import WorkError
 
 @pytest.fixture
 async def rooms() -> JoinedRooms:
-    """The joined rooms of alice: she has joined one of at most two rooms, and may not enter the vault."""
+    """Returns the joined rooms of alice. She has joined one room, may join two at most, and may not enter the room
+    vault.
+    """
     joined = JoinedRooms("alice", 2, lambda name: name != "vault")
     joined["harbour"] = asyncio.create_task(asyncio.sleep(0))
     return joined
@@ -29,7 +33,7 @@ async def test_a_joined_room_and_any_conversation_may_be_named(rooms: JoinedRoom
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "said"),
+    ("call", "code", "text"),
     [
         (lambda rooms: rooms.place("nowhere"), "not_found", "join 'nowhere' first"),
         (lambda rooms: rooms.addressee("send", "nowhere", None), "not_found", "join 'nowhere' first"),
@@ -45,10 +49,10 @@ async def test_a_joined_room_and_any_conversation_may_be_named(rooms: JoinedRoom
     ],
 )
 async def test_other_places_are_refused(
-    rooms: JoinedRooms, asked: Callable[[JoinedRooms], Any], code: str, said: str
+    rooms: JoinedRooms, call: Callable[[JoinedRooms], Any], code: str, text: str
 ) -> None:
-    with pytest.raises(WorkError, match=said) as refused:
-        asked(rooms)
+    with pytest.raises(WorkError, match=text) as refused:
+        call(rooms)
     assert refused.value.code == code
 
 

@@ -1,4 +1,6 @@
-"""The guarantees of a Broker, for every implementation: offsets, replay and live events, retention, losses, fences."""
+"""The contract of a Broker, checked with every implementation: offsets, replay followed by live events, retention, lost
+events, and fences (events after which nothing may be appended).
+"""
 
 import asyncio
 import random
@@ -29,7 +31,7 @@ async def test_offsets_grow_by_one_in_each_stream_from_1(tmp_path: Path, kind: s
 
 
 @every_kind
-async def test_a_thousand_appends_at_once_each_get_an_offset_of_their_own(tmp_path: Path, kind: str) -> None:
+async def test_a_thousand_concurrent_appends_get_different_offsets(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         offsets = await asyncio.gather(*(store.broker.append("s", event(number)) for number in range(1000)))
         assert sorted(offsets) == list(range(1, 1001))
@@ -40,11 +42,11 @@ async def test_a_thousand_appends_at_once_each_get_an_offset_of_their_own(tmp_pa
 
 
 @every_kind
-async def test_an_append_repeated_with_its_id_is_the_same_event(tmp_path: Path, kind: str) -> None:
+async def test_an_append_repeated_with_its_id_stores_one_event(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         first = await store.broker.append("s", event(1), id="x")
-        at_once = await asyncio.gather(*(store.broker.append("s", event(2), id="y") for _ in range(5)))
-        assert (first, at_once) == (1, [2] * 5)
+        repeated = await asyncio.gather(*(store.broker.append("s", event(2), id="y") for _ in range(5)))
+        assert (first, repeated) == (1, [2] * 5)
         assert await store.broker.append("s", event(99), id="x") == 1
         assert await store.broker.append("another", event(1), id="x") == 1
     async with opened(kind, tmp_path) as store:
@@ -53,7 +55,7 @@ async def test_an_append_repeated_with_its_id_is_the_same_event(tmp_path: Path, 
 
 
 @every_kind
-async def test_a_volatile_stream_takes_no_ids(tmp_path: Path, kind: str) -> None:
+async def test_a_volatile_stream_refuses_ids(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         await store.broker.append("s", event(1), durable=False)
         with pytest.raises(ValueError, match="need a durable stream"):
@@ -61,7 +63,7 @@ async def test_a_volatile_stream_takes_no_ids(tmp_path: Path, kind: str) -> None
 
 
 @every_kind
-async def test_a_stream_begun_durably_stays_so_whatever_is_appended_meanwhile(tmp_path: Path, kind: str) -> None:
+async def test_a_stream_stays_durable_during_volatile_appends(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         offsets = await asyncio.gather(*(store.broker.append("s", event(n), durable=n == 0) for n in range(20)))
         assert sorted(offsets) == list(range(1, 21))
@@ -70,7 +72,7 @@ async def test_a_stream_begun_durably_stays_so_whatever_is_appended_meanwhile(tm
 
 @every_kind
 @durably
-async def test_a_subscriber_gets_what_is_there_and_then_what_comes(tmp_path: Path, kind: str, durable: bool) -> None:
+async def test_a_subscriber_receives_stored_events_and_then_new_ones(tmp_path: Path, kind: str, durable: bool) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 3, durable=durable)
         reading = asyncio.create_task(collect(store.broker, "s", 1, 4))
@@ -83,7 +85,7 @@ async def test_a_subscriber_gets_what_is_there_and_then_what_comes(tmp_path: Pat
 
 @every_kind
 @durably
-async def test_no_gap_and_no_repeat_however_many_append_while_subscribers_come(
+async def test_subscribers_that_join_during_appends_see_no_gap_and_no_repetition(
     tmp_path: Path, kind: str, durable: bool
 ) -> None:
     total, chance = 1200, random.Random(1)
@@ -98,7 +100,8 @@ async def test_no_gap_and_no_repeat_however_many_append_while_subscribers_come(
         writers = [asyncio.create_task(write(store, total // 20)) for _ in range(20)]
         readers = []
         for _ in range(20):
-            await store.broker.append("other", "{}")  # commits, which take time
+            # This append takes time and causes commits, so that the readers start at different moments.
+            await store.broker.append("other", "{}")
             readers.append(asyncio.create_task(collect(store.broker, "s", 0, total)))
         await asyncio.gather(*writers)
         whole = await store.broker.read("s", 0, 2 * total)
@@ -109,7 +112,7 @@ async def test_no_gap_and_no_repeat_however_many_append_while_subscribers_come(
 
 @every_kind
 @durably
-async def test_a_reader_far_behind_is_given_everything(tmp_path: Path, kind: str, durable: bool) -> None:
+async def test_a_reader_far_behind_receives_all_events(tmp_path: Path, kind: str, durable: bool) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 3000, durable=durable)
         assert [each.offset for each in await collect(store.broker, "s", 0, 3000)] == list(range(1, 3001))
@@ -117,12 +120,12 @@ async def test_a_reader_far_behind_is_given_everything(tmp_path: Path, kind: str
 
 
 @every_kind
-async def test_a_reader_that_goes_away_in_the_middle_does_not_hold_up_the_writers(tmp_path: Path, kind: str) -> None:
+async def test_a_reader_that_stops_in_the_middle_does_not_delay_the_writers(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 300, durable=True)
         for number in range(20):
             writing = asyncio.create_task(store.broker.append("s", event(number)))
-            # Read from the file. Pending events are written before.
+            # The reader reads from the file. Before such a read, the store writes the events that wait.
             reading = asyncio.create_task(collect(store.broker, "s", 0, 1))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -133,9 +136,7 @@ async def test_a_reader_that_goes_away_in_the_middle_does_not_hold_up_the_writer
 
 @every_kind
 @durably
-async def test_a_position_before_the_retained_events_is_not_recovered_and_its_reader_notified(
-    tmp_path: Path, kind: str, durable: bool
-) -> None:
+async def test_a_position_before_the_retained_events_is_not_recovered(tmp_path: Path, kind: str, durable: bool) -> None:
     async with opened(kind, tmp_path, keep=50) as store:
         await fill(store.broker, "s", 400, durable=durable)
         epoch = (await store.broker.position("s")).epoch
@@ -151,9 +152,7 @@ async def test_a_position_before_the_retained_events_is_not_recovered_and_its_re
 
 
 @every_kind
-async def test_a_position_that_never_existed_is_not_recovered_and_its_reader_notified_at_once(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_a_position_that_never_existed_is_not_recovered(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 3, durable=True)
         epoch = (await store.broker.position("s")).epoch
@@ -171,14 +170,14 @@ async def test_a_subscriber_that_falls_behind_the_retained_events_is_notified(tm
         batches = aiter(store.broker.subscribe("s", 0))
         assert (await anext(batches))[-1].offset == 10
         await fill(store.broker, "s", 600, durable=True)
-        await collect(store.broker, "s", 609, 1)  # by now the store itself has received all of them
+        await collect(store.broker, "s", 609, 1)  # After this call, the store has received all 610 events.
         with pytest.raises(Exception, match="no longer retained"):
             await anext(batches)
 
 
 @every_kind
 @durably
-async def test_an_expired_stream_is_deleted_by_the_sweep_and_begins_again(
+async def test_the_sweep_deletes_an_expired_stream_which_can_start_again(
     tmp_path: Path, kind: str, durable: bool
 ) -> None:
     async with opened(kind, tmp_path) as store:
@@ -200,19 +199,19 @@ async def test_an_expired_stream_is_deleted_by_the_sweep_and_begins_again(
 
 
 @every_kind
-async def test_a_stream_that_expires_before_its_first_event_is_forgotten_too(tmp_path: Path, kind: str) -> None:
+async def test_the_sweep_deletes_a_stream_that_expires_before_its_first_event(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         epoch = (await store.broker.position("s")).epoch
         await store.broker.expire("s", 0)
         assert await store.broker.append("s", event(1), durable=False) == 1
         assert (await store.broker.position("s")).epoch == epoch
-        await store.broker.append("other", "{}")  # all pending events are written
+        await store.broker.append("other", "{}")  # After this append, every event that waited is written.
         await store.sweep()
         assert (await store.broker.position("s")).offset == 0
 
 
 @every_kind
-async def test_a_stream_with_a_reader_is_not_deleted_until_the_reader_leaves(tmp_path: Path, kind: str) -> None:
+async def test_an_expired_stream_is_kept_while_it_has_a_reader(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 2, durable=True)
         batches = aiter(store.broker.subscribe("s", 0))
@@ -227,7 +226,7 @@ async def test_a_stream_with_a_reader_is_not_deleted_until_the_reader_leaves(tmp
 
 
 @every_kind
-async def test_thousands_of_streams_at_once_are_all_kept_apart(tmp_path: Path, kind: str) -> None:
+async def test_thousands_of_concurrent_streams_are_kept_separate(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         for lap in (1, 2):
             streams = [f"{'volatile' if number % 2 else 'durable'} {number}" for number in range(3000)]
@@ -238,7 +237,7 @@ async def test_thousands_of_streams_at_once_are_all_kept_apart(tmp_path: Path, k
 
 
 @every_kind
-async def test_nothing_is_appended_behind_an_event_that_it_must_not_follow(tmp_path: Path, kind: str) -> None:
+async def test_nothing_is_appended_after_a_fence(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         assert await store.broker.append("s", event(1), id="x", unless=("end",)) == 1
         assert await store.broker.append("s", event(2), id="end") == 2
@@ -255,7 +254,7 @@ async def test_nothing_is_appended_behind_an_event_that_it_must_not_follow(tmp_p
 
 
 @every_kind
-async def test_what_was_appended_before_the_fence_is_still_the_same_event(tmp_path: Path, kind: str) -> None:
+async def test_a_repeated_append_from_before_the_fence_returns_its_event(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         await store.broker.append("s", event(1), id="x", unless=("end",))
         await store.broker.append("s", event(2), id="end")
@@ -263,7 +262,7 @@ async def test_what_was_appended_before_the_fence_is_still_the_same_event(tmp_pa
 
 
 @every_kind
-async def test_of_many_at_once_none_comes_behind_the_fence(tmp_path: Path, kind: str) -> None:
+async def test_of_many_concurrent_appends_none_follows_the_fence(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         before = (store.broker.append("s", event(1), id=f"{number}", unless=("end",)) for number in range(20))
         after = (store.broker.append("s", event(1), id=f"late {number}", unless=("end",)) for number in range(20))
@@ -275,7 +274,7 @@ async def test_of_many_at_once_none_comes_behind_the_fence(tmp_path: Path, kind:
 
 
 @every_kind
-async def test_a_volatile_stream_takes_no_fences(tmp_path: Path, kind: str) -> None:
+async def test_a_volatile_stream_refuses_fences(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 1, durable=False)
         with pytest.raises(ValueError, match="need a durable stream"):

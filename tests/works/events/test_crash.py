@@ -1,4 +1,6 @@
-"""An EventStore after a graceful stop, a kill -9, a second process, and with a full disk."""
+"""An EventStore after an orderly close and after a kill -9, with a second process on the same file, and with a full
+disk.
+"""
 
 import asyncio
 import subprocess
@@ -14,7 +16,7 @@ from tests.support.running import ROOT, full_disk
 from works.events.broker import Broker, Event, PositionLost
 from works.events.store import EventStore
 
-# Appends to two streams in turn, forever, and prints the acknowledged offsets.
+# This program appends without end to two streams in turn, and prints the offsets that the store acknowledges.
 WRITER = """
 import asyncio, sys
 from pathlib import Path
@@ -33,7 +35,9 @@ asyncio.run(main(*sys.argv[1:]))
 
 @contextmanager
 def writer(kind: str, folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that has opened the store and appends. At the end it is killed with SIGKILL at any point."""
+    """Runs another process that has the store open and appends to it. The process is killed with SIGKILL at the end,
+    whatever it is doing.
+    """
     command = [sys.executable, "-c", WRITER, kind, str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -43,7 +47,9 @@ def writer(kind: str, folder: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def killed(kind: str, folder: Path) -> tuple[str, int]:
-    """Kills a writer while it writes. Returns the epoch of its volatile stream, and the last acknowledged offset."""
+    """Kills a writer while it writes. Returns the epoch of its volatile stream and the last offset that was
+    acknowledged.
+    """
     with writer(kind, folder) as process:
         assert process.stdout
         epoch = process.stdout.readline().strip()
@@ -55,7 +61,7 @@ def killed(kind: str, folder: Path) -> tuple[str, int]:
 
 
 @every_kind
-async def test_after_a_kill_every_acknowledged_event_is_there_once(tmp_path: Path, kind: str) -> None:
+async def test_after_a_kill_every_acknowledged_event_is_stored_once(tmp_path: Path, kind: str) -> None:
     _, acknowledged = killed(kind, tmp_path)
     async with opened(kind, tmp_path) as store:
         head = (await store.broker.position("durable")).offset
@@ -64,7 +70,7 @@ async def test_after_a_kill_every_acknowledged_event_is_there_once(tmp_path: Pat
         assert await store.broker.append("durable", event(1), id="id 1") == 1
 
 
-async def test_after_a_kill_volatile_streams_in_sqlite_begin_again(tmp_path: Path) -> None:
+async def test_after_a_kill_volatile_streams_in_sqlite_start_again(tmp_path: Path) -> None:
     epoch, _ = killed("sqlite", tmp_path)
     async with opened("sqlite", tmp_path) as store:
         position = await store.broker.position("volatile")
@@ -75,7 +81,7 @@ async def test_after_a_kill_volatile_streams_in_sqlite_begin_again(tmp_path: Pat
 
 @every_kind
 @pytest.mark.parametrize("durable", [True, False])
-async def test_after_an_orderly_end_every_stream_goes_on_where_it_was(tmp_path: Path, kind: str, durable: bool) -> None:
+async def test_after_an_orderly_close_every_stream_continues(tmp_path: Path, kind: str, durable: bool) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 700, durable=durable)
         before = await store.broker.position("s")
@@ -88,14 +94,14 @@ async def test_after_an_orderly_end_every_stream_goes_on_where_it_was(tmp_path: 
 
 
 @every_kind
-async def test_what_is_being_appended_when_it_closes_is_written_and_later_ones_are_refused(
+async def test_appends_in_progress_at_the_close_are_written_and_later_ones_are_refused(
     tmp_path: Path, kind: str
 ) -> None:
     async with opened(kind, tmp_path) as store:
         await store.broker.append("s", event(1))
         writing = [asyncio.create_task(store.broker.append("s", event(number))) for number in range(2, 301)]
         for _ in range(3):
-            await asyncio.sleep(0)  # they start, and their commit is running when the store closes
+            await asyncio.sleep(0)  # The appends have started, and their commit is in progress when the store closes.
     async with asyncio.timeout(60):
         assert await asyncio.gather(*writing) == list(range(2, 301))
         with pytest.raises(OSError, match="closed"):
@@ -115,7 +121,7 @@ async def test_a_second_process_on_the_same_file_is_refused(tmp_path: Path) -> N
         assert (await store.broker.position("durable")).offset >= 1
 
 
-async def test_a_file_that_is_no_database_or_a_folder_is_an_os_error(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_database_or_is_a_folder_raises_oserror(tmp_path: Path) -> None:
     (tmp_path / "events.db").write_bytes(b"something else entirely" * 100)
     with pytest.raises(OSError, match="cannot be opened: file is not a database"):
         OPENERS["sqlite"](tmp_path, 100)
@@ -133,13 +139,13 @@ async def mark_always(store: EventStore) -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_is_written_is_folded_into_the_file_and_the_journal_stays_short(tmp_path: Path) -> None:
+async def test_checkpoints_move_events_into_the_file_and_the_wal_stays_short(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as store:
         marking = asyncio.create_task(mark_always(store))
         for number in range(100):
             for durable in (True, False):
                 await store.broker.append(f"durable {durable}", event(number) + " " * 100_000, durable=durable)
-        assert not marking.done(), "what is written without an event waits while the file is locked"
+        assert not marking.done(), "writing marks failed while the WAL was copied into the file"
         marking.cancel()
         assert (tmp_path / "events.db-wal").stat().st_size < 6_000_000
         assert (tmp_path / "events.db").stat().st_size > 10_000_000
@@ -148,7 +154,7 @@ async def test_what_is_written_is_folded_into_the_file_and_the_journal_stays_sho
             assert len(await store.broker.read(stream, 0, 1000)) == 100
 
 
-async def test_on_a_full_disk_durable_appends_fail_and_volatile_ones_go_on(tmp_path: Path) -> None:
+async def test_on_a_full_disk_durable_appends_fail_and_volatile_ones_continue(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as store:
         await fill(store.broker, "durable", 3, durable=True)
         await fill(store.broker, "volatile", 3, durable=False)
@@ -175,16 +181,14 @@ async def test_on_a_full_disk_durable_appends_fail_and_volatile_ones_go_on(tmp_p
 
 
 async def flood(broker: Broker, reader: AsyncIterator[list[Event]]) -> None:
-    """Appends volatile events without end, each of which is seen by a reader without a backlog."""
+    """Appends volatile events without end. The reader receives each event before the next append."""
     while True:
         await broker.append("flood", "{}", durable=False)
         await anext(reader)
         await asyncio.sleep(0)
 
 
-async def test_more_events_than_memory_holds_on_a_full_disk_are_reported_lost_and_the_log_recovers(
-    tmp_path: Path,
-) -> None:
+async def test_on_a_full_disk_readers_are_notified_of_lost_events_and_the_store_recovers(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, keep=100_000) as store:
         await fill(store.broker, "flood", 3, durable=False)
         await store.broker.append("durable", event(1))
@@ -207,8 +211,10 @@ async def test_more_events_than_memory_holds_on_a_full_disk_are_reported_lost_an
         assert not await is_lost(store.broker, "flood", 0)
 
 
-async def test_an_event_that_cannot_be_written_is_refused_and_holds_up_no_other(tmp_path: Path) -> None:
-    """SQLite accepts no lone surrogate. Other events of the same group must not wait forever."""
+async def test_an_event_that_cannot_be_written_is_refused_and_delays_no_other(tmp_path: Path) -> None:
+    """SQLite stores no lone surrogate (half of a UTF-16 pair). Events that wait for the same commit must not wait for
+    ever.
+    """
     async with opened("sqlite", tmp_path) as store, asyncio.timeout(60):
         outcomes = await asyncio.gather(
             store.broker.append("good", event(1)), store.broker.append("bad", "\ud800"), return_exceptions=True

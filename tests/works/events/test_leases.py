@@ -1,4 +1,4 @@
-"""The guarantees of Leases, for every implementation: a lease has at most one holder."""
+"""The contract of Leases, checked with every implementation: a lease has at most one holder at a time."""
 
 import asyncio
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.support.event_stores import every_kind, opened
 
 
 @every_kind
-async def test_a_lease_has_one_holder_until_it_lets_go(tmp_path: Path, kind: str) -> None:
+async def test_a_lease_has_one_holder_until_it_is_released(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         assert await store.leases.hold("l", "one", 3600)
         assert not await store.leases.hold("l", "other", 3600)
@@ -23,7 +23,7 @@ async def test_a_lease_has_one_holder_until_it_lets_go(tmp_path: Path, kind: str
 
 
 @every_kind
-async def test_a_lease_that_is_not_renewed_runs_out(tmp_path: Path, kind: str) -> None:
+async def test_a_lease_that_is_not_renewed_expires(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         assert await store.leases.hold("l", "one", 0.05)
         async with asyncio.timeout(60):
@@ -35,7 +35,7 @@ async def test_a_lease_that_is_not_renewed_runs_out(tmp_path: Path, kind: str) -
 
 
 @every_kind
-async def test_a_lease_lasts_as_long_as_it_was_renewed_for(tmp_path: Path, kind: str) -> None:
+async def test_a_renewed_lease_lasts_for_its_new_duration(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         assert await store.leases.hold("l", "one", 0.05)
         assert await store.leases.hold("l", "one", 3600)
@@ -44,7 +44,7 @@ async def test_a_lease_lasts_as_long_as_it_was_renewed_for(tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize("kind", ["redis"], indirect=True)
-async def test_a_lease_in_redis_keeps_another_process_out(tmp_path: Path, kind: str) -> None:
+async def test_a_lease_in_redis_excludes_another_process(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as one, opened(kind, tmp_path) as other:
         assert await one.leases.hold("l", "one", 3600)
         assert not await other.leases.hold("l", "other", 3600)

@@ -1,4 +1,4 @@
-"""The guarantees of Marks, for every implementation: the number of unread events of each reader."""
+"""The contract of Marks, checked with every implementation: which events of a stream a reader has not read."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from works.events.marks import Mark
 
 
 @every_kind
-async def test_a_mark_says_what_is_unread_and_moves_only_onward(tmp_path: Path, kind: str) -> None:
+async def test_a_mark_counts_unread_events_and_moves_only_forward(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 5, durable=True)
         assert await store.marks.of_reader("alice") == {}
@@ -21,19 +21,19 @@ async def test_a_mark_says_what_is_unread_and_moves_only_onward(tmp_path: Path, 
 
 
 @every_kind
-async def test_a_mark_is_advanced_only_where_there_is_one(tmp_path: Path, kind: str) -> None:
+async def test_advance_moves_only_a_mark_that_exists(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         await fill(store.broker, "s", 5, durable=True)
         assert not await store.marks.advance("s", "alice", 2)
         assert await store.marks.of_reader("alice") == {}
         await store.marks.set("s", "alice", 1)
-        for offset, stands in ((3, 3), (2, 3), (99, 5)):
+        for offset, expected in ((3, 3), (2, 3), (99, 5)):
             assert await store.marks.advance("s", "alice", offset)
-            assert await store.marks.of_reader("alice") == {"s": Mark(stands, 5)}
+            assert await store.marks.of_reader("alice") == {"s": Mark(expected, 5)}
 
 
 @every_kind
-async def test_a_mark_on_a_stream_without_events_counts_what_comes(tmp_path: Path, kind: str) -> None:
+async def test_a_mark_on_an_empty_stream_counts_later_events(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         assert await store.marks.set("s", "alice", 0) == Mark(0, 0)
         assert await store.marks.of_reader("alice") == {"s": Mark(0, 0)}
@@ -42,7 +42,7 @@ async def test_a_mark_on_a_stream_without_events_counts_what_comes(tmp_path: Pat
 
 
 @every_kind
-async def test_marks_outlive_a_restart_and_end_with_unmark_or_their_stream(tmp_path: Path, kind: str) -> None:
+async def test_marks_survive_a_restart_and_end_when_removed_or_with_their_stream(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         for stream in ("kept", "left", "gone"):
             await fill(store.broker, stream, 3, durable=True)

@@ -1,4 +1,4 @@
-"""URLs that open an EventStore, and the errors of URLs that do not."""
+"""Which URLs open an EventStore, and the error texts for the URLs that do not."""
 
 import subprocess
 import sys
@@ -18,16 +18,16 @@ async def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["redi://user:secret@localhost", "redis://user:secret@localhost:port/0"])
-async def test_what_is_said_of_a_url_is_without_its_password(url: str) -> None:
-    with pytest.raises(ValueError, match=r"redis?://\*\*\*@localhost") as caught:
+async def test_the_error_for_a_url_does_not_contain_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"redis?://\*\*\*@localhost") as raised:
         open_events(EventSettings(events=url), BackgroundTasks())
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(raised.value)
 
 
-def test_without_its_package_redis_is_refused_with_a_hint_and_sqlite_is_not() -> None:
+def test_without_its_package_redis_is_refused_with_a_hint() -> None:
     script = """
 import sys
-sys.modules["redis"] = None  # as when it is not installed
+sys.modules["redis"] = None  # an import then fails as if the package were not installed
 from works.background import BackgroundTasks
 from works.events.open import open_events
 from works.events.settings import EventSettings

@@ -1,4 +1,4 @@
-"""The EventStore in Redis while Redis is unavailable: paused, killed, without its data, or full."""
+"""The EventStore in Redis while Redis is not available: it is paused, killed, full, or has lost its data."""
 
 import asyncio
 import itertools
@@ -28,20 +28,20 @@ from tests.support.running import until
 from works.events.broker import Broker, Event, PositionLost
 
 CANNOT = "events cannot be written: "
-away = pytest.mark.parametrize("how", ["paused", "killed"])
+outage = pytest.mark.parametrize("how", ["paused", "killed"])
 
 
-def leave(redis: Redis, how: str) -> None:
+def interrupt(redis: Redis, how: str) -> None:
     redis.pause() if how == "paused" else redis.kill()
 
 
-def come_back(redis: Redis, how: str) -> None:
+def restore(redis: Redis, how: str) -> None:
     redis.go_on() if how == "paused" else redis.start()
 
 
 @asynccontextmanager
 async def reading(broker: Broker, stream: str) -> AsyncIterator[list[Event]]:
-    """Yields the events of a subscriber as they arrive."""
+    """Yields a list that grows with the events that a subscriber receives."""
     seen: list[Event] = []
 
     async def read() -> None:
@@ -57,8 +57,8 @@ async def reading(broker: Broker, stream: str) -> AsyncIterator[list[Event]]:
 
 
 @pytest.mark.chaos
-@away
-async def test_through_an_outage_nothing_is_lost_and_nothing_doubled(redis: Redis, tmp_path: Path, how: str) -> None:
+@outage
+async def test_an_outage_neither_loses_nor_repeats_events(redis: Redis, tmp_path: Path, how: str) -> None:
     failures: list[str] = []
     total, gone = 1500, asyncio.Event()
 
@@ -85,11 +85,12 @@ async def test_through_an_outage_nothing_is_lost_and_nothing_doubled(redis: Redi
             writers = [asyncio.create_task(write((one, other)[first % 2].broker, first)) for first in range(10)]
             writing = asyncio.create_task(write_volatile(one.broker))
             await until(lambda: len(seen) > 100)
-            leave(redis, how)
+            interrupt(redis, how)
             gone.set()
-            await until(lambda: len(failures) >= 10)  # they get the error although Redis is still down
+            # Callers get an error in time, although Redis is still not available.
+            await until(lambda: len(failures) >= 10)
             assert not writing.done()
-            come_back(redis, how)
+            restore(redis, how)
             async with asyncio.timeout(60):
                 parts = await asyncio.gather(*writers)
                 await writing
@@ -99,10 +100,10 @@ async def test_through_an_outage_nothing_is_lost_and_nothing_doubled(redis: Redi
         whole = [Event(offset, offsets[offset]) for offset in range(1, total + 1)]
         stored = await persist(partial(one.broker.read, "durable", 0, total + 1))
         assert seen == seen_by_other == whole == stored
-    assert all(said.startswith(CANNOT) for said in failures)
+    assert all(text.startswith(CANNOT) for text in failures)
 
 
-async def test_connections_cut_again_and_again_make_no_gap_and_no_repeat(redis: Redis, tmp_path: Path) -> None:
+async def test_repeatedly_cut_connections_cause_no_gap_and_no_repetition(redis: Redis, tmp_path: Path) -> None:
     cuts, written, enough = 0, itertools.count(1), asyncio.Event()
 
     async def write(broker: Broker) -> None:
@@ -121,8 +122,8 @@ async def test_connections_cut_again_and_again_make_no_gap_and_no_repeat(redis: 
             before = len(seen)
             for which in ("normal", "pubsub"):
                 cuts += redis.ask("CLIENT", "KILL", "TYPE", which) != ":0"
-            # The writers continue. The events that were in progress when the connections were cut may have been seen
-            # before.
+            # The writers must not stop here. An event whose append was in progress at the cut may have been received
+            # already, and without later events this wait would never end.
             await until(lambda before=before: len(seen) > before)
         enough.set()
         await asyncio.gather(*writers)
@@ -134,7 +135,7 @@ async def test_connections_cut_again_and_again_make_no_gap_and_no_repeat(redis: 
         assert newest == await one.broker.read("s", newest[0].offset - 1, 501)
 
 
-async def test_no_client_sees_a_short_restart(redis: Redis, tmp_path: Path) -> None:
+async def test_a_short_restart_causes_no_errors(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path) as store, reading(store.broker, "s") as seen:
         await fill(store.broker, "s", 10, durable=True)
         redis.kill()
@@ -149,16 +150,16 @@ async def test_no_client_sees_a_short_restart(redis: Redis, tmp_path: Path) -> N
 
 
 @pytest.mark.chaos
-@away
-async def test_requests_while_redis_is_away_are_answered_in_time_and_work_afterwards(
+@outage
+async def test_calls_during_an_outage_fail_in_time_and_work_again_afterwards(
     redis: Redis, tmp_path: Path, how: str
 ) -> None:
     async with opened("redis", tmp_path) as patient:
         await fill(patient.broker, "s", 3, durable=True)
     async with opened_redis(tmp_path, HASTY) as store:
-        await persist(store.check)  # it is connected
-        leave(redis, how)
-        asked = [
+        await persist(store.check)  # After this call, the store is connected.
+        interrupt(redis, how)
+        calls = [
             store.broker.append("s", event(4), id="x"),
             store.check(),
             store.marks.set("s", "alice", 1),
@@ -166,20 +167,20 @@ async def test_requests_while_redis_is_away_are_answered_in_time_and_work_afterw
             store.broker.expire("s", 1),
             store.sweep(),
             store.presence.enter("room", "alice", "phone"),
-            store.presence.leave("room", "bob", "desktop"),
+            store.presence.leave("room", "bob", "laptop"),
             store.broker.position("s"),
             store.broker.read("s", 0, 10),
             store.presence.present("room"),
             store.marks.of_reader("alice"),
             store.broker.recovers("s", "", 0),
         ]
-        async with asyncio.timeout(60):  # it does not return before
-            answers = await asyncio.gather(*asked, return_exceptions=True)
+        async with asyncio.timeout(60):  # Redis stays unavailable until all calls have failed.
+            answers = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:
             assert isinstance(answer, OSError)
             assert str(answer).startswith("events cannot be ")
-        subscribing = asyncio.create_task(collect(store.broker, "s", 0, 4))  # it waits
-        come_back(redis, how)
+        subscribing = asyncio.create_task(collect(store.broker, "s", 0, 4))  # The subscriber waits for Redis.
+        restore(redis, how)
         async with asyncio.timeout(60):
             await persist(store.check)
             assert await persist(partial(store.broker.append, "s", event(4), id="x")) == 4
@@ -205,7 +206,8 @@ async def test_after_the_loss_of_all_data_readers_are_notified(redis: Redis, tmp
             assert await is_lost(store.broker, "idle", 3)
             assert (await store.broker.position("idle")).epoch != before.epoch
             assert await collect(store.broker, "busy", 0, 10) == numbered(1, 10)
-            await eventually(store.presence, "room", ["alice"])  # her process enters her again by itself
+            # The process of alice renews her presence without a request.
+            await eventually(store.presence, "room", ["alice"])
 
 
 async def test_after_a_restart_without_its_data_readers_are_notified(tmp_path: Path) -> None:
@@ -213,21 +215,23 @@ async def test_after_a_restart_without_its_data_readers_are_notified(tmp_path: P
         async with opened("redis", tmp_path) as store:
             await fill(store.broker, "s", 300, durable=True)
             before = await store.broker.position("s")
-            slow, keen = aiter(store.broker.subscribe("s", 0)), aiter(store.broker.subscribe("s", 300))
+            slow, waiting_reader = aiter(store.broker.subscribe("s", 0)), aiter(store.broker.subscribe("s", 300))
             assert await anext(slow) == numbered(1, 256)
-            waiting = asyncio.ensure_future(anext(keen))
+            waiting = asyncio.ensure_future(anext(waiting_reader))
             redis.kill()
             redis.start()
             async with asyncio.timeout(60):
-                for answer in (waiting, anext(slow)):
+                for reading in (waiting, anext(slow)):
                     with pytest.raises(PositionLost):
-                        await answer
+                        await reading
                 assert not await store.broker.recovers("s", before.epoch, 300)
                 assert await store.broker.append("s", event(1)) == 1
 
 
-async def test_events_that_redis_took_back_are_not_passed_over_in_silence(tmp_path: Path) -> None:
-    """The state after a power cut with appendfsync everysec: the same epoch, and fewer events."""
+async def test_readers_are_notified_of_events_that_redis_lost(tmp_path: Path) -> None:
+    """Redis with appendfsync everysec may lose its last events in a power cut. The epoch is then the same, but there
+    are fewer events.
+    """
     with redis_in(tmp_path, appendonly=False) as redis:
         async with opened("redis", tmp_path) as store:
             await fill(store.broker, "s", 3, durable=True)
@@ -245,7 +249,7 @@ async def test_events_that_redis_took_back_are_not_passed_over_in_silence(tmp_pa
             assert not await store.broker.recovers("s", before.epoch, 6)
 
 
-async def test_forgotten_scripts_are_brought_again(redis: Redis, tmp_path: Path) -> None:
+async def test_scripts_that_redis_has_lost_are_loaded_again(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path) as store:
         await store.broker.append("s", event(1))
         appends = [asyncio.create_task(store.broker.append("s", event(number))) for number in range(2, 301)]
@@ -256,10 +260,9 @@ async def test_forgotten_scripts_are_brought_again(redis: Redis, tmp_path: Path)
 
 
 @pytest.mark.chaos
-async def test_when_its_memory_is_full_durable_appends_are_refused_and_others_wait(
-    redis: Redis, tmp_path: Path
-) -> None:
-    # The answer of Redis is awaited for any time, but callers do not wait that long.
+async def test_when_redis_is_full_durable_appends_are_refused_and_others_wait(redis: Redis, tmp_path: Path) -> None:
+    # The store repeats its calls as long as Redis answers with an error, but each caller waits at most ``patience``
+    # seconds.
     timeouts = replace(PATIENT, patience=HASTY.patience)
     async with opened("redis", tmp_path) as patient, opened_redis(tmp_path, timeouts) as store:
         await fill(patient.broker, "s", 3, durable=True)
@@ -275,7 +278,7 @@ async def test_when_its_memory_is_full_durable_appends_are_refused_and_others_wa
         assert await persist(partial(store.broker.append, "s", event(4), id="x")) == 4
 
 
-async def test_what_waits_is_bounded(redis: Redis, tmp_path: Path) -> None:
+async def test_the_buffer_for_unwritten_events_is_limited(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path) as store:
         redis.kill()
         size = 8 << 20
@@ -288,7 +291,7 @@ async def test_what_waits_is_bounded(redis: Redis, tmp_path: Path) -> None:
         assert await store.broker.append("s", "x" * size, durable=False) == 8
 
 
-async def test_an_orderly_end_does_not_wait_for_redis_to_come_back(redis: Redis, tmp_path: Path) -> None:
+async def test_an_orderly_close_does_not_wait_for_redis(redis: Redis, tmp_path: Path) -> None:
     async with asyncio.timeout(60):
         async with opened_redis(tmp_path, HASTY) as store:
             await persist(partial(store.presence.enter, "room", "alice", "phone"))

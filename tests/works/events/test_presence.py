@@ -1,4 +1,4 @@
-"""The guarantees of Presence, for every implementation: the users in a room."""
+"""The contract of Presence, checked with every implementation: which users are in a room."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from tests.support.event_stores import every_kind, opened
 async def test_a_user_is_present_until_the_last_connection_leaves(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as store:
         assert await store.presence.enter("room", "alice", "phone")
-        assert not await store.presence.enter("room", "alice", "desktop")
-        assert not await store.presence.enter("room", "alice", "desktop")
+        assert not await store.presence.enter("room", "alice", "laptop")
+        assert not await store.presence.enter("room", "alice", "laptop")
         assert await store.presence.enter("room", "bob", "phone")
-        assert await store.presence.enter("other", "carol", "desktop")
+        assert await store.presence.enter("other", "carol", "laptop")
         assert await store.presence.present("room") == ["alice", "bob"]
-        assert not await store.presence.leave("room", "alice", "desktop")
+        assert not await store.presence.leave("room", "alice", "laptop")
         assert await store.presence.leave("room", "alice", "phone")
         assert not await store.presence.leave("room", "alice", "phone")
         assert await store.presence.present("room") == ["bob"]

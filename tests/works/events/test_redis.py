@@ -1,4 +1,6 @@
-"""The EventStore in Redis with several processes. Each store here is what a server process would have."""
+"""The EventStore in Redis when several processes share it. Each store in these tests represents the store of a separate
+server process.
+"""
 
 import asyncio
 import random
@@ -33,7 +35,7 @@ from works.events.redis.connection import CallConnection, make_pool
 from works.events.redis.store import RedisEventStore
 from works.events.store import EventStore
 
-# Reports a user as present, like a server, until it is killed.
+# This program enters a guest into a room, and keeps the guest present as a server does, until the program is killed.
 GUEST = """
 import asyncio, sys
 from dataclasses import replace
@@ -49,7 +51,7 @@ async def main(url):
 asyncio.run(main(*sys.argv[1:]))
 """
 
-# Time until which the process that is forgotten first counts as a reader of a stream.
+# This script returns the time until which a process counts as a reader of a stream: the entry that expires first.
 READ_UNTIL = "return redis.status_reply(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or '0')"
 
 
@@ -62,7 +64,7 @@ async def two(folder: Path, *, present: float = 60.0) -> AsyncIterator[tuple[Eve
 
 @contextmanager
 def guest(folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that reports a user as present."""
+    """Runs another process, which keeps a guest present in the room."""
     command = [sys.executable, "-c", GUEST, url_in(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -73,7 +75,7 @@ def guest(folder: Path) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-async def test_offsets_and_ids_are_those_of_one_service(redis: Redis, tmp_path: Path) -> None:
+async def test_two_processes_share_offsets_and_ids(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
         for number in range(1, 20, 2):
             assert await one.broker.append("s", event(number), id=f"id {number}") == number
@@ -84,7 +86,7 @@ async def test_offsets_and_ids_are_those_of_one_service(redis: Redis, tmp_path: 
         assert await one.broker.read("s", 0, 100) == await other.broker.read("s", 0, 100) == numbered(1, 20)
 
 
-async def test_a_stream_that_began_volatile_in_one_process_is_so_in_the_other(redis: Redis, tmp_path: Path) -> None:
+async def test_a_stream_that_is_volatile_in_one_process_is_volatile_in_the_other(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
         await one.broker.append("s", event(1), durable=False)
         with pytest.raises(ValueError, match="need a durable stream"):
@@ -92,7 +94,7 @@ async def test_a_stream_that_began_volatile_in_one_process_is_so_in_the_other(re
         assert await other.broker.append("s", event(2)) == 2
 
 
-async def test_subscribers_see_what_both_write_without_a_gap_or_a_repeat(redis: Redis, tmp_path: Path) -> None:
+async def test_subscribers_receive_events_of_both_without_a_gap_or_a_repetition(redis: Redis, tmp_path: Path) -> None:
     total = 2000
 
     async def write(broker: Broker, count: int) -> None:
@@ -104,7 +106,8 @@ async def test_subscribers_see_what_both_write_without_a_gap_or_a_repeat(redis: 
         writers = [asyncio.create_task(write(store.broker, total // 20)) for store in (one, other) for _ in range(10)]
         readers = []
         for number in range(20):
-            await one.broker.append("other", "{}")  # some time passes
+            # This append takes time, so that the readers start at different moments.
+            await one.broker.append("other", "{}")
             readers.append(asyncio.create_task(collect((one, other)[number % 2].broker, "s", 0, total + 1)))
         await asyncio.gather(*writers)
         whole = await other.broker.read("s", 0, 2 * total)
@@ -114,8 +117,8 @@ async def test_subscribers_see_what_both_write_without_a_gap_or_a_repeat(redis: 
                 assert seen == whole
 
 
-async def test_what_one_process_appends_the_other_hears_at_once(redis: Redis, tmp_path: Path) -> None:
-    # A process that only checked at intervals would find an event after 20 minutes.
+async def test_one_process_receives_the_events_of_another_immediately(redis: Redis, tmp_path: Path) -> None:
+    # The store also looks for new events without a notice, but with this setting only every 20 minutes.
     async with two(tmp_path, present=3600) as (one, other), asyncio.timeout(60):
         batches = aiter(one.broker.subscribe("s", 0))
         for number in range(1, 102):
@@ -134,7 +137,7 @@ async def test_marks_are_shared(redis: Redis, tmp_path: Path) -> None:
         assert await other.marks.of_reader("alice") == {}
 
 
-async def test_a_call_that_is_given_up_leaves_no_answer_for_a_later_one(redis: Redis, tmp_path: Path) -> None:
+async def test_a_cancelled_call_leaves_no_answer_for_a_later_call(redis: Redis, tmp_path: Path) -> None:
     connection = CallConnection(make_pool(url_in(tmp_path)), 60)
 
     async def hold(lease: bytes, holder: bytes) -> object:
@@ -143,21 +146,21 @@ async def test_a_call_that_is_given_up_leaves_no_answer_for_a_later_one(redis: R
 
     assert await hold(b"one", b"alice") == 1
     redis.pause()
-    given_up = asyncio.create_task(hold(b"one", b"bob"))
+    cancelled = asyncio.create_task(hold(b"one", b"bob"))
     for _ in range(5):
-        await asyncio.sleep(0)  # it is sent
-    given_up.cancel()
+        await asyncio.sleep(0)  # The call is sent during these turns of the loop.
+    cancelled.cancel()
     redis.go_on()
     with pytest.raises(asyncio.CancelledError):
-        await given_up
-    assert await hold(b"two", b"alice") == 1, "the answer to bob"
+        await cancelled
+    assert await hold(b"two", b"alice") == 1, "received the answer to bob's call"
     await connection.close()
 
 
-async def test_a_connection_given_up_while_it_is_made_is_made_again_with_its_scripts(
+async def test_after_a_cancelled_connect_the_next_call_connects_and_loads_the_scripts(
     redis: Redis, tmp_path: Path
 ) -> None:
-    """Cancels the connecting at each turn of the loop that it takes."""
+    """The call is cancelled at 60 different moments: after 0 to 59 turns of the event loop."""
     for turns in range(60):
         redis.ask("SCRIPT", "FLUSH")
         connection = CallConnection(make_pool(url_in(tmp_path)), 60)
@@ -166,40 +169,40 @@ async def test_a_connection_given_up_while_it_is_made_is_made_again_with_its_scr
             call = RedisCall("check", (b"x",), asyncio.get_running_loop().create_future())
             return (await connection.execute([call]))[0]
 
-        given_up = asyncio.create_task(check())
+        cancelled = asyncio.create_task(check())
         for _ in range(turns):
             await asyncio.sleep(0)
-        given_up.cancel()
-        await asyncio.wait([given_up])
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
         assert await check() == "OK"
         await connection.close()
 
 
-async def test_a_user_is_present_by_any_process(redis: Redis, tmp_path: Path) -> None:
+async def test_users_of_all_processes_are_present(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
         assert await one.presence.enter("room", "alice", "phone")
-        assert not await other.presence.enter("room", "alice", "desktop")
-        assert await other.presence.enter("room", "bob", "desktop")
+        assert not await other.presence.enter("room", "alice", "laptop")
+        assert await other.presence.enter("room", "bob", "laptop")
         assert await one.presence.present("room") == await other.presence.present("room") == ["alice", "bob"]
         assert not await one.presence.leave("room", "alice", "phone")
-        assert await other.presence.leave("room", "alice", "desktop")
+        assert await other.presence.leave("room", "alice", "laptop")
         assert await one.presence.present("room") == ["bob"]
 
 
 @pytest.mark.chaos
-async def test_only_users_of_a_killed_process_are_removed_from_presence(redis: Redis, tmp_path: Path) -> None:
+async def test_only_the_users_of_a_killed_process_are_removed(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path, present=1.0) as (one, other):
         await one.presence.enter("room", "alice", "phone")
         with guest(tmp_path):
-            await asyncio.sleep(2.5)  # longer than presence is retained
-            # On a frozen machine a user may be forgotten. The user is present again after the next refresh.
+            await asyncio.sleep(2.5)  # This is longer than the lifetime of an entry that is not renewed.
+            # On a machine that stood still, an entry may expire too early. It is there again after the next renewal.
             await eventually(other.presence, "room", ["alice", "guest"])
         await eventually(other.presence, "room", ["alice"])
         assert await other.presence.enter("room", "guest", "again")
 
 
 @pytest.mark.chaos
-async def test_who_came_by_a_process_that_ended_orderly_is_gone_at_once(redis: Redis, tmp_path: Path) -> None:
+async def test_users_of_a_process_that_ended_orderly_are_removed_immediately(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path) as store:
         async with opened("redis", tmp_path) as other:
             await other.presence.enter("room", "alice", "phone")
@@ -208,32 +211,31 @@ async def test_who_came_by_a_process_that_ended_orderly_is_gone_at_once(redis: R
 
 
 @pytest.mark.chaos
-async def test_what_one_process_reads_the_other_does_not_forget(redis: Redis, tmp_path: Path) -> None:
+async def test_a_sweep_keeps_a_stream_that_another_process_reads(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path, present=15.0) as (one, other):
         await fill(one.broker, "s", 2, durable=True)
         batches = aiter(one.broker.subscribe("s", 0))
         await anext(batches)
         await other.broker.expire("s", 0)
 
-        def remembered() -> float:
-            """Returns the end of the subscription, by the clock of Redis."""
+        def reader_until() -> float:
+            """Returns the time until which the process counts as a reader, by the clock of Redis."""
             return float(redis.ask("EVAL", READ_UNTIL, "1", "sluice:readers:s").removeprefix("+"))
 
-        first = remembered()
-        await until(lambda: remembered() > first + 3)  # it has refreshed after a third of that time
+        first = reader_until()
+        # The reader's process has renewed its entry. It does so after a third of the lifetime.
+        await until(lambda: reader_until() > first + 3)
         await other.sweep()
         assert (await other.broker.position("s")).offset == 2
         await other.broker.append("s", event(3))
         assert await anext(batches) == numbered(3, 3)
         await batches.aclose()  # type: ignore[attr-defined]
-        await one.check()  # all pending calls are made
+        await one.check()  # After this call, the store has sent everything that it had to send to Redis.
         await other.sweep()
         assert (await other.broker.position("s")).offset == 0
 
 
-async def test_many_streams_that_are_due_are_all_forgotten_but_those_that_are_read(
-    redis: Redis, tmp_path: Path
-) -> None:
+async def test_a_sweep_deletes_many_expired_streams_except_those_with_readers(redis: Redis, tmp_path: Path) -> None:
     async with two(tmp_path) as (one, other):
         streams = [f"s {number}" for number in range(1200)]
         await asyncio.gather(*(one.broker.append(stream, event(1)) for stream in streams))
@@ -245,7 +247,7 @@ async def test_many_streams_that_are_due_are_all_forgotten_but_those_that_are_re
         assert heads == [1] * 700 + [0] * 500
 
 
-async def test_a_stream_without_a_retention_promise_goes_a_day_after_its_last_use(redis: Redis, tmp_path: Path) -> None:
+async def test_a_stream_without_an_expiry_is_deleted_a_day_after_its_last_use(redis: Redis, tmp_path: Path) -> None:
     def due() -> str:
         return redis.ask("ZCOUNT", "sluice:due", str(time.time() + 80_000), str(time.time() + 90_000))
 
@@ -263,7 +265,7 @@ async def test_a_stream_without_a_retention_promise_goes_a_day_after_its_last_us
         assert due() == ":1"
 
 
-async def test_ids_are_kept_as_long_as_their_events(redis: Redis, tmp_path: Path) -> None:
+async def test_ids_are_retained_as_long_as_their_events(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path, keep=50) as store:
         await asyncio.gather(*(store.broker.append("s", event(number), id=f"id {number}") for number in range(200)))
         assert (redis.ask("HLEN", "sluice:ids:s"), redis.ask("XLEN", "sluice:events:s")) == (":50", ":50")
@@ -274,7 +276,7 @@ async def test_ids_are_kept_as_long_as_their_events(redis: Redis, tmp_path: Path
         assert (redis.ask("HLEN", "sluice:ids:s"), redis.ask("XLEN", "sluice:events:s")) == (":10", ":10")
 
 
-async def test_databases_of_one_redis_are_services_apart(redis: Redis, tmp_path: Path) -> None:
+async def test_databases_of_one_redis_are_separate_services(redis: Redis, tmp_path: Path) -> None:
     other = RedisEventStore(url_in(tmp_path)[:-1] + "1", 10_000, timeouts=PATIENT)
     async with opened("redis", tmp_path) as store:
         readings = [asyncio.create_task(collect(each.broker, "s", 0, 300)) for each in (store, other)]
@@ -285,13 +287,14 @@ async def test_databases_of_one_redis_are_services_apart(redis: Redis, tmp_path:
         await other.close()
 
 
-async def test_a_password_is_asked_for(tmp_path: Path) -> None:
+async def test_a_redis_that_requires_a_password(tmp_path: Path) -> None:
     with redis_in(tmp_path, requirepass="open sesame"):
         store = RedisEventStore(url_in(tmp_path).replace("//", "//:open%20sesame@"), 10_000, timeouts=PATIENT)
         assert await store.broker.append("s", event(1)) == 1
         assert await collect(store.broker, "s", 0, 1) == numbered(1, 1)
         await store.close()
-        # The answer of Redis is awaited for any time, but callers do not wait that long.
+        # The store repeats its calls as long as Redis answers with an error, but each caller waits at most ``patience``
+        # seconds.
         timeouts = replace(PATIENT, patience=0.5)
         store = RedisEventStore(url_in(tmp_path).replace("//", "//:wrong@"), 10_000, timeouts=timeouts)
         waiting = asyncio.create_task(store.broker.append("s", event(1), durable=False))
@@ -302,7 +305,7 @@ async def test_a_password_is_asked_for(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_a_string_that_cannot_be_written_harms_no_other_user(redis: Redis, tmp_path: Path) -> None:
+async def test_a_string_that_cannot_be_written_affects_no_other_append(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path) as store:
         appends = (store.broker.append("s", data) for data in (event(1), "\ud800", event(2)))
         answers = await asyncio.gather(*appends, return_exceptions=True)
@@ -310,7 +313,7 @@ async def test_a_string_that_cannot_be_written_harms_no_other_user(redis: Redis,
         assert isinstance(answers[1], ValueError)
 
 
-async def test_positions_beyond_all_numbers_are_answered(redis: Redis, tmp_path: Path) -> None:
+async def test_positions_outside_the_range_of_offsets_are_answered(redis: Redis, tmp_path: Path) -> None:
     async with opened("redis", tmp_path) as store:
         await store.broker.append("s", event(1))
         epoch = (await store.broker.position("s")).epoch
@@ -320,7 +323,7 @@ async def test_positions_beyond_all_numbers_are_answered(redis: Redis, tmp_path:
         assert await store.broker.read("s", 10**30, 10) == []
 
 
-async def test_a_log_may_be_closed_at_any_moment_of_its_connecting(redis: Redis, tmp_path: Path) -> None:
+async def test_a_store_can_be_closed_at_any_moment_while_it_connects(redis: Redis, tmp_path: Path) -> None:
     chance = random.Random(1)
     for _ in range(300):
         async with asyncio.timeout(60), opened("redis", tmp_path) as store:

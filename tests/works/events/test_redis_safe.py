@@ -1,4 +1,6 @@
-"""Redis with TLS, a user and a password. The store follows its URL, and trusts no other certificate."""
+"""Redis with TLS, a user name and a password. The store uses the user, the password and the CA certificate from its
+URL. It trusts no other certificate.
+"""
 
 import asyncio
 from dataclasses import replace
@@ -11,19 +13,19 @@ from tests.support.redis import redis_in
 from works.events.redis.store import RedisEventStore
 
 
-async def test_a_store_behind_tls_and_a_password(tmp_path: Path) -> None:
-    shown, key = certificate(tmp_path)
+async def test_a_store_with_tls_and_a_password(tmp_path: Path) -> None:
+    public, key = certificate(tmp_path)
     other, _ = certificate(tmp_path, "other")
     port = free_port()
-    tls = {"tls-port": port, "tls-cert-file": shown, "tls-key-file": key, "tls-auth-clients": "no"}
+    tls = {"tls-port": port, "tls-cert-file": public, "tls-key-file": key, "tls-auth-clients": "no"}
     users = tmp_path / "users.acl"
     users.write_text("user default off\nuser sluice on >a-password ~* &* +@all\n")
     with redis_in(tmp_path, aclfile=users, **tls):
         url = f"rediss://sluice:a-password@127.0.0.1:{port}/0?ssl_ca_certs="
-        store = RedisEventStore(f"{url}{shown}", 10_000, timeouts=PATIENT)
+        store = RedisEventStore(f"{url}{public}", 10_000, timeouts=PATIENT)
         assert await store.broker.append("s", "{}") == 1
         await store.close()
-        wrong = f"{url}{other}", f"{url}{shown}".replace("a-password", "another")
+        wrong = f"{url}{other}", f"{url}{public}".replace("a-password", "another")
         stores = [RedisEventStore(each, 10_000, timeouts=replace(PATIENT, patience=2.0)) for each in wrong]
         refused = await asyncio.gather(*(store.broker.append("s", "{}") for store in stores), return_exceptions=True)
         for store, error in zip(stores, refused, strict=True):

@@ -1,5 +1,5 @@
-"""The actions accept any picture, do what they say on real pictures, and check their options. A new action
-is one file.
+"""The actions. Each accepts any picture, has the documented effect on real pictures, and declares the types of its
+options. A new action is one function.
 """
 
 import subprocess
@@ -20,12 +20,12 @@ from works.imaging.actions import Findings
 from works.imaging.pixels import Image, as_image, to_gray
 
 PHOTO = photograph()
-DRAWN = as_image(np.dstack([PHOTO, PHOTO[:, :, 0]]))  # with an alpha channel
+TRANSPARENT = as_image(np.dstack([PHOTO, PHOTO[:, :, 0]]))  # This picture has an alpha channel.
 SIZES = [(1, 1), (3, 5), (17, 1), (1, 17), (255, 33), (33, 255)]
 
 
 def done(name: str, image: Image, **options: Any) -> Image:
-    """Returns the picture of the action, after its options were checked like those of a client."""
+    """Checks the options as for a client, applies the action, and returns the picture."""
     result = actions.apply(name, image, actions.check(name, options))
     return result.image if isinstance(result, Findings) else result
 
@@ -44,12 +44,12 @@ def faults(name: str, options: dict[str, Any]) -> str:
 
 
 def detail(image: Image) -> float:
-    """Returns how much neighbouring pixels differ: the mean square of the Laplacian."""
+    """Returns how strongly neighbouring pixels differ: the mean square of the Laplacian."""
     return float(np.square(cv2.Laplacian(to_gray(image), cv2.CV_64F)).mean())
 
 
 def without_change(name: str, picture: Image) -> Image:
-    """Runs the action, and checks that its input is unchanged."""
+    """Applies the action and checks that it has not changed the picture that it was given."""
     before = picture.copy()
     result = done(name, picture)
     assert (picture == before).all()
@@ -57,9 +57,9 @@ def without_change(name: str, picture: Image) -> Image:
 
 
 @pytest.mark.parametrize("name", actions.offered())
-@pytest.mark.parametrize("kind", [to_gray(PHOTO), PHOTO, DRAWN], ids=["gray", "colour", "alpha"])
-def test_each_action_takes_each_kind_of_picture_and_leaves_it_as_it_was(name: str, kind: Image) -> None:
-    # reading one picture takes a second, and a narrow one five
+@pytest.mark.parametrize("kind", [to_gray(PHOTO), PHOTO, TRANSPARENT], ids=["gray", "colour", "alpha"])
+def test_each_action_accepts_each_kind_of_picture_and_does_not_change_it(name: str, kind: Image) -> None:
+    # The action ``text`` takes about 1 s for this picture, and about 5 s for a narrow one.
     sizes = [(96, 96)] if name == "text" else [*SIZES, (512, 512)]
     for picture in (np.ascontiguousarray(kind[-h:, -w:]) for w, h in sizes):
         result = without_change(name, picture)
@@ -70,16 +70,16 @@ def test_each_action_takes_each_kind_of_picture_and_leaves_it_as_it_was(name: st
 
 
 @pytest.mark.parametrize("name", ["blur", "denoise", "grayscale", "resize", "sharpen", "deskew"])
-def test_transparency_is_kept_by_what_only_changes_colours(name: str) -> None:
-    still = DRAWN if name != "deskew" else as_image(np.full((64, 64, 4), 9, np.uint8))
+def test_actions_that_only_change_colours_keep_the_alpha_channel(name: str) -> None:
+    still = TRANSPARENT if name != "deskew" else as_image(np.full((64, 64, 4), 9, np.uint8))
     assert (done(name, still)[:, :, 3] == still[:, :, 3]).all()
 
 
-def test_resize_is_also_called_rl_and_changes_nothing() -> None:
+def test_resize_has_the_alias_rl_and_changes_nothing() -> None:
     assert (done("rl", PHOTO) == PHOTO).all()
 
 
-def test_grayscale_has_the_brightness_and_no_colour() -> None:
+def test_grayscale_keeps_the_brightness_and_removes_the_colours() -> None:
     red, green, blue = ([0, 0, 200], [0, 200, 0], [200, 0, 0])
     assert done("grayscale", as_image(np.array([[red, green, blue]], np.uint8))).tolist() == [[60, 117, 23]]
 
@@ -94,7 +94,7 @@ def test_binarize_is_black_and_white_and_text_stays_dark_on_a_page_with_a_shadow
         assert 0.02 < (third == 0).mean() < 0.3
 
 
-def test_edges_are_where_brightness_jumps_and_nowhere_else() -> None:
+def test_edges_marks_only_places_where_the_brightness_changes() -> None:
     square = np.zeros((60, 60), np.uint8)
     square[20:40, 20:40] = 200
     outline = done("edges", square)
@@ -105,13 +105,13 @@ def test_edges_are_where_brightness_jumps_and_nowhere_else() -> None:
     assert done("edges", PHOTO, low=300, high=600).sum() < done("edges", PHOTO).sum()
 
 
-def test_sharpen_adds_detail_and_blur_takes_it_away_the_more_the_further() -> None:
+def test_sharpen_adds_detail_and_blur_removes_it_according_to_their_options() -> None:
     sharper = [detail(done("sharpen", PHOTO, amount=amount)) for amount in (0.5, 1, 2)]
     softer = [detail(done("blur", PHOTO, radius=radius)) for radius in (1, 3, 9)]
     assert sorted([*sharper, *softer, detail(PHOTO)]) == [*softer[::-1], detail(PHOTO), *sharper]
 
 
-def test_denoise_takes_out_noise_and_keeps_outlines() -> None:
+def test_denoise_removes_noise_and_keeps_edges() -> None:
     clean = np.full((100, 100), 60, np.uint8)
     clean[:, 50:] = 190
     noisy = as_image(np.clip(clean + np.random.default_rng(1).normal(0, 8, clean.shape), 0, 255))
@@ -120,8 +120,8 @@ def test_denoise_takes_out_noise_and_keeps_outlines() -> None:
     assert (smooth[:, 50] - smooth[:, 49]).min() > 100
 
 
-def turned(image: Image, angle: float) -> Image:
-    """Rotates a page counter-clockwise, on white."""
+def rotate(image: Image, angle: float) -> Image:
+    """Returns the picture rotated counter-clockwise by ``angle`` degrees, on a white background."""
     height, width = image.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
     return as_image(cv2.warpAffine(image, matrix, (width, height), borderValue=255))
@@ -131,28 +131,32 @@ PAGE = as_image(cv2.copyMakeBorder(scan(), 40, 40, 20, 20, cv2.BORDER_CONSTANT, 
 
 
 def tilt(page: Image) -> float:
-    """Returns the clockwise rotation of a page in degrees: the angle that makes it most similar to the level page."""
+    """Returns by how many degrees the page is rotated clockwise: the counter-clockwise rotation after which it is most
+    similar to the level page.
+    """
 
     def likeness(angle: float) -> float:
-        pair = [turned(page, angle)[60:-60, 60:-60].ravel(), PAGE[60:-60, 60:-60].ravel()]
+        pair = [rotate(page, angle)[60:-60, 60:-60].ravel(), PAGE[60:-60, 60:-60].ravel()]
         return float(np.corrcoef(pair)[0, 1])
 
     return float(max(np.arange(-8, 8.05, 0.1), key=likeness))
 
 
 @pytest.mark.parametrize("angle", [-7, -3, 3, 7])
-def test_deskew_turns_a_crooked_page_level_again(angle: float) -> None:
-    crooked = turned(PAGE, angle)
-    assert abs(tilt(crooked) + angle) <= 0.1
-    assert abs(tilt(done("deskew", crooked))) <= 0.5
+def test_deskew_makes_a_rotated_page_level(angle: float) -> None:
+    rotated = rotate(PAGE, angle)
+    assert abs(tilt(rotated) + angle) <= 0.1
+    assert abs(tilt(done("deskew", rotated))) <= 0.5
 
 
-def test_deskew_never_turns_further_than_its_limit() -> None:
-    assert tilt(done("deskew", turned(PAGE, 7), limit=2)) <= -5 + 0.1
+def test_deskew_never_rotates_by_more_than_its_limit() -> None:
+    assert tilt(done("deskew", rotate(PAGE, 7), limit=2)) <= -5 + 0.1
 
 
 def with_code(text: str, x: int, y: int, side: int) -> Image:
-    """Returns a photograph with a QR code. ``side`` includes its white margin."""
+    """Returns a photograph with a QR code on a white square. ``side`` is the length of the square in pixels, with its
+    margin.
+    """
     code = cv2.QRCodeEncoder.create().encode(text)
     picture = PHOTO.copy()
     picture[y : y + side, x : x + side] = 255
@@ -163,26 +167,26 @@ def with_code(text: str, x: int, y: int, side: int) -> Image:
     return picture
 
 
-def test_codes_reads_qr_codes_and_says_where_they_are() -> None:
+def test_codes_reads_qr_codes_and_returns_their_positions() -> None:
     result = found("codes", with_code("https://example.org/Käse", 300, 40, 160))
     assert result.name == "codes"
     (item,) = result.items
     assert (item["text"], item["kind"]) == ("https://example.org/Käse", "QR")
-    # The code itself fills three quarters of its square, and has its own white edge.
+    # The drawing of the code fills three quarters of the square, and has another white margin inside.
     x, y, width, height = item["box"]
     assert 315 <= x <= x + width <= 446
     assert 55 <= y <= y + height <= 186
     assert min(width, height) > 80
 
 
-def test_codes_outlines_what_it_read_only_when_asked() -> None:
+def test_codes_outlines_the_codes_only_when_requested() -> None:
     picture = with_code("hello", 300, 40, 160)
     assert (found("codes", picture, outline=False).image == picture).all()
     assert (found("codes", picture).image != picture).any()
     assert found("codes", PHOTO).items == []
 
 
-def test_faces_finds_the_astronauts_face_and_makes_it_unrecognisable() -> None:
+def test_faces_finds_the_face_of_the_astronaut_and_blurs_it() -> None:
     result = found("faces", PHOTO)
     boxes = [item["box"] for item in result.items]
     (x, y, width, height) = next(
@@ -198,17 +202,17 @@ def test_faces_finds_the_astronauts_face_and_makes_it_unrecognisable() -> None:
     assert (result.image[elsewhere] == PHOTO[elsewhere]).all()
 
 
-def test_faces_can_frame_instead_of_blurring_and_finds_none_in_a_cup_of_coffee() -> None:
+def test_faces_can_draw_boxes_and_finds_no_face_in_a_cup_of_coffee() -> None:
     framed = found("faces", PHOTO, show="box")
     assert framed.items == found("faces", PHOTO).items
     assert 0 < (framed.image != PHOTO).any(axis=2).mean() < 0.03
     assert found("faces", photograph("coffee.png")).items == []
 
 
-def test_without_rapidocr_text_is_refused_by_what_is_missing_and_not_offered() -> None:
+def test_without_rapidocr_text_is_not_offered_and_the_error_names_the_package() -> None:
     script = """
 import sys
-sys.modules["rapidocr"] = None  # as if it were not installed
+sys.modules["rapidocr"] = None  # an import then fails as if the package were not installed
 from works import errors
 from works.imaging import actions
 assert "text" not in actions.offered()
@@ -217,9 +221,9 @@ try:
 except errors.WorkError as error:
     print(error.code, error.message)
 """
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert (
-        child.stdout
+        finished.stdout
         == "unknown_action action 'text' needs the package rapidocr, which is not installed on this server\n"
     )
 
@@ -231,7 +235,7 @@ def test_text_reads_a_page_line_by_line() -> None:
     assert "Region-based segmentation" in [line["text"] for line in lines.items]
 
 
-def test_an_unknown_action_is_refused_and_the_known_ones_are_named() -> None:
+def test_the_error_for_an_unknown_action_lists_the_known_actions() -> None:
     with pytest.raises(WorkError, match=r"binarize.*sharpen") as caught:
         actions.check("explode", {})
     assert caught.value.code == "unknown_action"
@@ -254,26 +258,27 @@ def test_an_unknown_action_is_refused_and_the_known_ones_are_named() -> None:
         ("resize", {"width": 3}),
     ],
 )
-def test_an_option_out_of_type_or_bounds_or_unknown_is_refused_by_name(name: str, options: dict[str, Any]) -> None:
+def test_the_error_for_an_invalid_option_names_it(name: str, options: dict[str, Any]) -> None:
     assert faults(name, options).startswith(f"{name}: {next(iter(options))}: ")
 
 
-def test_all_faults_are_named_at_once() -> None:
+def test_one_error_names_all_faults() -> None:
     message = faults("sharpen", {"amount": -1, "radius": "x", "colour": "red"})
     assert all(f"{option}: " in message for option in ("amount", "radius", "colour"))
 
 
-def test_options_left_out_have_their_defaults() -> None:
+def test_missing_options_get_their_defaults() -> None:
     assert actions.check("sharpen", {"radius": 2}) == {"amount": 1.0, "radius": 2.0}
 
 
 @pytest.fixture
-def newcomer() -> Iterator[None]:
-    """Registers an action as a user would. It is removed from the registry afterwards."""
+def new_action() -> Iterator[None]:
+    """Registers an action as a developer would add it, and removes it from the registry after the test."""
 
     @actions.action(alias="neg")
     def negative(image: Image, *, share: Annotated[float, Field(ge=0, le=1)] = 1.0) -> Image:
-        """Turns light to dark by a `share`."""
+        """Inverts the colours
+        by a `share`."""
         return as_image(np.round(image * (1 - share) + (255 - image) * share))
 
     yield
@@ -281,10 +286,10 @@ def newcomer() -> Iterator[None]:
     del actions._registry.aliases["neg"]
 
 
-@pytest.mark.usefixtures("newcomer")
-def test_a_new_action_is_one_function_and_is_offered_with_help_and_schema() -> None:
+@pytest.mark.usefixtures("new_action")
+def test_a_new_action_is_offered_with_its_help_and_schema() -> None:
     described = actions.offered()["negative"]
-    assert described["help"] == "Turns light to dark by a `share`."
+    assert described["help"] == "Inverts the colours by a `share`."
     assert described["options"]["share"] == {
         "default": 1.0,
         "maximum": 1,
@@ -297,8 +302,8 @@ def test_a_new_action_is_one_function_and_is_offered_with_help_and_schema() -> N
     assert faults("negative", {"share": 2}).startswith("negative: share: ")
 
 
-@pytest.mark.usefixtures("newcomer")
-def test_two_actions_of_one_name_are_refused() -> None:
+@pytest.mark.usefixtures("new_action")
+def test_two_actions_with_the_same_name_are_refused() -> None:
     def negative(image: Image) -> Image:
         return image
 

@@ -1,4 +1,4 @@
-"""The header reader: results for real pictures, and WorkError for any other bytes."""
+"""read_header returns what the headers of real pictures say. For all other data it raises only WorkError."""
 
 import struct
 import zlib
@@ -13,7 +13,7 @@ from works.errors import WorkError
 from works.imaging.image_header import ImageHeader, read_header
 from works.imaging.pixels import Image, as_image
 
-CAT = photograph("chelsea.png")  # 451 x 300: the sides differ, and one is odd
+CAT = photograph("chelsea.png")  # The picture has 451 x 300 pixels. The sides differ, and one of them is odd.
 
 
 def with_alpha(image: Image) -> Image:
@@ -21,7 +21,7 @@ def with_alpha(image: Image) -> Image:
 
 
 def thumbnail(suffix: str) -> bytes:
-    """A complete file of a few hundred bytes, short enough to be cut at every length."""
+    """Returns a complete file of a few hundred bytes, which is short enough to be truncated at every length."""
     return encoded(CAT[100:116, 100:124], suffix)
 
 
@@ -39,7 +39,7 @@ def riff(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def exif_jpeg(exif: bytes) -> bytes:
-    """A JPEG with this Exif segment inserted by hand."""
+    """Returns a JPEG into which this Exif segment was inserted."""
     segment = b"Exif\0\0" + exif
     return thumbnail(".jpg")[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + thumbnail(".jpg")[2:]
 
@@ -60,38 +60,41 @@ REAL = {
     "animated webp": (animated("WEBP"), ImageHeader("webp", 60, 40, frames=3)),
 }
 REFUSED = {
-    "nothing": (b"", "bad_image"),
-    "text": (b"I am a text file called holiday.jpg, and no picture.\n", "bad_image"),
+    "an empty file": (b"", "bad_image"),
+    "text": (b"This is a text file and not a picture.\n", "bad_image"),
     "gif": (animated_gif(), "unsupported_format"),
     "bmp": (encoded(CAT, ".bmp"), "unsupported_format"),
     "tiff": (encoded(CAT, ".tiff"), "unsupported_format"),
     "pdf": (b"%PDF-1.7\n", "unsupported_format"),
-    "jpeg's first bytes": (b"\xff\xd8\xff", "bad_image"),
+    "only the first bytes of a jpeg": (b"\xff\xd8\xff", "bad_image"),
     "jpeg without a frame": (b"\xff\xd8\xff\xd9" + bytes(20), "bad_image"),
-    "jpeg segment that claims too much": (b"\xff\xd8\xff\xe0\xff\xff" + bytes(20), "bad_image"),
-    "jpeg segment shorter than its length": (b"\xff\xd8\xff\xe0\0\1" + bytes(20), "bad_image"),
-    "jpeg of nothing but fill bytes": (b"\xff\xd8" + b"\xff" * 100_000, "bad_image"),
-    "png's signature": (SIGNATURE, "bad_image"),
-    "46 bytes whose chunk claims 2 GB": (
+    "jpeg segment with a length beyond the end": (b"\xff\xd8\xff\xe0\xff\xff" + bytes(20), "bad_image"),
+    "jpeg segment with a length below 2": (b"\xff\xd8\xff\xe0\0\1" + bytes(20), "bad_image"),
+    "jpeg with only fill bytes": (b"\xff\xd8" + b"\xff" * 100_000, "bad_image"),
+    "only the signature of a png": (SIGNATURE, "bad_image"),
+    "46 bytes with a chunk of 2 GB": (
         SIGNATURE + ihdr(64, 64) + struct.pack(">I", 0x7FFFFFFF) + b"IDAT" + bytes(5),
         "bad_image",
     ),
-    "png that begins with its pixels": (SIGNATURE + chunk(b"IDAT", b"") + chunk(b"IEND", b""), "bad_image"),
+    "png that starts with its pixels": (SIGNATURE + chunk(b"IDAT", b"") + chunk(b"IEND", b""), "bad_image"),
     "png with half a header": (SIGNATURE + chunk(b"IHDR", bytes(4)) + chunk(b"IEND", b""), "bad_image"),
-    "png of no size": (SIGNATURE + ihdr(0, 64) + chunk(b"IEND", b""), "bad_image"),
+    "png with a width of 0": (SIGNATURE + ihdr(0, 64) + chunk(b"IEND", b""), "bad_image"),
     "png without an end": (SIGNATURE + ihdr(64, 64), "bad_image"),
-    "riff that claims too much": (b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"WEBPVP8 " + bytes(40), "bad_image"),
-    "webp chunk that claims too much": (
+    "riff with a length beyond the end": (
+        b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"WEBPVP8 " + bytes(40),
+        "bad_image",
+    ),
+    "webp chunk with a length beyond the end": (
         riff((b"VP8 ", bytes(20))).replace(b"\x14\0\0\0", b"\x14\0\0\x10"),
         "bad_image",
     ),
     "webp without a picture": (riff((b"ICCP", bytes(20))), "bad_image"),
-    "riff that is no webp": (b"RIFF" + struct.pack("<I", 20) + b"WAVEfmt " + bytes(20), "bad_image"),
+    "riff that is not a webp": (b"RIFF" + struct.pack("<I", 20) + b"WAVEfmt " + bytes(20), "bad_image"),
 }
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_real_header_says_format_size_frames_and_components(name: str) -> None:
+def test_a_real_header_gives_format_size_frames_and_components(name: str) -> None:
     data, expected = REAL[name]
     assert read_header(data) == expected
     assert read_header(memoryview(data)) == expected
@@ -99,7 +102,7 @@ def test_a_real_header_says_format_size_frames_and_components(name: str) -> None
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_exif_orientation_is_read_and_says_the_upright_size(orientation: int, format: str) -> None:
+def test_the_exif_orientation_gives_the_upright_size(orientation: int, format: str) -> None:
     header = read_header(oriented(CAT, orientation, format))
     assert (header.width, header.height, header.orientation) == (451, 300, orientation)
     assert header.upright == ((451, 300) if orientation < 5 else (300, 451))
@@ -116,12 +119,12 @@ def test_exif_is_read_in_both_byte_orders_and_an_unknown_value_means_upright(
 
 
 @pytest.mark.parametrize("exif", [b"", b"II", b"XX*\0\0\0\0\x08", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
-def test_broken_exif_is_no_reason_to_refuse_a_picture(exif: bytes) -> None:
+def test_a_picture_with_broken_exif_is_accepted(exif: bytes) -> None:
     assert read_header(exif_jpeg(exif)) == ImageHeader("jpeg", 24, 16)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_good_picture_is_refused(name: str) -> None:
+def test_data_that_are_no_valid_picture_are_refused(name: str) -> None:
     data, code = REFUSED[name]
     with pytest.raises(WorkError) as caught:
         read_header(data)
@@ -129,18 +132,18 @@ def test_what_is_no_good_picture_is_refused(name: str) -> None:
     assert not caught.value.temporary
 
 
-@pytest.mark.parametrize(("name", "format"), [("gif", "GIF"), ("bmp", "BMP"), ("tiff", "TIFF"), ("pdf", "PDF")])
-def test_an_unsupported_format_is_named_in_the_error(name: str, format: str) -> None:
-    with pytest.raises(WorkError, match=f"{format}; send jpeg, png or webp"):
+@pytest.mark.parametrize(("name", "label"), [("gif", "GIF"), ("bmp", "BMP"), ("tiff", "TIFF"), ("pdf", "PDF")])
+def test_the_error_for_a_format_that_is_not_accepted_names_it(name: str, label: str) -> None:
+    with pytest.raises(WorkError, match=f"{label}; send jpeg, png or webp"):
         read_header(REFUSED[name][0])
 
 
-def test_the_chunk_of_2_gb_fits_in_46_bytes() -> None:
-    assert len(REFUSED["46 bytes whose chunk claims 2 GB"][0]) == 46
+def test_the_picture_with_a_chunk_of_2_gb_has_46_bytes() -> None:
+    assert len(REFUSED["46 bytes with a chunk of 2 GB"][0]) == 46
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
-def test_a_png_or_webp_that_is_cut_anywhere_is_refused(suffix: str) -> None:
+def test_a_truncated_png_or_webp_is_refused(suffix: str) -> None:
     data = thumbnail(suffix)
     for length in range(len(data)):
         with pytest.raises(WorkError):
@@ -148,7 +151,7 @@ def test_a_png_or_webp_that_is_cut_anywhere_is_refused(suffix: str) -> None:
     read_header(data)
 
 
-def test_a_jpeg_that_is_cut_in_its_header_is_refused_and_later_the_header_is_all_there() -> None:
+def test_a_jpeg_truncated_in_its_header_is_refused_and_later_bytes_are_not_needed() -> None:
     data = thumbnail(".jpg")
     frame = data.index(b"\xff\xc0")
     for length in range(frame + 10):
@@ -157,23 +160,23 @@ def test_a_jpeg_that_is_cut_in_its_header_is_refused_and_later_the_header_is_all
     assert read_header(data[: frame + 19]) == ImageHeader("jpeg", 24, 16)
 
 
-def test_a_png_with_a_flipped_bit_anywhere_is_refused() -> None:
+def test_a_png_with_any_flipped_bit_is_refused() -> None:
     data = thumbnail(".png")
     for at in range(len(data)):
         with pytest.raises(WorkError):
             read_header(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
 
 
-def test_a_header_that_claims_900_million_pixels_is_only_read() -> None:
+def test_a_header_with_900_million_pixels_is_read_without_decoding() -> None:
     assert read_header(claiming(30_000, 30_000)) == ImageHeader("png", 30_000, 30_000)
 
 
-def test_what_follows_the_end_of_a_picture_does_not_matter() -> None:
+def test_data_after_the_end_of_a_picture_are_ignored() -> None:
     for suffix in (".jpg", ".png", ".webp"):
         assert read_header(thumbnail(suffix) + b"and so on" * 100) == read_header(thumbnail(suffix))
 
 
-def only_a_header_or_a_work_error(data: bytes) -> None:
+def check_header_or_work_error(data: bytes) -> None:
     try:
         header = read_header(data)
     except WorkError:
@@ -202,10 +205,10 @@ SMALL = [
 @settings(deadline=None)
 @given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200))
 def test_arbitrary_bytes_give_a_header_or_a_work_error(start: bytes, rest: bytes) -> None:
-    only_a_header_or_a_work_error(start + rest)
+    check_header_or_work_error(start + rest)
 
 
 @settings(deadline=None)
 @given(data=st.sampled_from(SMALL), at=st.integers(0, 200), new=st.binary(max_size=12), gone=st.integers(0, 12))
 def test_a_mutated_picture_gives_a_header_or_a_work_error(data: bytes, at: int, new: bytes, gone: int) -> None:
-    only_a_header_or_a_work_error(data[:at] + new + data[at + gone :])
+    check_header_or_work_error(data[:at] + new + data[at + gone :])

@@ -1,4 +1,6 @@
-"""A lossless JPEG is decoded in full size at every zoom. With a reduced size, its decoder writes beyond its array."""
+"""A lossless JPEG is always decoded in full size and resized afterwards. When its decoder is asked for a reduced size,
+it writes beyond the end of its array.
+"""
 
 import subprocess
 import sys
@@ -18,8 +20,8 @@ from works.imaging.pixels import Image, as_image
 
 COLOUR = as_image(photograph("chelsea.png")[:160, :170])
 GRAY = as_image(cv2.cvtColor(COLOUR, cv2.COLOR_BGR2GRAY))
-# Decodes each picture at each size, and writes the pixels. It runs in a process of its own, because without the check
-# it may crash.
+# This program decodes a picture at each size and saves the pixels. It runs in a separate process, because without the
+# guard in the codec it may crash.
 DECODE = """
 import sys
 import numpy as np
@@ -35,7 +37,7 @@ for number, size in enumerate(sys.argv[3:]):
 @pytest.mark.parametrize(
     "image", [COLOUR, GRAY, GRAY[:41, :97], COLOUR[:9, :8], GRAY[:7, :5]], ids=lambda i: str(i.shape)
 )
-def test_its_pixels_are_those_of_the_whole_resampled(tmp_path: Path, image: Image) -> None:
+def test_a_reduced_lossless_jpeg_equals_the_resized_full_picture(tmp_path: Path, image: Image) -> None:
     height, width = image.shape[:2]
     sizes = [(width, height), *((max(1, width // by), max(1, height // by)) for by in (2, 3, 4, 8, 16)), (1, 1)]
     file = tmp_path / "picture.jpg"
@@ -48,7 +50,7 @@ def test_its_pixels_are_those_of_the_whole_resampled(tmp_path: Path, image: Imag
         assert (np.load(tmp_path / f"{number}.npy") == expected).all(), size
 
 
-def test_its_header_says_so() -> None:
+def test_the_header_of_a_lossless_jpeg_is_recognized() -> None:
     assert read_header(lossless_jpeg(GRAY)).lossless
     assert not read_header(cv2.imencode(".jpg", COLOUR)[1].tobytes()).lossless
 
@@ -63,8 +65,8 @@ def test_the_other_lossless_processes_are_refused_at_every_size(frame: int) -> N
             decode(data, header, size)
 
 
-def test_a_frame_that_turns_out_to_be_another_size_is_refused() -> None:
-    """The checked header decides, whatever the decoder reads from the file."""
+def test_a_picture_whose_size_differs_from_its_header_is_refused() -> None:
+    """The size in the checked header is binding, even when the decoder finds another size in the file."""
     data = lossless_jpeg(GRAY)
     header = read_header(lossless_jpeg(as_image(GRAY[:80, :85])))
     with pytest.raises(WorkError, match="its size differs"):

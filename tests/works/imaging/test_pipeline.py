@@ -1,4 +1,6 @@
-"""The pipeline of one task: limits before and after the resize, boxes in pixels of the page, places of results."""
+"""The pipeline of one task: limits before and after the resize, boxes in pixels of the page, and the delivery of
+results.
+"""
 
 import json
 import pickle
@@ -18,7 +20,7 @@ from works.imaging.settings import ImageLimits
 from works.imaging.task import Result, Task
 from works.storage.results_folder import FolderResults
 
-CAT = encoded(photograph("chelsea.png"))  # 451 x 300
+CAT = encoded(photograph("chelsea.png"))  # The picture has 451 x 300 pixels.
 
 
 def performed(folder: Path, payload: bytes, limits: ImageLimits | None = None, **members: Any) -> Result:
@@ -28,7 +30,9 @@ def performed(folder: Path, payload: bytes, limits: ImageLimits | None = None, *
 
 
 def refused(folder: Path, payload: bytes, limits: ImageLimits | None = None, **members: Any) -> WorkError:
-    """Returns the error, after checking that no complete or incomplete file is left in the media folder."""
+    """Processes the picture and returns the error. Checks that no file, complete or partial, is left in the media
+    folder.
+    """
     with pytest.raises(WorkError) as caught:
         performed(folder, payload, limits, **members)
     assert list(folder.iterdir()) == []
@@ -59,7 +63,7 @@ LIMITS: list[tuple[bytes, ImageLimits, float, str, str]] = [
 
 
 @pytest.mark.parametrize(("payload", "limits", "zoom", "code", "message"), LIMITS)
-def test_what_breaks_a_limit_is_refused_by_the_name_of_the_limit(
+def test_a_picture_beyond_a_limit_is_refused_with_the_limit(
     tmp_path: Path, payload: bytes, limits: ImageLimits, zoom: float, code: Code, message: str
 ) -> None:
     error = refused(tmp_path, payload, limits, zoom=zoom)
@@ -68,24 +72,24 @@ def test_what_breaks_a_limit_is_refused_by_the_name_of_the_limit(
 
 
 @pytest.mark.parametrize("payload", [animated("PNG"), animated("WEBP")])
-def test_of_an_animation_that_is_let_in_the_first_frame_is_worked(tmp_path: Path, payload: bytes) -> None:
+def test_the_first_frame_of_an_accepted_animation_is_processed(tmp_path: Path, payload: bytes) -> None:
     result = performed(tmp_path, payload, ImageLimits(max_frames=3), format="png", deliver="inline")
     first = photograph()[:40, :60].astype(int)
     assert np.abs(decoded(result.payload)[:, :, :3] - first).mean() < 12
 
 
-def test_a_picture_just_within_the_limits_is_worked(tmp_path: Path) -> None:
+def test_a_picture_just_within_the_limits_is_processed(tmp_path: Path) -> None:
     result = performed(tmp_path, CAT, ImageLimits(max_pixels=451 * 300, max_side=451))
     assert (result.width, result.height) == (451, 300)
 
 
-def test_a_result_that_its_format_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_a_result_too_large_for_its_format_is_refused(tmp_path: Path) -> None:
     thin = encoded(np.zeros((20_000, 2), np.uint8), ".png")
     error = refused(tmp_path, thin, format="webp")
     assert (error.code, "at most 16,383" in error.message) == ("too_many_pixels", True)
 
 
-def test_store_puts_one_file_in_the_folder_and_nothing_in_the_result(tmp_path: Path) -> None:
+def test_store_writes_one_file_and_returns_no_bytes(tmp_path: Path) -> None:
     result = performed(tmp_path, CAT, zoom=0.5, deliver="store")
     assert [path.name for path in tmp_path.iterdir()] == [result.name]
     assert decoded((tmp_path / result.name).read_bytes()).shape == (150, 225, 3)
@@ -94,14 +98,14 @@ def test_store_puts_one_file_in_the_folder_and_nothing_in_the_result(tmp_path: P
     assert result.work_ms > 0
 
 
-def test_inline_gives_the_bytes_and_stores_nothing(tmp_path: Path) -> None:
+def test_inline_returns_the_bytes_and_stores_nothing(tmp_path: Path) -> None:
     result = performed(tmp_path, CAT, zoom=0.5, deliver="inline", format="webp")
     assert list(tmp_path.iterdir()) == []
     assert decoded(result.payload).shape == (150, 225, 3)
     assert (result.name, result.format) == ("", "webp")
 
 
-def test_data_gives_what_was_found_and_no_picture(tmp_path: Path) -> None:
+def test_data_returns_the_findings_and_no_picture(tmp_path: Path) -> None:
     result = performed(tmp_path, encoded(photograph()), action="faces", deliver="data")
     assert list(tmp_path.iterdir()) == []
     assert (result.name, result.payload) == ("", b"")
@@ -110,7 +114,9 @@ def test_data_gives_what_was_found_and_no_picture(tmp_path: Path) -> None:
 
 
 def with_code() -> bytes:
-    """A QR code on white. Its upper left corner is at (300, 200), its width is 200 pixels."""
+    """Returns a white page with a QR code. The upper left corner of the code is at (300, 200), and the code is 200
+    pixels wide.
+    """
     code = cv2.QRCodeEncoder.create().encode("sluice")
     page = np.full((600, 800, 3), 255, np.uint8)
     page[200:400, 300:500] = cv2.resize(code, (200, 200), interpolation=cv2.INTER_NEAREST)[:, :, None]
@@ -118,13 +124,14 @@ def with_code() -> bytes:
 
 
 @pytest.mark.parametrize("zoom", [1.0, 0.5, 1.7])
-def test_boxes_are_in_the_slices_own_pixels_and_for_the_page_with_its_offset(tmp_path: Path, zoom: float) -> None:
+def test_boxes_are_in_pixels_of_the_slice_and_of_the_page(tmp_path: Path, zoom: float) -> None:
     result = performed(tmp_path, with_code(), action="codes", zoom=zoom, offset_top=7000.5, deliver="data")
     assert result.data is not None
     (item,) = result.data["codes"]
     assert item["text"] == "sluice"
     x, y, width, height = item["box"]
-    # OpenCV's encoder adds a white margin of 2 modules of 25 around the code, which is 16 pixels here.
+    # OpenCV's encoder draws a white margin of 2 modules around the code. Here, 25 modules are 200 pixels wide, so the
+    # margin has 16 pixels.
     assert np.abs(np.subtract([x, y, width, height], [316, 216, 168, 168])).max() <= 6
     assert item["page"] == [x, y + 7000.5, width, height]
     json.dumps(result.data)
@@ -138,17 +145,17 @@ def test_boxes_are_in_upright_pixels(tmp_path: Path) -> None:
     assert np.abs(np.subtract(result.data["codes"][0]["box"], [316, 216, 168, 168])).max() <= 6
 
 
-def test_the_boxes_of_a_slice_where_nothing_is_found_are_an_empty_list(tmp_path: Path) -> None:
+def test_a_slice_without_findings_has_an_empty_list_of_boxes(tmp_path: Path) -> None:
     assert performed(tmp_path, CAT, action="codes", deliver="data").data == {"codes": []}
 
 
-def test_a_store_that_fails_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_of_the_store_raises_oserror_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        performed(tmp_path / "gone", small())
+        performed(tmp_path / "missing", small())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tasks_results_and_errors_survive_a_pickle() -> None:
+def test_tasks_results_and_errors_can_be_pickled() -> None:
     task = Task("session", "id", small(), fit=(3, 4), options={"radius": 2})
     result = Result(3, 4, "png", data={"codes": []})
     assert pickle.loads(pickle.dumps((task, result))) == (task, result)
@@ -156,6 +163,6 @@ def test_tasks_results_and_errors_survive_a_pickle() -> None:
     assert busy.as_dict() == {"code": "busy", "message": "wait", "temporary": True, "retry_after_ms": 70}
 
 
-def test_an_error_without_a_time_to_retry_says_none() -> None:
+def test_an_error_without_a_retry_time_has_no_retry_member() -> None:
     for code in CODES:
         assert WorkError(code, "why").as_dict() == {"code": code, "message": "why", "temporary": False}

@@ -1,8 +1,8 @@
-"""Children of a forkserver answer over their channels, and end when they are killed or the forkserver is closed.
+"""Children of a forkserver answer over their channels, and end when they are killed or when the forkserver is closed.
 
-The processes and sockets are real. These tests were seen to fail: with a wrong serial number in the kill; with the
-secret added to the kept variables; with the rest of a long request not sent; with the end of a channel not reported;
-and with children left at the close.
+The tests use real processes and sockets. They were seen to fail with each of these faults in the code: a kill with the
+serial number of another child; the server's secret in the environment of the children; the end of a long request not
+sent; the end of a channel not reported; children that remain after the close.
 """
 
 import asyncio
@@ -32,7 +32,9 @@ def forkserver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forkserver]:
 
 
 async def ask(channel: Channel, payload: bytes = b"", **members: Any) -> dict[str, Any]:
-    """Returns what the child reports about itself. It must have sent the members and the payload back."""
+    """Sends a request to the child and returns what the child reports about itself. The child must also have sent the
+    members and the payload back.
+    """
     header, echoed = await channel.ask(json.dumps(members).encode(), payload)
     answer: dict[str, Any] = json.loads(header)
     assert {name: answer[name] for name in members} == members
@@ -41,7 +43,7 @@ async def ask(channel: Channel, payload: bytes = b"", **members: Any) -> dict[st
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 16, 5_000_000])
-async def test_questions_of_any_size_are_answered_one_after_the_other(forkserver: Forkserver, size: int) -> None:
+async def test_requests_of_any_size_are_answered_in_order(forkserver: Forkserver, size: int) -> None:
     channel = Channel(forkserver.fork()[1])
     payload = os.urandom(size)
     pids = {(await ask(channel, payload, number=number))["pid"] for number in range(3)}
@@ -49,26 +51,26 @@ async def test_questions_of_any_size_are_answered_one_after_the_other(forkserver
     channel.close()
 
 
-async def test_a_child_that_is_killed_ends_its_question_and_no_other_child(forkserver: Forkserver) -> None:
+async def test_killing_a_child_fails_its_request_and_affects_no_other_child(forkserver: Forkserver) -> None:
     (first, end), (_, other_end) = forkserver.fork(), forkserver.fork()
     channel, other = Channel(end), Channel(other_end)
     pids = [(await ask(each))["pid"] for each in (channel, other)]
     killed = psutil.Process(pids[0])
-    killed.suspend()  # the child has the request, and gives no answer
-    question = asyncio.create_task(channel.ask(b"{}", b""))
-    await asyncio.sleep(0)  # one turn of the loop sends it
+    killed.suspend()  # The child receives the request and does not answer.
+    request = asyncio.create_task(channel.ask(b"{}", b""))
+    await asyncio.sleep(0)  # The request is sent during this turn of the event loop.
     forkserver.kill(first)
     with pytest.raises(ConnectionResetError):
-        await question
+        await request
     assert (await ask(other))["pid"] == pids[1]
-    await until(lambda: not alive(killed))  # its socket closes a moment before
-    forkserver.fork()[1].close()  # a forkserver waits for ended children at its next request
+    await until(lambda: not alive(killed))  # The socket of the child closes a moment before the process ends.
+    forkserver.fork()[1].close()  # A forkserver collects the exit status of ended children at its next request.
     await until(lambda: not killed.is_running())
     for each in (channel, other):
         each.close()
 
 
-async def test_a_child_knows_its_configuration_and_nothing_of_the_server(forkserver: Forkserver) -> None:
+async def test_a_child_gets_its_configuration_and_no_secrets_of_the_server(forkserver: Forkserver) -> None:
     channel = Channel(forkserver.fork()[1])
     answer = await ask(channel)
     assert answer["configuration"] == CONFIGURATION

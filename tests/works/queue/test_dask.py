@@ -1,4 +1,6 @@
-"""A queue on a Dask cluster whose parts die, freeze or start late. Nothing is lost or doubled, and it recovers."""
+"""A queue on a Dask cluster. Parts of the cluster die, freeze or start late. The queue loses and repeats no slice, and
+it recovers.
+"""
 
 import asyncio
 import itertools
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Dask]:
-    """A cluster for this test only, without workers yet."""
+    """A cluster for one test. It has no workers yet."""
     with dask_in(tmp_path, slice_timeout=200) as started:
         yield started
 
@@ -40,8 +42,8 @@ def names(results: list[Result]) -> set[str]:
 
 
 async def busy(cluster: Dask) -> ForkedProcess:
-    """Returns the worker whose decoder has used more CPU time than its start takes. The others have processed nothing
-    yet.
+    """Returns the worker that processes a slice. Its decoder has used more processor time than the start of a decoder
+    takes. Decoders that only started have used less.
     """
     found: list[ForkedProcess] = []
 
@@ -59,7 +61,7 @@ async def busy(cluster: Dask) -> ForkedProcess:
     return found[0]
 
 
-async def test_a_worker_killed_under_load_loses_nothing_and_doubles_nothing(cluster: Dask) -> None:
+async def test_killed_workers_neither_lose_nor_repeat_slices(cluster: Dask) -> None:
     for _ in range(3):
         cluster.add(2)
     async with on_dask(cluster, 6) as queue:
@@ -67,21 +69,21 @@ async def test_a_worker_killed_under_load_loses_nothing_and_doubles_nothing(clus
         futures = [queue.submit(task(str(number))) for number in range(150)]
         for number, future in enumerate(futures):
             future.add_done_callback(lambda _, number=number: ends.append(str(number)))
-        under_way = 0
+        in_progress = 0
         for victim, least in zip(cluster.workers[:2], (20, 60), strict=True):
             await until(lambda least=least: len(ends) >= least)
-            under_way += len(queue.given())
+            in_progress += len(queue.given())
             cluster.kill(victim)
         results = await asyncio.gather(*futures)
         await until(lambda: len(ends) == 150)
         assert sorted(ends, key=int) == [str(number) for number in range(150)]
         assert len(names(results)) == 150
-        # A slice whose result a killed worker had stored but not reported is processed again. Its first file is deleted
-        # when its time is over. No other slice is processed twice.
-        assert len(files(queue) - names(results)) <= under_way
+        # When a worker is killed, another one processes those slices again whose result the worker had stored but not
+        # yet reported. The first file is deleted when the retention of results ends. No other slice is processed twice.
+        assert len(files(queue) - names(results)) <= in_progress
 
 
-async def test_a_slice_that_ends_its_worker_three_times_is_crashed(cluster: Dask) -> None:
+async def test_a_slice_that_kills_its_worker_three_times_fails_as_crashed(cluster: Dask) -> None:
     for _ in range(4):
         cluster.add()
     async with on_dask(cluster, 4) as queue:
@@ -94,7 +96,7 @@ async def test_a_slice_that_ends_its_worker_three_times_is_crashed(cluster: Dask
         await queue.submit(task("next"))
 
 
-async def test_a_slice_whose_decoder_dies_each_time_is_crashed_and_the_worker_goes_on(cluster: Dask) -> None:
+async def test_a_slice_that_kills_its_decoder_each_time_fails_and_the_worker_continues(cluster: Dask) -> None:
     worker = cluster.add()
     async with on_dask(cluster) as queue:
         await queue.submit(task("0"))
@@ -110,7 +112,7 @@ async def test_a_slice_whose_decoder_dies_each_time_is_crashed_and_the_worker_go
         assert worker.poll() is None
 
 
-async def test_what_a_lost_scheduler_had_is_worked_when_it_comes_back(cluster: Dask) -> None:
+async def test_slices_of_a_lost_scheduler_are_processed_after_its_restart(cluster: Dask) -> None:
     for _ in range(2):
         cluster.add()
     async with on_dask(cluster, 2) as queue:
@@ -128,12 +130,12 @@ async def test_what_a_lost_scheduler_had_is_worked_when_it_comes_back(cluster: D
         await queue.submit(task("late"))
 
 
-async def test_a_scheduler_that_freezes_is_as_good_as_lost_until_it_answers(cluster: Dask) -> None:
+async def test_a_frozen_scheduler_counts_as_lost_until_it_answers(cluster: Dask) -> None:
     cluster.add()
     async with on_dask(cluster, answer=5.0) as queue:
         await queue.submit(task("0"))
         assert cluster.scheduler
-        await until(queue.ready)  # five seconds may be too short for a busy scheduler
+        await until(queue.ready)  # A busy scheduler may need more than the five seconds of ``answer``.
         cluster.scheduler.send_signal(signal.SIGSTOP)
         future = queue.submit(task("1"))
         await until(lambda: not queue.ready())
@@ -142,7 +144,7 @@ async def test_a_scheduler_that_freezes_is_as_good_as_lost_until_it_answers(clus
         await until(queue.ready)
 
 
-async def test_accepted_slices_do_not_wait_for_ever_for_a_cluster_that_is_away(cluster: Dask) -> None:
+async def test_accepted_slices_do_not_wait_for_ever_for_an_unreachable_cluster(cluster: Dask) -> None:
     cluster.add()
     async with on_dask(cluster, queue_patience=0.5) as queue:
         futures = [queue.submit(endless(str(number))) for number in range(3)]
@@ -154,7 +156,7 @@ async def test_accepted_slices_do_not_wait_for_ever_for_a_cluster_that_is_away(c
             assert "queue_patience" in error.message
 
 
-async def test_a_worker_that_neither_answers_nor_ends_fails_its_slice_as_temporary(cluster: Dask) -> None:
+async def test_a_slice_of_a_frozen_worker_fails_as_temporary(cluster: Dask) -> None:
     worker = cluster.add()
     async with on_dask(cluster) as warm, on_dask(cluster, timeout=0.1, queue_patience=0.5) as queue:
         await warm.submit(task("0"))
@@ -163,13 +165,13 @@ async def test_a_worker_that_neither_answers_nor_ends_fails_its_slice_as_tempora
         assert (error.code, error.temporary) == ("timeout", True)
 
 
-async def test_it_starts_before_its_cluster_and_is_ready_when_there_are_workers(tmp_path: Path) -> None:
+async def test_a_queue_starts_before_its_cluster_and_is_ready_when_workers_connect(tmp_path: Path) -> None:
     with dask_in(tmp_path, start=False) as cluster:
         async with on_dask(cluster, 0) as queue:
-            return await _comes_up(cluster, queue)
+            return await _check_start(cluster, queue)
 
 
-async def _comes_up(cluster: Dask, queue: OnDask) -> None:
+async def _check_start(cluster: Dask, queue: OnDask) -> None:
     assert not queue.ready()
     with pytest.raises(Busy):
         queue.submit(task("early"))
@@ -185,18 +187,18 @@ async def _comes_up(cluster: Dask, queue: OnDask) -> None:
     await until(lambda: not queue.ready())
 
 
-async def test_an_unexpected_error_does_not_end_the_search_for_the_cluster(cluster: Dask) -> None:
+async def test_an_unexpected_error_does_not_end_the_attempts_to_connect(cluster: Dask) -> None:
     cluster.add()
     queue = OnDask(cluster)
-    faults = [RuntimeError("the driver is out of sorts")]
+    faults = [RuntimeError("an unexpected error of the driver")]
     connect = queue._connect
 
-    async def connect_at_last() -> Cluster:
+    async def connect_after_faults() -> Cluster:
         if faults:
             raise faults.pop()
         return await connect()
 
-    queue._connect = connect_at_last
+    queue._connect = connect_after_faults
     await queue.start()
     try:
         await until(queue.ready, 120)
@@ -205,7 +207,7 @@ async def test_an_unexpected_error_does_not_end_the_search_for_the_cluster(clust
         await queue.close(0)
 
 
-async def test_a_stopping_worker_finishes_its_running_slice(cluster: Dask) -> None:
+async def test_a_worker_that_is_stopped_finishes_its_slice(cluster: Dask) -> None:
     worker = cluster.add(drain_timeout=100)
     async with on_dask(cluster) as queue:
         future = queue.submit(slow())
@@ -215,7 +217,7 @@ async def test_a_stopping_worker_finishes_its_running_slice(cluster: Dask) -> No
         assert len(cluster.log.split("worker.decoder_ended")) == 1
 
 
-async def test_a_result_overtakes_no_more_better_ones_than_the_cluster_was_given(clusters: Clusters) -> None:
+async def test_only_slices_in_the_cluster_can_end_out_of_order(clusters: Clusters) -> None:
     tops = list(range(0, 12_000, 100))
     random.Random(1).shuffle(tops)
     order: list[int] = []
@@ -227,18 +229,19 @@ async def test_a_result_overtakes_no_more_better_ones_than_the_cluster_was_given
         queue.rerank("s", "", Viewport(12_000, 800))
         before = len(order)
         ended = {top for top, future in futures.items() if future.done()}
-        under_way = {*map(int, queue.given()), *ended.difference(order)}
+        in_progress = {*map(int, queue.given()), *ended.difference(order)}
         await asyncio.gather(*futures.values())
-    most = 2 + 1  # its threads, and the slices that wait for them in the cluster
-    assert len(under_way) <= 2 * most, "the rest has waited here, and followed the viewport"
-    left = [top for top in order[before:] if top not in under_way]
+    # The number of slices that the cluster may have: one for each of its 2 threads, and 1 that waits for a thread.
+    most = 2 + 1
+    assert len(in_progress) <= 2 * most, "more slices than the cluster may have were not ordered by the new viewport"
+    left = [top for top in order[before:] if top not in in_progress]
     for place, top in enumerate(order[:before]):
         assert sum(later < top for later in order[place + 1 : before]) < most
     for place, top in enumerate(left):
         assert sum(later > top for later in left[place + 1 :]) < most
 
 
-async def test_of_cancelled_slices_nothing_is_kept_whenever_they_are_cancelled(clusters: Clusters) -> None:
+async def test_cancelled_slices_leave_no_files_whenever_they_are_cancelled(clusters: Clusters) -> None:
     chance = random.Random(2)
     async with on_dask(clusters.with_threads(2), 2) as queue:
         futures = [queue.submit(task(str(number))) for number in range(120)]
@@ -261,12 +264,12 @@ async def test_a_cancelled_slice_that_is_stuck_has_its_decoder_killed(
 ) -> None:
     stop, tries = DaskCluster.stop, itertools.count()
 
-    async def stop_at_last(dask: DaskCluster, keys: tuple[str, ...]) -> None:
+    async def stop_after_failures(dask: DaskCluster, keys: tuple[str, ...]) -> None:
         if next(tries) < failures:
-            raise RuntimeError("the driver is out of sorts")
+            raise RuntimeError("an unexpected error of the driver")
         await stop(dask, keys)
 
-    monkeypatch.setattr(DaskCluster, "stop", stop_at_last)
+    monkeypatch.setattr(DaskCluster, "stop", stop_after_failures)
     worker = cluster.add()
     async with on_dask(cluster) as queue:
         await queue.submit(task("0"))

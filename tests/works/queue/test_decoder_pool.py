@@ -1,5 +1,5 @@
-"""Decoder children that are killed, stuck, out of memory or orphaned affect at most their own slice, and none stays
-behind.
+"""Decoder children that are killed, do not answer, need too much memory, or lose their forkserver. Each costs at most
+its current slice, and no process remains at the end.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from works.queue.decoder_child import ChildConfig
 from works.queue.settings import DecoderSettings
 
 
-async def test_a_child_killed_during_a_slice_costs_nothing_but_time(tmp_path: Path) -> None:
+async def test_a_slice_whose_child_is_killed_is_processed_by_another_child(tmp_path: Path) -> None:
     async with opened(tmp_path, workers=2) as queue:
         others = [queue.submit(task(str(number), "other")) for number in range(20)]
         await asyncio.gather(*others)
         first, second = children()
-        first.suspend()  # it has a slice at some time, which it does not finish before it is killed
+        first.suspend()  # The suspended child gets one of the slices, and cannot finish it before it is killed.
         slices = [queue.submit(moderate("1")), queue.submit(moderate("2", "other"))]
         await until(lambda: queue.running() == 2, pause=0)
         first.kill()
@@ -37,7 +37,7 @@ async def test_a_child_killed_during_a_slice_costs_nothing_but_time(tmp_path: Pa
         assert len(list(queue.media.folder.glob("*.jpg"))) == 22
 
 
-async def test_a_slice_whose_child_dies_each_time_is_failed_as_crashed(tmp_path: Path) -> None:
+async def test_a_slice_whose_child_dies_each_time_fails_as_crashed(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         await queue.submit(task("0"))
         doomed, next = queue.submit(endless("doomed")), queue.submit(task("next"))
@@ -55,7 +55,7 @@ async def test_a_slice_whose_child_dies_each_time_is_failed_as_crashed(tmp_path:
         assert queue.ready()
 
 
-async def test_a_slice_that_takes_too_long_is_timeout_and_its_child_is_replaced(tmp_path: Path) -> None:
+async def test_a_slice_that_takes_too_long_fails_and_its_child_is_replaced(tmp_path: Path) -> None:
     async with opened(tmp_path, timeout=2) as queue:
         await until(children)
         (child,) = children()
@@ -65,7 +65,7 @@ async def test_a_slice_that_takes_too_long_is_timeout_and_its_child_is_replaced(
         await until(lambda: not alive(child))
         result = None
         while not result:
-            with suppress(WorkError):  # the next one may take as long on a busy machine
+            with suppress(WorkError):  # On a busy machine, this slice may exceed the timeout too.
                 result = await queue.submit(task("1"))
 
 
@@ -77,9 +77,7 @@ async def test_worker_threads_are_daemons_with_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["timeout", "cancelled"])
-async def test_a_thread_cannot_be_stopped_but_its_slice_ends_at_once_and_nothing_of_it_is_kept(
-    tmp_path: Path, end: str
-) -> None:
+async def test_a_slice_in_a_thread_ends_immediately_and_its_result_is_deleted(tmp_path: Path, end: str) -> None:
     async with opened(tmp_path, "thread", workers=2, timeout=0.2 if end == "timeout" else 100) as queue:
         with held(queue):
             stuck = queue.submit(task("1"))
@@ -89,7 +87,7 @@ async def test_a_thread_cannot_be_stopped_but_its_slice_ends_at_once_and_nothing
             assert (await error_of(stuck)).code == end
         result = None
         while not result:
-            with suppress(WorkError):  # a busy machine may take longer than the timeout
+            with suppress(WorkError):  # On a busy machine, the slice may take longer than the timeout.
                 result = await queue.submit(task("1"))
         await until(lambda: queue.worked() >= 2)
         await until(lambda: [file.name for file in queue.media.folder.iterdir()] == [result.name])
@@ -109,7 +107,7 @@ async def test_a_cancelled_slice_that_is_stuck_has_its_child_killed(tmp_path: Pa
         assert queue.deaths("cancelled") == 1
 
 
-async def test_when_the_forkserver_is_killed_work_goes_on_and_nothing_is_left_at_the_end(tmp_path: Path) -> None:
+async def test_work_continues_when_the_forkserver_is_killed_and_no_process_remains(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         await queue.submit(task("0"))
         old, (child,) = forkserver(), children()
@@ -118,13 +116,13 @@ async def test_when_the_forkserver_is_killed_work_goes_on_and_nothing_is_left_at
         await queue.submit(task("1"))
         child.kill()
         await queue.submit(task("2"))
-        family = [forkserver(), *children()]
-        assert old not in family
+        processes = [forkserver(), *children()]
+        assert old not in processes
         await queue.close(1)
-        await until(lambda: not any(alive(each) for each in [child, *family]))
+        await until(lambda: not any(alive(each) for each in [child, *processes]))
 
 
-async def test_a_picture_that_takes_too_much_memory_is_refused_and_the_next_one_is_worked(tmp_path: Path) -> None:
+async def test_a_picture_that_needs_too_much_memory_is_refused_and_the_next_one_is_processed(tmp_path: Path) -> None:
     async with opened(tmp_path, memory=420 << 20) as queue:
         await queue.submit(task("0"))
         for suffix in (".jpg", ".png"):
@@ -135,7 +133,7 @@ async def test_a_picture_that_takes_too_much_memory_is_refused_and_the_next_one_
             await queue.submit(task(f"after {suffix}"))
 
 
-async def test_a_worker_that_gets_no_child_fails_its_slice_and_goes_on(tmp_path: Path) -> None:
+async def test_a_worker_that_gets_no_child_fails_its_slice_and_continues(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         await queue.submit(task("0"))
         (child,) = children()
@@ -151,7 +149,7 @@ async def test_a_worker_that_gets_no_child_fails_its_slice_and_goes_on(tmp_path:
         await queue.submit(task("2"))
 
 
-async def test_children_know_nothing_of_the_servers_environment(tmp_path: Path) -> None:
+async def test_children_do_not_get_the_environment_of_the_server(tmp_path: Path) -> None:
     os.environ["SLUICE_JWT_SECRET"] = "a secret that no decoder needs to know"
     try:
         async with opened(tmp_path) as queue:
@@ -164,7 +162,7 @@ async def test_children_know_nothing_of_the_servers_environment(tmp_path: Path) 
         del os.environ["SLUICE_JWT_SECRET"]
 
 
-async def test_a_child_holds_no_file_or_socket_of_the_server_or_of_another_child(tmp_path: Path) -> None:
+async def test_a_child_has_no_file_or_socket_of_the_server_or_of_another_child(tmp_path: Path) -> None:
     async with opened(tmp_path, workers=3) as queue:
         await asyncio.gather(*(queue.submit(task(str(number))) for number in range(30)))
         await until(lambda: len(children()) == 3)
@@ -173,7 +171,7 @@ async def test_a_child_holds_no_file_or_socket_of_the_server_or_of_another_child
             assert len([name for name in held if name.startswith("socket:")]) == 1
 
 
-async def test_the_largest_payload_and_the_largest_answer_pass_through_the_pipe(tmp_path: Path) -> None:
+async def test_the_pipe_carries_the_largest_payload_and_the_largest_answer(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (2000, 2000), dtype=np.uint8)
     async with opened(tmp_path) as queue:
         payload = encoded(noise, ".png") + bytes(12 << 20)
@@ -181,7 +179,7 @@ async def test_the_largest_payload_and_the_largest_answer_pass_through_the_pipe(
         assert len(result.payload) > 4_000_000
 
 
-def test_a_childs_settings_come_out_of_its_arguments_as_they_went_in() -> None:
+def test_the_settings_of_a_child_are_encoded_and_decoded_without_change() -> None:
     images = ImageLimits(max_pixels=7, formats=("png",))
     config = ChildConfig.of(DecoderSettings(slice_timeout=2.5), images, "file:/somewhere")
     assert ChildConfig.decode(config.encode()) == config

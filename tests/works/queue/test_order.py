@@ -1,4 +1,4 @@
-"""Pending tasks: limits that name their setting, turns between sessions, and the order by Rank within one."""
+"""Pending tasks: limits that name their setting, turns between sessions, and the order by Rank within a session."""
 
 import asyncio
 import itertools
@@ -17,7 +17,7 @@ from works.imaging.task import Result, Task
 from works.queue.order import Entry, PendingTasks, Viewport
 from works.queue.settings import QueueBounds
 
-NO_FUTURE = cast("asyncio.Future[Result]", None)  # pending tasks are only ordered here, never ended
+NO_FUTURE = cast("asyncio.Future[Result]", None)  # These tests only order entries, so no entry needs a future.
 ARRIVALS = itertools.count(1)
 ROOMY = QueueBounds()
 
@@ -46,7 +46,7 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize(("bounds", "before", "size", "setting"), BOUNDS)
-def test_over_a_bound_it_is_busy_and_names_the_setting_until_one_is_taken(
+def test_beyond_a_limit_tasks_are_refused_with_the_name_of_the_setting(
     bounds: QueueBounds, before: list[int], size: int, setting: str
 ) -> None:
     pending = filled(*(entry("s", str(at), payload=bytes(each)) for at, each in enumerate(before)), bounds=bounds)
@@ -60,7 +60,7 @@ def test_over_a_bound_it_is_busy_and_names_the_setting_until_one_is_taken(
     assert pending.bytes == before[1] + size
 
 
-def test_a_session_at_its_bound_does_not_keep_others_out_but_the_sum_of_all_does() -> None:
+def test_a_session_at_its_limit_blocks_no_other_session_but_the_total_limit_does() -> None:
     pending = filled(entry("a", "1", payload=bytes(6)), bounds=QueueBounds(session_bytes=6, queue_bytes=10))
     pending.add(entry("b", "1", payload=bytes(4)), 100)
     with pytest.raises(Busy, match="queue_bytes"):
@@ -69,18 +69,28 @@ def test_a_session_at_its_bound_does_not_keep_others_out_but_the_sum_of_all_does
 
 
 ORDERS: list[tuple[str, Viewport | None, list[tuple[str, float, float]], list[str]]] = [
-    ("no viewport: from the top", None, [("c", 30, 10), ("a", 10, 10), ("b", 20, 10)], ["a", "b", "c"]),
+    ("no viewport: the topmost first", None, [("c", 30, 10), ("a", 10, 10), ("b", 20, 10)], ["a", "b", "c"]),
     (
-        "nearest first",
+        "the nearest first",
         Viewport(100, 20),
         [("far", 0, 10), ("on it", 110, 10), ("next", 125, 9)],
         ["on it", "next", "far"],
     ),
-    ("what touches counts as seen", Viewport(100, 20), [("b", 120, 10), ("a", 90, 10)], ["a", "b"]),
-    ("above by its lower edge", Viewport(100, 0), [("b", 140, 10), ("a", 0, 70)], ["a", "b"]),
-    ("same distance: topmost", Viewport(100, 0), [("below", 110, 1), ("above", 80, 10)], ["above", "below"]),
-    ("same place: first come", Viewport(100, 0), [("x", 5, 1), ("y", 5, 1), ("z", 5, 1)], ["x", "y", "z"]),
-    ("a viewport beyond the end", Viewport(1e9, 1), [("a", 0, 9), ("b", 10, 9)], ["b", "a"]),
+    (
+        "a slice that touches the viewport counts as visible",
+        Viewport(100, 20),
+        [("b", 120, 10), ("a", 90, 10)],
+        ["a", "b"],
+    ),
+    (
+        "a slice above the viewport: distance from its lower edge",
+        Viewport(100, 0),
+        [("b", 140, 10), ("a", 0, 70)],
+        ["a", "b"],
+    ),
+    ("same distance: the topmost first", Viewport(100, 0), [("below", 110, 1), ("above", 80, 10)], ["above", "below"]),
+    ("same position: the oldest first", Viewport(100, 0), [("x", 5, 1), ("y", 5, 1), ("z", 5, 1)], ["x", "y", "z"]),
+    ("a viewport below the end of the picture", Viewport(1e9, 1), [("a", 0, 9), ("b", 10, 9)], ["b", "a"]),
 ]
 
 
@@ -94,7 +104,7 @@ def test_within_a_session_the_order_is_by_rank(
     assert taken(pending) == order
 
 
-def test_a_viewport_said_before_the_slices_holds_for_them() -> None:
+def test_a_viewport_that_arrives_before_the_slices_applies_to_them() -> None:
     pending = PendingTasks(ROOMY)
     pending.rerank("s", "", Viewport(50, 10))
     for top in (0, 90, 50):
@@ -102,7 +112,7 @@ def test_a_viewport_said_before_the_slices_holds_for_them() -> None:
     assert taken(pending) == ["50", "90", "0"]
 
 
-def test_a_viewport_that_moves_half_way_orders_what_is_left() -> None:
+def test_a_viewport_that_moves_halfway_orders_the_remaining_tasks() -> None:
     tops = list(range(0, 1000, 10))
     random.Random(1).shuffle(tops)
     pending = filled(*(entry("s", str(top), top) for top in tops))
@@ -112,19 +122,19 @@ def test_a_viewport_that_moves_half_way_orders_what_is_left() -> None:
     assert taken(pending) == [str(top) for top in range(990, 490, -10)]
 
 
-def test_a_viewport_is_that_of_one_picture_of_one_session() -> None:
+def test_a_viewport_belongs_to_one_picture_of_one_session() -> None:
     pending = filled(*(entry("s", f"{image}{top}", top, image=image) for image in "xy" for top in (0, 500)))
     pending.rerank("s", "x", Viewport(500, 0))
     pending.rerank("t", "y", Viewport(500, 0))
     assert taken(pending) == ["y0", "x500", "x0", "y500"]
 
 
-def test_sessions_take_turns_whatever_each_has_waiting() -> None:
+def test_sessions_take_turns_however_many_tasks_each_has() -> None:
     pending = filled(*(entry("a", f"a{at}") for at in range(5)), entry("b", "b0"), entry("b", "b1"), entry("c", "c0"))
     assert taken(pending) == ["a0", "b0", "c0", "a1", "b1", "a2", "a3", "a4"]
 
 
-def test_who_comes_new_goes_before_the_session_that_was_just_served() -> None:
+def test_a_new_session_is_served_before_the_session_that_was_just_served() -> None:
     pending = filled(*(entry("a", f"a{at}") for at in range(4)))
     assert taken(pending, 1) == ["a0"]
     pending.add(entry("b", "b0"), 100)
@@ -132,14 +142,14 @@ def test_who_comes_new_goes_before_the_session_that_was_just_served() -> None:
     assert taken(pending) == ["b0", "c0", "a1", "a2", "a3"]
 
 
-def test_sessions_in_the_background_have_their_turns_when_no_other_waits() -> None:
+def test_background_sessions_are_served_when_no_other_session_waits() -> None:
     pending = filled(*(entry(name, f"{name}{at}", background=name in "xy") for name in "xya" for at in range(2)))
     assert taken(pending, 3) == ["a0", "a1", "x0"]
     pending.add(entry("b", "b0"), 100)
     assert taken(pending) == ["b0", "y0", "x1", "y1"]
 
 
-def test_a_stream_of_newcomers_does_not_starve_the_session_that_was_there() -> None:
+def test_many_new_sessions_do_not_starve_an_older_session() -> None:
     pending = filled(*(entry("a", f"a{at}") for at in range(100)))
     given = []
     for number in range(40):
@@ -148,7 +158,7 @@ def test_a_stream_of_newcomers_does_not_starve_the_session_that_was_there() -> N
     assert len(given) - given.count("new") >= 5
 
 
-def test_cancel_takes_out_one_or_a_picture_or_all_and_touches_no_other_session() -> None:
+def test_cancel_removes_one_task_or_a_picture_or_a_session_and_no_other_tasks() -> None:
     pending = filled(*(entry(s, f"{i}{n}", n, b"12", image=i) for s in "ab" for i in "xy" for n in range(3)))
     assert [gone.task.id for gone in pending.remove("a", id="x1")] == ["x1"]
     assert pending.remove("a", id="x1") == pending.remove("unknown") == []
@@ -159,7 +169,7 @@ def test_cancel_takes_out_one_or_a_picture_or_all_and_touches_no_other_session()
     assert (pending.count, pending.bytes) == (0, 0)
 
 
-def test_an_id_may_wait_only_once_and_again_when_it_is_gone() -> None:
+def test_an_id_is_pending_only_once_and_can_be_used_again_after_its_removal() -> None:
     pending = filled(entry("s", "1"), entry("t", "1"))
     with pytest.raises(ValueError, match="'1' is already waiting"):
         pending.add(entry("s", "1"), 100)
@@ -169,7 +179,7 @@ def test_an_id_may_wait_only_once_and_again_when_it_is_gone() -> None:
     assert taken(pending) == ["1", "1"]
 
 
-def test_forgetting_a_session_forgets_its_viewports_too() -> None:
+def test_forgetting_a_session_also_forgets_its_viewports() -> None:
     pending = filled(entry("s", "1"))
     pending.rerank("s", "", Viewport(500, 0))
     assert len(pending.forget("s")) == 1
@@ -178,7 +188,7 @@ def test_forgetting_a_session_forgets_its_viewports_too() -> None:
     assert taken(pending) == ["0", "500"]
 
 
-def test_what_was_cancelled_holds_no_memory_while_others_wait() -> None:
+def test_cancelled_tasks_use_no_memory_while_others_wait() -> None:
     pending = filled(entry("s", "stays"))
     held = []
     for number in range(10):
@@ -197,7 +207,9 @@ PIXELS = st.integers(0, 20)
 
 
 class AgainstANaiveModel(RuleBasedStateMachine):
-    """Makes the same moves on PendingTasks and on lists that are sorted again for every task."""
+    """Applies the same operations to PendingTasks and to plain lists, which are sorted again for every task that is
+    taken.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,7 +258,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
     def take(self) -> None:
         kind = not self.turns[False]
         turns = self.turns[kind]
-        # stable: only the session that was served moves to the end
+        # The sort is stable, so only the session that was served last moves to the end.
         turns.sort(key=lambda session: session == self.served[kind])
         expected = min(self.of(turns[0]), key=self.nearness) if turns else None
         assert self.pending.take() is expected
@@ -275,7 +287,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         self.viewports = {key: viewport for key, viewport in self.viewports.items() if key[0] != session}
 
     @invariant()
-    def the_sums_are_right(self) -> None:
+    def the_counts_and_sums_are_right(self) -> None:
         assert self.pending.count == len(self.waiting)
         assert self.pending.bytes == sum(len(each.task.payload) for each in self.waiting)
         assert all(self.pending.count_of(session) == len(self.of(session)) for session in "abcd")

@@ -1,5 +1,5 @@
-"""The guarantees of a WorkQueue, for both pools of decoders and for Dask: order, turns, and exactly one end of each
-task.
+"""The contract of a WorkQueue, checked with both pools of decoders and with Dask: the order of tasks, turns between
+sessions, and exactly one end of each task.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ each_kind = pytest.mark.parametrize(
 )
 
 
-def noted(queue: BaseQueue, tasks: list[Task], order: list[str]) -> "list[asyncio.Future[Result]]":
-    """Submits all tasks. ``order`` gets their ids as they end."""
+def submitted(queue: BaseQueue, tasks: list[Task], order: list[str]) -> "list[asyncio.Future[Result]]":
+    """Submits all tasks and returns their futures. ``order`` receives the ids in the order in which the tasks end."""
     futures = []
     for each in tasks:
         futures.append(queue.submit(each))
@@ -51,33 +51,33 @@ async def test_a_task_ends_in_its_result(tmp_path: Path, workers_of: Kind) -> No
 
 
 @each_kind
-async def test_with_one_worker_300_slices_in_any_order_come_back_by_rank(tmp_path: Path, workers_of: Kind) -> None:
+async def test_one_worker_processes_300_slices_in_the_order_of_rank(tmp_path: Path, workers_of: Kind) -> None:
     tops = list(range(0, 30_000, 100))
     random.Random(1).shuffle(tops)
     order: list[str] = []
     async with opened(tmp_path, workers_of) as queue:
-        futures = noted(queue, [task(str(top), offset_top=top, height=64, deliver="data") for top in tops], order)
+        futures = submitted(queue, [task(str(top), offset_top=top, height=64, deliver="data") for top in tops], order)
         await until(lambda: len(order) >= 100, 200, pause=0)
         queue.rerank("s", "", Viewport(30_000, 800))
         seen = ended(futures)
         await asyncio.gather(*futures)
     assert order[:seen] == [str(top) for top in sorted(tops)[:seen]]
-    # One slice was being processed when the viewport moved.
+    # One slice was already being processed when the viewport moved.
     left = [top for top in sorted(tops, reverse=True) if str(top) not in order[: seen + 1]]
     assert order[seen + 1 :] == [str(top) for top in left]
 
 
 @each_kind
-async def test_the_first_slice_of_another_session_waits_for_the_running_one_only(
+async def test_the_first_slice_of_another_session_waits_only_for_the_running_slice(
     tmp_path: Path, workers_of: Kind
 ) -> None:
     order: list[str] = []
     bounds = QueueBounds(session_tasks=1000)
     async with opened(tmp_path, workers_of, bounds=bounds) as queue:
-        futures = noted(queue, [task(str(number), "many", deliver="data") for number in range(1000)], order)
+        futures = submitted(queue, [task(str(number), "many", deliver="data") for number in range(1000)], order)
         await until(lambda: len(order) >= 20, pause=0)
         before = ended(futures)
-        (first,) = noted(queue, [task("first", "other", deliver="data")], order)
+        (first,) = submitted(queue, [task("first", "other", deliver="data")], order)
         await first
         assert order.index("first") <= before + 1
         queue.cancel("many")
@@ -85,7 +85,7 @@ async def test_the_first_slice_of_another_session_waits_for_the_running_one_only
 
 
 @each_kind
-async def test_over_a_bound_it_is_busy_at_once_and_says_when_to_come_back(tmp_path: Path, workers_of: Kind) -> None:
+async def test_beyond_a_limit_a_task_is_refused_with_a_retry_time(tmp_path: Path, workers_of: Kind) -> None:
     async with opened(tmp_path, workers_of, bounds=QueueBounds(session_tasks=3)) as queue:
         futures = [queue.submit(task(str(number))) for number in range(3)]
         with pytest.raises(Busy, match="session_tasks") as caught:
@@ -96,7 +96,7 @@ async def test_over_a_bound_it_is_busy_at_once_and_says_when_to_come_back(tmp_pa
 
 
 @each_kind
-async def test_an_id_may_be_waiting_or_running_only_once(tmp_path: Path, workers_of: Kind) -> None:
+async def test_an_id_can_be_waiting_or_running_only_once(tmp_path: Path, workers_of: Kind) -> None:
     async with opened(tmp_path, workers_of) as queue:
         running, waiting = queue.submit(moderate("1")), queue.submit(task("2"))
         await begun(queue)
@@ -108,7 +108,7 @@ async def test_an_id_may_be_waiting_or_running_only_once(tmp_path: Path, workers
 
 
 @each_kind
-async def test_a_cancelled_task_that_waits_is_never_worked(tmp_path: Path, workers_of: Kind) -> None:
+async def test_a_cancelled_waiting_task_is_never_processed(tmp_path: Path, workers_of: Kind) -> None:
     async with opened(tmp_path, workers_of) as queue:
         running = queue.submit(moderate("running", "other"))
         futures = {id: queue.submit(task(id, image=id[0])) for id in ("a1", "a2", "b1", "b2")}
@@ -121,7 +121,7 @@ async def test_a_cancelled_task_that_waits_is_never_worked(tmp_path: Path, worke
 
 
 @each_kind
-async def test_a_cancelled_task_that_runs_ends_at_once(tmp_path: Path, workers_of: Kind) -> None:
+async def test_a_cancelled_running_task_ends_immediately(tmp_path: Path, workers_of: Kind) -> None:
     async with opened(tmp_path, workers_of) as queue:
         running = queue.submit(moderate("1"))
         await begun(queue)
@@ -149,8 +149,8 @@ async def test_every_accepted_task_ends_in_exactly_one_result_or_work_error(tmp_
     async with opened(tmp_path, workers_of, workers=2) as queue:
         tasks = [task(f"{kind} {number}", payload=data) for number in range(30) for kind, data in kinds.items()]
         order: list[str] = []
-        futures = noted(queue, tasks, order)
-        await until(lambda: len(order) >= 10, pause=0)  # long before the last ones are started
+        futures = submitted(queue, tasks, order)
+        await until(lambda: len(order) >= 10, pause=0)  # At this time, the last slices have not started.
         for number in (27, 28, 29):
             queue.cancel("s", id=f"good {number}")
         ends = await asyncio.gather(*futures, return_exceptions=True)
@@ -163,7 +163,7 @@ async def test_every_accepted_task_ends_in_exactly_one_result_or_work_error(tmp_
 
 
 @each_kind
-async def test_a_store_that_fails_is_temporary_and_the_worker_goes_on(tmp_path: Path, workers_of: Kind) -> None:
+async def test_an_error_of_the_store_is_temporary_and_the_worker_continues(tmp_path: Path, workers_of: Kind) -> None:
     async with opened(tmp_path, workers_of) as queue:
         await queue.submit(task("0", deliver="data"))
         queue.media.folder.rmdir()
@@ -176,7 +176,9 @@ async def test_a_store_that_fails_is_temporary_and_the_worker_goes_on(tmp_path: 
 
 
 @each_kind
-async def test_close_finishes_what_runs_and_fails_what_waits_as_temporary(tmp_path: Path, workers_of: Kind) -> None:
+async def test_close_finishes_running_tasks_and_fails_waiting_ones_as_temporary(
+    tmp_path: Path, workers_of: Kind
+) -> None:
     async with opened(tmp_path, workers_of) as queue:
         running, waiting = queue.submit(moderate("1")), queue.submit(task("2"))
         await begun(queue)
@@ -193,12 +195,12 @@ async def test_close_finishes_what_runs_and_fails_what_waits_as_temporary(tmp_pa
 async def test_close_does_not_wait_beyond_its_deadline_and_leaves_no_process(tmp_path: Path) -> None:
     async with opened(tmp_path, workers=2) as queue:
         await until(lambda: len(children()) == 2)
-        family = [forkserver(), *children()]
-        for child in family[1:]:
+        processes = [forkserver(), *children()]
+        for child in processes[1:]:
             child.suspend()
         running = [queue.submit(task(id)) for id in ("1", "2")]
         await until(lambda: queue.running() == 2, pause=0)
         await queue.close(0.1)
         for future in running:
             assert (await error_of(future)).temporary
-        await until(lambda: not any(alive(each) for each in family))
+        await until(lambda: not any(alive(each) for each in processes))

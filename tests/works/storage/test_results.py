@@ -1,4 +1,6 @@
-"""The guarantees of a ResultStore, for every implementation: complete files or none, random names, and limits."""
+"""The contract of a ResultStore, checked with every implementation: files are complete or absent, names are random, and
+limits are enforced.
+"""
 
 import os
 import pickle
@@ -42,14 +44,14 @@ def stand(request: pytest.FixtureRequest, tmp_path: Path, s3: S3) -> Stand:
     return folder_stand(tmp_path) if request.param == "folder" else s3_stand(s3)
 
 
-def test_what_is_put_is_read_back_under_a_name_of_128_random_bits(stand: Stand) -> None:
+def test_a_stored_result_is_read_under_a_name_of_128_random_bits(stand: Stand) -> None:
     names = {stand.store.put(bytes([number]), suffix) for number in range(20) for suffix in TYPES}
     assert len(names) == 160
     assert all(re.fullmatch(r"[0-9a-f]{32}\.(jpg|png|webp|webm|mp4|zip|csv|json)", name) for name in names)
     assert {stand.store.read(name) for name in names} == {bytes([number]) for number in range(20)}
 
 
-def test_a_name_that_is_not_there_is_not_found_and_deleting_it_is_no_error(stand: Stand) -> None:
+def test_a_deleted_result_is_not_found_and_deleting_it_again_is_no_error(stand: Stand) -> None:
     name = stand.store.put(b"x", ".png")
     stand.store.delete(name)
     stand.store.delete(name)
@@ -57,7 +59,7 @@ def test_a_name_that_is_not_there_is_not_found_and_deleting_it_is_no_error(stand
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_name_that_climbs_or_never_was_one_is_not_found(stand: Stand, name: str, tmp_path: Path) -> None:
+def test_an_invalid_name_or_one_with_a_path_is_not_found(stand: Stand, name: str, tmp_path: Path) -> None:
     for do in (stand.store.read, stand.store.delete):
         with pytest.raises(FileNotFoundError):
             do(name)
@@ -65,7 +67,7 @@ def test_a_name_that_climbs_or_never_was_one_is_not_found(stand: Stand, name: st
 
 
 @pytest.mark.parametrize("suffix", ["", "jpg", ".html", ".svg", ".JPG", ".jpg/..", "/../../x.jpg"])
-def test_a_suffix_that_could_not_be_fetched_is_a_mistake_of_ours(stand: Stand, suffix: str, tmp_path: Path) -> None:
+def test_an_unknown_suffix_raises_valueerror(stand: Stand, suffix: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there are \.jpg"):
         stand.store.put(b"x", suffix)
     with pytest.raises(ValueError, match=r"there are \.jpg"):
@@ -73,8 +75,8 @@ def test_a_suffix_that_could_not_be_fetched_is_a_mistake_of_ours(stand: Stand, s
 
 
 @pytest.mark.parametrize("size", [0, 1, 20 << 20])
-def test_a_finished_file_is_taken_in_and_gone_from_where_it_was(stand: Stand, size: int, tmp_path: Path) -> None:
-    """20 MiB are sent to a bucket in parts."""
+def test_put_file_moves_a_file_into_the_store(stand: Stand, size: int, tmp_path: Path) -> None:
+    """A file of 20 MiB is sent to a bucket in several parts."""
     film, data = tmp_path / "film", os.urandom(size)
     film.write_bytes(data)
     os.utime(film, (0, 0))
@@ -82,11 +84,11 @@ def test_a_finished_file_is_taken_in_and_gone_from_where_it_was(stand: Stand, si
     assert name.endswith(".webm")
     assert not film.exists()
     assert stand.store.read(name) == data
-    assert stand.store.sweep(3600, 1 << 30) == 0, "its time has only begun"
+    assert stand.store.sweep(3600, 1 << 30) == 0, "the sweep used the age of the file before it was stored"
     assert stand.names() == [name]
 
 
-def test_neither_a_folder_nor_a_link_is_taken_in(stand: Stand, tmp_path: Path) -> None:
+def test_put_file_refuses_folders_and_links(stand: Stand, tmp_path: Path) -> None:
     link, folder = tmp_path / "link", tmp_path / "folder"
     link.symlink_to(tmp_path / "secret")
     folder.mkdir()
@@ -98,7 +100,7 @@ def test_neither_a_folder_nor_a_link_is_taken_in(stand: Stand, tmp_path: Path) -
     assert stand.names() == []
 
 
-def test_many_writers_at_once_lose_nothing(stand: Stand) -> None:
+def test_many_concurrent_writers_lose_nothing(stand: Stand) -> None:
     payloads = [os.urandom(5000) for _ in range(100)]
     with ThreadPoolExecutor(8) as pool:
         names = list(pool.map(lambda data: stand.store.put(data, ".jpg"), payloads))
@@ -110,7 +112,7 @@ def test_check_passes_while_a_file_can_be_written_and_leaves_none(stand: Stand) 
     assert stand.names() == []
 
 
-def test_the_sweep_takes_what_is_too_old(stand: Stand) -> None:
+def test_the_sweep_deletes_results_that_are_too_old(stand: Stand) -> None:
     old = [stand.aged(b"x", seconds) for seconds in (1000, 5000)]
     young = [stand.aged(b"x", seconds) for seconds in (0, 500)]
     assert stand.store.sweep(900, 1000) == 2
@@ -118,7 +120,7 @@ def test_the_sweep_takes_what_is_too_old(stand: Stand) -> None:
     assert stand.store.sweep(900, 1000) == 0
 
 
-def test_the_sweep_takes_the_oldest_beyond_the_bound_of_bytes(stand: Stand) -> None:
+def test_the_sweep_deletes_the_oldest_results_beyond_the_limit_of_bytes(stand: Stand) -> None:
     names = [stand.aged(bytes(10), seconds) for seconds in (400, 100, 300, 200)]
     assert stand.store.sweep(1000, 40) == 0
     assert stand.store.sweep(1000, 25) == 2
@@ -126,7 +128,7 @@ def test_the_sweep_takes_the_oldest_beyond_the_bound_of_bytes(stand: Stand) -> N
     assert stand.store.sweep(1000, 0) == 2
 
 
-def test_the_sweep_leaves_alone_what_is_not_a_result(stand: Stand) -> None:
+def test_the_sweep_does_not_delete_other_files(stand: Stand) -> None:
     for name in (".gitkeep", "0" * 32 + ".gif", "report.csv"):
         stand.place_odd(name)
         stand.age(name, 1e6)
@@ -134,7 +136,7 @@ def test_the_sweep_leaves_alone_what_is_not_a_result(stand: Stand) -> None:
     assert len(stand.names()) == 3
 
 
-def test_the_same_store_is_opened_from_anywhere_by_its_url_or_its_pickle(
+def test_a_store_opens_from_its_url_or_pickle_in_any_directory(
     stand: Stand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     name = stand.store.put(b"x", ".jpg")
@@ -153,6 +155,6 @@ def test_a_url_of_an_unknown_kind_is_refused(url: str) -> None:
 
 
 def test_a_bucket_without_a_prefix_is_refused(s3: S3) -> None:
-    """A rule that deletes old results must not delete uploads."""
+    """With a prefix, a lifecycle rule of the bucket can delete old results without deleting the uploads."""
     with pytest.raises(ValueError, match="add a prefix, such as s3://bucket/results"):
         open_results("s3://bucket/")

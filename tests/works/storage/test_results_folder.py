@@ -1,4 +1,6 @@
-"""A ResultStore in a folder: a file is hidden until it is complete, from any file system."""
+"""A ResultStore in a folder. A new file is hidden until it is complete, even when it is moved there from another file
+system.
+"""
 
 import os
 import tempfile
@@ -22,8 +24,8 @@ def store(tmp_path: Path) -> FolderResults:
 
 
 @contextmanager
-def elsewhere(near: Path, which: str) -> Iterator[Path]:
-    """Places of a file: on the store's file system, or on another one."""
+def file_on(near: Path, which: str) -> Iterator[Path]:
+    """Yields the path of a file on the file system of the store, or on another file system."""
     if which == "near":
         yield near / "film"
         return
@@ -32,7 +34,7 @@ def elsewhere(near: Path, which: str) -> Iterator[Path]:
         yield Path(folder) / "film"
 
 
-def test_a_file_is_whole_or_not_there_and_a_failed_put_leaves_nothing(store: FolderResults) -> None:
+def test_a_file_is_complete_or_absent_and_a_failed_put_leaves_nothing(store: FolderResults) -> None:
     with full_disk(10_000), pytest.raises(OSError, match="too large"):
         store.put(bytes(100_000), ".jpg")
     assert list(store.folder.iterdir()) == []
@@ -48,20 +50,20 @@ def test_check_fails_where_nothing_can_be_written(store: FolderResults) -> None:
 
 
 @pytest.mark.parametrize("which", ["near", "far"])
-def test_a_file_is_taken_in_from_any_disk(store: FolderResults, which: str, tmp_path: Path) -> None:
-    with elsewhere(tmp_path, which) as film:
+def test_put_file_accepts_a_file_from_any_file_system(store: FolderResults, which: str, tmp_path: Path) -> None:
+    with file_on(tmp_path, which) as film:
         film.write_bytes(bytes(100_000))
         film.chmod(0o400)
         os.utime(film, (0, 0))
         name = store.put_file(film, ".webm")
         assert not film.exists()
     assert store.read(name) == bytes(100_000)
-    assert store.sweep(3600, 1 << 30) == 0, "its time has only begun"
+    assert store.sweep(3600, 1 << 30) == 0, "the sweep used the age of the file before it was stored"
 
 
 @pytest.mark.parametrize("which", ["near", "far"])
-def test_a_file_that_cannot_be_taken_in_stays_where_it_was(store: FolderResults, which: str, tmp_path: Path) -> None:
-    with elsewhere(tmp_path, which) as film:
+def test_a_file_that_cannot_be_stored_stays_where_it_is(store: FolderResults, which: str, tmp_path: Path) -> None:
+    with file_on(tmp_path, which) as film:
         film.write_bytes(bytes(100_000))
         if which == "far":
             with full_disk(50_000), pytest.raises(OSError, match="too large"):
@@ -73,28 +75,28 @@ def test_a_file_that_cannot_be_taken_in_stays_where_it_was(store: FolderResults,
         assert film.read_bytes() == bytes(100_000)
 
 
-def test_a_file_that_cannot_be_taken_away_is_not_taken_in(
-    store: FolderResults, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise there would be two files, and a caller that tries again would create a third."""
+def test_a_file_that_cannot_be_removed_is_not_stored(store: FolderResults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the store accepted a file that it cannot remove from its old place, the file would exist twice. Each new
+    attempt would add one more copy.
+    """
 
-    def stays(path: Path, missing_ok: bool = False) -> None:
+    def fail_to_unlink(path: Path, missing_ok: bool = False) -> None:
         if path.name == "film":
             raise PermissionError(13, "not yours")
         unlink(path, missing_ok)
 
     unlink = Path.unlink
-    with elsewhere(store.folder, "far") as film:
+    with file_on(store.folder, "far") as film:
         film.write_bytes(b"x")
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "unlink", stays)
+            patched.setattr(Path, "unlink", fail_to_unlink)
             with pytest.raises(PermissionError, match="not yours"):
                 store.put_file(film, ".webm")
         assert film.exists()
         assert list(store.folder.iterdir()) == []
 
 
-def test_a_file_taken_in_is_as_readable_as_the_folder(store: FolderResults, tmp_path: Path) -> None:
+def test_a_stored_file_gets_the_read_permissions_of_the_folder(store: FolderResults, tmp_path: Path) -> None:
     for mode, expected in ((0o755, 0o644), (0o700, 0o600)):
         store.folder.chmod(mode)
         (tmp_path / "film").write_bytes(b"x")
@@ -103,7 +105,7 @@ def test_a_file_taken_in_is_as_readable_as_the_folder(store: FolderResults, tmp_
         assert (store.folder / name).stat().st_mode & 0o777 == expected
 
 
-def test_a_store_that_is_gone_fails_and_does_not_come_back_by_itself(store: FolderResults) -> None:
+def test_a_store_without_its_folder_fails_and_does_not_create_it(store: FolderResults) -> None:
     store.folder.rmdir()
     for do in (lambda: store.put(b"x", ".jpg"), lambda: store.sweep(1, 1)):
         with pytest.raises(OSError, match="No such file"):
@@ -113,7 +115,7 @@ def test_a_store_that_is_gone_fails_and_does_not_come_back_by_itself(store: Fold
         store.put(b"x", ".jpg")
 
 
-def test_the_sweep_takes_what_a_killed_writer_left_but_not_what_is_being_written(store: FolderResults) -> None:
+def test_the_sweep_deletes_leftovers_of_killed_writers_but_no_files_being_written(store: FolderResults) -> None:
     for number, age in ((1, 3600), (2, 0)):
         part = store.folder / f".{str(number) * 32}.jpg.part"
         part.write_bytes(b"half")
@@ -122,7 +124,7 @@ def test_the_sweep_takes_what_a_killed_writer_left_but_not_what_is_being_written
     assert [path.name for path in store.folder.iterdir()] == [f".{'2' * 32}.jpg.part"]
 
 
-def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_raises_oserror(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"exists|Not a directory"):
         open_results(f"file:{tmp_path}/file/media")

@@ -1,5 +1,5 @@
-"""Uploads in a bucket: sent to one server, found by another, and either kept or deleted completely in any order of
-events.
+"""Uploads in a bucket. One server stores an upload and another finds it. When a request keeps an upload while a sweep
+deletes it, only one of them succeeds.
 """
 
 import os
@@ -25,7 +25,7 @@ from works.uploads import Uploads
 
 @pytest.fixture
 def url() -> str:
-    """A prefix for this test only."""
+    """Returns a URL with a separate prefix for each test."""
     return f"s3://bucket/uploads/{secrets.token_hex(4)}"
 
 
@@ -35,7 +35,7 @@ async def opened(s3: S3, folder: Path, url: str, timeout: float = 60.0, **settin
         threads = StoreThreads(4)
         yield make_uploads(queue, threads, url, folder, StoreOptions(timeout, None, s3.values), **settings)
         threads.close()
-        assert os.listdir(folder / "spool") == [], "what was on its way has gone on or away"
+        assert os.listdir(folder / "spool") == [], "a file is left in the spool"
 
 
 def store_of(uploads: Uploads) -> BucketUploads:
@@ -48,7 +48,7 @@ def names(s3: S3, url: str) -> set[str]:
     return {key.removeprefix(prefix) for key in s3.keys(prefix)}
 
 
-async def test_what_one_server_took_another_finds_keeps_and_counts(s3: S3, tmp_path: Path, url: str) -> None:
+async def test_another_server_finds_keeps_and_counts_an_upload(s3: S3, tmp_path: Path, url: str) -> None:
     async with opened(s3, tmp_path, url) as one, opened(s3, tmp_path, url) as two:
         sent, song = await send(one, small()), await send(one, sound(".mp3"))
         assert names(s3, url) == {sent.name, sent.thumbnail, f"{sent.id}.record", song.name, f"{song.id}.record"}
@@ -59,7 +59,7 @@ async def test_what_one_server_took_another_finds_keeps_and_counts(s3: S3, tmp_p
         assert two.there.bytes_of("alice") == one.there.bytes_of("alice") == one.there.total
 
 
-async def test_an_upload_is_served_as_what_it_is_from_the_bucket_itself(s3: S3, tmp_path: Path, url: str) -> None:
+async def test_the_bucket_serves_an_upload_with_its_type_and_name(s3: S3, tmp_path: Path, url: str) -> None:
     async with opened(s3, tmp_path, url) as uploads:
         song = await send(uploads, sound(".mp3"))
         got = s3.get(f"{url.removeprefix('s3://bucket/')}/{song.name}")
@@ -68,7 +68,7 @@ async def test_an_upload_is_served_as_what_it_is_from_the_bucket_itself(s3: S3, 
         assert got.headers["Content-Disposition"] == f'inline; filename="{song.name}"'
 
 
-async def test_unused_uploads_go_after_the_grace_period_and_kept_ones_after_their_time(
+async def test_drafts_are_deleted_after_the_grace_and_kept_uploads_after_their_ttl(
     s3: S3, tmp_path: Path, url: str
 ) -> None:
     async with opened(s3, tmp_path, url) as uploads:
@@ -79,12 +79,12 @@ async def test_unused_uploads_go_after_the_grace_period_and_kept_ones_after_thei
                 s3.age(each.id, HOUR - 60)
             await uploads.sweep()
             assert {name[:32] for name in names(s3, url)} >= {kept.id}
-        assert {name[:32] for name in names(s3, url)} == {kept.id}, "file, thumbnail and record go together"
+        assert {name[:32] for name in names(s3, url)} == {kept.id}, "file, thumbnail and record are deleted together"
         s3.age(kept.id, MONTH - HOUR)
         await uploads.keep("alice", [kept.id])
         s3.age(kept.id, MONTH - HOUR)
         await uploads.sweep()
-        assert await uploads.find("alice", [kept.id]) == [kept], "its time has begun again"
+        assert await uploads.find("alice", [kept.id]) == [kept], "keeping an upload again starts its ttl again"
         s3.age(kept.id, 2 * HOUR)
         await uploads.sweep()
         assert names(s3, url) == set()
@@ -92,8 +92,10 @@ async def test_unused_uploads_go_after_the_grace_period_and_kept_ones_after_thei
 
 
 @pytest.mark.parametrize("before", ["a draft", "kept"])
-async def test_one_that_is_kept_while_it_is_swept_stays(s3: S3, tmp_path: Path, url: str, before: str) -> None:
-    """Without the condition on the mark, the sweep would delete an upload that a message refers to."""
+async def test_an_upload_that_is_kept_during_a_sweep_stays(s3: S3, tmp_path: Path, url: str, before: str) -> None:
+    """The sweep writes the mark ``ID.kept`` only on the condition that it has not changed. Without this condition, the
+    sweep would delete an upload to which a message refers.
+    """
     async with opened(s3, tmp_path, url) as uploads:
         store, sent = store_of(uploads), await send(uploads, small())
         if before == "kept":
@@ -111,12 +113,10 @@ async def test_one_that_is_kept_while_it_is_swept_stays(s3: S3, tmp_path: Path, 
         assert len(names(s3, url)) == 4
 
 
-@pytest.mark.parametrize("when", ["before anything is deleted", "after everything is"])
-async def test_one_that_is_swept_while_it_is_kept_is_gone_for_who_keeps_it(
-    s3: S3, tmp_path: Path, url: str, when: str
-) -> None:
-    """The upload was found, then claimed for deletion, then kept. The message must not be stored with a file that is
-    being deleted.
+@pytest.mark.parametrize("when", ["before anything is deleted", "after everything is deleted"])
+async def test_keeping_an_upload_during_its_deletion_fails(s3: S3, tmp_path: Path, url: str, when: str) -> None:
+    """The upload is found, then a sweep starts to delete it, and then a request keeps it. That request must fail, so
+    that no message is stored with a file that is being deleted.
     """
     async with opened(s3, tmp_path, url) as uploads:
         store, sent = store_of(uploads), await send(uploads, small())
@@ -129,55 +129,57 @@ async def test_one_that_is_swept_while_it_is_kept_is_gone_for_who_keeps_it(
             store.keep([sent.id])
         assert str(caught.value.filename).startswith(sent.id)
         store.sweep(HOUR, MONTH, {})
-        assert names(s3, url) == set(), "nor does the attempt leave anything"
+        assert names(s3, url) == set(), "the failed attempt left an object"
 
 
 @pytest.mark.parametrize("before", ["a draft", "kept"])
-async def test_keeping_an_upload_that_is_being_deleted_is_refused(
+async def test_keeping_an_upload_fails_when_a_sweep_claims_it_at_that_moment(
     s3: S3, tmp_path: Path, url: str, before: str
 ) -> None:
-    """Between the read and the write of the mark. Without the condition, the write would keep an upload that is being
-    deleted.
+    """A sweep empties the mark after a request has read it and before the request writes it. Without the condition on
+    its write, the request would restore an upload that is being deleted.
     """
     async with opened(s3, tmp_path, url) as uploads:
         store, sent = store_of(uploads), await send(uploads, small())
         if before == "kept":
             store.keep([sent.id])
         sweeping = BucketUploads(url, StoreOptions(60.0, None, s3.values), tmp_path / "spool")
-        condemned: list[bool] = []
+        claimed: list[bool] = []
 
         class Late(Bucket):
             def get(self, key: str) -> tuple[bytes, str | None]:
                 try:
                     return super().get(key)
                 finally:
-                    if not condemned:
-                        condemned.append(sweeping._condemn(sent.id, sweeping._scan()[sent.id].get("kept")))
+                    if not claimed:
+                        claimed.append(sweeping._condemn(sent.id, sweeping._scan()[sent.id].get("kept")))
 
         store.place = Late(url, StoreOptions(60.0, None, s3.values))
         with pytest.raises(FileNotFoundError):
             store.keep([sent.id])
-        assert condemned == [True]
+        assert claimed == [True]
         sweeping.sweep(HOUR, MONTH, {})
         assert names(s3, url) == set()
 
 
-async def test_concurrent_sweeps_and_keeps_do_not_disturb_each_other(s3: S3, tmp_path: Path, url: str) -> None:
+async def test_many_keep_requests_and_two_sweeps_do_not_disturb_each_other(s3: S3, tmp_path: Path, url: str) -> None:
     async with opened(s3, tmp_path, url) as uploads:
         store, sent = store_of(uploads), await send(uploads, small())
         found = store._scan()[sent.id]
         for _ in range(3):
             store.keep([sent.id])
-        assert not store._condemn(sent.id, found.get("kept")), "what it saw is not what is there"
+        assert not store._condemn(sent.id, found.get("kept")), (
+            "the sweep claimed an upload that was kept after its scan"
+        )
         s3.age(sent.id, 2 * MONTH)
         kept = store._scan()[sent.id]["kept"]
         assert store._condemn(sent.id, kept)
-        assert not store._condemn(sent.id, kept), "another's sweep has it already"
-        assert store.sweep(HOUR, MONTH, {}) == {}, "another sweep finishes the deletion"
+        assert not store._condemn(sent.id, kept), "two sweeps claimed the same upload"
+        assert store.sweep(HOUR, MONTH, {}) == {}, "a later sweep did not finish the deletion"
         assert names(s3, url) == set()
 
 
-async def test_the_sweep_takes_debris_but_not_what_is_being_written_nor_what_is_not_ours(
+async def test_the_sweep_deletes_leftovers_but_no_files_being_written_and_no_others(
     s3: S3, tmp_path: Path, url: str
 ) -> None:
     prefix, young, old = url.removeprefix("s3://bucket/"), "1" * 32, "2" * 32
@@ -195,7 +197,7 @@ async def test_the_sweep_takes_debris_but_not_what_is_being_written_nor_what_is_
 
 
 @pytest.mark.parametrize("record", [b"", b"{", b"[]", b'{"owner": "alice", "attachment": {"size": 1}}'])
-async def test_a_damaged_record_is_not_found_and_stops_no_sweep(
+async def test_an_upload_with_a_damaged_record_is_not_found_and_stops_no_sweep(
     s3: S3, tmp_path: Path, url: str, record: bytes
 ) -> None:
     async with opened(s3, tmp_path, url) as uploads:
@@ -207,11 +209,11 @@ async def test_a_damaged_record_is_not_found_and_stops_no_sweep(
         assert await uploads.find("alice", [good.id]) == [good]
 
 
-async def test_a_store_that_fails_is_said_leaves_nothing_and_takes_uploads_again(tmp_path: Path, url: str) -> None:
-    with s3_in(tmp_path) as own:
-        async with opened(own, tmp_path, url) as uploads:
+async def test_an_error_of_the_store_is_reported_and_uploads_work_again_afterwards(tmp_path: Path, url: str) -> None:
+    with s3_in(tmp_path) as own_s3:
+        async with opened(own_s3, tmp_path, url) as uploads:
             sent = await send(uploads, small())
-            own.refuse(403, "AccessDenied")
+            own_s3.refuse(403, "AccessDenied")
             error = await refused(uploads, small())
             assert (error.code, error.temporary) == ("internal", True)
             assert "denies access (403)" in error.message
@@ -219,13 +221,13 @@ async def test_a_store_that_fails_is_said_leaves_nothing_and_takes_uploads_again
                 await uploads.attach("alice", [sent.id])
             with pytest.raises(OSError, match="denies access"):
                 await uploads.check()
-            own.refuse(0, "")
-        async with opened(own, tmp_path, url, timeout=0.5) as hasty:
-            own.pause()
+            own_s3.refuse(0, "")
+        async with opened(own_s3, tmp_path, url, timeout=0.5) as hasty:
+            own_s3.pause()
             assert "did not answer" in (await refused(hasty, small())).message
-            own.go_on()
-        async with opened(own, tmp_path, url) as uploads:
+            own_s3.go_on()
+        async with opened(own_s3, tmp_path, url) as uploads:
             assert await uploads.attach("alice", [(await send(uploads, small())).id, sent.id])
             await uploads.check()
             uploads.there.drop(sent.id)
-            assert {name[:32] for name in names(own, url)} >= {sent.id}
+            assert {name[:32] for name in names(own_s3, url)} >= {sent.id}
