@@ -97,7 +97,7 @@ async def on_its_way(cluster: Cluster, height: int = 5000) -> AsyncIterator[Show
         yield Shown(page, cluster)
 
 
-async def test_a_worker_that_is_killed_is_not_noticed(cluster: Cluster) -> None:
+async def test_a_page_does_not_notice_a_killed_worker(cluster: Cluster) -> None:
     async with on_its_way(cluster) as shown:
         cluster.kill("worker-1")
         await shown.is_whole()
@@ -114,7 +114,7 @@ async def test_after_a_kill_of_the_server_the_page_continues_with_another(cluste
         assert states[-1] == "open"
 
 
-async def test_nginx_takes_a_new_configuration_and_it_is_not_noticed(cluster: Cluster) -> None:
+async def test_a_page_does_not_notice_a_new_configuration_of_nginx(cluster: Cluster) -> None:
     async with on_its_way(cluster) as shown:
         cluster.nginx.reload()
         await shown.is_whole()
@@ -152,7 +152,7 @@ async def test_the_scheduler_is_killed_and_started_again(cluster: Cluster) -> No
 
 
 @pytest.mark.slow
-async def test_everything_dies_in_turn_under_one_picture(cluster: Cluster) -> None:
+async def test_every_part_is_killed_in_turn_during_one_picture(cluster: Cluster) -> None:
     """Each part is killed twice, with a few slices in between. A part stays down until the test starts it again."""
     async with on_its_way(cluster, 30_000) as shown:
         for turn in range(2):

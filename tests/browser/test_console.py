@@ -67,7 +67,7 @@ async def sent(server: Server, count: int) -> None:
     await until(lambda: server.metric("sluice_queue_depth") == count)
 
 
-async def test_a_dropped_picture_is_worked_from_the_top(start_here: Start) -> None:
+async def test_a_dropped_picture_is_processed_from_the_top(start_here: Start) -> None:
     server = start_here(isolation="process", workers=1)
     async with await Client.connect(server) as other, console(server) as page:
         await other.plug()
@@ -80,7 +80,7 @@ async def test_a_dropped_picture_is_worked_from_the_top(start_here: Start) -> No
         await page.wait_for_function(ALL_SEEN)
 
 
-async def test_scrolling_while_it_works_changes_the_order(start_here: Start) -> None:
+async def test_scrolling_changes_the_order_of_waiting_slices(start_here: Start) -> None:
     server = start_here(isolation="process", workers=1)
     async with await Client.connect(server) as other, console(server) as page:
         await other.plug()
@@ -95,7 +95,7 @@ async def test_scrolling_while_it_works_changes_the_order(start_here: Start) -> 
         assert worked[0] == IN_FLIGHT - 1, f"the nearest to the end, which was in view, was not the first: {worked}"
 
 
-async def test_cancelling_stops_the_work_and_retrying_goes_on(start_here: Start) -> None:
+async def test_cancel_stops_the_slices_and_retry_continues(start_here: Start) -> None:
     server = start_here(isolation="process", workers=1)
     async with await Client.connect(server) as other, console(server) as page:
         await other.plug()
@@ -115,7 +115,7 @@ async def test_cancelling_stops_the_work_and_retrying_goes_on(start_here: Start)
 
 
 @pytest.mark.chaos
-async def test_a_lost_connection_goes_on_where_it_was(start_here: Start) -> None:
+async def test_after_a_lost_connection_the_picture_continues(start_here: Start) -> None:
     server = start_here(session_grace=600)
     async with Proxy(server) as proxy, console(server, proxy.url) as page:
         await slow(page)
@@ -128,7 +128,7 @@ async def test_a_lost_connection_goes_on_where_it_was(start_here: Start) -> None
     assert server.metric("sluice_slices_total", outcome="done") == 20
 
 
-async def test_what_fails_is_listed_with_its_reason(start_here: Start) -> None:
+async def test_failed_slices_are_listed_with_their_reasons(start_here: Start) -> None:
     server = start_here(max_pixels=100_000)
     async with console(server) as page:
         await choose(page, picture(1000))
@@ -146,7 +146,7 @@ async def test_a_file_that_is_not_a_picture_is_reported(server: Server) -> None:
         await page.wait_for_selector("#count:has-text('as a picture')")
 
 
-async def test_what_an_action_finds_is_listed_and_framed(server: Server) -> None:
+async def test_findings_are_listed_and_framed(server: Server) -> None:
     async with console(server) as page:
         await page.select_option("#action", "faces")
         await page.select_option("#zoom", "1")
@@ -156,7 +156,7 @@ async def test_what_an_action_finds_is_listed_and_framed(server: Server) -> None
         assert await page.locator(".box").count() == await page.locator("#found li").count()
 
 
-async def test_options_come_from_the_server_and_are_held_to_their_bounds(server: Server) -> None:
+async def test_options_come_from_the_server_and_have_limits(server: Server) -> None:
     async with console(server) as page:
         await page.select_option("#action", "blur")
         assert await page.input_value("#options input[name=radius]") == "3"
@@ -166,7 +166,7 @@ async def test_options_come_from_the_server_and_are_held_to_their_bounds(server:
         assert not await page.evaluate("document.querySelector('#wish').checkValidity()")
 
 
-async def test_it_works_by_keyboard(server: Server) -> None:
+async def test_the_picture_view_works_with_the_keyboard(server: Server) -> None:
     async with console(server) as page:
         for _ in range(await page.locator("nav[aria-label=Views] a").count() + 1):  # the views, then the file
             await page.keyboard.press("Tab")
@@ -188,7 +188,7 @@ async def test_without_a_token_the_page_asks_for_one(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
-async def test_it_fits_the_screen(server: Server, width: int, scheme: str) -> None:
+async def test_the_picture_view_fits_the_screen(server: Server, width: int, scheme: str) -> None:
     SCREENSHOTS.mkdir(exist_ok=True)
     async with console(server, width=width, height=800, color_scheme=scheme) as page:
         await choose(page, picture())

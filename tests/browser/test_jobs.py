@@ -23,7 +23,7 @@ def server(start_here: Start) -> Server:
     return start_here(job_modules=KINDS)
 
 
-async def test_who_closes_the_page_and_comes_back_finds_the_log_whole(server: Server, tmp_path: Path) -> None:
+async def test_after_closing_and_opening_the_page_the_log_is_complete(server: Server, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     async with jobs(server) as page:
         id = await begin(page, "telling_on", gate=gate)
@@ -43,7 +43,7 @@ async def test_who_closes_the_page_and_comes_back_finds_the_log_whole(server: Se
         assert await lines(page) == numbered(120)[::2]
 
 
-async def test_a_connection_that_is_lost_is_taken_up_where_it_was(server: Server, tmp_path: Path) -> None:
+async def test_after_a_lost_connection_the_job_continues_where_it_was(server: Server, tmp_path: Path) -> None:
     sent: list[dict[str, object]] = []
     gate = tmp_path / "gate"
     async with (
@@ -88,7 +88,7 @@ async def test_a_job_whose_server_is_killed_is_shown_as_interrupted(start: Start
         await expect(page.locator("#job-retries button")).to_have_text(["Retry all 1 unfinished"])
 
 
-async def test_a_job_is_cancelled_by_who_is_sure(server: Server) -> None:
+async def test_a_job_is_cancelled_after_a_confirmation(server: Server) -> None:
     async with jobs(server) as page:
         await begin(page, "waiting")
         await expect(page.locator("#targets button")).to_have_count(3)
@@ -105,7 +105,7 @@ async def test_a_job_is_cancelled_by_who_is_sure(server: Server) -> None:
         await expect(page.locator("#job-list .state")).to_have_text("cancelled")
 
 
-async def test_a_job_that_asks_waits_for_the_answer(server: Server) -> None:
+async def test_a_job_with_a_question_waits_for_the_answer(server: Server) -> None:
     async with jobs(server) as page:
         await begin(page, "asking")
         await state(page, "waits for an answer")
@@ -126,7 +126,7 @@ async def test_a_job_that_asks_waits_for_the_answer(server: Server) -> None:
         await expect(page.locator("#job-end")).to_contain_text("alice has refused: not today (refused)")
 
 
-async def test_of_a_long_log_a_window_is_in_the_page(server: Server, tmp_path: Path) -> None:
+async def test_only_a_window_of_a_long_log_is_in_the_page(server: Server, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     async with jobs(server) as page:
         await begin(page, "telling_on", before=3000, after=500, gate=gate)
@@ -195,7 +195,7 @@ async def test_an_unknown_job_is_reported(server: Server) -> None:
         await expect(page.locator("#job-end")).to_contain_text("so far")
 
 
-async def test_a_token_without_the_scope_is_asked_for_another(server: Server) -> None:
+async def test_for_a_token_without_the_scope_the_page_asks_for_another(server: Server) -> None:
     async with console(server) as page:
         await page.click("nav[aria-label=Views] a[href='#jobs']")
         await expect(page.locator("#connection")).to_have_text("no access")

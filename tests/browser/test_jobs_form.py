@@ -41,7 +41,7 @@ async def params(page: Page) -> dict[str, object]:
     return found
 
 
-async def test_each_sort_of_parameter_has_its_field(server: Server) -> None:
+async def test_each_type_of_parameter_has_its_field(server: Server) -> None:
     async with jobs(server, "#jobs/new/form") as page:
         form = page.locator("#job-form")
         await expect(page.locator("#job-help")).to_have_text("Reports its parameters in everything.")
@@ -86,7 +86,7 @@ async def test_each_sort_of_parameter_has_its_field(server: Server) -> None:
         assert (again["names"], again["limit"], again["values"], again["title"]) == ([], 0, values, "a title")
 
 
-async def test_all_that_is_wrong_is_shown_at_its_field(server: Server) -> None:
+async def test_each_error_is_shown_at_its_field(server: Server) -> None:
     async with jobs(server, "#jobs/new/form") as page:
         await page.fill("#job-form [name=copies]", "many")
         await page.fill("#job-form [name=ratio]", "0")
@@ -119,7 +119,7 @@ async def test_all_that_is_wrong_is_shown_at_its_field(server: Server) -> None:
         await expect(page.locator("#job-form [name=title]")).to_have_value("wrong")
 
 
-async def test_a_batch_over_uploads_ends_with_its_contact_sheet(server: Server) -> None:
+async def test_a_batch_of_uploads_shows_its_contact_sheet(server: Server) -> None:
     picture = encoded(tall(240), ".jpg", 85)
     files = [{"name": f"{number}.jpg", "mimeType": "image/jpeg", "buffer": picture} for number in range(8)]
     async with jobs(server, "#jobs/new/batch") as page:
@@ -156,7 +156,7 @@ async def test_a_batch_over_uploads_ends_with_its_contact_sheet(server: Server) 
         await expect(page.locator("#whole img")).to_be_visible()
 
 
-async def test_what_was_filled_in_stays_when_the_actions_come_to_be_known(server: Server) -> None:
+async def test_values_stay_when_the_list_of_actions_arrives(server: Server) -> None:
     """Waits until the list of actions is known. It arrives on another connection, which may be slower."""
     known = asyncio.Event()
 
@@ -185,7 +185,7 @@ async def test_what_was_filled_in_stays_when_the_actions_come_to_be_known(server
         assert len(sent["uploads"]) == 1  # type: ignore[arg-type]
 
 
-async def test_a_film_that_was_uploaded_plays_as_what_came_of_it(server: Server, clip: Path) -> None:
+async def test_the_result_of_an_uploaded_film_can_be_played(server: Server, clip: Path) -> None:
     async with jobs(server, "#jobs/new/film") as page:
         await page.set_input_files("#job-form [name=upload]", clip)
         await expect(page.locator("#job-form .attached [data-state=done]")).to_have_count(1, timeout=PATIENCE)
@@ -212,7 +212,7 @@ async def test_a_refused_file_is_reported_and_nothing_starts_without_it(server: 
         await expect(page.locator("#job-faults")).to_have_text("set one of folder, zip and uploads")
 
 
-async def test_a_job_is_started_once_though_its_answer_was_lost(server: Server) -> None:
+async def test_a_job_is_started_once_even_if_its_answer_was_lost(server: Server) -> None:
     token = server.token("carol", "images jobs")
     async with Proxy(server) as proxy, console(server, proxy.url, token=token, fragment="#jobs/new/counting") as page:
         await page.fill("#job-form [name=steps]", "3")

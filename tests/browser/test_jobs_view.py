@@ -63,7 +63,7 @@ async def colour(page: Page, state: str) -> str:
     return found
 
 
-async def test_of_a_target_its_output_and_its_lines_are_shown(server: Server) -> None:
+async def test_the_output_and_the_lines_of_a_target_are_shown(server: Server) -> None:
     async with jobs(server) as page:
         await begin(page, "fleet", hosts=40)
         await state(page, "succeeded")
@@ -89,7 +89,7 @@ async def test_of_a_target_its_output_and_its_lines_are_shown(server: Server) ->
         await last_line(page, "Unpacking sluice (1.4) on web40.example.org ...")
 
 
-async def test_those_that_failed_are_tried_again(server: Server) -> None:
+async def test_failed_targets_are_retried(server: Server) -> None:
     async with jobs(server) as page:
         first = await begin(page, "fleet", hosts=40)
         await state(page, "succeeded")
@@ -105,7 +105,7 @@ async def test_those_that_failed_are_tried_again(server: Server) -> None:
         await expect(page.locator("#targets-states button").first).to_have_text("40 in all")
 
 
-async def test_the_list_is_of_ones_own_and_older_ones_come_in(server: Server) -> None:
+async def test_the_list_shows_own_jobs_and_loads_older_ones(server: Server) -> None:
     for name, count in (("dora", 35), ("emil", 2)):
         headers = {"Authorization": f"Bearer {server.token(name, 'jobs')}"}
         async with httpx.AsyncClient(headers=headers) as client:

@@ -34,7 +34,7 @@ def long_yard(tmp_path_factory: pytest.TempPathFactory, long_clip: Path) -> Iter
     server.stop()
 
 
-async def test_a_recording_plays_in_order_to_its_end_and_can_be_sought_in_and_begun_again(yard: Server) -> None:
+async def test_a_recording_plays_in_order_can_be_sought_and_starts_again(yard: Server) -> None:
     async with watching(yard, "yard") as page:
         await expect(page.locator("#time")).to_contain_text("/ 0:10")
         await page.select_option("#speed", "2")
@@ -57,7 +57,7 @@ async def test_a_recording_plays_in_order_to_its_end_and_can_be_sought_in_and_be
         assert again == sorted(set(again))
 
 
-async def test_a_paused_recording_stays_still_and_goes_on_where_it_was(long_yard: Server) -> None:
+async def test_a_paused_recording_stops_and_continues_where_it_was(long_yard: Server) -> None:
     async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard")
         await page.click("#play")
@@ -78,7 +78,7 @@ async def test_a_paused_recording_stays_still_and_goes_on_where_it_was(long_yard
         assert await shown(page, "yard") == still
 
 
-async def test_a_seek_shows_what_stands_there_paused_or_not(long_yard: Server) -> None:
+async def test_a_seek_shows_the_frame_at_its_position_paused_or_not(long_yard: Server) -> None:
     async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard")
         await page.click("#play")
@@ -96,7 +96,7 @@ async def test_a_seek_shows_what_stands_there_paused_or_not(long_yard: Server) -
         assert (await shown(page, "yard"))[before:] == dragged
 
 
-async def test_what_comes_before_a_seek_is_answered_is_not_shown(long_yard: Server) -> None:
+async def test_frames_before_the_answer_to_a_seek_are_not_shown(long_yard: Server) -> None:
     async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard")
         await page.evaluate(HOLD_SEEKS)
@@ -125,7 +125,7 @@ async def test_stop_releases_the_source_and_play_starts_it_again(long_yard: Serv
 
 
 @pytest.mark.chaos
-async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start_here: Start, camera: Camera) -> None:
+async def test_a_paused_camera_continues_for_others_and_returns_at_once(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url))
     async with watching(server, "gate") as alice, watching(server, "gate", user="bob") as bob:
         await more_shown(alice, "gate", 2)
@@ -142,7 +142,7 @@ async def test_a_paused_camera_goes_on_for_others_and_comes_back_at_once(start_h
         assert camera.opened == 1
 
 
-async def test_what_is_wished_of_the_frames_is_what_comes(start_here: Start, tmp_path: Path) -> None:
+async def test_the_frames_have_the_requested_properties(start_here: Start, tmp_path: Path) -> None:
     film = make_film(tmp_path / "wide.mp4", "coffee.png", 1280, 20)
     asked: list[dict[str, Any]] = []
     async with watching(start_here(sources=sources(wide=film))) as page:
@@ -215,7 +215,7 @@ async def test_findings_of_an_action_are_shown(start_here: Start, tmp_path: Path
         await expect(page.locator("#found-now")).to_contain_text("faces: ")
 
 
-async def test_a_snapshot_is_the_picture_that_stands_there(long_yard: Server) -> None:
+async def test_a_snapshot_is_the_picture_at_the_current_position(long_yard: Server) -> None:
     async with watching(long_yard, "yard") as page:
         await more_shown(page, "yard")
         await page.click("#play")
@@ -232,7 +232,7 @@ async def test_a_snapshot_is_the_picture_that_stands_there(long_yard: Server) ->
         assert (await download.value).suggested_filename.startswith("yard-")
 
 
-async def test_it_works_by_keyboard_and_by_ear(long_yard: Server) -> None:
+async def test_the_live_view_works_with_keyboard_and_screen_reader(long_yard: Server) -> None:
     async with watching(long_yard) as page:
         await more_shown(page, "yard", 1)
         await page.focus("nav[aria-label=Views] a[href='#live']")
@@ -261,7 +261,7 @@ async def test_it_works_by_keyboard_and_by_ear(long_yard: Server) -> None:
         await expect(page.locator("#play")).to_have_text("Play")
 
 
-async def test_it_fits_the_screen_light_and_dark(start_here: Start, tmp_path: Path) -> None:
+async def test_the_live_view_fits_the_screen(start_here: Start, tmp_path: Path) -> None:
     SCREENSHOTS.mkdir(exist_ok=True)
     (tmp_path / "notes.mp4").write_text("this is text")
     camera = Camera(make_film(tmp_path / "gate.mp4", "coffee.png", seconds=10)).start()

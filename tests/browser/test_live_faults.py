@@ -88,7 +88,7 @@ async def test_a_lost_camera_is_reported_and_recovers(start_here: Start, camera:
         await more_shown(page, "gate", 2)
 
 
-async def test_the_delay_needs_no_clocks_that_agree(start_here: Start, camera: Camera) -> None:
+async def test_the_delay_is_right_with_clocks_that_differ(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=sources(gate=camera.url))
     async with console(server, token=server.token("alice", "images video")) as page:
         shift = "(seconds) => { const now = Date.now; Date.now = () => now.call(Date) + 1000 * seconds; }"
@@ -99,7 +99,9 @@ async def test_the_delay_needs_no_clocks_that_agree(start_here: Start, camera: C
         assert float(value) / (1000 if unit == "ms" else 1) < 1800
 
 
-async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, long_clip: Path, clip: Path) -> None:
+async def test_after_a_kill_of_the_server_each_source_continues_where_it_was(
+    start: Start, long_clip: Path, clip: Path
+) -> None:
     """One recording plays, one is paused, one has ended. After the change of the server all three are as before."""
     places = sources(yard=long_clip, dock=long_clip, quay=clip)
     server = start(sources=places)
@@ -130,7 +132,7 @@ async def test_a_server_that_is_killed_is_taken_up_where_it_was(start: Start, lo
         assert await shown(page, "quay") == at_the_end
 
 
-async def test_a_page_that_paints_slowly_is_never_behind(start_here: Start, long_clip: Path) -> None:
+async def test_a_page_that_draws_slowly_shows_the_newest_frame(start_here: Start, long_clip: Path) -> None:
     server = start_here(sources=sources(yard=long_clip))
     came = 0
 
@@ -158,7 +160,7 @@ async def test_a_page_that_paints_slowly_is_never_behind(start_here: Start, long
         await page.wait_for_function("() => Number(document.querySelector('#dropped').textContent) >= 40")
 
 
-async def test_a_hundred_frames_leave_nothing_behind(start_here: Start, long_clip: Path) -> None:
+async def test_a_hundred_frames_leave_no_bitmaps_and_urls(start_here: Start, long_clip: Path) -> None:
     async with watching(start_here(sources=sources(yard=long_clip)), "yard") as page:
         await page.evaluate(COUNT)
         for _ in range(2):
@@ -172,7 +174,7 @@ async def test_a_hundred_frames_leave_nothing_behind(start_here: Start, long_cli
         await page.wait_for_function("() => window.held.urls === 0")
 
 
-async def test_only_what_is_on_the_screen_is_watched(start_here: Start, long_clip: Path) -> None:
+async def test_only_visible_sources_are_watched(start_here: Start, long_clip: Path) -> None:
     server = start_here(sources=json.dumps({letter: str(long_clip) for letter in "abcdefghij"}))
 
     def watched(count: int) -> bool:
@@ -209,7 +211,7 @@ async def test_only_what_is_on_the_screen_is_watched(start_here: Start, long_cli
         await until(lambda: watched(0))
 
 
-async def test_as_many_are_watched_as_the_server_allows(start_here: Start, long_clip: Path) -> None:
+async def test_as_many_sources_are_watched_as_the_server_allows(start_here: Start, long_clip: Path) -> None:
     server = start_here(sources=sources(one=long_clip, two=long_clip, three=long_clip), video_watches=2)
     async with watching(server) as page:
         third = page.locator("#tiles li:nth-child(3)")
@@ -223,7 +225,7 @@ async def test_as_many_are_watched_as_the_server_allows(start_here: Start, long_
         await more_shown(page, "one", 2)
 
 
-async def test_what_failed_for_a_while_is_tried_again(start_here: Start, camera: Camera) -> None:
+async def test_a_temporarily_failed_source_is_tried_again(start_here: Start, camera: Camera) -> None:
     server = start_here(sources=json.dumps({"gate": {"url": camera.url, "viewers": 1}}))
     async with watching(server, "gate", user="bob") as bob:
         await more_shown(bob, "gate", 2)

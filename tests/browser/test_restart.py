@@ -11,7 +11,7 @@ from tests.support.running import Start
 pytestmark = pytest.mark.chaos
 
 
-async def test_a_page_outlives_a_server_that_is_killed(start: Start) -> None:
+async def test_a_page_continues_after_a_kill_of_the_server(start: Start) -> None:
     """The session is lost, and the page is informed. Without #resend in sluice.js this fails: slices in progress are
     lost.
     """

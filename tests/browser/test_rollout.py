@@ -16,7 +16,7 @@ pytestmark = pytest.mark.chaos
 HOSTS = [f"web{number}" for number in range(1, 21)]
 
 
-async def test_a_rollout_over_twenty_hosts_outlives_its_page(start: Start, tmp_path: Path) -> None:
+async def test_a_rollout_on_twenty_hosts_continues_without_its_page(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "hosts"
     folder.mkdir()
     fleet = Fleet(folder)

@@ -40,7 +40,7 @@ def server(start_here: Start) -> Server:
     return start_here()
 
 
-async def test_two_browsers_talk(server: Server) -> None:
+async def test_two_browsers_exchange_messages(server: Server) -> None:
     async with room(server, "alice") as alice, room(server, "bob") as bob:
         await joined(alice)
         await joined(bob)
@@ -59,7 +59,7 @@ async def test_two_browsers_talk(server: Server) -> None:
         await expect(bob.locator(".badge:visible")).to_have_count(0)
 
 
-async def test_who_was_away_finds_what_was_said_and_shown(server: Server) -> None:
+async def test_a_user_who_returns_finds_missed_messages_and_attachments(server: Server) -> None:
     async with room(server, "bob", "#direct/alice") as bob:
         await expect(bob.locator("#before")).to_contain_text("There are no messages with alice yet")
         await say(bob, "I am off")
@@ -91,7 +91,7 @@ async def test_who_was_away_finds_what_was_said_and_shown(server: Server) -> Non
         await expect(bob.locator(".badge:visible")).to_have_count(0)
 
 
-async def test_what_is_attached_can_be_heard_and_removed(server: Server) -> None:
+async def test_an_attachment_can_be_played_and_removed(server: Server) -> None:
     async with room(server, "alice") as alice:
         await joined(alice)
         await alice.set_input_files("#attach input", "tests/support/samples/sine.mp3")
@@ -109,7 +109,7 @@ async def test_what_is_attached_can_be_heard_and_removed(server: Server) -> None
         await expect(alice.locator("#attached li")).to_have_count(0)
 
 
-async def test_history_comes_in_at_the_top_and_the_view_stays(start_here: Start) -> None:
+async def test_older_messages_are_added_at_the_top_and_the_view_does_not_move(start_here: Start) -> None:
     server = start_here(chat_rate=1000)
     async with await Chatter.enter(server, "carol") as carol:
         await carol.join("harbour")
@@ -137,7 +137,7 @@ async def test_history_comes_in_at_the_top_and_the_view_stays(start_here: Start)
             await expect(alice.locator("#newest")).to_be_hidden()
 
 
-async def test_unread_counts_follow_what_is_seen(server: Server) -> None:
+async def test_unread_counts_change_with_the_visible_messages(server: Server) -> None:
     async with room(server, "bob") as bob, await Chatter.enter(server, "alice") as alice:
         await joined(bob)
         await alice.join("harbour")

@@ -20,7 +20,7 @@ def server(start_here: Start) -> Server:
 
 
 @pytest.mark.chaos
-async def test_what_was_not_acknowledged_is_sent_again_once_when_the_server_was_killed(start: Start) -> None:
+async def test_unacknowledged_messages_are_sent_again_once_after_a_kill(start: Start) -> None:
     server = start()
     async with room(server, "alice") as alice, room(server, "bob") as bob:
         await joined(alice)

@@ -16,7 +16,9 @@ from tests.support.running import Start
 pytestmark = pytest.mark.chaos
 
 
-async def test_who_comes_back_on_another_server_finds_all_of_it(redis: Redis, start: Start, tmp_path: Path) -> None:
+async def test_a_user_who_returns_to_another_server_finds_everything(
+    redis: Redis, start: Start, tmp_path: Path
+) -> None:
     shared = {"events": url_in(tmp_path), "uploads": f"file:{tmp_path}/uploads", "media": f"file:{tmp_path}/media"}
     one, other = start(**shared), start(**shared)
     async with room(one, "alice") as alice:

@@ -56,7 +56,7 @@ def test_a_job_is_started_and_watched_to_its_end(jobs: Server) -> None:
     assert job(jobs, "list").stdout.splitlines()[1].split()[:4] == [id, "succeeded", "counting", "alice"]
 
 
-def test_how_it_ends_is_the_exit_status(jobs: Server) -> None:
+def test_the_exit_status_depends_on_the_final_state(jobs: Server) -> None:
     failed = job(jobs, "start", "failing")
     assert failed.returncode == 1
     assert "== failed: this job always fails" in failed.stdout
@@ -93,7 +93,7 @@ def test_an_unavailable_server_is_reported_immediately_and_retried(start: Start)
     assert process.returncode == 2
 
 
-async def test_what_it_asks_is_answered_and_what_runs_is_cancelled(jobs: Server) -> None:
+async def test_a_question_is_answered_and_a_running_job_is_cancelled(jobs: Server) -> None:
     id = job(jobs, "start", "asking", "--detach").stdout.strip()
     with running(jobs, "watch", id) as watch:
         assert watch.stdout
@@ -109,7 +109,7 @@ async def test_what_it_asks_is_answered_and_what_runs_is_cancelled(jobs: Server)
     assert "== cancelled" in job(jobs, "watch", id).stdout
 
 
-async def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(jobs: Server) -> None:
+async def test_ctrl_c_leaves_the_job_running_and_says_how_to_watch_it_again(jobs: Server) -> None:
     with running(jobs, "start", "waiting") as process:
         assert process.stdout
         id = process.stdout.readline().strip()
@@ -123,7 +123,7 @@ async def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(jobs: Ser
         await watcher.groups(id)
 
 
-def test_on_a_terminal_there_is_a_bar(jobs: Server) -> None:
+def test_a_terminal_shows_a_progress_bar(jobs: Server) -> None:
     ours, theirs = pty.openpty()
     words = command(jobs, "start", "counting", "steps=40", "pause=0.02")
     with subprocess.Popen(words, env=environment(jobs) | {"COLUMNS": "80"}, stdout=theirs) as process:
@@ -138,7 +138,7 @@ def test_on_a_terminal_there_is_a_bar(jobs: Server) -> None:
 
 
 @pytest.mark.chaos
-async def test_watching_outlives_the_server(start: Start) -> None:
+async def test_watching_continues_after_a_restart_of_the_server(start: Start) -> None:
     server = start(job_modules=KINDS)
     id = job(server, "start", "waiting", "--detach").stdout.strip()
     with running(server, "watch", id) as watch:

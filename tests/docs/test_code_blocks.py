@@ -97,7 +97,7 @@ def assert_known(block: Block) -> None:
     assert block.language != "python" or block in TOGETHER, f"{block}: a test of its own must use it"
 
 
-def test_the_finder_knows_where_a_block_ends() -> None:
+def test_blocks_end_in_the_right_line() -> None:
     text = "## First\n- a list,\n    that goes on\n\n    one\n\n    two\n\n"
     text += "<!-- form -->\n```js\n    three\n```\n## Second\n\n    four\n"
     found = [(each.line, each.section, each.language, each.mark, each.text) for each in blocks_in(text, "some.md")]
@@ -197,11 +197,11 @@ def job_forms() -> list[str]:
 
 
 @pytest.mark.parametrize("command", job_forms())
-def test_a_form_of_a_command_is_one_that_there_is(command: str) -> None:
+def test_a_form_of_a_command_names_an_existing_command(command: str) -> None:
     job_command.parser().parse_args(command.split())
 
 
-def test_an_action_of_ones_own_is_offered(terminal: Terminal) -> None:
+def test_a_custom_action_is_offered(terminal: Terminal) -> None:
     (block,) = OWN_ACTION
     (terminal.folder / "works/imaging/actions/negative.py").write_text(block.text)
     (terminal.folder / "white.png").write_bytes(encoded(tall(8, 8) | 255, ".png"))
@@ -214,7 +214,7 @@ def test_an_action_of_ones_own_is_offered(terminal: Terminal) -> None:
     assert not decoded((terminal.folder / "out.png").read_bytes()).any()
 
 
-def test_a_kind_of_job_of_ones_own_runs(terminal: Terminal) -> None:
+def test_a_custom_kind_of_job_runs(terminal: Terminal) -> None:
     python, shell = OWN_JOB
     (file,) = re.findall(r"This one is `(\w+\.py)`", (ROOT / python.file).read_text())
     (terminal.folder / file).write_text(python.text)
@@ -232,7 +232,7 @@ def test_a_json_block_parses(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", alone("http"), ids=str)
-def test_a_request_is_answered(block: Block, service: Server) -> None:
+def test_an_example_request_is_answered(block: Block, service: Server) -> None:
     for line in block.text.replace("NAME", "yard").splitlines():
         method, path = line.split(" ")
         with httpx.stream(method, service.url + path, headers=bearer(service.token(scope="video"))) as answer:
@@ -253,7 +253,9 @@ async def test_an_example_works_on_a_page_of_another_origin(
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.mark == "own origin"], ids=str)
-async def test_an_example_for_our_own_pages_works_there(block: Block, service: Server, context: BrowserContext) -> None:
+async def test_an_example_for_pages_of_the_server_works_there(
+    block: Block, service: Server, context: BrowserContext
+) -> None:
     page = await Watched.open(context, f"{service.url}/?token={service.token(scope='images chat video jobs')}")
     await page.page.evaluate("(html) => document.body.insertAdjacentHTML('beforeend', html)", block.text)
     await page.shows("document.body.lastElementChild.naturalWidth > 0")

@@ -18,7 +18,7 @@ OLDER = ["message_queue", "work_loop", "Task", "work", "BrowserWebSocket", "veri
 
 
 @pytest.mark.parametrize("path", [*FILES, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
-def test_every_file_named_is_there(path: Path) -> None:
+def test_every_mentioned_file_exists(path: Path) -> None:
     text = path.read_text()
     assert {name for name in PATH.findall(text) if not (ROOT / name).exists()} <= NO_FILES
     tests = {file.name for file in (ROOT / "tests").rglob("test_*.py")}
@@ -33,12 +33,12 @@ def rows() -> dict[str, list[str]]:
     return {theirs.strip(" `"): re.findall("`([^`]+)`", ours) for theirs, ours in cells}
 
 
-def test_every_name_of_the_older_server_has_a_place() -> None:
+def test_every_name_of_the_older_server_is_in_the_table() -> None:
     assert list(rows()) == OLDER
 
 
 @pytest.mark.parametrize("theirs", OLDER)
-def test_what_a_name_of_the_older_server_has_become_is_there(theirs: str) -> None:
+def test_the_names_that_replace_those_of_the_older_server_exist(theirs: str) -> None:
     """Each name is defined in a file of its row, or is a setting. A name with a hyphen is a flag."""
     named = rows()[theirs]
     files = [ROOT / name for name in named if PATH.fullmatch(name)]

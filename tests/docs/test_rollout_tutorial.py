@@ -52,7 +52,7 @@ class Rollouts:
             self._terminal.run(command)
 
 
-def test_the_tutorial_of_rollouts_goes_as_it_says(tmp_path: Path) -> None:
+def test_the_tutorial_of_rollouts_works_as_written(tmp_path: Path) -> None:
     with Terminal(tmp_path) as terminal:
         follow(terminal)
 

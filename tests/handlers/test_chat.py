@@ -20,7 +20,7 @@ def server(start_here: Start) -> Server:
     return start_here()
 
 
-async def test_what_is_said_in_a_room_reaches_all_who_joined_in_order(server: Server) -> None:
+async def test_messages_of_a_room_reach_all_members_in_order(server: Server) -> None:
     async with (
         await Chatter.enter(server, "alice") as alice,
         await Chatter.enter(server, "bob") as bob,
@@ -38,7 +38,7 @@ async def test_what_is_said_in_a_room_reaches_all_who_joined_in_order(server: Se
         assert await carol.hear(5) == expected
 
 
-async def test_a_message_says_who_when_and_where(server: Server) -> None:
+async def test_a_message_has_its_sender_time_and_place(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
         await alice.send("send", room="harbour", client_id="1", text="hello <b>you</b>")
@@ -68,7 +68,7 @@ async def test_messages_to_a_user_who_is_offline_wait_in_order_and_count_as_unre
         assert await bob.hear(2) == [(3, "m3"), (1, "from carol")]
 
 
-async def test_what_is_read_on_one_device_is_read_on_all(server: Server) -> None:
+async def test_a_read_mark_applies_to_all_devices_of_the_user(server: Server) -> None:
     async with (
         await Chatter.enter(server, "bob") as phone,
         await Chatter.enter(server, "bob") as laptop,
@@ -123,7 +123,7 @@ async def test_a_room_joined_or_left_on_one_device_is_counted_or_not_on_all(serv
         assert await laptop.hear(1) == [(3, "three")]
 
 
-async def test_reading_what_was_never_said_changes_nothing(server: Server) -> None:
+async def test_a_read_mark_beyond_the_last_message_changes_nothing(server: Server) -> None:
     async with await Chatter.enter(server, "lee") as lee:
         await lee.send("read", stream="direct/unknown", offset=3)
         await lee.join("lobby")
@@ -156,7 +156,7 @@ async def test_a_message_can_have_only_uploads_of_its_sender(server: Server) -> 
                 assert error["code"] == "not_found"
 
 
-async def test_history_pages_backward(server: Server) -> None:
+async def test_history_is_read_backward_in_pages(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
         for number in range(1, 8):
@@ -184,7 +184,7 @@ async def test_members_who_enter_leave_and_type_are_reported(server: Server) -> 
         assert (await alice.wait_for("presence", left="bob"))["room"] == "harbour"
 
 
-async def test_an_administrator_tells_everybody(server: Server) -> None:
+async def test_an_administrator_sends_an_announcement_to_all(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice, await Chatter.enter(server, "root", "chat admin") as root:
         await alice.send("broadcast", text="no")
         assert (await alice.wait_for("error"))["code"] == "forbidden"
@@ -192,7 +192,7 @@ async def test_an_administrator_tells_everybody(server: Server) -> None:
         assert (await alice.wait_for("announcement"))["text"] == "the server restarts at noon"
 
 
-async def test_rooms_are_those_that_the_token_names(server: Server) -> None:
+async def test_only_rooms_that_the_token_names_can_be_joined(server: Server) -> None:
     async with await Chatter.enter(server, "alice", rooms=["team-*", "harbour"]) as alice:
         await alice.join("team-blue")
         await alice.join("harbour")
@@ -200,7 +200,7 @@ async def test_rooms_are_those_that_the_token_names(server: Server) -> None:
         assert (await alice.wait_for("error"))["code"] == "forbidden"
 
 
-async def test_everything_outlives_a_kill(start: Start) -> None:
+async def test_messages_marks_and_counts_survive_a_kill(start: Start) -> None:
     server = start()
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
@@ -215,7 +215,7 @@ async def test_everything_outlives_a_kill(start: Start) -> None:
         assert await bob.hear(1) == [(1, "in the room")]
 
 
-async def test_an_error_says_which_message_it_is_about(server: Server) -> None:
+async def test_an_error_names_the_message_that_caused_it(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice:
         await alice.send("send", room="nowhere", client_id="1", text="x")
         await alice.send("leave", room="nowhere")
@@ -259,7 +259,7 @@ def test_a_message_that_does_not_fit_its_schema_is_refused(message: dict[str, ob
 
 
 @pytest.mark.parametrize(("text", "code"), [(" \n", "bad_message"), ("", "bad_message"), ("x" * 4001, "too_large")])
-def test_a_text_has_content_and_a_longest_length(text: str, code: str) -> None:
+def test_an_empty_or_too_long_text_is_refused(text: str, code: str) -> None:
     with pytest.raises(WorkError, match="text: ") as refused:
         Send(type="send", to="bob", client_id="1", text=text).check_text(4000)
     assert refused.value.code == code
@@ -267,7 +267,7 @@ def test_a_text_has_content_and_a_longest_length(text: str, code: str) -> None:
     Send(type="send", to="bob", client_id="1", attachments=["1"]).check_text(4000)
 
 
-async def test_a_thousand_joins_are_bounded(start_here: Start) -> None:
+async def test_the_number_of_joined_rooms_is_limited(start_here: Start) -> None:
     server = start_here(chat_rate=5000, chat_rooms=10)
     async with await Chatter.enter(server, "alice") as alice:
         for number in range(1000):
@@ -279,7 +279,7 @@ async def test_a_thousand_joins_are_bounded(start_here: Start) -> None:
         }
 
 
-async def test_who_talks_too_much_is_warned_and_then_closed(start_here: Start) -> None:
+async def test_a_user_who_sends_too_much_is_warned_and_then_closed(start_here: Start) -> None:
     server = start_here(chat_rate=5)
     async with await Chatter.enter(server, "alice") as alice:
         alice.flood("typing", 5000, to="bob")  # on any machine, this is more than five a second
@@ -287,7 +287,7 @@ async def test_who_talks_too_much_is_warned_and_then_closed(start_here: Start) -
         assert await alice.closed() == 4429
 
 
-async def test_a_reader_who_stops_reading_costs_the_others_nothing(start: Start) -> None:
+async def test_a_user_who_stops_reading_does_not_affect_others(start: Start) -> None:
     # The client answers no pings, and must not be closed for that.
     server = start(chat_rate=5000, outbox=100_000, chat_text=20_000, ping_interval=600)
     async with (

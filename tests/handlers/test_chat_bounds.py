@@ -12,7 +12,7 @@ from tests.support.running import Server, Start
 LONG = "\U0001f40c" * 4000
 
 
-async def test_a_page_of_long_messages_is_shorter_and_never_too_much_for_its_reader(start_here: Start) -> None:
+async def test_a_page_of_long_messages_is_shorter_and_fits_into_an_outbox(start_here: Start) -> None:
     server = start_here(chat_rate=1000, outbox=300_000)
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
@@ -30,9 +30,7 @@ async def test_a_page_of_long_messages_is_shorter_and_never_too_much_for_its_rea
         assert len(pages[-1]) == 3  # messages of 48 KB each, which together have half an outbox
 
 
-async def test_so_many_questions_wait_for_a_log_that_is_away_and_more_are_refused_at_once(
-    redis: Redis, start_here: Start
-) -> None:
+async def test_requests_that_wait_for_the_event_store_are_limited(redis: Redis, start_here: Start) -> None:
     server = start_here(chat_rate=5000, events=url_in(redis.folder.parent))
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
@@ -54,7 +52,7 @@ async def test_so_many_questions_wait_for_a_log_that_is_away_and_more_are_refuse
         assert answer["messages"] == []
 
 
-async def test_a_new_token_ends_what_its_rooms_do_not_include(server: Server) -> None:
+async def test_a_new_token_ends_membership_in_rooms_that_it_does_not_name(server: Server) -> None:
     both, one = ["renewed-a", "renewed-b", "renewed-c"], ["renewed-b"]
     async with await Chatter.enter(server, "dora", rooms=both) as dora:
         await dora.join("renewed-c")  # from now on it is counted

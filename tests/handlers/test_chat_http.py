@@ -20,7 +20,7 @@ async def ask(server: Server, path: str, body: dict[str, Any] | None = None, sco
         return await (http.get(path) if body is None else http.post(path, json=body))
 
 
-async def test_a_back_end_speaks_in_a_room_and_to_a_user_who_is_away(server: Server) -> None:
+async def test_a_back_end_sends_to_a_room_and_to_a_user_who_is_offline(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
         answer = await ask(server, "/chat/publish", {"room": "harbour", "text": "a ship", "from": "radar"})
@@ -35,7 +35,7 @@ async def test_a_back_end_speaks_in_a_room_and_to_a_user_who_is_away(server: Ser
         assert await bob.hear(1) == [(1, "your scan is ready")]
 
 
-async def test_what_a_back_end_says_in_somebodys_name_is_counted_for_them_only_where_they_have_joined(
+async def test_a_message_in_the_name_of_a_user_moves_their_mark_only_where_they_have_one(
     server: Server,
 ) -> None:
     async with await Chatter.enter(server, "alice") as alice:
@@ -49,7 +49,7 @@ async def test_what_a_back_end_says_in_somebodys_name_is_counted_for_them_only_w
         assert alice.unread == {"room/vault": 0}
 
 
-async def test_a_back_end_tells_everybody_and_asks_who_is_there(server: Server) -> None:
+async def test_a_back_end_sends_an_announcement_and_reads_presence(server: Server) -> None:
     async with await Chatter.enter(server, "alice") as alice:
         await alice.join("harbour")
         assert (await ask(server, "/chat/broadcast", {"text": "closing soon"})).status_code == 204
@@ -59,7 +59,7 @@ async def test_a_back_end_tells_everybody_and_asks_who_is_there(server: Server) 
 
 
 @pytest.mark.parametrize("path", ["/chat/publish", "/chat/broadcast", "/chat/presence?room=harbour"])
-async def test_only_an_administrator_may(server: Server, path: str) -> None:
+async def test_only_an_administrator_may_publish(server: Server, path: str) -> None:
     body = None if "presence" in path else {"room": "harbour", "text": "x"}
     assert (await ask(server, path, body, scope="chat images")).status_code == 403
 

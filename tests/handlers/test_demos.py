@@ -31,14 +31,14 @@ async def heard(socket: ClientConnection, count: int) -> list[str | bytes]:
 
 
 @pytest.mark.parametrize("path", ["/ws/echo", "/ws/broadcast", "/ws/countdown"])
-async def test_who_may_not_chat_is_refused_before_the_upgrade(server: Server, path: str) -> None:
+async def test_a_token_without_the_scope_chat_is_refused_before_the_upgrade(server: Server, path: str) -> None:
     for headers, status in (({}, 401), ({"Authorization": f"Bearer {server.token()}"}, 403)):
         with pytest.raises(websockets.InvalidStatus) as caught:
             await websockets.connect(server.ws + path, additional_headers=headers, proxy=None)
         assert caught.value.response.status_code == status
 
 
-async def test_echo_says_back_text_as_text_and_bytes_as_bytes_in_their_order(server: Server) -> None:
+async def test_echo_returns_text_as_text_and_bytes_as_bytes_in_order(server: Server) -> None:
     said: list[str | bytes] = ["", "a", b"", b"\0\xff", "\u263a" * 100_000, bytes(1 << 20)]
     said += [str(number) for number in range(500)]
     async with await connect(server, "/ws/echo") as socket:
@@ -89,7 +89,7 @@ async def test_a_broadcast_reaches_connected_clients_only(server: Server) -> Non
 
 
 @pytest.mark.chaos
-async def test_a_slow_reader_of_broadcast_costs_the_others_nothing(start: Start) -> None:
+async def test_a_slow_reader_of_broadcast_does_not_affect_others(start: Start) -> None:
     """A client that does not read for a while. Without the limit of the outbox it would never be closed. It answers no
     pings either, and must not be closed for that.
     """
@@ -123,7 +123,7 @@ async def test_countdown_counts_ten_and_closes(server: Server) -> None:
     assert time.monotonic() - started > 4, "they come one after the other"
 
 
-async def test_who_has_left_broadcast_is_not_remembered(tmp_path: Path) -> None:
+async def test_clients_that_left_broadcast_are_forgotten(tmp_path: Path) -> None:
     (everybody,) = [route[2]["everybody"] for route in demos.routes if len(route) == 3]
     async with here.serving(tmp_path) as url:
         sockets = [await here.connect(f"{url}/ws/broadcast") for _ in range(3)]

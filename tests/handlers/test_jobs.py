@@ -24,7 +24,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
-async def test_hello_says_what_may_be_started_and_by_what_schema(jobs: Server) -> None:
+async def test_hello_has_the_kinds_of_jobs_with_their_schemas(jobs: Server) -> None:
     async with await Watcher.enter(jobs) as watcher:
         counting = watcher.hello["jobs"]["counting"]
         assert counting["help"] == "Counts its targets, one after the other."
@@ -41,7 +41,7 @@ async def test_the_socket_needs_the_scope_jobs(jobs: Server) -> None:
     assert caught.value.response.status_code == 403
 
 
-async def test_a_watcher_from_the_beginning_gets_it_all_in_order(jobs: Server) -> None:
+async def test_a_watcher_from_the_start_gets_all_events_in_order(jobs: Server) -> None:
     async with await Watcher.enter(jobs) as watcher:
         id = await watcher.start("counting", steps=20, pause=0.01)
         begun = await watcher.watch(id, after=0)
@@ -56,7 +56,7 @@ async def test_a_watcher_from_the_beginning_gets_it_all_in_order(jobs: Server) -
         assert (groups[-1]["ended"], events[-1]["type"]) == ("succeeded", "succeeded")
 
 
-async def test_a_snapshot_and_what_follows_it_are_the_whole(jobs: Server) -> None:
+async def test_a_snapshot_and_the_events_after_it_are_complete(jobs: Server) -> None:
     async with await Watcher.enter(jobs) as watcher, await Watcher.enter(jobs) as late:
         shot: dict[str, Any] = {"state": "succeeded"}
         while shot["state"] == "succeeded":  # the request may be too late, but not every time
@@ -137,7 +137,7 @@ async def test_two_starts_with_one_client_id_are_one_job(jobs: Server) -> None:
         assert sorted(answer["repeated"] for answer in answers) == [False, True]
 
 
-async def test_all_that_is_wrong_with_the_parameters_is_said_by_field(jobs: Server) -> None:
+async def test_all_errors_of_parameters_are_reported_by_field(jobs: Server) -> None:
     async with await Watcher.enter(jobs) as watcher:
         wrong = {"steps": -1, "pause": "long", "misspelt": True}
         error = await watcher.refused("start", job="counting", params=wrong, client_id="x")
@@ -183,7 +183,7 @@ async def test_a_job_is_cancelled_answered_and_retried_by_its_user_or_an_admin_o
     await until(lambda: audit() == {"job.started": "alice", "job.cancelled": "root", "job.ended": "alice"})
 
 
-async def test_what_is_unwatched_is_heard_no_more(jobs: Server) -> None:
+async def test_after_unwatch_no_more_events_arrive(jobs: Server) -> None:
     async with await Watcher.enter(jobs) as watcher:
         id = await watcher.start("waiting")
         await watcher.watch(id)
@@ -199,7 +199,7 @@ async def test_what_is_unwatched_is_heard_no_more(jobs: Server) -> None:
                 break
 
 
-async def test_watches_given_up_before_they_began_leave_room_for_requests(jobs: Server) -> None:
+async def test_watches_that_end_before_their_start_release_their_places(jobs: Server) -> None:
     async with await Watcher.enter(jobs) as watcher:
         id = await watcher.start("counting", steps=1)
         for _ in range(300):
@@ -210,7 +210,7 @@ async def test_watches_given_up_before_they_began_leave_room_for_requests(jobs: 
         assert answer["type"] == "jobs", answer
 
 
-async def test_watches_and_watchers_are_bounded(start_here: Start) -> None:
+async def test_watches_and_watchers_are_limited(start_here: Start) -> None:
     server = start_here(job_modules=KINDS, job_watches=1, job_watchers=2)
     async with (
         await Watcher.enter(server) as one,
@@ -229,7 +229,7 @@ async def test_watches_and_watchers_are_bounded(start_here: Start) -> None:
 
 
 @pytest.mark.chaos
-async def test_a_watcher_who_does_not_read_is_closed_and_the_job_goes_on(start: Start) -> None:
+async def test_a_watcher_who_does_not_read_is_closed_and_the_job_continues(start: Start) -> None:
     server = start(job_modules=KINDS, outbox=1_000_000, job_log_bytes=32 << 20, ping_interval=600)
     async with await Watcher.enter(server) as watcher:
         loud = await watcher.start("loud", lines=5000, text="x" * 3000)

@@ -44,7 +44,7 @@ def pages(asker: httpx.Client, id: str) -> list[dict[str, Any]]:
     return groups
 
 
-async def test_a_job_is_started_looked_at_and_listed(jobs: Server) -> None:
+async def test_a_job_is_started_read_and_listed(jobs: Server) -> None:
     with client(jobs) as alice:
         id = start(alice, "counting", "1", steps=30, pause=0.01)
         repeated = alice.post("/jobs", json={"job": "counting", "params": {"steps": 30}, "client_id": "1"})
@@ -77,7 +77,7 @@ async def test_a_job_is_answered_cancelled_and_retried(jobs: Server) -> None:
         alice.post(f"/jobs/{again.json()['id']}/cancel")
 
 
-def test_what_is_wrong_is_said_by_field(jobs: Server) -> None:
+def test_errors_are_reported_by_field(jobs: Server) -> None:
     with client(jobs) as alice:
         wrong = alice.post("/jobs", json={"job": "counting", "params": {"steps": -1, "x": 1}, "client_id": "5"})
         assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "bad_options")
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_said_by_field(jobs: Server) -> None:
             assert alice.get(f"/jobs/{id}", params={"after": after}).status_code == 400
 
 
-def test_a_strangers_job_is_not_there_and_an_admin_sees_all(jobs: Server) -> None:
+def test_a_job_of_another_user_is_not_found_and_an_admin_sees_all(jobs: Server) -> None:
     with client(jobs) as alice, client(jobs, "bob") as bob, client(jobs, "root", "jobs admin") as admin:
         id = start(alice, "waiting", "8")
         for asked in (bob.get(f"/jobs/{id}"), bob.post(f"/jobs/{id}/cancel"), alice.get(f"/jobs/{'0' * 27}")):
@@ -105,7 +105,7 @@ def test_a_strangers_job_is_not_there_and_an_admin_sees_all(jobs: Server) -> Non
         assert admin.post(f"/jobs/{id}/cancel").status_code == 200
 
 
-def test_without_the_scope_or_from_another_page_nothing_is_done(jobs: Server) -> None:
+def test_without_the_scope_or_from_another_origin_nothing_is_done(jobs: Server) -> None:
     def failing() -> list[str]:
         return [each["id"] for each in alice.get("/jobs", params={"job": "failing"}).json()["jobs"]]
 

@@ -39,7 +39,7 @@ def events_of(folder: Path, kind: str) -> str:
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.slow)])
-async def test_after_a_kill_the_job_is_interrupted_and_a_watcher_goes_on_without_gap_or_repeat(
+async def test_after_a_kill_the_job_is_interrupted_and_a_watcher_continues_without_gap_or_repeat(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     if kind == "redis":
@@ -90,7 +90,7 @@ async def test_another_server_finds_a_job_whose_server_was_killed(redis: Redis, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["counting", "waiting"], ids=["which tells", "which is quiet"])
-async def test_a_server_that_slept_past_its_lease_tells_no_more_of_its_job(
+async def test_a_server_that_was_frozen_longer_than_its_lease_reports_no_more_of_its_job(
     redis: Redis, tmp_path: Path, job: str
 ) -> None:
     folders = [tmp_path / name for name in ("one", "other")]
@@ -153,7 +153,7 @@ async def test_on_sigterm_jobs_are_notified_and_end_interrupted(start: Start, tm
 
 
 @pytest.mark.chaos
-async def test_a_job_that_is_deaf_does_not_keep_the_server_from_ending(start: Start) -> None:
+async def test_a_job_that_ignores_its_cancel_does_not_prevent_a_shutdown(start: Start) -> None:
     for seconds in (2, 10, 30):  # a third of it is for the last event, and a busy machine may need that time
         if await _ends_as_stopped(start, drain_timeout=seconds):
             return
@@ -179,7 +179,7 @@ async def _ends_as_stopped(start: Start, **settings: object) -> bool:
 
 
 @pytest.mark.chaos
-async def test_scratch_folders_of_a_killed_server_are_cleared_away(start: Start, tmp_path: Path) -> None:
+async def test_temporary_folders_of_a_killed_server_are_deleted(start: Start, tmp_path: Path) -> None:
     server = start(job_modules=KINDS, job_lease=LEASE)
     async with await Watcher.enter(server) as watcher:
         id = await watcher.start("waiting")

@@ -43,7 +43,7 @@ async def answer(page: ClientConnection) -> dict[str, Any]:
     return json.loads(outer["text"])
 
 
-async def test_a_conversation_to_the_letter(server: Server) -> None:
+async def test_all_messages_of_a_session_have_the_exact_text(server: Server) -> None:
     async with await connect(server) as page:
         assert page.subprotocol is None
         assert await page.recv() == '{"text": "{}"}'
@@ -84,7 +84,7 @@ async def test_a_space_stands_for_a_plus_sign(server: Server) -> None:
         ({"colour": "red", "n": {"a": [1]}}, (128, 64)),
     ],
 )
-async def test_the_keys_of_the_header_are_read_as_ever(
+async def test_the_header_is_parsed_as_by_the_older_server(
     server: Server, header: dict[str, Any], size: tuple[int, int]
 ) -> None:
     async with await greeted(server) as page:
@@ -95,7 +95,7 @@ async def test_the_keys_of_the_header_are_read_as_ever(
 
 
 @pytest.mark.parametrize("uuid", ["a-b-c", "", "\u00e9\u4e16", "\U0001f600", 7, -1, 1.5, 10**60])
-async def test_the_uuid_comes_back_as_it_was(server: Server, uuid: str | float) -> None:
+async def test_the_uuid_is_returned_unchanged(server: Server, uuid: str | float) -> None:
     async with await greeted(server) as page:
         await page.send(message(uuid=uuid))
         assert (await answer(page))["uuid"] == uuid
@@ -149,7 +149,7 @@ BROKEN: dict[str, tuple[str | bytes, str, Any]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-async def test_what_was_once_met_with_silence_is_answered_with_an_error(server: Server, case: str) -> None:
+async def test_input_that_the_older_server_ignored_gets_an_error(server: Server, case: str) -> None:
     sent, word, uuid = BROKEN[case]
     async with await greeted(server) as page:
         await page.send(sent)
@@ -182,7 +182,7 @@ async def test_a_bad_token_gets_one_message_and_then_the_close(
             await page.recv()
 
 
-async def test_a_header_is_no_token_in_this_protocol(server: Server) -> None:
+async def test_a_token_in_a_header_is_ignored_in_this_protocol(server: Server) -> None:
     headers = {"Authorization": f"Bearer {server.token()}"}
     async with await websockets.connect(f"{server.ws}/ws", additional_headers=headers, proxy=None) as page:
         assert "enter correct token" in str(await page.recv())
@@ -196,7 +196,7 @@ async def test_pages_of_other_origins_are_refused_before_the_upgrade(server: Ser
         assert caught.value.response.status_code == 403
 
 
-async def test_slices_are_worked_from_the_top_and_dropped_with_the_connection(start: Start) -> None:
+async def test_slices_are_processed_from_the_top_and_cancelled_with_the_connection(start: Start) -> None:
     server = start(workers=1, slice_timeout=60)
     await until(lambda: len(server.children()) == 1)
     (decoder,) = server.children()

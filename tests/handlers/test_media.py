@@ -46,7 +46,7 @@ async def test_a_result_is_served_with_headers_that_make_it_safe_and_cacheable(
     assert answer.headers["Server"] == "Sluice"
 
 
-async def test_no_token_is_asked_for_because_the_name_is_the_key(server: Server) -> None:
+async def test_no_token_is_required_because_names_cannot_be_guessed(server: Server) -> None:
     first, second = await result(server), await result(server)
     assert first != second
     assert httpx.get(first).content == httpx.get(second).content
@@ -62,7 +62,7 @@ async def test_no_token_is_asked_for_because_the_name_is_the_key(server: Server)
         (".json", "application/json"),
     ],
 )
-def test_other_results_are_what_their_names_say_and_saved_when_a_browser_cannot_show_them(
+def test_other_results_have_the_type_of_their_suffix_and_are_saved_if_a_browser_cannot_show_them(
     server: Server, suffix: str, type: str
 ) -> None:
     name = "c" * 32 + suffix
@@ -77,14 +77,14 @@ def test_other_results_are_what_their_names_say_and_saved_when_a_browser_cannot_
     assert (part.status_code, part.content, part.headers["Accept-Ranges"]) == (206, b">alert", "bytes")
 
 
-async def test_head_gives_the_headers_alone(server: Server) -> None:
+async def test_head_returns_only_the_headers(server: Server) -> None:
     url = await result(server)
     head = httpx.head(url)
     assert (head.status_code, head.content) == (200, b"")
     assert int(head.headers["Content-Length"]) == len(httpx.get(url).content)
 
 
-async def test_a_range_is_served_as_asked(server: Server) -> None:
+async def test_a_range_is_served_as_requested(server: Server) -> None:
     url = await result(server)
     whole = httpx.get(url).content
     for asked, given in (("bytes=0-9", whole[:10]), ("bytes=10-", whole[10:]), ("bytes=-5", whole[-5:])):
@@ -95,7 +95,7 @@ async def test_a_range_is_served_as_asked(server: Server) -> None:
     assert httpx.get(url, headers={"Range": "lines=1-2"}).content == whole
 
 
-async def test_what_the_client_has_already_is_not_sent_again(server: Server) -> None:
+async def test_a_cached_result_is_not_sent_again(server: Server) -> None:
     url = await result(server)
     tag = httpx.get(url).headers["Etag"]
     again = httpx.get(url, headers={"If-None-Match": tag})

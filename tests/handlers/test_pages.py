@@ -38,7 +38,7 @@ def test_a_token_in_the_url_becomes_a_cookie_that_no_script_can_read(server: Ser
 @pytest.mark.parametrize(
     "token", ["", "rubbish", issue(SECRET, "alice", "images", -60), issue("x" * 32, "alice", "images", 60)]
 )
-def test_a_bad_token_becomes_no_cookie(server: Server, token: str) -> None:
+def test_a_bad_token_does_not_become_a_cookie(server: Server, token: str) -> None:
     answer = httpx.get(f"{server.url}/", params={"token": token})
     assert answer.status_code == 401
     assert "Set-Cookie" not in answer.headers
@@ -66,7 +66,7 @@ def test_the_files_of_the_console_are_served_with_their_types(server: Server) ->
     "path",
     ["/static/", "/static/none.js", "/static/..%2fserver.py", "/static/%2e%2e/config.py", "/nowhere", "/index.html"],
 )
-def test_what_is_not_there_is_said_in_json(server: Server, path: str) -> None:
+def test_an_unknown_page_gets_an_error_as_json(server: Server, path: str) -> None:
     answer = httpx.get(server.url + path)
     assert answer.status_code in (403, 404)
     assert answer.headers["Content-Type"] == "application/json"

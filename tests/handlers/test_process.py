@@ -49,7 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ({"respond": "bytes", "zoom": "0.1"}, (51, 51), "jpeg"),
     ],
 )
-def test_a_picture_comes_back_as_it_was_asked_for(
+def test_a_picture_is_returned_as_requested(
     server: Server, query: dict[str, str], size: tuple[int, int], type: str
 ) -> None:
     before = server.results()
@@ -68,7 +68,7 @@ def test_options_change_the_pixels(server: Server) -> None:
     assert decoded(little.content).std() > decoded(much.content).std()
 
 
-def test_data_come_back_as_json(server: Server) -> None:
+def test_data_are_returned_as_json(server: Server) -> None:
     answer = post(server, small(), action="codes", respond="data")
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.json() == {"codes": []}
@@ -148,7 +148,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Server) -
     assert b"16,777,216" in said
 
 
-def test_a_token_that_is_bad_is_refused_before_the_body_is_read(server: Server) -> None:
+def test_a_bad_token_is_refused_before_the_body_is_read(server: Server) -> None:
     said = raw(server, b"POST /process HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 401 ")
 
@@ -157,21 +157,21 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def test_a_body_may_come_in_chunks(server: Server) -> None:
+def test_a_body_may_be_chunked(server: Server) -> None:
     picture = encoded(photograph())
     pieces = (picture[start : start + 1000] for start in range(0, len(picture), 1000))
     assert decoded(post(server, pieces, zoom=0.5).content).shape == (256, 256, 3)
 
 
 @pytest.mark.parametrize("size", [1 << 20, 20 << 20])
-def test_chunks_that_grow_too_large_are_refused_as_clearly(server: Server, size: int) -> None:
+def test_too_many_chunks_are_refused_with_the_same_error(server: Server, size: int) -> None:
     said = raw(server, head(server, "Transfer-Encoding: chunked"), *[chunk(bytes(size))] * ((20 << 20) // size))
     assert said.startswith(b"HTTP/1.1 413 ")
     assert b'"code": "too_large"' in said
 
 
 @pytest.mark.parametrize("length", ["abc", "-5", "1e3", ""])
-def test_a_length_that_is_no_number_is_a_bad_request(server: Server, length: str) -> None:
+def test_a_length_that_is_not_a_number_is_a_bad_request(server: Server, length: str) -> None:
     assert raw(server, head(server, f"Content-Length: {length}", "Connection: close")).startswith(b"HTTP/1.1 4")
 
 
@@ -188,7 +188,7 @@ def test_a_page_of_an_allowed_origin_may_post(start_here: Start) -> None:
     assert "Access-Control-Allow-Origin" not in other.headers
 
 
-async def test_what_cannot_be_worked_now_says_when(start: Start) -> None:
+async def test_a_busy_server_says_when_to_retry(start: Start) -> None:
     server = start(workers=1, queue_bytes=len(small()) + 10)
     await until(server.children)
     (decoder,) = server.children()
@@ -215,7 +215,7 @@ def _endless() -> dict[str, Any]:
     return {**PLUG, "options": json.dumps(PLUG["options"])}
 
 
-async def test_a_client_that_leaves_is_not_worked_for(start: Start) -> None:
+async def test_the_task_of_a_client_that_leaves_is_cancelled(start: Start) -> None:
     server = start(workers=1, slice_timeout=60)
     asked = f"/process?{urlencode(_endless())}".encode()
     line = head(server, f"Content-Length: {len(small())}").replace(b"/process", asked, 1)

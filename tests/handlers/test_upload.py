@@ -67,7 +67,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def test_a_picture_is_answered_with_where_it_is_and_its_thumbnail(server: Server) -> None:
+def test_the_answer_to_a_picture_has_its_url_and_its_thumbnail(server: Server) -> None:
     picture = encoded(tall()[:900], ".png")
     answer = post(server, picture)
     upload = answer.json()
@@ -83,14 +83,14 @@ def test_a_picture_is_answered_with_where_it_is_and_its_thumbnail(server: Server
 @pytest.mark.parametrize(
     ("content", "type"), [(film(".mp4"), "video/mp4"), (film(".webm"), "video/webm"), (sound(".m4a"), "audio/mp4")]
 )
-def test_sounds_and_films_are_served_as_what_they_are(server: Server, content: bytes, type: str) -> None:
+def test_audio_and_video_are_served_with_their_types(server: Server, content: bytes, type: str) -> None:
     upload = sent(server, content)
     assert set(upload) == {"id", "url", "type", "kind", "size"}
     served = httpx.get(upload["url"])
     assert (served.headers["Content-Type"], served.content) == (type, content)
 
 
-def test_a_part_of_a_film_is_served_as_asked(server: Server) -> None:
+def test_a_range_of_a_film_is_served_as_requested(server: Server) -> None:
     content = film(".mp4")
     url = sent(server, content)["url"]
     for asked, given in (("bytes=0-9", content[:10]), ("bytes=100-", content[100:]), ("bytes=-7", content[-7:])):
@@ -100,14 +100,14 @@ def test_a_part_of_a_film_is_served_as_asked(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["picture.png", "page.html", "../../etc/passwd", "\u263a.svg"])
-def test_a_name_that_the_client_gives_is_not_looked_at(server: Server, name: str) -> None:
+def test_the_type_does_not_depend_on_the_name_of_the_file(server: Server, name: str) -> None:
     headers = {"Content-Disposition": json.dumps(name), "Content-Type": "text/html"}
     upload = post(server, small(), path=f"/upload?name={name}", **headers).json()
     assert upload["url"].endswith(f"/{upload['id']}.jpg")
     assert post(server, HTML, path=f"/upload?name={name}").json()["error"]["code"] == "unsupported_format"
 
 
-def test_a_picture_with_a_page_behind_it_is_a_picture_and_can_run_nothing(server: Server) -> None:
+def test_a_picture_with_a_page_after_it_is_a_picture_and_runs_nothing(server: Server) -> None:
     """Each of these headers alone would be enough for a polyglot (a file that is valid in two formats)."""
     url = sent(server, small() + HTML)["url"]
     served = httpx.get(url)
@@ -120,7 +120,7 @@ def test_a_picture_with_a_page_behind_it_is_a_picture_and_can_run_nothing(server
     assert "immutable" in served.headers["Cache-Control"]
 
 
-def test_only_files_are_served_and_no_record_of_whose_they_are(server: Server) -> None:
+def test_only_files_are_served_and_not_their_records(server: Server) -> None:
     id = sent(server, small())["id"]
     assert f"{id}.draft" in uploads(server)
     for name in (f"{id}.draft", f"{id}.kept", id, f".{id}.part", f"{id}.mp4", f"{id}-small.jpg", "..%2fsluice.db", ""):
@@ -139,7 +139,7 @@ def test_only_files_are_served_and_no_record_of_whose_they_are(server: Server) -
         (encoded(photograph())[:9000], 422, "bad_image"),
     ],
 )
-def test_what_is_refused_has_its_status_and_leaves_nothing(
+def test_a_refused_upload_gets_its_status_and_leaves_no_files(
     server: Server, content: bytes, status: int, code: str
 ) -> None:
     before = uploads(server)
@@ -162,14 +162,14 @@ def test_a_request_without_permission_is_refused_with_the_reason(server: Server)
 
 
 @pytest.mark.parametrize("length", [str(33 * MIB), "9" * 17, "9" * 18, "9" * 5000])
-def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(server: Server, length: str) -> None:
+def test_a_body_with_a_too_large_declared_length_is_refused_before_it_is_read(server: Server, length: str) -> None:
     """The last value is longer than Python parses. Without the limit of digits it caused an internal error."""
     said = raw(server, head(server, f"Content-Length: {length}", "Connection: close"))
     assert said.startswith(b"HTTP/1.1 413 ")
     assert b"33,554,432" in said
 
 
-def test_a_body_that_gets_too_large_is_refused_then(start_here: Start) -> None:
+def test_a_body_that_becomes_too_large_is_refused_at_once(start_here: Start) -> None:
     """A chunked body, so its length is not known before. Without the check of each chunk it would be accepted."""
     server = start_here(upload_bytes=MIB)
     said = raw(server, head(server, "Transfer-Encoding: chunked"), *[chunk(bytes(MIB // 2))] * 4)
@@ -179,7 +179,7 @@ def test_a_body_that_gets_too_large_is_refused_then(start_here: Start) -> None:
     assert uploads(server) == []
 
 
-def test_a_body_may_come_in_chunks(server: Server) -> None:
+def test_a_body_may_be_chunked(server: Server) -> None:
     content = film(".webm")
     upload = post(server, (content[start : start + 100] for start in range(0, len(content), 100))).json()
     assert httpx.get(upload["url"]).content == content
@@ -203,7 +203,7 @@ async def test_a_large_body_is_never_in_memory_as_a_whole(start: Start) -> None:
 
 
 @pytest.mark.parametrize("ending", ["Content-Length: 900000", "Transfer-Encoding: chunked"])
-async def test_a_body_that_stops_midway_leaves_nothing(start: Start, ending: str) -> None:
+async def test_an_incomplete_body_leaves_no_files(start: Start, ending: str) -> None:
     """Without ``discard`` at the close, the part would stay for an hour and use one of the user's places."""
     server = start(uploads_per_user=1)
     half = bytes(300_000) if "Length" in ending else chunk(bytes(300_000))
@@ -217,7 +217,7 @@ async def test_a_body_that_stops_midway_leaves_nothing(start: Start, ending: str
     assert "Traceback" not in "".join(server.log)
 
 
-async def test_a_body_that_does_not_go_on_is_not_waited_for(start_here: Start) -> None:
+async def test_a_body_that_stalls_is_ended_by_a_timeout(start_here: Start) -> None:
     server = start_here(upload_timeout=0.5)
     assert raw(server, head(server, "Content-Length: 900000") + bytes(300_000)) == b""
     await until(lambda: not uploads(server))
@@ -230,7 +230,7 @@ async def test_a_body_that_does_not_go_on_is_not_waited_for(start_here: Start) -
     await until(is_taken)
 
 
-async def test_what_cannot_be_worked_now_says_when_and_is_not_kept(start_here: Start) -> None:
+async def test_a_busy_server_says_when_to_retry_and_stores_nothing(start_here: Start) -> None:
     server = start_here(queue_bytes=len(small()))
     answer = post(server, encoded(photograph()))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")

@@ -23,7 +23,7 @@ async def test_a_queue_returns_messages_in_order_and_counts_the_waiting() -> Non
     assert queue.pending() == 0
 
 
-async def test_a_queue_is_bounded_in_messages_and_bytes_until_it_is_read() -> None:
+async def test_a_queue_is_limited_in_messages_and_bytes_until_it_is_read() -> None:
     queue = ReceiveQueue(2, 10)
     assert [queue.put(text) for text in ("a", "b", "c")] == [True, True, False]
     assert queue.receive_nowait() == "a"

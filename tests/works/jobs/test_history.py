@@ -19,7 +19,7 @@ def lines(events: list[dict[str, Any]]) -> list[str]:
 
 
 @every_kind
-async def test_lines_that_come_quickly_are_written_together_and_none_is_lost(tmp_path: Path, kind: str) -> None:
+async def test_lines_in_quick_sequence_are_written_together_and_none_is_lost(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "loud", lines=5000)
         stream = await groups(jobs, id)
@@ -114,7 +114,7 @@ async def test_however_long_the_names_of_its_targets_a_job_and_its_retry_fit_int
         assert len(dumps(shot)) < 1 << 20
 
 
-async def test_controls_and_long_texts_do_not_get_through(tmp_path: Path) -> None:
+async def test_control_characters_are_removed_and_long_texts_are_cut(tmp_path: Path) -> None:
     texts = ["\x1b[31mred\x1b[0m\x07!", "x" * 5000, "one\ntwo\r\nthree", "left \u202e right", "", "\x1b]0;title\x07end"]
     targets = [
         {"name": "a\x1b[2Jb", "state": "ok", "output": "first\r\nsecond\x00", "list": ["y" * 5000]},
@@ -133,7 +133,7 @@ async def test_controls_and_long_texts_do_not_get_through(tmp_path: Path) -> Non
         assert d == {"type": "target", "name": "d", "state": "ok", "cut": True}
 
 
-async def test_what_is_said_of_targets_is_bounded_in_all_but_their_states_are_kept(tmp_path: Path) -> None:
+async def test_members_of_targets_are_limited_and_all_states_are_stored(tmp_path: Path) -> None:
     targets = [{"name": f"{number}", "state": "ok", "output": "x" * 1000} for number in range(50)]
     async with opened("sqlite", tmp_path, job_log_bytes=20_000) as jobs:
         events = await all_events(jobs, await start(jobs, "telling", targets=targets))
@@ -171,7 +171,7 @@ async def test_tasks_go_through_the_queue_and_files_into_the_store(tmp_path: Pat
         assert found.stat().st_size == kept["bytes"]
 
 
-async def test_what_a_job_leaves_behind_cannot_go_on_telling(tmp_path: Path) -> None:
+async def test_a_task_that_outlives_its_job_cannot_report(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as jobs:
         assert (await end(jobs, await start(jobs, "late")))["type"] == "succeeded"
         (task,) = kinds_of_jobs.TASKS
@@ -180,7 +180,7 @@ async def test_what_a_job_leaves_behind_cannot_go_on_telling(tmp_path: Path) -> 
         assert task.cancelled()
 
 
-def test_the_time_that_is_left_is_of_a_stage_and_not_of_the_next() -> None:
+def test_the_estimated_time_ends_with_its_stage() -> None:
     """While a job waits for an answer or packs results, the page must not show an old estimate of three seconds."""
     history = JobHistory("id")
     progress = {"type": "progress", "done": 6, "failed": 0, "total": 12, "eta_s": 3.5}

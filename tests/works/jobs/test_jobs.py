@@ -36,7 +36,7 @@ async def test_a_job_reports_its_events_and_ends_once(tmp_path: Path, kind: str)
 
 
 @every_kind
-async def test_nothing_comes_behind_the_end(tmp_path: Path, kind: str) -> None:
+async def test_no_event_follows_the_last_one(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "counting", steps=1)
         await end(jobs, id)
@@ -69,7 +69,7 @@ async def test_a_failure_is_reported_without_its_internal_details(tmp_path: Path
 
 
 @every_kind
-async def test_a_cancelled_job_clears_away_and_says_what_is_not_known(tmp_path: Path, kind: str) -> None:
+async def test_a_cancelled_job_cleans_up_and_reports_unknown_outcomes(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "waiting", file=str(tmp_path / "file"))
         await wait_for_event(jobs, id, "target")
@@ -84,7 +84,7 @@ async def test_a_cancelled_job_clears_away_and_says_what_is_not_known(tmp_path: 
 
 
 @every_kind
-async def test_a_job_that_does_not_stop_is_ended_all_the_same(tmp_path: Path, kind: str) -> None:
+async def test_a_job_that_ignores_its_cancel_is_ended(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path, job_cancel_timeout=0.1) as jobs:
         id = await start(jobs, "waiting", deaf=True)
         await wait_for_event(jobs, id, "target")
@@ -185,7 +185,7 @@ async def test_jobs_are_listed_newest_first_to_their_user_and_all_to_an_admin(tm
 
 
 @every_kind
-async def test_a_strangers_job_is_not_there(tmp_path: Path, kind: str) -> None:
+async def test_a_job_of_another_user_is_not_found(tmp_path: Path, kind: str) -> None:
     async with opened(kind, tmp_path) as jobs:
         id = await start(jobs, "asking")
         await wait_for_event(jobs, id, "approval")
@@ -223,7 +223,7 @@ async def test_a_kind_may_ask_for_the_scope_admin(tmp_path: Path) -> None:
         assert (await end(jobs, await start(jobs, "restricted", who=ADMIN)))["type"] == "succeeded"
 
 
-async def test_so_many_jobs_run_at_once_and_of_a_user_so_many(tmp_path: Path) -> None:
+async def test_running_jobs_are_limited_in_total_and_per_user(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path, jobs_running=3, jobs_running_per_user=2) as jobs:
         first = await start(jobs, "waiting", client_id="1")
         await start(jobs, "waiting", client_id="2")
@@ -245,7 +245,7 @@ async def test_so_many_jobs_run_at_once_and_of_a_user_so_many(tmp_path: Path) ->
         assert third != first
 
 
-async def test_a_kind_without_a_model_or_of_a_name_that_is_taken_is_refused() -> None:
+async def test_a_kind_without_a_model_or_with_a_used_name_is_refused() -> None:
     with pytest.raises(TypeError, match="pydantic"):
 
         @job

@@ -73,7 +73,7 @@ async def test_events_during_an_outage_are_written_after_it(tmp_path: Path) -> N
             assert events[-1]["type"] == "succeeded"
 
 
-async def test_a_job_whose_log_is_away_for_longer_than_its_lease_is_stopped_and_found_interrupted(
+async def test_a_job_without_event_store_for_longer_than_its_lease_is_stopped_and_interrupted(
     tmp_path: Path,
 ) -> None:
     async with event_stores.opened("sqlite", tmp_path) as store:
@@ -88,7 +88,7 @@ async def test_a_job_whose_log_is_away_for_longer_than_its_lease_is_stopped_and_
             assert (last["type"], last["unknown"]) == ("interrupted", ["begun"])
 
 
-async def test_a_job_that_another_server_has_ended_is_stopped_here_and_tells_no_more(tmp_path: Path) -> None:
+async def test_a_job_that_another_server_has_ended_is_stopped_here_and_reports_no_more(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as jobs:
         id = await start(jobs, "waiting", file=str(tmp_path / "file"))
         await wait_for_event(jobs, id, "target")
@@ -99,7 +99,7 @@ async def test_a_job_that_another_server_has_ended_is_stopped_here_and_tells_no_
         assert (await jobs.broker.position(job_stream(id))).offset == offset
 
 
-async def test_a_lease_that_is_given_up_while_it_is_renewed_stays_given_up(tmp_path: Path) -> None:
+async def test_a_lease_released_during_its_renewal_stays_released(tmp_path: Path) -> None:
     async with event_stores.opened("sqlite", tmp_path) as store:
         away, lost = Away(store), list[str]()
         leases = LeaseKeeper(away.leases, 600, lost.append)

@@ -30,7 +30,7 @@ def scans(folder: Path, **files: bytes) -> None:
         path.write_bytes(data)
 
 
-async def test_a_folder_is_worked_and_its_results_have_the_names_of_their_sources(tmp_path: Path) -> None:
+async def test_results_of_a_folder_have_the_names_of_their_sources(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         scans(
             tmp_path,
@@ -53,7 +53,7 @@ async def test_a_folder_is_worked_and_its_results_have_the_names_of_their_source
         assert job.reports[-2:] == [("progress", 3, 0, 3), ("stage", "packing")]
 
 
-async def test_a_zip_that_was_uploaded_is_worked_without_being_unpacked(tmp_path: Path) -> None:
+async def test_an_uploaded_zip_is_processed_without_unpacking_it(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         sent = zipped({"a/1.jpg": encoded(photograph()), "a/readme.txt": b"words", "__MACOSX/a/._1.jpg": b"x"})
         result = await job.do("batch", zip=await job.upload(sent), fit="100x100", format="webp")
@@ -61,7 +61,7 @@ async def test_a_zip_that_was_uploaded_is_worked_without_being_unpacked(tmp_path
         assert ("log", "2 files were skipped, because their names are not those of pictures") in job.reports
 
 
-async def test_uploads_are_worked_and_held_for_as_long_as_those_of_messages(tmp_path: Path) -> None:
+async def test_uploads_are_processed_and_kept_as_long_as_those_of_messages(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         ids = [await job.upload(encoded(photograph(name))) for name in ("astronaut.png", "coffee.png")]
         result = await job.do("batch", uploads=ids)
@@ -69,7 +69,7 @@ async def test_uploads_are_worked_and_held_for_as_long_as_those_of_messages(tmp_
         assert all((tmp_path / "uploads" / f"{id}.kept").exists() for id in ids)
 
 
-async def test_what_comes_of_uploads_has_the_names_that_they_were_sent_by_each_once(tmp_path: Path) -> None:
+async def test_results_of_uploads_have_unique_names_from_their_users(tmp_path: Path) -> None:
     called = {
         "beach.jpg": "beach.jpg",
         "C:\\Pictures\\BEACH.JPG": "BEACH-2.JPG",
@@ -102,7 +102,7 @@ async def test_another_users_uploads_are_not_found(tmp_path: Path) -> None:
             assert (await job.failure("batch", **source)).code == "not_found"
 
 
-async def test_only_folders_that_the_settings_name_are_read_and_no_link_in_them(tmp_path: Path) -> None:
+async def test_only_configured_folders_are_read_and_links_are_not_followed(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         secret = tmp_path / "secret.jpg"
         secret.write_bytes(encoded(photograph()))
@@ -117,7 +117,7 @@ async def test_only_folders_that_the_settings_name_are_read_and_no_link_in_them(
         assert (list(job.unzipped(result)), result["pictures"]) == (["own.jpg"], 1)
 
 
-async def test_results_that_would_overwrite_each_other_anywhere_get_names_of_their_own(tmp_path: Path) -> None:
+async def test_results_get_names_that_are_unique_on_every_operating_system(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         picture = encoded(photograph())
         scans(tmp_path, a_jpg=picture, A_jpg=picture, A_png=encoded(scan(), ".png"), a_bmp=picture)
@@ -153,7 +153,7 @@ async def test_a_failed_picture_is_reported_with_its_reason_and_the_others_conti
         ]
 
 
-async def test_it_is_given_up_when_more_fail_than_may_and_what_was_made_is_kept(tmp_path: Path) -> None:
+async def test_a_batch_with_too_many_failures_stops_and_keeps_its_results(tmp_path: Path) -> None:
     async with recording(tmp_path, job_tasks=1) as job:
         scans(tmp_path, a1_jpg=encoded(photograph()), **{f"b{n}_jpg": b"no picture" for n in range(20)})
         failure = await job.failure("batch", folder="scans", max_failed=2)
@@ -167,7 +167,7 @@ async def test_it_is_given_up_when_more_fail_than_may_and_what_was_made_is_kept(
         assert sum(state["state"] == "not_started" for state in job.states.values()) == 17
 
 
-async def test_a_retry_does_those_pictures_alone(tmp_path: Path) -> None:
+async def test_a_retry_processes_only_the_requested_pictures(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         scans(tmp_path, a_jpg=encoded(photograph()), b_jpg=encoded(photograph()))
         job.only = frozenset({"b.jpg", "gone.jpg"})
@@ -181,7 +181,7 @@ async def test_a_retry_does_those_pictures_alone(tmp_path: Path) -> None:
         assert "a.jpg" not in job.states
 
 
-async def test_what_an_action_finds_is_in_the_table_and_pictures_may_be_left_out(tmp_path: Path) -> None:
+async def test_the_findings_are_in_the_table_and_pictures_may_be_left_out(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         scans(tmp_path, a_jpg=encoded(photograph()))
         result = await job.do("batch", folder="scans", action="faces", pictures=False)
@@ -218,7 +218,7 @@ async def test_the_sheet_shows_every_picture_in_order_and_in_pages(tmp_path: Pat
         ({"folder": "scans", "path": "/etc"}, "path"),
     ],
 )
-async def test_parameters_that_make_no_sense_are_refused_before_it_begins(
+async def test_invalid_parameters_are_refused_before_the_start(
     tmp_path: Path, params: dict[str, object], said: str
 ) -> None:
     async with recording(tmp_path) as job:
@@ -228,14 +228,14 @@ async def test_parameters_that_make_no_sense_are_refused_before_it_begins(
         assert job.reports == []
 
 
-async def test_no_more_pictures_are_held_than_are_being_worked(tmp_path: Path) -> None:
+async def test_only_pictures_that_are_being_processed_are_in_memory(tmp_path: Path) -> None:
     async with recording(tmp_path, job_tasks=3) as job:
         scans(tmp_path, **{f"p{n}_jpg": encoded(photograph()) for n in range(30)})
         await job.do("batch", folder="scans", sheet=False)
         assert job.most_in_flight <= 3
 
 
-async def test_results_beyond_the_bound_end_it_and_what_there_is_is_kept(tmp_path: Path) -> None:
+async def test_results_beyond_the_limit_end_the_batch_and_are_kept(tmp_path: Path) -> None:
     async with recording(tmp_path, batch_bytes=100_000, job_tasks=1) as job:
         scans(tmp_path, **{f"p{n}_jpg": encoded(photograph()) for n in range(10)})
         failure = await job.failure("batch", folder="scans", sheet=False)
@@ -253,7 +253,7 @@ async def test_a_full_disk_ends_the_job_and_is_reported(tmp_path: Path) -> None:
         assert not any((tmp_path / "media").iterdir())
 
 
-async def test_a_sheet_that_cannot_be_made_does_not_end_it(tmp_path: Path) -> None:
+async def test_a_failed_contact_sheet_does_not_end_the_batch(tmp_path: Path) -> None:
     async with recording(tmp_path, job_tasks=1) as job:
         scans(tmp_path, **{f"p{n}_jpg": encoded(photograph()) for n in range(6)})
         run = job.run
@@ -294,7 +294,7 @@ async def test_a_visible_slice_overtakes_a_batch(tmp_path: Path) -> None:
         assert first <= 4, "only what was being worked came before"
 
 
-async def test_a_batch_that_is_cancelled_leaves_nothing_running_and_nothing_in_the_store(tmp_path: Path) -> None:
+async def test_a_cancelled_batch_leaves_no_tasks_and_no_files(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         scans(tmp_path, **{f"p{n}_jpg": encoded(photograph()) for n in range(40)})
         begun = asyncio.create_task(job.do("batch", folder="scans", action="blur", options={"radius": 50}))

@@ -70,7 +70,7 @@ def files_below(folder: Path) -> list[str]:
     return [name for _, folders, files in os.walk(folder) for name in folders + files]
 
 
-async def test_a_zip_is_uploaded_worked_and_fetched_and_what_failed_is_done_again(start: Start, tmp_path: Path) -> None:
+async def test_a_zip_is_uploaded_processed_fetched_and_its_failures_retried(start: Start, tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans/a.jpg").write_bytes(encoded(photograph()))
     (tmp_path / "scans/b.jpg").write_bytes(b"not yet")
@@ -98,7 +98,7 @@ async def test_a_zip_is_uploaded_worked_and_fetched_and_what_failed_is_done_agai
             assert file.namelist() == ["b.jpg"]
 
 
-async def test_uploads_in_an_object_store_are_worked_as_those_on_a_disk(s3: S3, tmp_path: Path) -> None:
+async def test_uploads_in_an_object_store_are_processed_like_those_on_a_disk(s3: S3, tmp_path: Path) -> None:
     store = StoreOptions(30.0, None, s3.values)
     async with recording(tmp_path, bucket=f"s3://bucket/{secrets.token_hex(4)}", store=store) as job:
         picture = encoded(photograph())
@@ -111,7 +111,7 @@ async def test_uploads_in_an_object_store_are_worked_as_those_on_a_disk(s3: S3, 
 
 
 @pytest.mark.usefixtures("chromium")
-async def test_a_film_is_uploaded_worked_and_played_by_a_browser(start: Start, tmp_path: Path) -> None:
+async def test_a_film_is_uploaded_processed_and_played_by_a_browser(start: Start, tmp_path: Path) -> None:
     server = start()
     async with await connect(server) as client:
         sent = await upload(server, clip(tmp_path / "a.mp4", 50, sound=True).read_bytes())
@@ -141,7 +141,7 @@ async def test_a_film_is_uploaded_worked_and_played_by_a_browser(start: Start, t
 
 
 @pytest.mark.slow
-async def test_a_film_that_is_cancelled_leaves_nothing_on_the_disk(start: Start, tmp_path: Path) -> None:
+async def test_a_cancelled_film_leaves_nothing_on_the_disk(start: Start, tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     clip(tmp_path / "films/a.webm", 300)
     server = start(folders=f"films={tmp_path}/films")
@@ -157,7 +157,7 @@ async def test_a_film_that_is_cancelled_leaves_nothing_on_the_disk(start: Start,
     assert len(server.children()) >= 1, "the decoders are there; no helper process is"
 
 
-async def test_the_folders_of_the_settings_are_the_only_ones(start_here: Start) -> None:
+async def test_only_configured_folders_can_be_named(start_here: Start) -> None:
     server = start_here()
     async with await connect(server) as client:
         end = await end_of(client, await begin(client, "batch", folder="media"))

@@ -54,7 +54,7 @@ def test_no_cell_is_a_formula(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["a.jpg", "10-2.jpg", "a=b", "\u65e5\u672c.png", 'quo"te,comma;semi.jpg', "two\nlines"]
 )
-def test_all_else_is_as_it_was(tmp_path: Path, name: str) -> None:
+def test_all_other_values_are_unchanged(tmp_path: Path, name: str) -> None:
     rows, whole = written(tmp_path, [{"name": name, "value": 1.5}, {"name": name}])
     assert rows == [{"name": name, "value": "1.5"}, {"name": name, "value": ""}]
     assert whole == [{"name": name, "value": 1.5}, {"name": name}]
@@ -64,7 +64,7 @@ def test_negative_numbers_are_numbers() -> None:
     assert (cell(-1), cell(-0.5), cell(None), cell(True)) == ("-1", "-0.5", "", "True")
 
 
-def test_a_table_without_rows_is_one(tmp_path: Path) -> None:
+def test_a_table_without_rows_is_valid(tmp_path: Path) -> None:
     assert written(tmp_path, []) == ([], [])
 
 
@@ -74,7 +74,7 @@ def test_no_cell_is_longer_than_spreadsheets_take(tmp_path: Path) -> None:
     assert len(whole["name"]) == 100_000
 
 
-async def test_names_of_pictures_that_are_formulas_are_none_in_the_table_of_a_batch(tmp_path: Path) -> None:
+async def test_names_of_pictures_are_never_formulas_in_the_table_of_a_batch(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         for name in ("=cmd|' !A0.jpg", "-2+3.jpg"):
             (tmp_path / "scans" / name).write_bytes(encoded(photograph()))

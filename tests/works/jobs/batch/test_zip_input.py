@@ -44,7 +44,7 @@ def refusal(tmp_path: Path, data: bytes) -> WorkError:
     return caught.value
 
 
-def test_the_pictures_of_a_zip_are_read_as_they_were(tmp_path: Path) -> None:
+def test_the_pictures_of_a_zip_are_read_unchanged(tmp_path: Path) -> None:
     files = {"b/2.jpg": PICTURE, "b/10.jpg": PICTURE[:-1], "./a.png": b"1", "notes.txt": b"", ".hidden.jpg": b""}
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         found = opened(tmp_path, zipped(files, method))
@@ -70,7 +70,7 @@ def test_the_pictures_of_a_zip_are_read_as_they_were(tmp_path: Path) -> None:
         ("../folder/", "leads out of its folder"),
     ],
 )
-def test_a_path_that_climbs_or_hides_is_refused(tmp_path: Path, name: str, said: str) -> None:
+def test_a_path_that_leads_out_or_is_hidden_is_refused(tmp_path: Path, name: str, said: str) -> None:
     error = refusal(tmp_path, zipped({"good.jpg": PICTURE, name: b"" if name.endswith("/") else PICTURE}))
     assert error.code == "unsupported_format"
     assert said in error.message
@@ -111,17 +111,17 @@ def test_links_and_devices_are_refused(tmp_path: Path, mode: int, said: str) -> 
     assert said in refusal(tmp_path, zipped({"a.jpg": b"/etc/passwd"}, mode=mode | 0o644)).message
 
 
-def test_encrypted_ones_are_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_encrypted_entries_are_refused_with_advice(tmp_path: Path) -> None:
     for flags in (0x1, 0x41):
         assert "without a password" in refusal(tmp_path, with_flags(zipped({"a.jpg": PICTURE}), flags)).message
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_methods_that_take_as_much_memory_as_they_like_are_refused(tmp_path: Path, method: int) -> None:
+def test_compression_methods_with_unlimited_memory_are_refused(tmp_path: Path, method: int) -> None:
     assert "use deflate" in refusal(tmp_path, zipped({"a.jpg": PICTURE}, method)).message
 
 
-def test_bombs_are_refused_by_what_they_say_of_themselves(tmp_path: Path) -> None:
+def test_zip_bombs_are_refused_by_their_declared_sizes(tmp_path: Path) -> None:
     assert "(archive_ratio)" in refusal(tmp_path, zipped({"a.jpg": bytes(4 << 20)})).message
     many = zipped({f"{n}.jpg": b"" for n in range(101)})
     assert "(batch_pictures)" in refusal(tmp_path, many).message
@@ -130,12 +130,12 @@ def test_bombs_are_refused_by_what_they_say_of_themselves(tmp_path: Path) -> Non
     assert "overlaps another" in refusal(tmp_path, overlapping(PICTURE, 50)).message
 
 
-def test_a_list_of_entries_longer_than_the_bound_is_not_even_read(tmp_path: Path) -> None:
+def test_a_central_directory_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     names = {"n" * 200 + f"{n}.jpg": b"" for n in range(400)}
     assert "central directory is too long" in refusal(tmp_path, zipped(names)).message
 
 
-def test_one_that_says_it_is_small_is_read_no_further_than_that(tmp_path: Path) -> None:
+def test_an_entry_is_read_only_up_to_its_declared_size(tmp_path: Path) -> None:
     data = bytearray(zipped({"a.jpg": bytes(8 << 20)}))
     for mark, place in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
         at = data.index(mark) + place
@@ -156,13 +156,13 @@ def test_a_damaged_picture_fails_alone(tmp_path: Path) -> None:
     assert opened(tmp_path, bytes(data)) == {"a.jpg": "bad_image", "b.jpg": PICTURE}
 
 
-def test_one_that_is_cut_short_or_none_at_all_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_or_invalid_zip_is_refused(tmp_path: Path) -> None:
     whole = zipped({"a.jpg": PICTURE})
     for data in (b"", b"PK\3\4", PICTURE, whole[:-30], whole[: len(whole) // 2]):
         assert "not a zip, is incomplete or damaged" in refusal(tmp_path, data).message
 
 
-def test_no_mutation_of_a_zip_is_a_fault_of_ours(tmp_path: Path) -> None:
+def test_no_mutation_of_a_zip_causes_an_internal_error(tmp_path: Path) -> None:
     chance = random.Random(7)
     whole = zipped({f"{n}.jpg": PICTURE[:300] for n in range(3)})
     end = whole.index(b"PK\1\2")

@@ -22,7 +22,7 @@ def made(job: Recording, result: dict[str, Any], tmp_path: Path) -> tuple[list[I
     return frames_of(path)
 
 
-async def test_every_frame_is_worked_and_stands_where_it_stood(tmp_path: Path) -> None:
+async def test_every_frame_is_processed_and_stays_in_its_place(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         clip(tmp_path / "scans/a.mp4", 60, fps=30000 / 1001, sound=True)
         result = await job.do("film", folder="scans", file="a.mp4", action="grayscale")
@@ -34,7 +34,7 @@ async def test_every_frame_is_worked_and_stands_where_it_stood(tmp_path: Path) -
         assert job.reports[-2] == ("progress", 60, 0, 60)
 
 
-async def test_an_upload_is_worked_and_held(tmp_path: Path) -> None:
+async def test_an_upload_is_processed_and_its_lifetime_restarted(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         sent = await job.upload(clip(tmp_path / "a.webm", 20).read_bytes())
         result = await job.do("film", upload=sent)
@@ -44,7 +44,7 @@ async def test_an_upload_is_worked_and_held(tmp_path: Path) -> None:
         assert (await job.failure("film", upload=theirs)).code == "not_found"
 
 
-async def test_frames_that_are_ready_too_early_wait_for_those_before_them_and_no_more_are_begun(tmp_path: Path) -> None:
+async def test_frames_wait_for_earlier_ones_and_no_more_are_started(tmp_path: Path) -> None:
     async with recording(tmp_path, job_tasks=4) as job:
         clip(tmp_path / "scans/a.webm", 30)
         run, others, ready = job.run, asyncio.Event(), list[str]()
@@ -65,7 +65,7 @@ async def test_frames_that_are_ready_too_early_wait_for_those_before_them_and_no
         assert job.most_in_flight <= 4
 
 
-async def test_of_several_frames_one_between_two_seconds_and_narrower(tmp_path: Path) -> None:
+async def test_a_part_of_a_film_with_every_nth_frame_and_a_smaller_width(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         clip(tmp_path / "scans/a.mp4", 100)
         asked = {"every": 3, "start": 1, "end": 3, "width": 161, "quality": "lossless"}
@@ -79,7 +79,7 @@ async def test_of_several_frames_one_between_two_seconds_and_narrower(tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
-async def test_one_that_is_cut_short_gives_what_there_was_and_says_so(tmp_path: Path, suffix: str) -> None:
+async def test_an_incomplete_film_gives_its_frames_and_a_note(tmp_path: Path, suffix: str) -> None:
     async with recording(tmp_path) as job:
         whole = clip(tmp_path / f"a{suffix}", 100).read_bytes()
         result = await job.do("film", upload=await job.upload(whole[: len(whole) * 6 // 10]))
@@ -90,7 +90,7 @@ async def test_one_that_is_cut_short_gives_what_there_was_and_says_so(tmp_path: 
         assert note.startswith("the film ends early: of 100 frames, ")
 
 
-async def test_what_is_no_video_is_refused_and_says_so(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_video_is_refused_with_a_clear_error(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         clip(tmp_path / "scans/real.mp4", 5)
         (tmp_path / "scans/noise.mp4").write_bytes(bytes(range(256)) * 100)
@@ -105,7 +105,7 @@ async def test_what_is_no_video_is_refused_and_says_so(tmp_path: Path) -> None:
         assert not any((tmp_path / "media").iterdir())
 
 
-async def test_only_films_of_named_folders_are_read_and_through_no_link(tmp_path: Path) -> None:
+async def test_only_films_in_configured_folders_are_read_and_links_are_not_followed(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         secret = clip(tmp_path / "secret.mp4", 2)
         (tmp_path / "scans/link.mp4").symlink_to(secret)
@@ -114,7 +114,7 @@ async def test_only_films_of_named_folders_are_read_and_through_no_link(tmp_path
             assert (await job.failure("film", folder="scans", file=name)).code == "not_found", name
 
 
-async def test_films_beyond_the_bounds_are_refused_with_the_setting(tmp_path: Path) -> None:
+async def test_films_beyond_a_limit_are_refused_with_the_setting(tmp_path: Path) -> None:
     async with recording(tmp_path, film_frames=50, film_pixels=320 * 240, film_bytes=40_000) as job:
         clip(tmp_path / "scans/long.webm", 60)
         clip(tmp_path / "scans/large.webm", 2, size=(322, 240))
@@ -126,7 +126,7 @@ async def test_films_beyond_the_bounds_are_refused_with_the_setting(tmp_path: Pa
         assert (await job.do("film", folder="scans", file="long.webm", every=6, width=64))["frames"] == 10
 
 
-async def test_one_that_does_not_say_how_long_it_is_is_cut_at_the_bound(tmp_path: Path) -> None:
+async def test_a_film_of_unknown_length_is_cut_at_the_limit(tmp_path: Path) -> None:
     async with recording(tmp_path, film_frames=50) as job:
         live(clip(tmp_path / "a.webm", 60), tmp_path / "scans/live.webm")
         result = await job.do("film", folder="scans", file="live.webm")
@@ -134,7 +134,7 @@ async def test_one_that_does_not_say_how_long_it_is_is_cut_at_the_bound(tmp_path
         assert ("progress", 50, 0, None) in job.reports
 
 
-async def test_what_an_action_finds_is_in_a_table_with_a_row_for_each_frame(tmp_path: Path) -> None:
+async def test_the_findings_are_in_a_table_with_a_row_for_each_frame(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         clip(tmp_path / "scans/a.webm", 6)
         result = await job.do("film", folder="scans", file="a.webm", action="faces")
@@ -143,7 +143,7 @@ async def test_what_an_action_finds_is_in_a_table_with_a_row_for_each_frame(tmp_
         assert [row["found"] for row in rows] == [len(row["data"]["faces"]) for row in rows]
 
 
-async def test_frames_that_fail_show_the_one_before_as_far_as_that_is_allowed(tmp_path: Path) -> None:
+async def test_a_failed_frame_is_replaced_by_the_one_before_up_to_the_limit(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         clip(tmp_path / "scans/a.webm", 10)
         run = job.run
@@ -162,7 +162,7 @@ async def test_frames_that_fail_show_the_one_before_as_far_as_that_is_allowed(tm
         assert (await job.failure("film", folder="scans", file="a.webm")).code == "bad_image"
 
 
-async def test_a_film_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_cancelled_film_leaves_no_files(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         clip(tmp_path / "scans/a.webm", 200)
         begun = asyncio.create_task(
@@ -190,7 +190,7 @@ async def test_a_film_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) ->
         ({"upload": "x", "action": "explode"}, "action 'explode' is unknown"),
     ],
 )
-async def test_parameters_that_make_no_sense_are_refused(tmp_path: Path, params: dict[str, object], said: str) -> None:
+async def test_invalid_parameters_are_refused(tmp_path: Path, params: dict[str, object], said: str) -> None:
     async with recording(tmp_path) as job:
         failure = await job.failure("film", **params)
         assert isinstance(failure, BadParams)

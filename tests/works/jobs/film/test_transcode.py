@@ -55,7 +55,7 @@ async def all_of(reader: Helper, film: Path) -> None:
         pass
 
 
-async def test_when_helper_processes_are_left_their_processes_are_gone(tmp_path: Path) -> None:
+async def test_leaving_helper_processes_ends_all_processes(tmp_path: Path) -> None:
     async with HelperProcesses(HelperSettings()) as helpers:
         await write_frames(helpers.start("writer"), tmp_path / "a.webm", 1)
         held = processes()
@@ -65,7 +65,7 @@ async def test_when_helper_processes_are_left_their_processes_are_gone(tmp_path:
 
 
 @pytest.mark.chaos
-async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) -> None:
+async def test_only_the_process_that_hangs_is_killed(tmp_path: Path) -> None:
     async with HelperProcesses(HelperSettings(studio_timeout=5)) as helpers:
         writer, reader = helpers.start("writer"), helpers.start("reader")
         film = clip(tmp_path / "a.webm", 2)
@@ -82,7 +82,7 @@ async def test_a_process_that_hangs_is_killed_and_only_that_one(tmp_path: Path) 
 
 
 @pytest.mark.chaos
-async def test_a_film_larger_than_its_memory_is_an_error_and_not_the_machines_end(tmp_path: Path) -> None:
+async def test_a_film_larger_than_the_memory_limit_is_an_error(tmp_path: Path) -> None:
     film, small = clip(tmp_path / "large.webm", 1, size=(4096, 4096)), clip(tmp_path / "small.webm", 2)
     async with HelperProcesses(HelperSettings()) as helpers:
         await all_of(helpers.start("reader"), small)
@@ -96,7 +96,7 @@ async def test_a_film_larger_than_its_memory_is_an_error_and_not_the_machines_en
 
 
 @pytest.mark.parametrize("size", [(320, 240), (321, 241), (17, 16), (1, 1), (1921, 3)])
-async def test_films_of_any_size_are_whole(tmp_path: Path, size: tuple[int, int]) -> None:
+async def test_films_of_any_size_are_complete(tmp_path: Path, size: tuple[int, int]) -> None:
     async with HelperProcesses(HelperSettings()) as helpers:
         writer = helpers.start("writer")
         await write_frames(writer, tmp_path / "a.webm", 5, size)
@@ -145,7 +145,7 @@ async def test_after_the_death_of_a_reader_its_frames_are_kept(tmp_path: Path) -
         assert note.startswith("no frame can be read after 0."), note
 
 
-async def test_a_writer_that_dies_fails_the_job_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_writer_that_dies_fails_the_job_at_once_and_leaves_no_files(tmp_path: Path) -> None:
     async with recording(tmp_path) as job:
         clip(tmp_path / "scans/a.webm", 30)
         job.run = then(job, "10", lambda: writer().kill())  # type: ignore[method-assign]

@@ -35,7 +35,7 @@ def say(fleet: Fleet) -> str:
     return f"echo $$ > {fleet.folder}/pid-$host"
 
 
-async def test_a_host_that_says_nothing_or_refuses_is_unreachable(fleet: Fleet) -> None:
+async def test_a_host_that_sends_nothing_or_refuses_is_unreachable(fleet: Fleet) -> None:
     with refusing(fleet, "shut"):
         async with silent(fleet, "mute"):
             shut = await carry_out(prepare(fleet, plan(TRUE)), hosts=["shut"])
@@ -92,7 +92,7 @@ async def test_a_host_that_does_not_take_our_key_is_unreachable(fleet: Fleet) ->
     assert context.last("a")["code"] == "denied"
 
 
-async def test_a_connection_that_is_lost_in_mid_command_leaves_a_doubt(fleet: Fleet) -> None:
+async def test_a_connection_lost_during_a_command_leaves_the_outcome_unknown(fleet: Fleet) -> None:
     async def drop(process: "asyncssh.SSHServerProcess[bytes]") -> None:
         process.stdout.write(b"half a li")
         await process.stdout.drain()
@@ -109,7 +109,7 @@ STUBBORN = {"a command that hangs": "", "a command that ignores TERM": "trap '''
 
 
 @pytest.mark.parametrize("case", STUBBORN)
-async def test_a_command_that_outlasts_its_time_is_ended_on_the_host(fleet: Fleet, case: str) -> None:
+async def test_a_command_that_exceeds_its_timeout_is_ended_on_the_host(fleet: Fleet, case: str) -> None:
     with sshd(fleet, "a"):
         work = f"{say(fleet)}; {STUBBORN[case]}sleep 600; sleep 600"
         # A second is enough to time out a command that sleeps. A host that is slow to start it times out too.
@@ -138,7 +138,7 @@ async def test_a_host_that_cannot_be_stopped_is_in_an_unknown_state(fleet: Fleet
     assert "not known whether it has ended" in end["reason"]
 
 
-async def test_a_process_left_in_the_background_does_not_hold_the_rollout_up(fleet: Fleet) -> None:
+async def test_a_background_process_does_not_delay_the_rollout(fleet: Fleet) -> None:
     with sshd(fleet, "a"):
         step = f"{{name: work, command: 'sleep 600 & echo $! > {fleet.folder}/pid-$host; echo started', timeout: 300}}"
         context = await carry_out(prepare(fleet, plan(step)))
@@ -171,7 +171,7 @@ async def cancelled(context: Recorder, ready: Callable[[], bool]) -> None:
     await work
 
 
-async def test_a_cancel_ends_what_runs_and_says_how_far_each_host_was(fleet: Fleet) -> None:
+async def test_a_cancel_ends_running_commands_and_reports_the_progress_of_each_host(fleet: Fleet) -> None:
     with sshd(fleet, *"abcde"):
         work = f"test $host != a || exit 0; {say(fleet)}; sleep 600; sleep 600"
         context = prepare(fleet, plan(f"{{name: work, command: '{work}', timeout: 900}}", stage="forks: 2"))
@@ -216,7 +216,7 @@ async def test_a_cancel_during_the_report_of_a_state_neither_loses_nor_doubles_i
     assert context.states() == {"a": "changed", "b": "not_started"}
 
 
-async def test_a_cancel_says_what_is_not_known(fleet: Fleet) -> None:
+async def test_a_cancel_reports_unknown_outcomes(fleet: Fleet) -> None:
     started = asyncio.Event()
 
     async def sit(process: "asyncssh.SSHServerProcess[bytes]") -> None:
@@ -231,7 +231,7 @@ async def test_a_cancel_says_what_is_not_known(fleet: Fleet) -> None:
     assert context.result["not_known"] == ["a"]
 
 
-async def test_at_the_deadline_of_a_plan_what_runs_is_ended_and_the_rest_has_not_started(fleet: Fleet) -> None:
+async def test_at_the_deadline_running_commands_are_ended_and_other_hosts_are_not_started(fleet: Fleet) -> None:
     with sshd(fleet, *"abc"):
         step = f"{{name: work, command: '{say(fleet)}; sleep 600; sleep 600', timeout: 900}}"
         context = prepare(fleet, plan(step, top="deadline: 24", stage="batches: [1]"), rollout_kill_timeout=12)

@@ -43,7 +43,7 @@ def faults(folder: Path, text: str | bytes) -> list[tuple[int, str, str]]:
     return [(fault.line, fault.place, fault.message) for fault in error.value.faults]
 
 
-def test_the_nearest_value_counts_and_what_is_asked_for_counts_most(tmp_path: Path) -> None:
+def test_the_most_specific_value_wins_and_the_request_overrides_all(tmp_path: Path) -> None:
     plans = read(tmp_path, WHOLE)
     plan = plans.plans["update"]
     assert plans.all_hosts(plan) == ["web1", "web2"]
@@ -73,7 +73,7 @@ def stage(*batches: int | str) -> Stage:
         ((5,), 0, []),
     ],
 )
-def test_batches_are_of_the_stages_hosts_and_the_last_size_holds(
+def test_batch_sizes_refer_to_the_hosts_of_the_stage_and_the_last_one_repeats(
     batches: tuple[int | str, ...], hosts: int, sizes: list[int]
 ) -> None:
     assert stage(*batches).sizes(hosts) == sizes
@@ -161,7 +161,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_file_that_cannot_be_used_says_why_and_nothing_of_it_is_run(
+def test_an_invalid_file_of_plans_is_explained_and_nothing_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -171,7 +171,7 @@ def test_a_file_that_cannot_be_used_says_why_and_nothing_of_it_is_run(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_value_is_what_was_declared_and_nothing_else(tmp_path: Path) -> None:
+def test_only_declared_values_are_accepted(tmp_path: Path) -> None:
     plan = read(tmp_path, WHOLE).plans["update"]
     for bad in ("1", "1.0\n", "1.0; reboot", "$(reboot)", 1.0, True, None, ["1.0"], "1" * 300 + ".0", "1.0\0"):
         with pytest.raises(ValueError, match=r"version|must be given" if bad is None else "version"):
@@ -197,12 +197,12 @@ def test_a_value_is_what_was_declared_and_nothing_else(tmp_path: Path) -> None:
         {"choices": []},
     ],
 )
-def test_a_parameter_must_say_which_values_it_may_have(members: dict[str, object]) -> None:
+def test_a_parameter_must_declare_its_allowed_values(members: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"choices|pattern|minimum|should"):
         Param(**members)
 
 
-def test_a_pattern_that_would_take_others_for_ever_takes_no_time() -> None:
+def test_a_pattern_is_matched_in_linear_time() -> None:
     with pytest.raises(ValueError, match="must match"):
         Param(pattern="(a+)+b").text("a" * 200)
 

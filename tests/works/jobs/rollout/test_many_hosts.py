@@ -23,7 +23,7 @@ async def hang(process: object) -> None:
         pytest.param(17, 10, 10, 10, 10, 50, 90, id="200 hosts", marks=[pytest.mark.slow, pytest.mark.timeout(700)]),
     ],
 )
-async def test_hanging_and_lying_hosts_do_not_keep_a_rollout_from_its_end(
+async def test_a_rollout_ends_although_some_hosts_hang_or_lie(
     tmp_path: Path, servers: int, each: int, mute: int, hung: int, liars: int, forks: int, patience: float
 ) -> None:
     fleet = Fleet(tmp_path)

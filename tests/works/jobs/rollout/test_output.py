@@ -20,7 +20,7 @@ def fed(output: Output, data: bytes, cuts: list[int]) -> list[str]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 1000), max_size=20))
-def test_lines_are_the_same_however_the_bytes_come(cuts: list[int]) -> None:
+def test_lines_do_not_depend_on_how_the_bytes_are_split(cuts: list[int]) -> None:
     output = Output(live=1000, kept=1000)
     output.watch_for("progress 2\r\n\nna")
     assert fed(output, TEXT, cuts) == LINES
@@ -28,7 +28,7 @@ def test_lines_are_the_same_however_the_bytes_come(cuts: list[int]) -> None:
     assert output.marked
 
 
-def test_a_marker_on_the_seam_of_two_pieces_is_seen() -> None:
+def test_a_marker_that_is_split_between_two_pieces_is_found() -> None:
     output = Output(live=10, kept=10)
     output.watch_for("CHANGED")
     for piece in (b"x" * 100 + b"CHA", b"NGE"):
@@ -42,9 +42,7 @@ def test_a_marker_on_the_seam_of_two_pieces_is_seen() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=3000), st.lists(st.integers(0, 3000), max_size=10), st.integers(1, 200), st.integers(1, 200))
-def test_whatever_the_bytes_no_more_is_shown_and_kept_than_is_bound(
-    data: bytes, cuts: list[int], live: int, kept: int
-) -> None:
+def test_never_more_is_shown_and_kept_than_the_limits_allow(data: bytes, cuts: list[int], live: int, kept: int) -> None:
     output = Output(live, kept)
     shown = fed(output, data, cuts)
     assert sum(len(line) for line in shown if not line.startswith("(it prints more")) <= live
@@ -54,6 +52,6 @@ def test_whatever_the_bytes_no_more_is_shown_and_kept_than_is_bound(
     assert output.total == len(data)
 
 
-def test_a_line_without_an_end_comes_in_pieces() -> None:
+def test_a_line_without_an_end_is_split_into_pieces() -> None:
     lines = fed(Output(live=10_000, kept=10), b"x" * 7001, [])
     assert [len(line) for line in lines] == [2000, 2000, 2000, 1001]

@@ -28,14 +28,14 @@ def touch(fleet: Fleet, prefix: str) -> str:
     return f"touch {fleet.folder}/{prefix}-$host"
 
 
-async def test_a_health_check_is_asked_again_until_the_host_is_well(fleet: Fleet) -> None:
+async def test_a_health_check_is_repeated_until_the_host_is_healthy(fleet: Fleet) -> None:
     tries = f"{fleet.folder}/tries-$host"
     health = HEALTH.format(f"echo x >> {tries}; test $(wc -l < {tries}) = 3")
     context = await carry_out(prepare(fleet, plan("{name: work, command: 'true'}", stage=health)))
     assert set(context.states().values()) == {"changed"}
 
 
-async def test_an_unhealthy_host_has_failed_and_the_next_batch_is_not_begun(fleet: Fleet) -> None:
+async def test_an_unhealthy_host_fails_and_the_next_batch_is_not_started(fleet: Fleet) -> None:
     stage = "batches: [2]\n" + HEALTH.format("test $host != b")
     context = await carry_out(prepare(fleet, plan(f"{{name: work, command: '{touch(fleet, 'work')}'}}", stage=stage)))
     assert files(fleet, "work") == "ab"
@@ -45,7 +45,7 @@ async def test_an_unhealthy_host_has_failed_and_the_next_batch_is_not_begun(flee
     assert context.failure.code == "budget"
 
 
-async def test_health_asked_of_another_host_stops_the_rollout(fleet: Fleet) -> None:
+async def test_a_failed_health_check_on_another_host_stops_the_rollout(fleet: Fleet) -> None:
     stage = "batches: [1]\nhealth: {command: 'test $host != d', hosts: [d], attempts: 1}"
     steps = plan("{name: work, command: 'true'}", stage=stage).replace("[all]", "[a, b, c]")
     context = await carry_out(prepare(fleet, steps))
@@ -55,9 +55,7 @@ async def test_health_asked_of_another_host_stops_the_rollout(fleet: Fleet) -> N
 
 
 @pytest.mark.parametrize(("hosts", "undone"), [("failed", "b"), ("all", "ab")])
-async def test_the_way_back_is_for_hosts_that_failed_or_for_all_that_were_begun(
-    fleet: Fleet, hosts: str, undone: str
-) -> None:
+async def test_a_rollback_runs_on_failed_hosts_or_on_all_started_hosts(fleet: Fleet, hosts: str, undone: str) -> None:
     stage = f"batches: [2]\nrollback: {{hosts: {hosts}, steps: [{{name: back, command: '{touch(fleet, 'back')}'}}]}}"
     steps = [f"{{name: work, command: '{touch(fleet, 'work')}'}}", "{name: start, command: 'test $host != b'}"]
     context = await carry_out(prepare(fleet, plan(*steps, stage=stage)))
@@ -70,7 +68,7 @@ async def test_the_way_back_is_for_hosts_that_failed_or_for_all_that_were_begun(
     assert "start: exit status 1; install was rolled back" in context.last("b")["reason"]
 
 
-async def test_with_the_budget_kept_only_what_failed_is_rolled_back(fleet: Fleet) -> None:
+async def test_within_the_budget_only_failed_hosts_are_rolled_back(fleet: Fleet) -> None:
     stage = f"rollback: {{hosts: all, steps: [{{name: back, command: '{touch(fleet, 'back')}'}}]}}"
     context = await carry_out(
         prepare(fleet, plan("{name: work, command: 'test $host != b'}", stage=stage, top="budget: 1"))
@@ -79,7 +77,7 @@ async def test_with_the_budget_kept_only_what_failed_is_rolled_back(fleet: Fleet
     assert context.states() == dict.fromkeys("acd", "changed") | {"b": "failed"}
 
 
-async def test_a_way_back_that_fails_is_said(fleet: Fleet) -> None:
+async def test_a_failed_rollback_is_reported(fleet: Fleet) -> None:
     stage = "rollback: {steps: [{name: back, command: 'exit 7'}]}"
     steps = plan("{name: work, command: 'exit 3'}", stage=stage).replace("[all]", "[a]")
     context = await carry_out(prepare(fleet, steps))
@@ -87,7 +85,7 @@ async def test_a_way_back_that_fails_is_said(fleet: Fleet) -> None:
     assert context.last("a")["exit"] == 3
 
 
-async def test_stages_are_undone_last_first(fleet: Fleet) -> None:
+async def test_stages_are_rolled_back_in_reverse_order(fleet: Fleet) -> None:
     notes = f"{fleet.folder}/notes"
     stages = "update:\n  hosts: [a]\n  stages:\n"
     for name, work in (("one", "true"), ("two", "false")):
@@ -108,7 +106,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_what_the_plan_does_not_know_is_refused_before_any_host_is_spoken_to(fleet: Fleet, case: str) -> None:
+async def test_names_that_the_plan_does_not_have_are_refused_before_any_connection(fleet: Fleet, case: str) -> None:
     params, code, message = BAD[case]
     context = prepare(fleet, plan("{name: work, command: 'true'}", top="params: {mode: {choices: [fast]}}"))
     await carry_out(context, **params)
@@ -137,7 +135,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
-async def test_a_setting_that_is_missing_is_named(fleet: Fleet, case: str) -> None:
+async def test_a_missing_setting_is_named(fleet: Fleet, case: str) -> None:
     settings, message = UNUSABLE[case]
     context = prepare(fleet, plan("{name: work, command: 'true'}"), **settings)
     await carry_out(context)

@@ -29,7 +29,7 @@ def note(fleet: Fleet, what: str = "$host") -> str:
     return f"echo {what} >> {fleet.folder}/notes"
 
 
-async def test_each_host_ends_in_the_state_that_its_steps_came_to(fleet: Fleet) -> None:
+async def test_each_host_ends_in_the_state_of_its_steps(fleet: Fleet) -> None:
     context = prepare(
         fleet,
         plan(
@@ -55,7 +55,7 @@ async def test_each_host_ends_in_the_state_that_its_steps_came_to(fleet: Fleet) 
     assert context.steps[-1] == (5, 1, 5)
 
 
-async def test_batches_follow_each_other_and_no_more_hosts_than_forks_are_at_work(fleet: Fleet) -> None:
+async def test_batches_run_in_sequence_with_at_most_forks_hosts_at_the_same_time(fleet: Fleet) -> None:
     stage = "batches: [1, 60%, 100%]\nforks: 2"
     work = f"{note(fleet, '+$host')}; sleep 0.1; {note(fleet, '-$host')}"
     context = await carry_out(prepare(fleet, plan(f"{{name: work, command: '{work}'}}", stage=stage)))
@@ -77,14 +77,14 @@ async def test_the_failure_budget_stops_the_rollout(fleet: Fleet, budget: str, v
     assert (context.failure.code if context.failure else "") == ("" if budget == "5" else "budget")
 
 
-async def test_within_a_batch_no_further_host_is_begun_once_the_budget_is_spent(fleet: Fleet) -> None:
+async def test_no_further_host_of_a_batch_is_started_when_the_budget_is_used_up(fleet: Fleet) -> None:
     step = f"{{name: work, command: '{note(fleet)}; false'}}"
     context = await carry_out(prepare(fleet, plan(step, stage="forks: 1")))
     assert noted(fleet) == ["a"]
     assert list(context.states().values()) == ["failed"] + ["not_started"] * 4
 
 
-async def test_a_dry_run_says_what_would_be_done_and_runs_checks_only(fleet: Fleet) -> None:
+async def test_a_dry_run_reports_the_steps_and_runs_only_checks(fleet: Fleet) -> None:
     check = f"{note(fleet, 'check')}; test $host = a"
     steps = [f"{{name: work, check: '{check}', command: '{note(fleet, 'work')}'}}", "{name: more, command: 'touch x'}"]
     stage = f"approve: all\nhealth: {{command: '{note(fleet, 'health')}'}}"
@@ -113,7 +113,7 @@ update:
     assert context.steps[-1] == (8, 1, 8)
 
 
-async def test_hosts_that_the_rollout_leaves_between_stages_say_how_far_they_came(fleet: Fleet) -> None:
+async def test_hosts_that_stop_between_stages_report_their_finished_stages(fleet: Fleet) -> None:
     both = """
 update:
   hosts: [a, b]
@@ -127,7 +127,7 @@ update:
     assert "before its stage second" in context.last("b")["reason"]
 
 
-async def test_a_retry_does_the_hosts_that_are_asked_for_and_no_others(fleet: Fleet) -> None:
+async def test_a_retry_runs_only_the_requested_hosts(fleet: Fleet) -> None:
     step = f"{{name: work, command: '{note(fleet)}'}}"
     context = await carry_out(prepare(fleet, plan(step), only=frozenset({"b", "d", "gone"})))
     assert sorted(noted(fleet)) == ["b", "d"]
@@ -142,7 +142,7 @@ async def test_a_rollout_may_be_limited_to_some_of_the_plans_hosts(fleet: Fleet)
     assert context.state("c") == "skipped"
 
 
-async def test_a_value_arrives_as_it_is_and_is_never_run(fleet: Fleet) -> None:
+async def test_a_value_arrives_unchanged_and_is_never_executed(fleet: Fleet) -> None:
     """Values that would be commands if they were inserted into the text of a command."""
     evil = "'; kill $$; echo \"$(kill $$)\" `kill $$` \\ *'\n#"
     top = "params: {text: {pattern: '(?s:.*)'}}"
@@ -154,7 +154,7 @@ async def test_a_value_arrives_as_it_is_and_is_never_run(fleet: Fleet) -> None:
     assert [(fleet.folder / f"text-{name}").read_text() for name in "abcde"] == [evil] * 5
 
 
-async def test_a_line_that_fails_or_a_variable_that_is_not_set_ends_a_command(fleet: Fleet) -> None:
+async def test_a_failing_line_or_an_unset_variable_ends_a_command(fleet: Fleet) -> None:
     steps = plan('{name: work, command: "test $host != a\\necho ${vresion:-}\\necho $vresion\\ntouch x"}')
     context = await carry_out(prepare(fleet, steps.replace("hosts: [all]", "hosts: [a, b]\n  budget: 2")))
     assert context.states() == {"a": "failed", "b": "failed"}
@@ -162,7 +162,7 @@ async def test_a_line_that_fails_or_a_variable_that_is_not_set_ends_a_command(fl
     assert "vresion" in context.last("b")["output"]
 
 
-async def test_a_batch_waits_for_a_persons_yes(fleet: Fleet) -> None:
+async def test_a_batch_waits_for_an_approval(fleet: Fleet) -> None:
     step = f"{{name: work, command: '{note(fleet)}'}}"
     context = prepare(fleet, plan(step, stage="batches: [2]\napprove: batches"))
     done = asyncio.create_task(carry_out(context))
@@ -179,7 +179,7 @@ async def test_a_batch_waits_for_a_persons_yes(fleet: Fleet) -> None:
     assert context.states() == dict.fromkeys("abcd", "changed") | {"e": "not_started"}
 
 
-async def test_a_stage_that_is_refused_is_not_begun(fleet: Fleet) -> None:
+async def test_a_refused_stage_is_not_started(fleet: Fleet) -> None:
     context = prepare(fleet, plan(f"{{name: work, command: '{note(fleet)}'}}", stage="batches: [1]\napprove: stage"))
     context.answers.put_nowait(False)
     await carry_out(context)
@@ -187,7 +187,9 @@ async def test_a_stage_that_is_refused_is_not_begun(fleet: Fleet) -> None:
     assert set(context.states().values()) == {"not_started"}
 
 
-async def test_the_clock_stands_still_while_a_person_thinks(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_an_approval_does_not_count_for_the_deadline(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = asyncio.get_running_loop()
     clock, passed = loop.time, 0.0
     monkeypatch.setattr(loop, "time", lambda: clock() + passed)

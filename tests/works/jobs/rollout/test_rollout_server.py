@@ -50,9 +50,7 @@ def last_states(events: list[dict[str, Any]]) -> dict[str, str]:
     return {event["name"]: event["state"] for event in events if event["type"] == "target"}
 
 
-async def test_the_plans_and_folders_that_there_are_are_offered_and_no_longer_when_they_are_gone(
-    start_here: Start, fleet: Fleet
-) -> None:
+async def test_existing_plans_and_folders_are_offered_until_they_are_removed(start_here: Start, fleet: Fleet) -> None:
     text = plan("{name: one, command: 'true'}", top="params: {version: {choices: ['1']}}")
     plans = prepare(fleet, text).resources.rollout.plans_path
     assert plans
@@ -132,7 +130,7 @@ async def test_a_cancel_over_the_socket_ends_what_runs_on_the_hosts(start_here: 
         await until(lambda: all(map(gone, pids())))
 
 
-async def test_a_person_who_watches_says_yes(start_here: Start, fleet: Fleet) -> None:
+async def test_a_person_who_watches_approves(start_here: Start, fleet: Fleet) -> None:
     server = serve_rollouts(start_here, fleet, plan("{name: work, command: 'true'}", stage="approve: stage"))
     async with await connect(server) as client:
         id = await begin(client)
