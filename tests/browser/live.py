@@ -157,7 +157,7 @@ async def drag(page: Page, *positions: float) -> int:
 
 
 def make_film(path: Path, name: str, width: int = 640, seconds: int = 60) -> Path:
-    """Makes a slow pan over a photograph, 16:9, ten frames a second, for screenshots. It shows no numbers."""
+    """Makes a slow pan over a photograph, 16:9, ten frames a second, for screenshots. Its frames have no numbers."""
     photo = photograph(name)
     whole = cv2.resize(photo, (width, round(photo.shape[0] * width / photo.shape[1])))
     height = width * 9 // 16

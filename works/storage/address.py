@@ -31,7 +31,7 @@ _VARIABLES = {
         " azure_msi_endpoint"
     ),
 }
-# Settings with the same meaning for every provider, and the provider's names for them.
+# Our name of a setting -> the name that the driver of each provider uses for it.
 _SETTINGS = {
     "s3": {"key": "aws_access_key_id", "secret": "aws_secret_access_key", "endpoint": "aws_endpoint_url_s3"},
     "gs": {"secret": "google_service_account_key", "endpoint": "google_base_url"},
