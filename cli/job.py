@@ -24,7 +24,7 @@ from handlers.core.websocket import SUBPROTOCOL
 _RETRY_INTERVAL, _RETRY_TIMEOUT = 1.0, 300.0
 # Seconds between pings, and for a pong. A server without power never closes its connections.
 _PING = 30.0
-# Most bytes of a message. A snapshot of the largest job is smaller.
+# Maximum number of bytes of a message. A snapshot of the largest job is smaller.
 _MAX_MESSAGE = 32 << 20
 _STATUS = {"succeeded": 0}
 

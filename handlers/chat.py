@@ -22,8 +22,8 @@ from works.errors import Busy, WorkError
 from works.events.broker import Event
 from works.events.fanout import StreamFanout
 
-# Most messages of a client that wait to be stored, and most waiting requests. chat_rate allows fewer of each per
-# second.
+# Maximum number of messages of a client that wait to be stored, and most waiting requests. chat_rate allows fewer of
+# each per second.
 _MAX_WAITING = 100
 
 Name = Field(min_length=1, max_length=100, pattern=r"^[^\s/]+$")

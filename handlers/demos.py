@@ -12,7 +12,8 @@ from handlers.core.disconnects import BROADCAST_TOO_BIG, DONE
 from handlers.core.receive import PullWebSocketHandler
 from handlers.core.websocket import BaseWebSocketHandler
 
-# Most bytes of a broadcast. One sender must not be able to fill the outboxes of the others with one message.
+# Maximum number of bytes of a broadcast. One sender must not be able to fill the outboxes of the others with one
+# message.
 MAX_BYTES = 64 << 10
 
 

@@ -26,7 +26,7 @@ from works.jobs.service import Requester
 
 # Milliseconds after which a client may try again to watch a job.
 _RETRY_AFTER = 5000
-# Most concurrent requests of a connection.
+# Maximum number of concurrent requests of a connection.
 _MAX_REQUESTS = 100
 # The start of a message with the last event of a job.
 _ENDED = re.compile(r'\{"type":"events","id":"\w+","offset":\d+,"ended":')

@@ -17,7 +17,7 @@ from works.jobs.service import Requester
 B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")
 
-# Most events in one answer. An event may have up to 256 KiB, but few are that large.
+# Maximum number of events in one answer. An event may have up to 256 KiB, but few are that large.
 _PAGE = 100
 
 

@@ -17,8 +17,8 @@ from works.errors import WorkError
 from works.imaging.task import Result, Task
 from works.validation import describe_faults
 
-# Most digits of a length that are parsed. More digits are too large anyway, and Python refuses to parse thousands of
-# digits.
+# Maximum number of digits of a length that are parsed. More digits are too large anyway, and Python refuses to parse
+# thousands of digits.
 _DIGITS = 18
 _PARAMETERS = ("action", "fit", "format", "options", "respond", "zoom")
 

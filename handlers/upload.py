@@ -17,8 +17,8 @@ from handlers.core.refusals import Refused
 from works.errors import WorkError
 from works.uploads import Upload
 
-# Most digits of a length that are parsed. More digits are too large anyway, and Python refuses to parse thousands of
-# digits.
+# Maximum number of digits of a length that are parsed. More digits are too large anyway, and Python refuses to parse
+# thousands of digits.
 _DIGITS = 18
 
 

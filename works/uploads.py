@@ -28,7 +28,7 @@ from works.storage.uploads_store import Attachment, UploadStore, Usage
 THUMBNAIL = (512, 512)
 # Bytes that are collected before a thread writes them.
 _AT_ONCE = 256 << 10
-# Most characters of the user's name for a file that are stored.
+# Maximum number of characters of the user's name for a file that are stored.
 _LONGEST_NAME = 200
 # retry_after in milliseconds: when another upload may have ended, and when a sweep may have deleted unused uploads.
 _SOON, _LATER = 1000, 60_000

@@ -10,7 +10,8 @@ from handlers.core.framing import MAX_HEADER
 from works.errors import WorkError
 from works.validation import StrictModel, describe_faults
 
-# Most characters besides base64. JSON with many brackets is slow: 20 MiB of them took 4 s and 570 MB to parse.
+# Maximum number of characters besides base64. JSON with many brackets is slow: 20 MiB of them took 4 s and 570 MB to
+# parse.
 _MAX_MARKS = 1000
 
 

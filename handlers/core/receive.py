@@ -12,7 +12,7 @@ from typing import ClassVar
 from handlers.core.disconnects import ENDED, TOO_MANY_UNREAD
 from handlers.core.websocket import BaseWebSocketHandler
 
-# Most bytes in a queue. A single message may be larger.
+# Maximum number of bytes in a queue. A single message may be larger.
 MAX_BYTES = 4 << 20
 
 

@@ -143,10 +143,10 @@ class SocketSettings(SettingsGroup):
         20, description="Seconds that a client may take to read one message before it is disconnected."
     )
     connections_per_user: Count = Field(
-        8, description="Most open sockets of one user. Raise it for users with many tabs."
+        8, description="Maximum number of open sockets of one user. Raise it for users with many tabs."
     )
     connections_per_address: Count = Field(
-        64, description="Most open sockets of one IP address. Raise it for many users behind one address."
+        64, description="Maximum number of open sockets of one IP address. Raise it for many users behind one address."
     )
     messages_per_second: Count = Field(
         1000, description="Messages a second that a socket may send. A burst of twice as many is accepted."
@@ -172,5 +172,5 @@ class ChatSettings(SettingsGroup):
         20,
         description="Messages a second of a chat socket. A burst of twice as many is accepted, with a warning.",
     )
-    chat_rooms: Count = Field(100, description="Most rooms that one chat socket may join.")
-    chat_text: Count = Field(4000, description="Most characters of one chat message.")
+    chat_rooms: Count = Field(100, description="Maximum number of rooms that one chat socket may join.")
+    chat_text: Count = Field(4000, description="Maximum number of characters of one chat message.")

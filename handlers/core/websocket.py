@@ -65,7 +65,7 @@ class BaseWebSocketHandler(BaseHandler, WebSocketHandler):
 
     @property
     def messages_per_second(self) -> int:
-        """Most messages a second: the value of `rate_setting`."""
+        """Maximum number of messages a second: the value of `rate_setting`."""
         return self.context.sockets.messages_per_second
 
     async def opened(self) -> None:

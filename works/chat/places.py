@@ -13,7 +13,7 @@ from works.events.broker import Event
 EVERYBODY = "chat/everybody"
 """The stream of announcements to all connections."""
 
-# Most characters of a user's name, as in tokens.
+# Maximum number of characters of a user's name, as in tokens.
 _LONGEST_NAME = 200
 
 

@@ -16,9 +16,10 @@ Buffer = bytes | memoryview
 PictureFormat = Literal["jpeg", "png", "webp"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Most bytes that are skipped before JPEG markers because they belong to no segment, fill bytes included.
+# Maximum number of bytes that are skipped before JPEG markers because they belong to no segment, fill bytes included.
 _MOST_STRAYS = 4096
-# Most segments or chunks that are read, which takes some 50 ms. 16 MiB in PNG's usual chunks of 8 KiB are 2,048.
+# Maximum number of segments or chunks that are read, which takes some 50 ms. 16 MiB in PNG's usual chunks of 8 KiB are
+# 2,048.
 _MOST_PARTS = 50_000
 # Frames of the lossless processes: Huffman or arithmetic coding, each alone or differential (T.81, table B.1).
 _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)

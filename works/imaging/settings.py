@@ -9,18 +9,20 @@ class ImageLimits(SettingsGroup):
     """Limits of the pictures that are accepted."""
 
     max_slice_bytes: Count = Field(
-        16 * MIB, description="Most bytes of one encoded slice. More needs more memory per slice."
+        16 * MIB, description="Maximum number of bytes of one encoded slice. More needs more memory per slice."
     )
     max_pixels: Count = Field(
         50_000_000,
-        description="Most pixels of a picture and of its result. A pixel takes about 3 bytes of memory while it "
-        "is processed.",
+        description=(
+            "Maximum number of pixels of a picture and of its result. A pixel takes about 3 bytes of memory while it "
+            "is processed."
+        ),
     )
     max_side: Count = Field(
-        65_500, description="Most pixels of a side of a picture. libjpeg accepts no more than the default."
+        65_500, description="Maximum number of pixels of a side of a picture. libjpeg accepts no more than the default."
     )
     max_frames: Count = Field(
-        1, description="Most frames of a picture. Only the first frame of an animation is processed."
+        1, description="Maximum number of frames of a picture. Only the first frame of an animation is processed."
     )
     formats: Names = Field(
         ("jpeg", "png", "webp"),

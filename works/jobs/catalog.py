@@ -10,7 +10,7 @@ from typing import Any
 from works.jobs import offered
 from works.jobs.resources import JobResources
 
-# Most names in ``examples``, and most characters of names in the description.
+# Maximum number of names in ``examples``, and most characters of names in the description.
 _MAX_NAMES, _MAX_DESCRIPTION = 200, 1000
 
 

@@ -21,12 +21,12 @@ from works.jobs.history_writer import HistoryWriter
 from works.jobs.resources import JobResources
 from works.queue import WorkQueue
 
-# Most characters of a line, of a name or state, and of the further members of a target.
+# Maximum number of characters of a line, of a name or state, and of the further members of a target.
 _LONGEST_LINE, _LONGEST_NAME, _LONGEST_MORE = 4000, 200, 16_000
 # Control characters that a terminal or a page might execute (tabs are allowed), and escape sequences of terminals.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
-# Most seconds before a task is submitted again to a full queue.
+# Maximum number of seconds before a task is submitted again to a full queue.
 _LONGEST_WAIT = 5.0
 
 

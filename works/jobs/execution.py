@@ -22,7 +22,7 @@ from works.queue import WorkQueue
 
 log = structlog.get_logger()
 
-# Most characters of a result, which is part of the last event.
+# Maximum number of characters of a result, which is part of the last event.
 _LONGEST_RESULT = 256 << 10
 # Seconds before a failed read is repeated.
 _RETRY_DELAY = 0.5

@@ -27,13 +27,14 @@ _STREAM = "jobs/of/"
 _REQUEST = "told"  # codespell:ignore told
 # Readers whose marks are lists of jobs. A mark is durable, and is deleted with its stream.
 RUNNING, ALL = "jobs/running", "jobs/all"
-# Most lines of the log in a snapshot, and their most characters as JSON, in which a non-ASCII letter takes six.
+# Maximum number of lines of the log in a snapshot, and their most characters as JSON, in which a non-ASCII letter takes
+# six.
 _LINES, _MAX_LOG_SIZE = 200, 256 << 10
-# Most characters of the targets in a snapshot. Beyond it, the snapshot has only their states.
+# Maximum number of characters of the targets in a snapshot. Beyond it, the snapshot has only their states.
 _MAX_STATES_SIZE = 1 << 20
-# Most characters of the names in ``only`` of the first event.
+# Maximum number of characters of the names in ``only`` of the first event.
 _MAX_ONLY_SIZE = 64 << 10
-# Most names in ``unknown`` of the last event.
+# Maximum number of names in ``unknown`` of the last event.
 _MAX_NAMES = 100
 
 T = TypeVar("T")

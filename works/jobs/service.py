@@ -39,7 +39,7 @@ from works.queue import WorkQueue
 
 log = structlog.get_logger()
 
-# Most characters of the parameters, and most jobs that are examined for one page of a list.
+# Maximum number of characters of the parameters, and most jobs that are examined for one page of a list.
 _LONGEST_PARAMS, _LOOKED_AT = 64 << 10, 500
 
 

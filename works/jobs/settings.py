@@ -29,29 +29,37 @@ class JobSettings(SettingsGroup):
     job_folder: str = Field("var/jobs", description="Folder for the temporary files of jobs.")
     folders: Folders = Field((), description="Folders that jobs may read, as NAME=PATH, separated by commas.")
     jobs_running: Count = Field(
-        8, description="Most jobs that run on this server at the same time. Further jobs are answered busy."
+        8,
+        description="Maximum number of jobs that run on this server at the same time. Further jobs are answered busy.",
     )
-    jobs_running_per_user: Count = Field(4, description="Most jobs of one user that run at the same time.")
+    jobs_running_per_user: Count = Field(4, description="Maximum number of jobs of one user that run at the same time.")
     jobs_kept_per_user: Count = Field(
-        200, description="Most jobs of one user whose history is retained. The oldest ended jobs are deleted first."
+        200,
+        description=(
+            "Maximum number of jobs of one user whose history is retained. The oldest ended jobs are deleted first."
+        ),
     )
     job_ttl: Seconds = Field(7 * 24 * 3600, description="Seconds that the history of a job is retained after its end.")
     job_events: Count = Field(
         9000,
-        description="Most events in the history of a job, never more than session_events. Later events are merged "
-        "to stay below it.",
+        description=(
+            "Maximum number of events in the history of a job, never more than session_events. Later events are "
+            "merged to stay below it."
+        ),
     )
     job_log_bytes: Count = Field(
-        4 * MIB, description="Most bytes of the log of a job. A longer log is cut, and says so."
+        4 * MIB, description="Maximum number of bytes of the log of a job. A longer log is cut, and says so."
     )
     job_targets: Count = Field(
-        20_000, description="Most targets of one job. The state of every target is part of each snapshot."
+        20_000, description="Maximum number of targets of one job. The state of every target is part of each snapshot."
     )
     job_tasks: Count = Field(
-        8, description="Most slices of one job in the queue at the same time. More only wait there."
+        8, description="Maximum number of slices of one job in the queue at the same time. More only wait there."
     )
-    job_watchers: Count = Field(200, description="Most connections that watch one job. Each has an outbox of its own.")
-    job_watches: Count = Field(20, description="Most jobs that one connection watches.")
+    job_watchers: Count = Field(
+        200, description="Maximum number of connections that watch one job. Each has an outbox of its own."
+    )
+    job_watches: Count = Field(20, description="Maximum number of jobs that one connection watches.")
     job_lease: Seconds = Field(
         10,
         description="Seconds without a sign from its server after which a job counts as lost. Less finds dead "

@@ -14,15 +14,21 @@ class QueueBounds(SettingsGroup):
     """Limits of waiting slices, for one session and for all sessions together."""
 
     session_tasks: Count = Field(
-        512, description="Most slices of one session that may wait. Further slices are answered busy."
+        512, description="Maximum number of slices of one session that may wait. Further slices are answered busy."
     )
-    session_bytes: Count = Field(64 * MIB, description="Most bytes of the slices of one session that may wait.")
+    session_bytes: Count = Field(
+        64 * MIB, description="Maximum number of bytes of the slices of one session that may wait."
+    )
     queue_tasks: Count = Field(
         50_000,
-        description="Most slices of all sessions that may wait. Each takes about 2 KiB of memory besides its picture.",
+        description=(
+            "Maximum number of slices of all sessions that may wait. Each takes about 2 KiB of memory besides its "
+            "picture."
+        ),
     )
     queue_bytes: Count = Field(
-        256 * MIB, description="Most bytes of the slices of all sessions that may wait. More needs more memory."
+        256 * MIB,
+        description="Maximum number of bytes of the slices of all sessions that may wait. More needs more memory.",
     )
 
 

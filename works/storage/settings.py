@@ -19,7 +19,7 @@ class ResultSettings(SettingsGroup):
     )
     media_ttl: Seconds = Field(24 * 3600, description="Seconds that a result is retained.")
     media_bytes: Count = Field(
-        10 << 30, description="Most bytes of all results. The oldest results beyond it are deleted."
+        10 << 30, description="Maximum number of bytes of all results. The oldest results beyond it are deleted."
     )
     store_lifetime: Literal["sweep", "bucket"] = Field(
         "sweep",
@@ -39,12 +39,14 @@ class UploadSettings(SettingsGroup):
         None, description="Where uploads are stored. Unset: file:var/uploads, or uploads/ in the bucket of media."
     )
     spool: str = Field("var/spool", description="Folder for uploads that are not yet in the object store.")
-    upload_bytes: Count = Field(32 * MIB, description="Most bytes of one upload.")
+    upload_bytes: Count = Field(32 * MIB, description="Maximum number of bytes of one upload.")
     upload_bytes_per_user: Count = Field(
-        1 << 30, description="Most bytes of all uploads of one user that are retained."
+        1 << 30, description="Maximum number of bytes of all uploads of one user that are retained."
     )
-    upload_bytes_total: Count = Field(10 << 30, description="Most bytes of all uploads of all users that are retained.")
-    uploads_per_user: Count = Field(4, description="Most uploads of one user at the same time.")
+    upload_bytes_total: Count = Field(
+        10 << 30, description="Maximum number of bytes of all uploads of all users that are retained."
+    )
+    uploads_per_user: Count = Field(4, description="Maximum number of uploads of one user at the same time.")
     upload_timeout: Seconds = Field(300, description="Seconds to receive one upload. More helps slow clients.")
     upload_grace: Seconds = Field(3600, description="Seconds that an upload is retained while no message refers to it.")
     upload_ttl: Seconds = Field(

@@ -16,7 +16,7 @@ import { showAttachment } from "./message.js";
  */
 /** @typedef {{text: string, files: Attached[]}} Draft */
 
-/** Most files of one message, a limit of the server. */
+/** Maximum number of files of one message, a limit of the server. */
 const MOST_FILES = 10;
 
 export class Compose {

@@ -9,7 +9,7 @@ import { byId, element } from "../dom.js";
 /** @typedef {import("../../client/job-history.js").JobHistory} JobHistory */
 /** @typedef {import("../../client/job-history.js").Line} Line */
 
-/** Most lines in the page, and how many are added when the user scrolls. */
+/** Maximum number of lines in the page, and how many are added when the user scrolls. */
 const MOST = 600;
 const STEP = 200;
 /** Pixels from the end that count as the end, and from either end of the window at which it is moved. */

@@ -10,7 +10,7 @@ import { FINAL } from "../../client/job-history.js";
 /** @typedef {import("../../client/job-history.js").JobHistory} JobHistory */
 /** @typedef {import("../../client/job-history.js").Target} Target */
 
-/** Most cells in the page. Other targets are found by state or by name. */
+/** Maximum number of cells in the page. Other targets are found by state or by name. */
 const MOST = 1000;
 /** Order of the states in the list. Other states are listed before these. */
 const ORDER = ["failed", "unreachable", "cancelled", "not_started", "changed", "ok", "skipped"];

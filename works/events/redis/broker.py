@@ -7,7 +7,8 @@ from works.events.redis.calls import RedisCalls
 from works.events.redis.scripts import begin_arguments
 from works.events.redis.subscriptions import RedisSubscriptions, events_of
 
-# Most bytes of events that wait while Redis is unavailable, and the overhead that is counted for each event.
+# Maximum number of bytes of events that wait while Redis is unavailable, and the overhead that is counted for each
+# event.
 _MOST_UNWRITTEN, _OVERHEAD = 64 << 20, 1000
 
 

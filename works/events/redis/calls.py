@@ -15,7 +15,8 @@ from typing import Any
 
 from works.background import BackgroundTasks
 
-# Most calls in one round trip: enough to fill it, few enough that all answers, which are read together, stay small.
+# Maximum number of calls in one round trip: enough to fill it, few enough that all answers, which are read together,
+# stay small.
 _GROUP = 256
 # Seconds between attempts while Redis does not answer: the first pause and the longest.
 _PAUSE, _LONGEST_PAUSE = 0.05, 1.0

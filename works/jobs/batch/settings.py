@@ -8,16 +8,23 @@ from works.settings import Count, SettingsGroup
 class BatchSettings(SettingsGroup):
     """Limits of the job kind batch."""
 
-    batch_pictures: Count = Field(10_000, description="Most pictures of a batch, and most entries of a zip file.")
+    batch_pictures: Count = Field(
+        10_000, description="Maximum number of pictures of a batch, and most entries of a zip file."
+    )
     batch_bytes: Count = Field(
-        4 << 30, description="Most bytes of the results of a batch. They wait on the disk until the batch ends."
+        4 << 30,
+        description="Maximum number of bytes of the results of a batch. They wait on the disk until the batch ends.",
     )
     archive_bytes: Count = Field(
-        4 << 30, description="Most bytes that a zip file may unpack to. A larger one is refused as a zip bomb."
+        4 << 30,
+        description="Maximum number of bytes that a zip file may unpack to. A larger one is refused as a zip bomb.",
     )
     archive_ratio: Count = Field(
-        100, description="Most times that a file in a zip may grow when it is unpacked. Pictures hardly grow."
+        100,
+        description="Maximum number of times that a file in a zip may grow when it is unpacked. Pictures hardly grow.",
     )
     sheet_pages: int = Field(
-        40, ge=0, description="Most pages of a contact sheet, each of 48 pictures. 0 makes no contact sheet."
+        40,
+        ge=0,
+        description="Maximum number of pages of a contact sheet, each of 48 pictures. 0 makes no contact sheet.",
     )

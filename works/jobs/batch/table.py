@@ -14,7 +14,7 @@ from typing import Any
 # Characters that start a formula, also in the full-width form of East Asian keyboards, after characters that are
 # skipped.
 _FORMULA = re.compile(r"[\s\x00-\x20\ufeff\u200b]*[=+\-@\uff0b\uff0d\uff1d\uff20|%]|[\t\r\n]")
-# Most characters of a cell in a spreadsheet.
+# Maximum number of characters of a cell in a spreadsheet.
 _LONGEST_CELL = 32_000
 
 

@@ -41,7 +41,7 @@ _ENTRY_BYTES, _HEADER_BYTES = 256, 30
 _END_BYTES = 22 + 65_536
 # Below this size a high ratio is allowed, because a blank page has one.
 _SMALL_BYTES = 1 << 20
-# Most bytes of one part of a path, as in file systems.
+# Maximum number of bytes of one part of a path, as in file systems.
 _LONGEST_NAME = 255
 _DRIVE = re.compile(r"[A-Za-z]:")
 

@@ -26,7 +26,7 @@ _PARAMETERS = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], ".png": [cv2.IMWRITE_PNG_
 # Largest frame rate that is accepted. OpenCV reports 1,000 for a WebM without a rate.
 _RATES = (0.1, 240.0)
 _USUAL_RATE = 25.0
-# Most pixels of a side in VP8 (RFC 6386, 9.1).
+# Maximum number of pixels of a side in VP8 (RFC 6386, 9.1).
 LONGEST_SIDE = 16_383
 # Fewest pixels of a side that players, OpenCV included, accept as a picture: a block of VP8.
 _SHORTEST_SIDE = 16

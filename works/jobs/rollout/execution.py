@@ -15,7 +15,7 @@ from works.jobs.rollout.inventory import Inventory
 from works.jobs.rollout.plan import HealthCheck, Plan, Stage, share
 from works.jobs.rollout.settings import RolloutSettings
 
-# Most hosts that are named in a question or a result.
+# Maximum number of hosts that are named in a question or a result.
 _MAX_NAMED = 100
 
 

@@ -11,11 +11,12 @@ from pydantic import Field, ValidationError
 from works.jobs.rollout.plan import RESERVED, Name, Part, Plan, Value, Variable, as_text
 from works.jobs.rollout.settings import RolloutSettings
 
-# Most bytes of the file. A thousand hosts take some 80 KiB.
+# Maximum number of bytes of the file. A thousand hosts take some 80 KiB.
 _MOST_BYTES = 4 << 20
-# Most values in the file, aliases included. Nine lines with aliases of aliases can stand for a thousand million values.
+# Maximum number of values in the file, aliases included. Nine lines with aliases of aliases can stand for a thousand
+# million values.
 _MOST_VALUES = 500_000
-# Most faults in one message.
+# Maximum number of faults in one message.
 _MAX_FAULTS = 20
 
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -6,7 +6,7 @@ The lines are text but may contain control characters, which a JobContext remove
 import codecs
 import re
 
-# Most characters of one line. The rest becomes another line.
+# Maximum number of characters of one line. The rest becomes another line.
 _MOST_LINE = 2000
 
 

@@ -16,15 +16,19 @@ class RolloutSettings(SettingsGroup):
     )
     ssh_key: str | None = Field(None, description="File with the private SSH key of rollouts, without a passphrase.")
     ssh_connect_timeout: Seconds = Field(10, description="Seconds to connect and log in to a host.")
-    rollout_hosts: Count = Field(1000, description="Most hosts of one plan. Each takes about 3 KiB of memory.")
+    rollout_hosts: Count = Field(
+        1000, description="Maximum number of hosts of one plan. Each takes about 3 KiB of memory."
+    )
     rollout_forks: Count = Field(
         50,
-        description="Most hosts that a rollout works on at the same time. Each SSH handshake takes about 10 ms of "
-        "the event loop.",
+        description=(
+            "Maximum number of hosts that a rollout works on at the same time. Each SSH handshake takes about 10 ms "
+            "of the event loop."
+        ),
     )
-    rollout_deadline: Seconds = Field(24 * 3600, description="Most seconds that a plan may allow itself.")
+    rollout_deadline: Seconds = Field(24 * 3600, description="Maximum number of seconds that a plan may allow itself.")
     rollout_output: Count = Field(
-        16 << 10, description="Most bytes of the output of one host that are added to the log of the job."
+        16 << 10, description="Maximum number of bytes of the output of one host that are added to the log of the job."
     )
     rollout_tail: int = Field(
         2048, gt=0, le=10_000, description="Last bytes of the output of one host that are stored with its state."

@@ -19,9 +19,9 @@ import asyncssh
 
 from works.jobs.rollout.inventory import Target
 
-# Most bytes of a command's output in flight. The loop takes them in one turn: 100 MB take a second.
+# Maximum number of bytes of a command's output in flight. The loop takes them in one turn: 100 MB take a second.
 _WINDOW = 64 << 10
-# Most bytes before the line with the process id, from a login shell that prints a greeting.
+# Maximum number of bytes before the line with the process id, from a login shell that prints a greeting.
 _MAX_GREETING = 64 << 10
 # Seconds without output after which a command that has exited counts as done. Its background processes may keep its
 # output open forever.
