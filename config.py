@@ -29,7 +29,7 @@ from works.storage.settings import ResultSettings, StoreSettings, UploadSettings
 from works.video.settings import VideoSettings
 
 PREFIX = "SLUICE_"
-# The token for `server.py job`, which is a client of a running server and not a setting.
+# The token for `server.py job`. It is not a setting of the server, because that command is a client of a server.
 _TOKEN = PREFIX + "TOKEN"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Kubernetes sets such variables in every pod, for each Service called sluice or sluice-NAME. They look like settings.

@@ -62,7 +62,7 @@ export class Picture extends EventTarget {
   }
 
   /**
-   * Sets the viewport to the visible part of `element`, which shows the whole picture, whenever it moves.
+   * Keeps the viewport equal to the visible part of `element`, which shows the whole picture, also when the page scrolls.
    * @param {Element} element
    */
   follow(element) {

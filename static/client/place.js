@@ -132,7 +132,8 @@ export class Place {
   }
 
   /**
-   * Finds the outgoing message to which a received message of this user belongs: the first one with the same content.
+   * The server has delivered a message of this user before its acknowledgement. Marks the oldest message that is being
+   * sent and has the same content as delivered. This is a guess, because the delivered message has no `client_id`.
    * @param {Message} message
    */
   recognise({ text, attachments, offset }) {

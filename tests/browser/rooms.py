@@ -11,7 +11,7 @@ from tests.support.running import Server
 
 
 def room(server: Server, name: str, fragment: str = "#room/harbour", url: str = "", **options: Any) -> Any:
-    """Opens this room in a browser of this user."""
+    """Opens this room in a new browser that has a token of this user."""
     token = server.token(name, "images chat admin")
     return console(server, url, token=token, fragment=fragment, **options)
 

@@ -11,7 +11,7 @@ from works.settings import MIB, Count, Seconds, SettingsGroup
 
 
 class QueueBounds(SettingsGroup):
-    """Limits of waiting slices, for one session and for all sessions together."""
+    """Limits on the number and the bytes of waiting slices, for one session and for all sessions together."""
 
     session_tasks: Count = Field(
         512, description="Maximum number of slices of one session that may wait. Further slices are answered busy."

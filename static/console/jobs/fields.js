@@ -263,7 +263,8 @@ function scalarIn(text, isTaken = (/** @type {unknown} */ value) => true) {
 }
 
 /**
- * Whether a value is accepted as a member. Where only integers are accepted, 1.4 is a text.
+ * Returns a function that says whether the schema accepts a value. If it accepts only integers, the input 1.4 is
+ * treated as a string.
  * @param {boolean | Schema | undefined} schema
  */
 function takes(schema) {
