@@ -25,9 +25,9 @@ from works.settings import Seconds, SettingsGroup
 log = structlog.get_logger()
 
 _ID = re.compile(r"[0-9a-f]{32}")
-# Ids of ended slices that are remembered, so that a second slice with the same id is refused.
+# How many ids of ended slices are remembered, so that a second slice with the same id is refused.
 _ENDED_IDS = 10_000
-# Pictures whose progress is counted per session. The picture whose progress is oldest is forgotten first.
+# For how many pictures of a session the progress is counted. The picture whose progress is oldest is forgotten first.
 _IMAGES = 256
 
 

@@ -1,4 +1,7 @@
-"""A room on python-socketio, written as in its documentation. All clients are in the room and receive every message."""
+"""A chat room made with python-socketio, following the examples of its documentation.
+
+All clients are in the room and receive every message.
+"""
 
 from typing import Any
 

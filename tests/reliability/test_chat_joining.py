@@ -41,7 +41,7 @@ async def test_a_user_who_leaves_and_joins_again_immediately_still_gets_unread_c
 
 
 async def test_unread_messages_are_counted_up_to_the_offset_of_the_join(start_here: Start) -> None:
-    """The server delivers messages after this offset as messages, so the unread count must not include them."""
+    """The server sends every message after the offset in ``joined``, so the unread count must not include it."""
     server = start_here(chat_rate=100_000, connections_per_user=100)
     async with await Chatter.enter(server, "bob") as bob:
         await bob.join("harbour")

@@ -119,7 +119,7 @@ class OnDask(ClusterQueue, Seen):
         return self._cluster is not None
 
     def given(self) -> list[str]:
-        """Returns the ids of the slices that the cluster has."""
+        """Returns the ids of the slices that were sent to the cluster and have not ended."""
         return [id for _, id in self._running]
 
 

@@ -25,8 +25,8 @@ class Redis:
         self.port = free_port()
         (self.folder / "port").write_text(str(self.port))
         settings = {"appendonly": "yes" if appendonly else "no", "save": "", "bind": "127.0.0.1"} | settings
-        # No test cuts the power. With appendfsync=everysec, a Redis with a slow disk acknowledges writes up to 2 s
-        # before they are in its file, and a kill in that time would lose them.
+        # "no" is enough, because no test cuts the power. With everysec and a slow disk, Redis acknowledges writes up to
+        # 2 s before it writes them to its file, and a kill in that time would lose them.
         settings = {"appendfsync": "no"} | settings
         self._flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
         self.start()

@@ -54,7 +54,7 @@ def job_stream(id: str) -> str:
 
 
 def job_of_stream(stream: str) -> str | None:
-    """Returns the id of the job with this stream, or None for any other stream."""
+    """Returns the id of the job to which this stream belongs, or None if it is not the stream of a job."""
     id = stream.removeprefix(_STREAM)
     return id if stream.startswith(_STREAM) and is_id(id) else None
 

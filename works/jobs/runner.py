@@ -181,7 +181,9 @@ class Runner:
                 await self._leases.release(id)
 
     async def _end_lost(self, id: str) -> None:
-        """Ends a lost job. The caller must hold the lease of the job, so that no other process runs it."""
+        """Ends a job whose process has died, as ``interrupted``. The caller must hold its lease: no other process may
+        run it.
+        """
         history = await self._histories.read(id)
         if history is None:  # it was never started, or its history has expired
             await self._broker.expire(job_stream(id), 0)

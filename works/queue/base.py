@@ -47,7 +47,7 @@ class BaseQueue:
         """Raises Busy when no task can be accepted now."""
 
     def _wake(self) -> None:
-        """Called when a task was added to ``_pending``."""
+        """Called after a task has been added to ``_pending``."""
         raise NotImplementedError
 
     def _stop(self, entry: Entry) -> None:

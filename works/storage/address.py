@@ -70,7 +70,7 @@ class StoredObject(NamedTuple):
 class RemoteFiles(Protocol):
     """Files in an object store, as the server reads them.
 
-    Every method blocks while it waits for the store, and may raise OSError. FileNotFoundError means only that the file
+    Every method blocks until the store has answered, and may raise OSError. FileNotFoundError means only that the file
     does not exist.
     """
 

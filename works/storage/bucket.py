@@ -32,7 +32,7 @@ _FULL = ("507 ", "StorageFull", "QuotaExceeded", "InsufficientStorage")
 class Bucket:
     """Objects under one prefix.
 
-    All methods block while they wait for the store, and may raise OSError. FileNotFoundError means only that the object
+    All methods block until the store has answered, and may raise OSError. FileNotFoundError means only that the object
     does not exist.
     """
 

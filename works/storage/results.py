@@ -30,7 +30,7 @@ NAME = re.compile(rf"[0-9a-f]{{32}}\.(?:{'|'.join(suffix.removeprefix('.') for s
 
 
 class ResultStore(Protocol):
-    """Stored files by name. Every method blocks while it waits for the store, and may raise OSError."""
+    """Stored files by name. Every method blocks until the store has answered, and may raise OSError."""
 
     @property
     def url(self) -> str:

@@ -94,8 +94,8 @@ def parse_record(data: bytes) -> tuple[str, Attachment]:
 
 
 class UploadStore(Protocol):
-    """Stored uploads. Any number of processes may use a store. All methods block while they wait for it, and may raise
-    OSError.
+    """Stored uploads. Any number of processes may use a store. All methods block until the store has
+    answered, and may raise OSError.
     """
 
     @property

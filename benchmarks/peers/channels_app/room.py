@@ -1,4 +1,4 @@
-"""A room on Django Channels with channels_redis. All clients are in the room and receive every message."""
+"""A chat room made with Django Channels and channels_redis. All clients are in the room and receive every message."""
 
 import json
 import os

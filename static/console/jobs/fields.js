@@ -263,8 +263,8 @@ function scalarIn(text, isTaken = (/** @type {unknown} */ value) => true) {
 }
 
 /**
- * Returns a function that says whether the schema accepts a value. If it accepts only integers, the input 1.4 is
- * treated as a string.
+ * Returns a function that says whether a value has a type that the schema accepts. Where only integers are accepted,
+ * the input 1.4 stays text, and the server reports the error.
  * @param {boolean | Schema | undefined} schema
  */
 function takes(schema) {

@@ -112,7 +112,10 @@ export class JobTargets {
     cell.setAttribute("aria-pressed", String(name === this.#chosen));
   }
 
-  /** The number of targets in each state. A click chooses a state. @param {JobHistory} history */
+  /**
+   * The number of targets in each state. A click on a number shows only the targets in that state.
+   * @param {JobHistory} history
+   */
   #legend(history) {
     /** @type {Map<string, number>} */
     const counts = new Map();

@@ -161,7 +161,7 @@ def test_an_invalid_gif_is_a_bad_image(data: bytes) -> None:
 
 @pytest.mark.parametrize("pieces", [b"!\xfe" + b"\1a" * (8 << 20), b"!\xfe\0" * (5 << 20)])
 def test_a_gif_with_millions_of_blocks_is_refused_quickly(pieces: bytes) -> None:
-    """The data has 16 MiB. Without the limit on blocks the check took 1 s, and with the limit it takes 12 ms."""
+    """The file is 16 MiB. Without the limit on the number of blocks the check takes 1 s, with it 12 ms."""
     started = time.thread_time()
     with pytest.raises(WorkError, match="too many blocks"):
         gif_size(HEAD + pieces)

@@ -112,8 +112,8 @@ async def upload_pictures(context: JobContext, ids: Sequence[str]) -> Pictures:
 
 
 def _unique_names(attachments: Sequence[Attachment]) -> list[str]:
-    """Returns the names that the user gave to the uploads: without folders, with the suffix of a picture, and unique
-    regardless of case.
+    """Returns a file name for each upload, made from the user's name for it: without folders, with the suffix of a
+    picture, and unique regardless of case.
     """
     counts: Counter[str] = Counter()
     names: dict[str, str] = {}
