@@ -36,7 +36,8 @@ class JobSettings(SettingsGroup):
     jobs_kept_per_user: Count = Field(
         200,
         description=(
-            "Maximum number of jobs of one user whose history is retained. The oldest ended jobs are deleted first."
+            "Maximum number of jobs of one user whose history is retained. The jobs that were started first are "
+            "deleted first, unless they are running."
         ),
     )
     job_ttl: Seconds = Field(7 * 24 * 3600, description="Seconds that the history of a job is retained after its end.")

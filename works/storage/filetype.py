@@ -1,4 +1,4 @@
-"""Recognises an uploaded file by its bytes, never by its name: nine formats that browsers show or play, and zip.
+"""Recognises an uploaded file by its bytes, never by its name: pictures, audio, video, and zip.
 
 Some structures of each format are checked, so that a file that only starts like a format is refused. Whether a picture
 can be decoded is found out later, by the decoder (works/imaging/pipeline.py). Sources: ISO 14496-12 (mp4), RFC 9559

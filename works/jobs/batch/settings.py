@@ -26,5 +26,5 @@ class BatchSettings(SettingsGroup):
     sheet_pages: int = Field(
         40,
         ge=0,
-        description="Maximum number of pages of a contact sheet, each of 48 pictures. 0 makes no contact sheet.",
+        description="Maximum number of pages of a contact sheet. Each has 48 pictures. With 0, there is no sheet.",
     )
