@@ -88,6 +88,14 @@ def test_every_setting_is_in_the_help_with_its_flag_its_variable_and_its_default
         assert default.replace(",", "") == str(field.default)
 
 
+@pytest.mark.parametrize("name", config.Settings.model_fields)
+def test_the_help_describes_each_group_of_settings_above_its_flags(name: str) -> None:
+    group = getattr(config.Settings(), name)
+    first = next(field for field, (path, _) in config.SETTINGS.items() if path[0] == name)
+    heading = f" {name.replace('_', ' ')}: {group.__doc__} --{first.replace('_', '-')} "
+    assert heading in help_text()
+
+
 def test_the_help_shows_defaults_and_never_the_current_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_JWT_SECRET", SECRET)
     assert SECRET not in help_text()
